@@ -1,0 +1,128 @@
+"""What a user writes about data: source, joins, label, split, fields, snapshot settings.
+
+Every default lives here (or with its field kind in ``features.fields``) and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from features.fields import AnyField
+from features.schema import Names, Strict
+
+
+class SourceConfig(Strict):
+    """Where rows come from and how their bytes read as columns."""
+
+    path: Names
+    """File, glob or directory, or a list of them; any URL Spark and fsspec know. ``{date}`` stands for the day."""
+    format: Literal["csv", "tsv", "jsonl", "parquet"] = "csv"
+    """tsv is csv with tab separator and no quoting."""
+    separator: str | None = None
+    """One byte between columns of csv/tsv. Default: ``,`` (csv), tab (tsv)."""
+    quote: str | None = None
+    """One byte around csv values that hold the separator; doubled inside. Default: ``"`` (csv), none (tsv)."""
+    columns: Names | None = None
+    """Column names in file order, when there is no header line. jsonl and parquet name their own columns."""
+    header: bool | None = None
+    """Whether the first line of each file names the columns. Default: yes when ``columns`` is not given."""
+    encoding: str = "utf-8"
+    """Of text sources: any single-byte or UTF-8 codec Python knows."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SourceConfig:
+        for key in ("separator", "quote"):
+            value = getattr(self, key)
+            if value is not None and len(value.encode()) != 1:
+                raise ValueError(f"{key} must be one byte, got {value!r}")
+        if self.format in ("csv", "tsv") and self.columns is None and self.header is False:
+            raise ValueError("a csv or tsv source without header line needs `columns`")
+        return self
+
+
+class JoinConfig(SourceConfig):
+    """A side table whose columns are added to each row of the log by a key. Duplicate keys are refused."""
+
+    on: str
+    """Key column, of the same name in the log and the side table."""
+    select: Names | None = None
+    """Columns to add. Default: all but the key."""
+
+
+class TimeConfig(Strict):
+    """How a column reads as a moment."""
+
+    column: str
+    format: str = "auto"
+    """``epoch_s``, ``epoch_ms``, a strptime pattern, or ``auto``: epoch seconds if digits only, else ISO 8601."""
+    zone: str = "UTC"
+    """IANA zone of times that carry none; also the zone of hours, weekdays and days."""
+
+
+def _time(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+Time = Annotated[TimeConfig, BeforeValidator(_time)]
+"""``time: column`` or the full block."""
+
+
+class SplitConfig(Strict):
+    """Which rows train, validate and test. ``none`` publishes all rows with role ``all`` (daily snapshots)."""
+
+    by: Literal["time", "files", "hash", "none"] = "none"
+    valid: float | str | list[str] | None = None
+    """time, hash: fraction of rows. files: glob patterns of file paths."""
+    test: float | str | list[str] | None = None
+    key: str | None = None
+    """hash: the column whose XXH64 decides; rows with the same value stay together."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        parts = {"valid": self.valid, "test": self.test}
+        if self.by == "none" and any(v is not None for v in parts.values()):
+            raise ValueError("split by none takes neither valid nor test")
+        if self.by in ("time", "hash"):
+            for name, value in parts.items():
+                if not isinstance(value, float | int) or not 0 <= value < 1:
+                    raise ValueError(f"split.{name} must be a fraction in [0, 1) when split by {self.by}, got {value!r}")
+            if sum(float(v) for v in parts.values() if isinstance(v, float | int)) >= 1:
+                raise ValueError("split.valid + split.test must be below 1: no rows would be left to train on")
+        if self.by == "files" and any(isinstance(v, float | int) for v in parts.values()):
+            raise ValueError("split by files takes glob patterns, not fractions")
+        if (self.by == "hash") != (self.key is not None):
+            raise ValueError("split.key names the column to hash: needed by split by hash, meaningless elsewhere")
+        return self
+
+
+class SnapshotConfig(Strict):
+    """How snapshots are laid out."""
+
+    rows_per_file: Annotated[int, Field(ge=1)] = 65536
+    """Target rows of one file (one row group). The number of files derives from the data alone."""
+    shuffle: Literal["global", "none"] = "global"
+    """global: rows placed by a seeded hash, same bytes on any cluster. none: source order per split, faster."""
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Above this share of quarantined rows the job stops with exit code 3."""
+    seed: int = 42
+    """Seed of row placement."""
+
+
+class FeatureConfig(Strict):
+    """Everything between raw logs and a snapshot."""
+
+    source: SourceConfig
+    join: list[JoinConfig] = []
+    label: str
+    """Column or expression; true/1 is a positive. Example: ``rating >= 4``."""
+    weight: str | None = None
+    """Column or expression of a row's weight in the loss. Default: every row weighs 1."""
+    filter: str | None = None
+    """Expression; rows where it is not true are left out, and counted."""
+    time: Time | None = None
+    """The moment of a row: needed by split by time, by ``--date`` without ``{date}`` in the path, and by time fields."""
+    split: SplitConfig = SplitConfig()
+    fields: Annotated[list[AnyField], Field(min_length=1)]
+    snapshot: SnapshotConfig = SnapshotConfig()

@@ -1,0 +1,62 @@
+"""The errors a user can meet. Every message says what was expected, what was found, where, and what to do.
+
+The class decides the exit code of a job (see ``jobs``): 2 the user mends config, input or model reference;
+3 a threshold refused; 1 anything else.
+"""
+
+from __future__ import annotations
+
+
+class FieldwiseError(ValueError):
+    """An error with a complete message: ``where: expected E, found F. Fix.``
+
+    Args:
+        where: the place: a config key, a file with line or byte, a field, a model reference.
+        expected: what would have been right.
+        found: what was there instead.
+        fix: what the user can do about it, one sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: str, *, expected: str, found: str, fix: str) -> None:
+        self.where, self.expected, self.found, self.fix = where, expected, found, fix
+        super().__init__(f"{where}: expected {expected}, found {found}. {fix}")
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Errors cross process borders (Spark workers, ranks) whole."""
+        return (_rebuild, (type(self), self.where, self.expected, self.found, self.fix))
+
+
+def _rebuild(cls: type[FieldwiseError], where: str, expected: str, found: str, fix: str) -> FieldwiseError:
+    return cls(where, expected=expected, found=found, fix=fix)
+
+
+class ConfigError(FieldwiseError):
+    """A config key is unknown, missing, of the wrong type, or contradicts another."""
+
+    exit_code = 2
+
+
+class InputError(FieldwiseError):
+    """Source data cannot serve: missing file or column, duplicate join keys, an empty split, one class only."""
+
+    exit_code = 2
+
+
+class ArtifactError(FieldwiseError):
+    """A snapshot, spec, bundle or model reference is missing, damaged, or belongs to another spec."""
+
+    exit_code = 2
+
+
+class RefusedError(FieldwiseError):
+    """A threshold stopped the job on purpose: bad-row fraction, drift, promotion gate."""
+
+    exit_code = 3
+
+
+class IntegrityError(FieldwiseError):
+    """Rows or bytes that were promised are not there: checksum, row count or replica mismatch, a non-finite loss."""
+
+    exit_code = 1

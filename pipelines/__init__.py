@@ -1,0 +1,1 @@
+"""Plain functions that compose features and training, one per command."""

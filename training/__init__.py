@@ -1,0 +1,1 @@
+"""Snapshots to bundle. torch, Petastorm and MLflow live here; Spark does not."""
