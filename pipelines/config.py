@@ -1,0 +1,252 @@
+"""One YAML file describes one pipeline: data, model, training, tracking, catalog, daily runs.
+
+``load_config`` is the only reader. It refuses unknown keys and wrong types with one message that names file, line, key
+and the nearest name. ``${VAR}`` and ``${VAR:-default}`` in string values come from the environment; relative paths count
+from the config file's directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+
+from features.config import FeatureConfig
+from features.errors import ConfigError
+from features.schema import Strict
+from pipelines.catalog_config import CatalogConfig
+from training.config import ModelConfig, TrainingConfig
+
+
+class TrackingConfig(Strict):
+    """Where runs and models are recorded."""
+
+    uri: str | None = None
+    """MLflow server or database. Default: MLFLOW_TRACKING_URI, else SQLite in the workspace."""
+    experiment: str | None = None
+    """Experiment of the runs. Default: the config's name."""
+    model_name: str | None = None
+    """Registered model. Default: the config's name."""
+
+
+class DailyConfig(Strict):
+    """How ``fieldwise daily --date D`` goes on from the champion. D itself is the held-out day."""
+
+    window: Annotated[int, Field(ge=1)] = 1
+    """Days before D that the challenger trains on."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Epochs over these days, starting from the champion's weights."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """The challenger is promoted when its logloss on D is at most the champion's times (1 + tolerance)."""
+
+
+class Config(FeatureConfig):
+    """A whole pipeline; the keys of FeatureConfig stand at the top level."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Names the experiment, the registered model and the default workspace."""
+    workspace: str | None = None
+    """Directory (or URL) of snapshots, runs and scores. Default: ``work/<name>`` beside the config file."""
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    catalog: CatalogConfig | None = None
+    """What ``score-catalog`` scores; without it that command refuses."""
+    daily: DailyConfig = DailyConfig()
+    _file: str = PrivateAttr(default="")
+
+    @property
+    def file(self) -> str:
+        """Absolute path of the file this config was read from."""
+        return self._file
+
+    @property
+    def base(self) -> str:
+        """Directory that relative paths count from."""
+        return os.path.dirname(self._file)
+
+    @property
+    def features(self) -> FeatureConfig:
+        """The part between raw logs and a snapshot."""
+        return FeatureConfig.model_construct(**{key: getattr(self, key) for key in FeatureConfig.model_fields})
+
+    @property
+    def workspace_dir(self) -> str:
+        """Absolute directory or URL of the workspace."""
+        return resolve(self.workspace or os.path.join("work", self.name), self.base)
+
+    @property
+    def model_name(self) -> str:
+        """Name in the model registry."""
+        return self.tracking.model_name or self.name
+
+
+def resolve(path: str, base: str) -> str:
+    """A URL as it is, a local path absolute, counted from ``base``."""
+    return path if "://" in path else os.path.abspath(os.path.join(base, os.path.expanduser(path)))
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read and check a config.
+
+    Args:
+        path: the YAML file.
+        overrides: ``a.b=value`` each, value in YAML, list positions as numbers (``fields.0.buckets=1000``).
+
+    Raises:
+        ConfigError: anything in the file or the overrides that cannot be meant.
+    """
+    file = os.path.abspath(path)
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(file, expected="a readable config file", found=error.strerror or str(error), fix="Check --config.") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        found = " ".join(str(error).split())
+        raise ConfigError(file, expected="valid YAML", found=found, fix="Mend the syntax at that line.") from None
+    if not isinstance(data, dict):
+        raise ConfigError(file, expected="keys and values", found=type(data).__name__, fix="See configs/ for examples.")
+    for override in overrides or []:
+        _override(data, override)
+    try:
+        config = Config.model_validate(_expand(data, file))
+    except ValidationError as error:
+        raise _explain(error, data, root, file) from None
+    config._file = file
+    return config
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def _expand(value: Any, where: str) -> Any:
+    """Environment variables in all strings of a tree."""
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{where}, {key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            fix = f"Export {name}, or write ${{{name}:-default}}."
+            raise ConfigError(where, expected=f"environment variable {name}", found="none", fix=fix)
+        return found
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Apply one ``a.b=value`` in place; missing blocks on the way are made."""
+    where = f"--set {text}"
+    path, sign, value = text.partition("=")
+    if not sign or not path:
+        raise ConfigError(where, expected="KEY=VALUE", found=text, fix="Example: --set training.epochs=3.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(where, expected="a YAML value", found=value, fix="Quote it.") from None
+    here: Any = data
+    *parents, last = path.split(".")
+    for part, following in zip(parents, [*parents[1:], last], strict=True):
+        if isinstance(here, dict) and not isinstance(here.get(part), dict | list):
+            if following.isdigit():
+                raise ConfigError(where, expected=f"a list at {part}", found="none", fix="Only items that exist can be set.")
+            here[part] = {}
+        here = here[_step(here, part, where)]
+    here[_step(here, last, where)] = parsed
+
+
+def _step(here: Any, part: str, where: str) -> str | int:
+    if isinstance(here, dict):
+        return part
+    if isinstance(here, list) and part.isdigit() and int(part) < len(here):
+        return int(part)
+    found = f"{part!r} in a list of {len(here)}" if isinstance(here, list) else f"a single value before {part!r}"
+    raise ConfigError(where, expected="a key of a block or a position of a list", found=found, fix="Check the path.")
+
+
+def _explain(error: ValidationError, data: Any, root: yaml.Node, file: str) -> ConfigError:
+    """The first of pydantic's complaints in our words, with line and nearest name."""
+    details = error.errors()
+    first = min(details, key=lambda d: d["type"] != "extra_forbidden")  # a misspelt key explains the missing one
+    keys = _keys(first["loc"], data)
+    line = _line(root, keys)
+    where = f"{file}{f' line {line}' if line else ''}, {'.'.join(map(str, keys)) or 'top level'}"
+    more = f" ({len(details) - 1} more after this one.)" if len(details) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known(Config, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        fix = f"Did you mean `{near[0]}`?" if near else "Remove it."
+        return ConfigError(where, expected=f"one of {', '.join(known)}", found="an unknown key", fix=fix + more)
+    if first["type"] == "missing":
+        return ConfigError(where, expected="a value", found="none: the key is required", fix="Add it." + more)
+    message = first["msg"].removeprefix("Value error, ")
+    found = f"{first['input']!r}" if not isinstance(first["input"], dict | list) else "what the file says"
+    return ConfigError(where, expected=message[:1].lower() + message[1:], found=found, fix="Change the value." + more)
+
+
+def _keys(loc: tuple[int | str, ...], data: Any) -> list[int | str]:
+    """The keys of ``loc`` that the file has (pydantic adds tags of unions in between), plus a last key that lacks."""
+    keys: list[int | str] = []
+    for position, part in enumerate(loc):
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif not (isinstance(data, dict) and position == len(loc) - 1):
+            continue
+        keys.append(part)
+    return keys
+
+
+def _line(node: yaml.Node | None, keys: list[int | str]) -> int | None:
+    """Line of the deepest key of the path that the file has; None if none has (an override made it)."""
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if p[0].value == key), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _known(model: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model class found by following ``loc`` through annotations, union tags included."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, str):
+            fields = [m.model_fields[part].annotation for m in _models(current) if part in m.model_fields]
+            tagged = [m for m in _models(current) if part in _tags(m)]
+            current = Union[tuple(fields or tagged)] if fields or tagged else current  # noqa: UP007
+    return sorted({key for m in _models(current) for key in m.model_fields})
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    kind = model.model_fields.get("kind")
+    return list(get_args(kind.annotation)) if kind and get_origin(kind.annotation) is Literal else []
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Model classes an annotation may hold, lists and unions opened."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
