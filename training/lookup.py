@@ -1,0 +1,230 @@
+"""A batch of slots becomes the distinct table rows it touches, found once, in linear time.
+
+    ids    int64   [U]     distinct rows of the embedding table, in the order of first sight, slot by slot
+    index  int32   [B, K]  position in ``ids`` of every slot (and pair)
+    factor float32 [B, K]  0 for padding, 1, or 1/n where a field of n values is pooled by their mean
+
+K = S, and for POLY2 K = S + pairs: one column for every pair of slots of different fields, whose row is
+``layout.rows + pair_bucket(row_s, row_t, buckets)`` and whose factor is the product of the two factors.
+When every factor is 1, ``factor`` is one number expanded to [B, K] (strides 0): it costs nothing and says so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from features.errors import IntegrityError
+from training.layout import Layout
+
+_ONE = torch.ones(())
+
+
+class Compact(NamedTuple):
+    """What a model needs of a batch beside the rows themselves; see the module's docstring."""
+
+    ids: torch.Tensor
+    index: torch.Tensor
+    factor: torch.Tensor
+
+    @property
+    def unit(self) -> bool:
+        """Whether every factor is 1, told by strides alone."""
+        return is_unit(self.factor)
+
+
+def is_unit(factor: torch.Tensor) -> bool:
+    """Whether ``factor`` is the expanded 1 of a batch without padding and pooling."""
+    return factor.data_ptr() == _ONE.data_ptr()
+
+
+class Lookup:
+    """Finds a batch's distinct rows with a map over all table rows that is allocated once and cleaned after each use.
+
+    Not for two threads at once: the map is scratch space.
+
+    Args:
+        layout: the shape of a row.
+        pair_buckets: rows of hashed pair weights behind the fields' rows; 0 for models without pairs.
+    """
+
+    def __init__(self, layout: Layout, pair_buckets: int = 0) -> None:
+        self.layout, self.pair_buckets = layout, pair_buckets
+        self.rows = layout.rows + pair_buckets
+        self._position = np.full(self.rows, -1, np.int32)
+        self._first, self._second = slot_pairs(layout) if pair_buckets else (np.empty(0, np.int32),) * 2
+        self._lonely = layout.slots == layout.fields
+        self._ids = np.empty(0, np.int64)
+
+    @property
+    def columns(self) -> int:
+        """K: slots plus pairs."""
+        return self.layout.slots + len(self._first)
+
+    def __call__(self, slots: npt.NDArray[np.int32]) -> Compact:
+        """Look a batch up.
+
+        Args:
+            slots: int32 [B, S] local indices; Fortran order (each slot contiguous) is read without a copy.
+
+        Raises:
+            IntegrityError: a slot's local index lies outside its field; nothing has been read with it.
+        """
+        layout = self.layout
+        by_slot = np.ascontiguousarray(slots.T)
+        self._refuse_strangers(by_slot)
+        batch = len(slots)
+        if len(self._ids) < min(batch * self.columns, self.rows):
+            self._ids = np.empty(min(batch * self.columns, self.rows), np.int64)
+        index = np.empty((batch, self.columns), np.int32)
+        distinct, padded = _distinct(by_slot, layout.offset_of_slot, self._position, self._ids, index)
+        factor = _ONE.expand(batch, self.columns)
+        weights = np.empty((0, 0), np.float32)
+        if padded or not self._lonely:
+            weights = np.empty((batch, self.columns), np.float32)
+            _factors(by_slot, layout.field_of_slot, layout.mean_pooled, weights)
+            factor = torch.from_numpy(weights)
+        if len(self._first):
+            distinct = _distinct_pairs(
+                self._first,
+                self._second,
+                layout.rows,
+                self.pair_buckets,
+                self._position,
+                self._ids,
+                distinct,
+                index,
+                weights,
+            )
+        _clean(self._position, self._ids[:distinct])
+        if distinct == 0 and batch:  # padding only: index must point somewhere; its factor is 0
+            self._ids[0], distinct = layout.offset_of_slot[0], 1
+        return Compact(torch.from_numpy(self._ids[:distinct].copy()), torch.from_numpy(index), factor)
+
+    def _refuse_strangers(self, by_slot: npt.NDArray[np.int32]) -> None:
+        if by_slot.shape[0] != self.layout.slots:
+            raise IntegrityError(
+                "batch",
+                expected=f"{self.layout.slots} slots",
+                found=f"{by_slot.shape[0]}",
+                fix="Read it with its own spec.",
+            )
+        slot, row = _first_stranger(by_slot, self.layout.size_of_slot)
+        if slot >= 0:
+            raise IntegrityError(
+                f"batch row {row}, slot {slot} (field {self.layout.field_of_slot[slot]})",
+                expected=f"a local index in [0, {self.layout.size_of_slot[slot]})",
+                found=str(by_slot[slot, row]),
+                fix="The data belongs to another feature spec or is damaged: verify the snapshot's checksums.",
+            )
+
+
+def lookup(layout: Layout, slots: npt.NDArray[np.int32], pair_buckets: int = 0) -> Compact:
+    """One batch looked up without keeping the map; see `Lookup`."""
+    return Lookup(layout, pair_buckets)(slots)
+
+
+def slot_pairs(layout: Layout) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """All pairs of slots s < t of different fields, in the order of POLY2's columns."""
+    s, t = np.triu_indices(layout.slots, 1)
+    different = layout.field_of_slot[s] != layout.field_of_slot[t]
+    return s[different].astype(np.int32), t[different].astype(np.int32)
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def pair_bucket(first, second, buckets):  # type: ignore[no-untyped-def]
+    """Bucket in [0, buckets) of a pair of table rows (first of the smaller slot); buckets < 2**32.
+
+    h = (first * A + second) * B mod 2**64, h ^= h >> 29, h *= C; bucket = (h >> 32) * buckets >> 32.
+    """
+    h = (np.uint64(first) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(second)) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
+    return np.int64(((h >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32))
+
+
+@nb.njit(cache=True, nogil=True)
+def _first_stranger(by_slot, size):  # type: ignore[no-untyped-def]
+    for s in range(by_slot.shape[0]):
+        low, high = np.int32(0), np.int32(0)
+        for value in by_slot[s]:
+            low, high = min(low, value), max(high, value)
+        if low < 0 or high >= size[s]:
+            for b in range(by_slot.shape[1]):
+                if by_slot[s, b] < 0 or by_slot[s, b] >= size[s]:
+                    return s, b
+    return -1, -1
+
+
+@nb.njit(cache=True, nogil=True)
+def _distinct(by_slot, offset, position, ids, index):  # type: ignore[no-untyped-def]
+    distinct, padded = 0, False
+    for s in range(by_slot.shape[0]):
+        base = offset[s]
+        for b in range(by_slot.shape[1]):
+            local = by_slot[s, b]
+            if local == 0:
+                padded = True
+                index[b, s] = 0
+                continue
+            at = position[base + local]
+            if at < 0:
+                at = np.int32(distinct)
+                position[base + local] = at
+                ids[distinct] = base + local
+                distinct += 1
+            index[b, s] = at
+    return distinct, padded
+
+
+@nb.njit(cache=True, nogil=True)
+def _factors(by_slot, field_of_slot, mean_pooled, factor):  # type: ignore[no-untyped-def]
+    count = np.empty(len(mean_pooled), np.int32)
+    slots = by_slot.shape[0]
+    for b in range(by_slot.shape[1]):
+        count[:] = 0
+        for s in range(slots):
+            count[field_of_slot[s]] += by_slot[s, b] != 0
+        for s in range(slots):
+            f = field_of_slot[s]
+            if by_slot[s, b] == 0:
+                factor[b, s] = 0.0
+            elif mean_pooled[f]:
+                factor[b, s] = np.float32(1.0) / np.float32(count[f])
+            else:
+                factor[b, s] = 1.0
+
+
+@nb.njit(cache=True, nogil=True)
+def _distinct_pairs(first, second, rows, buckets, position, ids, distinct, index, factor):  # type: ignore[no-untyped-def]
+    """The pairs' columns of ``index`` (and of ``factor``, unless it is empty because all are 1)."""
+    slots = index.shape[1] - len(first)
+    own = np.empty(slots, np.int64)
+    for b in range(index.shape[0]):
+        for s in range(slots):
+            own[s] = ids[index[b, s]]
+        for p in range(len(first)):
+            column = slots + p
+            if factor.size:
+                factor[b, column] = factor[b, first[p]] * factor[b, second[p]]
+                if factor[b, column] == 0.0:
+                    index[b, column] = 0
+                    continue
+            row = rows + pair_bucket(own[first[p]], own[second[p]], buckets)
+            at = position[row]
+            if at < 0:
+                at = np.int32(distinct)
+                position[row] = at
+                ids[distinct] = row
+                distinct += 1
+            index[b, column] = at
+    return distinct
+
+
+@nb.njit(cache=True, nogil=True)
+def _clean(position, ids):  # type: ignore[no-untyped-def]
+    for row in ids:
+        position[row] = -1

@@ -1,0 +1,75 @@
+"""What every model shares: rows of the embedding table become logits.
+
+Shapes: B rows of the batch, K columns (slots, plus pairs for POLY2), F fields, U distinct table rows, k = dim.
+
+A model sees ``rows`` [U, width] (a leaf that requires grad), ``index`` int32 [B, K], ``factor`` [B, K] and returns
+logits [B]. Column 0 of a table row is its linear weight. Values are pooled to fields first, then fields interact.
+This file is the oracle: any device, any float type. On CPU in float32 a model with a compiled kernel uses it, unless
+``fused`` is off. A new model is one class in a file of its own (see `training.fwfm`) and one line of `training.models.MODELS`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.layout import Layout
+
+
+class Model(nn.Module):
+    """``logit = bias + sum of pooled linear weights + interaction(pooled blocks)``.
+
+    Args:
+        layout: the shape of a row.
+        dim: k, the length of a latent vector; 0 for models without.
+        pair_buckets: rows of hashed pair weights; 0 for models without.
+        fused: use the compiled kernel where there is one.
+    """
+
+    latent: ClassVar[bool] = False
+    """Whether the model has latent vectors, so that ``dim`` means something."""
+    paired: ClassVar[bool] = False
+    """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
+
+    field_of_slot: Tensor
+
+    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
+        super().__init__()
+        self.layout, self.dim, self.pair_buckets, self.fused = layout, dim, pair_buckets, fused
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.register_buffer("field_of_slot", torch.from_numpy(layout.field_of_slot).long(), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of a table row: the linear weight and what the interaction needs."""
+        return 1 + self.dim
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding table."""
+        return self.layout.rows + self.pair_buckets
+
+    @property
+    def init_scale(self) -> float:
+        """Standard deviation of the latent weights at the start; linear weights start at 0."""
+        return 0.0
+
+    def forward(self, rows: Tensor, index: Tensor, factor: Tensor) -> Tensor:
+        """Logits [B] of a looked-up batch."""
+        weighted = rows[index] * factor.to(rows.dtype)[..., None]
+        if not self.latent:
+            return self.bias + weighted.sum((1, 2))
+        pooled = rows.new_zeros(len(index), self.layout.fields, self.width).index_add(1, self.field_of_slot, weighted)
+        return self.bias + pooled[..., 0].sum(1) + self.interaction(pooled[..., 1:])
+
+    def interaction(self, v: Tensor) -> Tensor:
+        """[B] from the fields' pooled latent weights ``v`` [B, F, width - 1]."""
+        raise NotImplementedError
+
+
+def logloss(logits: Tensor, label: Tensor, weight: Tensor | None, total: float) -> Tensor:
+    """``sum of w * (softplus(z) - y z) / total``, stable for any logit; ``total`` is the global batch's sum of weights."""
+    return functional.binary_cross_entropy_with_logits(logits, label, weight, reduction="sum") / total

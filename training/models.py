@@ -1,0 +1,74 @@
+"""The model family in plain torch, each a few lines over what `training.model` shares, and the registry of models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from features.errors import ConfigError
+from training.fwfm import FwFM
+from training.layout import Layout
+from training.model import Model, logloss
+
+__all__ = ["FFM", "FM", "LR", "MODELS", "POLY2", "FwFM", "Model", "build_model", "logloss"]
+
+
+class LR(Model):
+    """Logistic regression: one weight per value."""
+
+
+class POLY2(Model):
+    """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
+
+    paired = True
+
+
+class FM(Model):
+    """``sum over fields i<j of <v_i, v_j> = 1/2 sum over k of ((sum_i v_ik)^2 - sum_i v_ik^2)`` (Rendle 2010)."""
+
+    latent = True
+
+    @property
+    def init_scale(self) -> float:
+        return 0.02
+
+    def interaction(self, v: Tensor) -> Tensor:
+        return 0.5 * (v.sum(1).square() - v.square().sum(1)).sum(1)
+
+
+class FFM(Model):
+    """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
+
+    latent = True
+
+    @property
+    def width(self) -> int:
+        return 1 + self.layout.fields * self.dim
+
+    @property
+    def init_scale(self) -> float:
+        return 0.1 / self.dim**0.5
+
+    def interaction(self, v: Tensor) -> Tensor:
+        fields = self.layout.fields
+        v = v.unflatten(2, (fields, self.dim))
+        i, j = torch.triu_indices(fields, fields, 1)
+        return (v[:, i, j] * v[:, j, i]).sum((1, 2))
+
+
+MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM}
+
+
+def build_model(kind: str, layout: Layout, *, dim: int = 0, pair_buckets: int = 0, fused: bool = True) -> Model:
+    """The registered model ``kind``; keys that mean nothing to it are dropped, keys it needs must be positive."""
+    if kind not in MODELS:
+        raise ConfigError(
+            "model.kind", expected=f"one of {sorted(MODELS)}", found=repr(kind), fix="Name a registered model."
+        )
+    model = MODELS[kind]
+    for needed, key, value in ((model.latent, "dim", dim), (model.paired, "pair_buckets", pair_buckets)):
+        if needed and value < 1:
+            raise ConfigError(
+                f"model.{key}", expected="a positive integer", found=str(value), fix=f"{kind} needs {key}."
+            )
+    return model(layout, dim if model.latent else 0, pair_buckets if model.paired else 0, fused=fused)
