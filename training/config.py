@@ -4,29 +4,67 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from features.schema import Strict
 
 
 class ModelConfig(Strict):
-    """Which interaction, and how wide."""
+    """Which interaction, and how wide. A setting the model has no use for is refused, see ``training.models``."""
 
     kind: str
     """A name of ``training.models.MODELS``: lr, poly2, fm, ffm."""
-    dim: Annotated[int, Field(ge=1)] = 4
-    """Latent dimension k of fm and ffm."""
-    pair_buckets: Annotated[int, Field(ge=1)] = 1 << 20
-    """Hashed pair rows of poly2."""
+    dim: Annotated[int, Field(ge=1)] | None = None
+    """Latent dimension k. Default: 16 for fm, 4 for ffm (per pair of fields). lr and poly2 have none."""
+    pair_buckets: Annotated[int, Field(ge=1)] | None = None
+    """Hashed pair rows of poly2. Default: 2^20. Other models have none."""
+    init_scale: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of the initial latent weights. Default: the model's own."""
+
+
+class CheckpointConfig(Strict):
+    """When to save what a killed run resumes from."""
+
+    every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Wall-clock distance of checkpoints on rank 0; null: none by time."""
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Distance in steps; null: none by steps."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """Checkpoints kept; older ones are deleted."""
 
 
 class TrainingConfig(Strict):
     """How the model is trained."""
 
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """At most; early stopping usually ends sooner."""
     batch_size: Annotated[int, Field(ge=1)] = 4096
-    """Rows of one step over all ranks together."""
+    """Rows of one step over all ranks together; a multiple of ``streams``."""
     optimizer: Literal["adagrad", "adam", "sgd"] = "adagrad"
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     l2: Annotated[float, Field(ge=0)] = 1e-6
+    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias."""
+    patience: Annotated[int, Field(ge=1)] | None = 2
+    """Epochs without a better validation logloss before training stops; null: train all epochs. The best are kept."""
     seed: int = 42
+    """Of the initial weights and of every shuffle."""
+    streams: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Parts an epoch is cut into, shared among the ranks; at least as many as ranks."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Compute threads of a rank. Default: cores / ranks on the host."""
+    fused: bool = True
+    """Compiled kernels on the CPU; false: the plain torch reference."""
+    verify_checksums: bool = True
+    """Compare the SHA-256 of every file with the manifest when it is first read."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """How long a rank waits for the others before it gives up."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _whole_streams(self) -> TrainingConfig:
+        if self.batch_size % self.streams:
+            nearest = max(1, round(self.batch_size / self.streams)) * self.streams
+            raise ValueError(
+                f"batch_size must be a multiple of streams ({self.streams}), got {self.batch_size}; nearest is {nearest}"
+            )
+        return self

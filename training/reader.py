@@ -1,0 +1,302 @@
+"""Streams a plan's rows from Parquet into batches: the one place that meets Petastorm.
+
+One reader per rank gets an explicit, ordered list of file URLs, so order, shares and resume are the plan's alone.
+Decoding, shuffling and assembling run in background threads while the model computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from features.errors import FieldwiseError, IntegrityError
+from training.batch import Batch, Float32
+from training.plan import Plan, Segment
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from petastorm import make_batch_reader
+
+# petastorm calls deprecated functions of pyarrow in its worker threads, once per file
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
+
+T = TypeVar("T")
+_QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
+_QUEUED_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file of a published snapshot and what its manifest promises."""
+
+    path: str  # local path or URL
+    rows: int
+    sha256: str
+
+    @property
+    def url(self) -> str:
+        return self.path if "://" in self.path else "file://" + str(Path(self.path).absolute())
+
+
+@dataclass
+class ReadCount:
+    """What came out of the files, to be held against the plan."""
+
+    rows: int = 0
+    digest: str = ""  # XXH3-64 over all rows in their order
+
+
+class PlanReader:
+    """``for batch in reader`` yields one batch per step, rows of the given streams in the plan's order.
+
+    A step in which the streams have run out yields a batch of no rows. Use as a context manager: leaving it stops
+    every thread. Raises IntegrityError naming the file when a file is missing, damaged, or does not hold the promised
+    rows.
+
+    Args:
+        files: the plan's files, in the manifest's order.
+        streams: the plan's streams to read, see ``Plan.streams_of``.
+        slot_names: the slot columns in order.
+        start_step: first step to yield.
+        verified: paths whose checksum has been compared already, extended here; None: do not compare.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[DataFile],
+        plan: Plan,
+        streams: Sequence[int],
+        slot_names: Sequence[str],
+        *,
+        start_step: int = 0,
+        verified: set[str] | None = None,
+    ) -> None:
+        self.count = ReadCount()
+        self._files, self._plan, self._streams = files, plan, streams
+        self._slot_names, self._start_step, self._verified = slot_names, start_step, verified
+        self._wanted: dict[int, list[Segment]] = {}  # by file, in the order of first need
+        for segment in plan.reads(streams, start_step):
+            self._wanted.setdefault(segment.file, []).append(segment)
+        self._prefetch = Prefetch(self._batches, _QUEUED_BATCHES)
+
+    def __enter__(self) -> PlanReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._prefetch.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._prefetch
+
+    def _batches(self) -> Iterator[Batch]:
+        held: dict[tuple[int, int], _Block] = {}  # by (stream, file)
+        arriving = self._arrivals()
+        digest = xxhash.xxh3_64()
+        for step in range(self._start_step, self._plan.steps):
+            segments = self._plan.step(step, self._streams)
+            parts = []
+            for segment in segments:
+                key = (segment.stream, segment.file)
+                while key not in held:
+                    held |= next(arriving)
+                parts.append(held[key].take(segment))
+                if held[key].spent:
+                    del held[key]
+            batch = self._assemble(parts, segments)
+            self.count.rows += batch.rows
+            digest.update(batch.slots)
+            digest.update(batch.label)
+            self.count.digest = digest.hexdigest()
+            yield batch
+        arriving.close()
+
+    def _assemble(self, parts: list[_Block], segments: list[Segment]) -> Batch:
+        if not parts:
+            return Batch(np.empty((0, len(self._slot_names)), np.int32), np.empty(0, np.float32), None, [])
+        if len(parts) == 1:
+            return Batch(parts[0].slots, parts[0].label, parts[0].weight, segments)
+        weights = [part.weight for part in parts if part.weight is not None]
+        return Batch(
+            np.concatenate([part.slots for part in parts]),
+            np.concatenate([part.label for part in parts]),
+            np.concatenate(weights) if weights else None,
+            segments,
+        )
+
+    def _arrivals(self) -> Iterator[dict[tuple[int, int], _Block]]:
+        """File after file in the order of first need, as the blocks that our streams take from it."""
+        order = list(self._wanted)
+        groups = _row_groups([self._files[file].url for file in order])
+        at = 0
+        try:
+            for at, file in enumerate(order):
+                columns = self._whole_file(self._files[file], groups)
+                if self._verified is not None and self._files[file].path not in self._verified:
+                    verify_checksum(self._files[file])
+                    self._verified.add(self._files[file].path)
+                yield self._blocks(file, columns)
+        except FieldwiseError:
+            raise
+        except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
+            for file in order[at:]:  # opening reads the footers of all files, so any of them may be the one
+                verify_checksum(self._files[file])
+            raise _damaged(self._files[order[at]], f"{type(error).__name__}: {error}") from error
+        finally:
+            groups.close()
+
+    def _whole_file(self, file: DataFile, groups: Iterator[Any]) -> Any:
+        """The columns of the next file; a file is one row group, but several are read as well."""
+        parts: list[Any] = []
+        rows = 0
+        while rows < file.rows:
+            group = next(groups, None)
+            if group is None:
+                raise _damaged(file, f"{rows} rows")
+            missing = [name for name in (*self._slot_names, "label") if not hasattr(group, name)]
+            if missing:
+                raise _damaged(file, f"no column {missing[0]}", expected=f"columns {self._slot_names[0]} ... and label")
+            rows += len(group.label)
+            parts.append(group)
+        if rows > file.rows:
+            raise _damaged(file, f"{rows} rows")
+        if len(parts) == 1:
+            return parts[0]
+        return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def _blocks(self, file: int, columns: Any) -> dict[tuple[int, int], _Block]:
+        permutation = self._plan.permutation(file)
+        slots = [getattr(columns, name) for name in self._slot_names]
+        if any(slot.dtype != np.int32 for slot in slots) or columns.label.dtype != np.float32:
+            raise _damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
+        rows_first = np.ascontiguousarray(np.stack(slots).T)  # a transpose, then whole rows: faster than per column
+        weight = getattr(columns, "weight", None)
+        blocks = {}
+        for segment in self._wanted[file]:
+            rows = permutation[segment.first : segment.first + segment.count]
+            blocks[(segment.stream, file)] = _Block(
+                segment.first, rows_first.take(rows, axis=0), columns.label[rows], None if weight is None else weight[rows]
+            )
+        return blocks
+
+
+@dataclass
+class _Block:
+    """Rows ``first ...`` of a file's permuted order."""
+
+    first: int
+    slots: npt.NDArray[np.int32]
+    label: Float32
+    weight: Float32 | None
+    taken: int = 0
+
+    def take(self, segment: Segment) -> _Block:
+        part = slice(segment.first - self.first, segment.first - self.first + segment.count)
+        self.taken += segment.count
+        weight = None if self.weight is None else self.weight[part]
+        return _Block(segment.first, self.slots[part], self.label[part], weight)
+
+    @property
+    def spent(self) -> bool:
+        return self.taken == len(self.label)
+
+
+def _row_groups(urls: list[str]) -> Iterator[Any]:
+    """Decoded row groups of the files, in order. One worker: with more, petastorm does not keep the order."""
+    if not urls:
+        return
+    with make_batch_reader(
+        urls,
+        reader_pool_type="thread",
+        workers_count=1,
+        results_queue_size=_QUEUED_FILES,
+        shuffle_row_groups=False,
+        num_epochs=1,
+        hdfs_driver="libhdfs",
+    ) as reader:
+        yield from reader
+
+
+def verify_checksum(file: DataFile) -> None:
+    """IntegrityError unless the file's SHA-256 is the manifest's."""
+    digest = hashlib.sha256()
+    try:
+        with fsspec.open(file.url, "rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    except FileNotFoundError as error:
+        raise _damaged(file, "no such file") from error
+    if digest.hexdigest() != file.sha256:
+        raise _damaged(file, f"SHA-256 {digest.hexdigest()}", expected=f"SHA-256 {file.sha256}")
+
+
+def _damaged(file: DataFile, found: str, expected: str | None = None) -> IntegrityError:
+    return IntegrityError(
+        file.path,
+        expected=expected or f"{file.rows} rows",
+        found=found,
+        fix="The file changed after its snapshot was published: build the snapshot again.",
+    )
+
+
+class Prefetch(Generic[T]):
+    """Iterates a generator in a background thread, ``depth`` items ahead; its errors are raised here."""
+
+    def __init__(self, source: Callable[[], Iterator[T]], depth: int) -> None:
+        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._done = False
+        self._thread = threading.Thread(target=self._work, args=(source,), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Prefetch[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._done:
+            raise StopIteration
+        item, error = self._queue.get()
+        if item is not None:
+            return item
+        self._done = True
+        self._thread.join()
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop the thread and what the generator holds open."""
+        self._done = True
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def _work(self, source: Callable[[], Iterator[T]]) -> None:
+        items: Any = source()
+        error: BaseException | None = None
+        try:
+            for item in items:
+                self._queue.put((item, None))
+                if self._stop.is_set():
+                    break
+        except BaseException as raised:  # handed over to the consumer, whatever it is
+            error = raised
+        finally:
+            items.close()
+            self._queue.put((None, error))
