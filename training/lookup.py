@@ -11,7 +11,7 @@ When every factor is 1, ``factor`` is one number expanded to [B, K] (strides 0):
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
@@ -24,7 +24,8 @@ from training.layout import Layout
 _ONE = torch.ones(())
 
 
-class Compact(NamedTuple):
+@dataclass(frozen=True)
+class Compact:
     """What a model needs of a batch beside the rows themselves; see the module's docstring."""
 
     ids: torch.Tensor

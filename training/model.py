@@ -5,7 +5,8 @@ Shapes: B rows of the batch, K columns (slots, plus pairs for POLY2), F fields, 
 A model sees ``rows`` [U, width] (a leaf that requires grad), ``index`` int32 [B, K], ``factor`` [B, K] and returns
 logits [B]. Column 0 of a table row is its linear weight. Values are pooled to fields first, then fields interact.
 This file is the oracle: any device, any float type. On CPU in float32 a model with a compiled kernel uses it, unless
-``fused`` is off. A new model is one class in a file of its own (see `training.fwfm`) and one line of `training.models.MODELS`.
+``fused`` is off. A new model is one class in a file of its own (see `training.fwfm`) and one line of
+`training.models.MODELS`.
 """
 
 from __future__ import annotations
@@ -71,5 +72,5 @@ class Model(nn.Module):
 
 
 def logloss(logits: Tensor, label: Tensor, weight: Tensor | None, total: float) -> Tensor:
-    """``sum of w * (softplus(z) - y z) / total``, stable for any logit; ``total`` is the global batch's sum of weights."""
+    """``sum of w * (softplus(z) - y z) / total``, stable for any logit; ``total`` is the global sum of weights."""
     return functional.binary_cross_entropy_with_logits(logits, label, weight, reduction="sum") / total
