@@ -51,7 +51,7 @@ class FFM(Model):
 
     def interaction(self, v: Tensor) -> Tensor:
         fields = self.layout.fields
-        v = v.unflatten(2, (fields, self.dim))
+        v = v.view(-1, fields, fields, self.dim)
         i, j = torch.triu_indices(fields, fields, 1)
         return (v[:, i, j] * v[:, j, i]).sum((1, 2))
 

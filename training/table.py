@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class EmbeddingTable:
-    """``weight`` [rows, width] float32; column 0 (linear) starts at 0, the others uniform with standard deviation ``scale``.
+    """``weight`` [rows, width] float32; column 0 (linear) starts at 0, the others uniform of deviation ``scale``.
 
     A row's start is a function of (seed, row, column) alone, so it depends on no thread count, rank or table size, and
     the rows of a grown table are reproducible. On CPU the memory is numpy's (huge pages where the system has them), and
