@@ -1,8 +1,8 @@
 """One YAML file describes one pipeline: data, model, training, tracking, catalog, daily runs.
 
-``load_config`` is the only reader. It refuses unknown keys and wrong types with one message that names file, line, key
-and the nearest name. ``${VAR}`` and ``${VAR:-default}`` in string values come from the environment; relative paths count
-from the config file's directory.
+``load_config`` is the only reader. It refuses unknown keys and wrong types with one message that names file, line, key and
+the nearest name. ``${VAR}`` and ``${VAR:-default}`` in string values come from the environment; relative paths count from
+the config file's directory.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(file, expected="a readable config file", found=error.strerror or str(error), fix="Check --config.") from None
+        found = error.strerror or str(error)
+        raise ConfigError(file, expected="a readable config file", found=found, fix="Check --config.") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -163,7 +164,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     for part, following in zip(parents, [*parents[1:], last], strict=True):
         if isinstance(here, dict) and not isinstance(here.get(part), dict | list):
             if following.isdigit():
-                raise ConfigError(where, expected=f"a list at {part}", found="none", fix="Only items that exist can be set.")
+                fix = "Only items that exist can be set."
+                raise ConfigError(where, expected=f"a list at {part}", found="none", fix=fix)
             here[part] = {}
         here = here[_step(here, part, where)]
     here[_step(here, last, where)] = parsed
@@ -202,14 +204,17 @@ def _keys(loc: tuple[int | str, ...], data: Any) -> list[int | str]:
     """The keys of ``loc`` that the file has (pydantic adds tags of unions in between), plus a last key that lacks."""
     keys: list[int | str] = []
     for position, part in enumerate(loc):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        there = isinstance(part, int) and part < len(data) if isinstance(data, list) else part in _mapping(data)
+        if there:
             data = data[part]
         elif not (isinstance(data, dict) and position == len(loc) - 1):
             continue
         keys.append(part)
     return keys
+
+
+def _mapping(data: Any) -> dict[Any, Any]:
+    return data if isinstance(data, dict) else {}
 
 
 def _line(node: yaml.Node | None, keys: list[int | str]) -> int | None:
@@ -247,6 +252,7 @@ def _tags(model: type[BaseModel]) -> list[Any]:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """Model classes an annotation may hold, lists and unions opened."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+    plain = isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias)
+    if plain and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models(argument)]

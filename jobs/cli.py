@@ -1,0 +1,220 @@
+"""The console script. Parse, call one pipeline, print one JSON object, exit code.
+
+Progress and people's words go to stderr; the last line of stdout is the result. Exit codes: 0 done; 2 the user mends
+config, input or model reference; 3 a threshold refused; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from features.errors import FieldwiseError
+
+Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(argv)
+    try:
+        result = options.command(options)
+    except FieldwiseError as error:
+        report_failure(error)
+        print(f"fieldwise {options.name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    if result is not None:
+        sys.stdout.flush()
+        print(json.dumps(result, sort_keys=True), flush=True)
+    return 0
+
+
+def report_failure(error: FieldwiseError) -> None:
+    """Inside a rank: leave the error for the launching process, which torchrun's exit code cannot carry it to."""
+    if os.environ.get("FIELDWISE_FAILURES"):
+        from pipelines.launch import write_failure
+
+        write_failure(os.environ["FIELDWISE_FAILURES"], error)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="fieldwise", description="Raw click logs to ranked recommendations.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, function: Command, help: str, example: str, config: str | None = None
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=help,
+            description=help,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(command=function, name=name)
+        if config is None:
+            command.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
+        else:
+            command.add_argument("--config", default=config, metavar="FILE", help=f"default: {config}")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="override one config key"
+        )
+        return command
+
+    demo = add("demo", _demo, "Make a shop's click log, train all four models, rank its catalog.",
+               "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
+    demo.add_argument("--rows", type=int, default=None, help="rows of the log (default: see pipelines/demo.py)")
+    demo.add_argument("--seed", type=int, default=42, help="another shop")
+    demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
+    demo.add_argument("--ranks", type=int, default=2, help="training processes")
+
+    features = add("features", _features, "Encode raw logs into a published snapshot.",
+                   "fieldwise features --config configs/movielens.yaml")  # fmt: skip
+    features.add_argument("--date", metavar="YYYY-MM-DD", help="one day's snapshot instead of `all`")
+    features.add_argument("--spec", metavar="DIR", help="encode with the frozen spec of this snapshot or bundle")
+    features.add_argument("--replace", action="store_true", help="replace a published snapshot")
+
+    train = add("train", _train, "Train one model on snapshots, log it, register it as challenger.",
+                "fieldwise train --config configs/movielens.yaml --ranks 2 --set model.kind=fm")  # fmt: skip
+    _snapshots(train)
+    train.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
+    train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
+    train.add_argument("--no-register", action="store_true", help="log the run, leave the registry alone")
+
+    evaluate = add("evaluate", _evaluate, "Metrics of a model on snapshots.",
+                   "fieldwise evaluate --config configs/movielens.yaml --role test")  # fmt: skip
+    _snapshots(evaluate)
+    _model(evaluate)
+    evaluate.add_argument("--role", default=None, choices=["train", "valid", "test", "all"], help="default: test")
+
+    rows = add("score-rows", _score_rows, "Probabilities for raw rows in the source's own format.",
+               "fieldwise score-rows --config configs/criteo.yaml --out scores")  # fmt: skip
+    _model(rows)
+    rows.add_argument("--input", metavar="PATH", action="append", help="rows to score (default: the config's source)")
+    rows.add_argument("--date", metavar="YYYY-MM-DD", help="the source's day")
+    rows.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/rows")
+
+    catalog = add("score-catalog", _score_catalog, "The exact top-K items of the catalog for every context.",
+                  "fieldwise score-catalog --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
+    _model(catalog)
+    catalog.add_argument("--date", metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
+    catalog.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/catalog")
+
+    explain = add("explain", _explain, "Why rows score as they do: each field's and each pair's share of the logit.",
+                  "fieldwise explain --config configs/movielens.yaml --rows 1")  # fmt: skip
+    _model(explain)
+    explain.add_argument("--rows", type=int, default=1, help="how many rows from the start of the source")
+    explain.add_argument("--top", type=int, default=10, help="terms to show per row")
+
+    promote = add("promote", _promote, "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
+    promote.add_argument("--version", help="default: the challenger")
+    add("rollback", _rollback, "Give the champion alias back to the former champion.",
+        "fieldwise rollback --config configs/demo.yaml")  # fmt: skip
+
+    daily = add("daily", _daily, "One day's features, challenger, comparison, promotion and catalog scores.",
+                "fieldwise daily --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
+    daily.add_argument("--date", required=True, metavar="YYYY-MM-DD")
+    daily.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
+
+    doctor = add("doctor", _doctor, "Check Java, Spark, kernels, gloo and the store; with --config also the source.",
+                 "fieldwise doctor", config="")  # fmt: skip
+    doctor.add_argument("--quick", action="store_true", help="leave out what starts processes")
+    return top
+
+
+def _snapshots(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", metavar="MODEL", help="bundle directory or models:/NAME@alias (default: the champion)"
+    )
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from pipelines.config import load_config
+
+    return load_config(options.config, options.overrides)
+
+
+def _demo(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.demo import demo
+
+    return demo(_load(o), rows=o.rows, seed=o.seed, models=o.models.split(","), ranks=o.ranks)
+
+
+def _features(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.features import build_features
+
+    return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace)
+
+
+def _train(o: argparse.Namespace) -> dict[str, Any] | None:
+    from pipelines import launch, train
+
+    if o.ranks > 1 and not launch.inside_rank():
+        return launch.train_ranks(o)
+    return train.train_model(_load(o), snapshots=o.snapshot, init=o.init, register=not o.no_register)
+
+
+def _evaluate(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.evaluate import evaluate_model
+
+    return evaluate_model(_load(o), snapshots=o.snapshot, model=o.model, role=o.role)
+
+
+def _score_rows(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.score_rows import score_rows
+
+    return score_rows(_load(o), model=o.model, inputs=o.input, date=o.date, out=o.out)
+
+
+def _score_catalog(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.score_catalog import score_catalog
+
+    return score_catalog(_load(o), model=o.model, date=o.date, out=o.out)
+
+
+def _explain(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.explain import explain_rows
+
+    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top)
+
+
+def _promote(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.promote import promote_model
+
+    return promote_model(_load(o), version=o.version)
+
+
+def _rollback(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.promote import rollback_model
+
+    return rollback_model(_load(o))
+
+
+def _daily(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.daily import run_day
+
+    return run_day(_load(o), date=o.date, ranks=o.ranks)
+
+
+def _doctor(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.doctor import examine
+
+    return examine(_load(o) if o.config else None, quick=o.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Start training ranks on this machine and bring their one error back whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from features import errors
+from features.errors import ConfigError, FieldwiseError, IntegrityError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def inside_rank() -> bool:
+    """Whether torchrun started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def launch(arguments: list[str], ranks: int) -> dict[str, Any]:
+    """Run ``jobs/train.py`` with ``arguments`` under torchrun on ``ranks`` processes of this machine, over loopback.
+
+    Returns rank 0's result. A rank's stderr passes through.
+
+    Raises:
+        FieldwiseError: the error that a rank met, of its own class.
+        IntegrityError: a rank died of something else; its traceback is on stderr.
+    """
+    if ranks < 1:
+        raise ConfigError("--ranks", expected="at least 1", found=str(ranks), fix="Leave it out for one process.")
+    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
+                   "--local-addr=127.0.0.1", str(ROOT / "jobs" / "train.py"), *arguments]  # fmt: skip
+        own = {"FIELDWISE_FAILURES": failures, "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        usual = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
+        environment = {**usual, **os.environ, **own}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            if not any(Path(failures).iterdir()):  # what torchrun says after a known failure hides the message
+                sys.stderr.write(line)
+                sys.stderr.flush()
+        lines = process.stdout.read().splitlines()
+        status = process.wait()
+        for failure in sorted(Path(failures).glob("*.json")):
+            raise read_failure(failure)
+    if status != 0 or not lines:
+        raise IntegrityError(
+            "training ranks",
+            expected="every rank to finish",
+            found=f"exit status {status}",
+            fix="See the traceback above.",
+        )
+    return dict(json.loads(lines[-1]))
+
+
+def write_failure(folder: str, error: FieldwiseError) -> None:
+    """Leave an error as JSON, complete or not at all."""
+    rank = os.environ.get("RANK", "0")
+    fields = {"where": error.where, "expected": error.expected, "found": error.found, "fix": error.fix}
+    draft = Path(folder, f"rank-{rank}.part")
+    draft.write_text(json.dumps({"class": type(error).__name__, **fields}), encoding="utf-8")
+    draft.rename(draft.with_suffix(".json"))
+
+
+def read_failure(path: Path) -> FieldwiseError:
+    """The error that ``write_failure`` left."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    kind: type[FieldwiseError] = getattr(errors, found.pop("class"), FieldwiseError)
+    return kind(**found)
