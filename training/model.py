@@ -32,6 +32,8 @@ class Model(nn.Module):
 
     latent: ClassVar[bool] = False
     """Whether the model has latent vectors, so that ``dim`` means something."""
+    default_dim: ClassVar[int] = 16
+    """``dim`` when the user names none."""
     paired: ClassVar[bool] = False
     """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
 

@@ -40,6 +40,7 @@ class FFM(Model):
     """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
 
     latent = True
+    default_dim = 4  # per partner field
 
     @property
     def width(self) -> int:
