@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from features.fields import AnyField
+from features.fields import AnyField, check_fields, expand_fields
+from features.moment import Time
 from features.schema import Names, Strict
 
 
@@ -51,24 +52,6 @@ class JoinConfig(SourceConfig):
     """Columns to add. Default: all but the key."""
 
 
-class TimeConfig(Strict):
-    """How a column reads as a moment."""
-
-    column: str
-    format: str = "auto"
-    """``epoch_s``, ``epoch_ms``, a strptime pattern, or ``auto``: epoch seconds if digits only, else ISO 8601."""
-    zone: str = "UTC"
-    """IANA zone of times that carry none; also the zone of hours, weekdays and days."""
-
-
-def _time(value: Any) -> Any:
-    return {"column": value} if isinstance(value, str) else value
-
-
-Time = Annotated[TimeConfig, BeforeValidator(_time)]
-"""``time: column`` or the full block."""
-
-
 class SplitConfig(Strict):
     """Which rows train, validate and test. ``none`` publishes all rows with role ``all`` (daily snapshots)."""
 
@@ -108,6 +91,8 @@ class SnapshotConfig(Strict):
     """Above this share of quarantined rows the job stops with exit code 3."""
     seed: int = 42
     """Seed of row placement."""
+    negative_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training split's negatives to keep; which ones stays the same on every run. Default: all."""
 
 
 class FeatureConfig(Strict):
@@ -126,3 +111,13 @@ class FeatureConfig(Strict):
     split: SplitConfig = SplitConfig()
     fields: Annotated[list[AnyField], Field(min_length=1)]
     snapshot: SnapshotConfig = SnapshotConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        return expand_fields(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FeatureConfig:
+        check_fields(self.fields)
+        return self

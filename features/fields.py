@@ -1,0 +1,492 @@
+"""Field kinds: what a user writes about a field, and what the field does. A new kind is one class and one line below.
+
+Local index of a slot: 0 padding, 1 missing (null or empty), 2 unseen or rare, values from 3.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from features import kernels
+from features.hashing import SEED
+from features.kernels import FIRST, MISSING
+from features.moment import PARTS, Time, part_name, part_of, to_local
+from features.schema import Names, Strict, expand_names
+from features.text import Columns, Texts, canonical, flags, numbers, texts, valid_utf8
+from features.vocabulary import TextIndex, Vocabulary
+
+Slots = npt.NDArray[np.int32]
+MAX_VALUES = 2**31 - 16
+
+
+class Problem(NamedTuple):
+    """A value that cannot be encoded. reason is one short word, such as ``bad_number``."""
+
+    row: int
+    field: str
+    reason: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fitting found out: the number of values, and edges or vocabulary where the kind has them."""
+
+    values: int
+    edges: tuple[float, ...] = ()
+    vocabulary: Vocabulary | None = None
+
+
+Encode = Callable[[Columns, Slots], list[Problem]]
+"""Writes a field's local indices into ``out`` [slots, n] and tells which values could not be read."""
+
+
+class BaseField(Strict):
+    """What every kind answers."""
+
+    name: str
+    """Name of the field. ``names: [a, b]`` or ``name: C{1..26}`` declares several alike."""
+    fitted: ClassVar[bool] = False
+    """Whether training rows must be counted to fit the field."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Raw columns the field reads."""
+
+    @property
+    def slots(self) -> int:
+        return 1
+
+    @property
+    def mean(self) -> bool:
+        """Whether several slots are pooled by their mean."""
+        return False
+
+    @property
+    def source(self) -> str:
+        """The field whose fit and index space this one uses: itself unless shared."""
+        return self.name
+
+    @property
+    def needs_fit(self) -> bool:
+        return self.fitted and self.source == self.name
+
+    def check(self, columns: Columns) -> list[Problem]:
+        """Values that no fit could encode."""
+        return []
+
+    def tally(self, columns: Columns) -> pa.Table:
+        """(key binary, count int64) of a batch; tables of several batches are merged by summing equal keys."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def fit(self, tally: pa.Table | None) -> Fit:
+        """From the merged tally of the training rows (None unless ``fitted``)."""
+
+    @abstractmethod
+    def encoder(self, fit: Fit) -> Encode: ...
+
+    @abstractmethod
+    def describe(self, fit: Fit, index: int) -> str:
+        """What value number ``index`` (from 0) means to people."""
+
+
+class ValuedField(BaseField):
+    """A field of values written in a column, in a list of a column, or as flag columns."""
+
+    column: str = ""
+    """Raw column. Default: the field's name."""
+    separator: str | None = None
+    """Text between the values of a multi-valued field. Typed lists need none."""
+    max_values: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Slots of a multi-valued field: its first values in order are kept. Default: 8, or the number of flags if less."""
+    pooling: Literal["mean", "sum"] = "mean"
+    """How the values of a multi-valued field become one."""
+    flags: Names | None = None
+    """Columns of 0/1 gathered into one multi-valued field whose values are the names of the set columns."""
+    shares: str | None = None
+    """Another field of this kind whose values, index space and embedding rows are used."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _column(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "name" in data and not data.get("column"):
+            return {**data, "column": data["name"]}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ValuedField:
+        if self.separator == "":
+            raise ValueError("separator must not be empty")
+        if self.shares == self.name:
+            raise ValueError("a field cannot share its own index space")
+        if self.flags is not None and (self.separator is not None or self.column != self.name):
+            raise ValueError("flags replace column and separator")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.flags) if self.flags is not None else (self.column,)
+
+    @property
+    def many(self) -> bool:
+        return self.separator is not None or self.flags is not None or self.max_values is not None
+
+    @property
+    def slots(self) -> int:
+        if not self.many:
+            return 1
+        return self.max_values or min(8, len(self.flags or range(8)))
+
+    @property
+    def mean(self) -> bool:
+        return self.many and self.pooling == "mean"
+
+    @property
+    def source(self) -> str:
+        return self.shares or self.name
+
+    def check(self, columns: Columns) -> list[Problem]:
+        problems = []
+        for name in self.columns:
+            array = columns.array(name)
+            if self.flags is not None:
+                problems += _problems(self.name, "bad_flag", flags(array)[1], array)
+            elif pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+                problems += _problems(self.name, "undecodable", ~valid_utf8(texts(array)), array)
+        return problems
+
+    def texts(self, columns: Columns) -> list[Texts]:
+        """One per slot."""
+        if self.flags is not None:
+            return self._flag_texts(columns)
+        if not self.many:
+            return [columns.texts(self.column)]
+        array = columns.array(self.column)
+        start = np.empty((self.slots, len(array)), np.int64)
+        length = np.empty((self.slots, len(array)), np.int32)
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            items = texts(array.flatten())
+            counts = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+            row = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            kernels.spread_items(row, items.start, items.length, start, length)
+        else:
+            items = columns.texts(self.column)
+            if self.separator is None:
+                return [items, *[_unused(items)] * (self.slots - 1)]
+            separator = np.frombuffer(self.separator.encode(), np.uint8)
+            kernels.split_texts(items.data, items.start, items.length, separator, start, length)
+        return [Texts(items.data, s, n) for s, n in zip(start, length, strict=True)]
+
+    def _flag_texts(self, columns: Columns) -> list[Texts]:
+        names = [name.encode() for name in self.flags or ()]
+        data = np.frombuffer(b"".join(names) + b"\0", np.uint8)
+        first = np.concatenate([[0], np.cumsum([len(n) for n in names])])
+        start = np.zeros((self.slots, columns.rows), np.int64)
+        length = np.full((self.slots, columns.rows), kernels.PADDING_VIEW, np.int32)
+        used = np.zeros(columns.rows, np.int64)
+        for position, name in enumerate(self.flags or ()):
+            rows = np.flatnonzero(flags(columns.array(name))[0] & (used < self.slots))
+            start[used[rows], rows], length[used[rows], rows] = first[position], len(names[position])
+            used[rows] += 1
+        length[0, used == 0] = -1
+        return [Texts(data, s, n) for s, n in zip(start, length, strict=True)]
+
+
+class HashField(ValuedField):
+    """local = 3 + XXH64(value, seed 42) mod buckets. Needs no fitting; any value has a row from the first day."""
+
+    kind: Literal["hash"]
+    buckets: Annotated[int, Field(ge=1, le=MAX_VALUES)] = 65536
+    """Rows of the table. Values that meet in a bucket share its row."""
+
+    def fit(self, tally: pa.Table | None) -> Fit:
+        return Fit(self.buckets)
+
+    def encoder(self, fit: Fit) -> Encode:
+        def encode(columns: Columns, out: Slots) -> list[Problem]:
+            for views, slot in zip(self.texts(columns), out, strict=True):
+                kernels.hash_slots(views.data, views.start, views.length, SEED, np.uint64(fit.values), slot)
+            return self.check(columns)
+
+        return encode
+
+    def describe(self, fit: Fit, index: int) -> str:
+        return f"bucket {index}"
+
+
+class VocabularyField(ValuedField):
+    """One row per value seen at least ``min_count`` times in the training rows; the rest are unseen.
+
+    Ordered by count descending, then bytes. Rare values train the row of the unseen ones.
+    """
+
+    kind: Literal["vocabulary"]
+    fitted: ClassVar[bool] = True
+    min_count: Annotated[int, Field(ge=1)] = 4
+    """Values seen less often are treated as unseen."""
+    max_size: Annotated[int, Field(ge=1, le=MAX_VALUES)] | None = None
+    """Most values kept, the most frequent ones."""
+
+    def tally(self, columns: Columns) -> pa.Table:
+        if self.many:
+            values = pa.chunked_array([views.to_arrow() for views in self.texts(columns)])
+        else:
+            values = pa.chunked_array([canonical(columns.array(self.column))])
+        counted = pc.value_counts(pc.cast(values, pa.binary(), safe=False)).flatten()
+        table = pa.table({"key": counted[0], "count": counted[1]})
+        return table.filter(pc.greater(pc.binary_length(table["key"]), 0))
+
+    def fit(self, tally: pa.Table | None) -> Fit:
+        assert tally is not None
+        kept = tally.filter(pc.greater_equal(tally["count"], self.min_count))
+        kept = kept.sort_by([("count", "descending"), ("key", "ascending")])
+        kept = kept.slice(0, min(self.max_size or MAX_VALUES, MAX_VALUES))
+        values = pc.cast(pc.cast(kept["key"], pa.large_binary()), pa.large_string())
+        single = values.combine_chunks() if values.num_chunks else pa.array([], pa.large_string())
+        return Fit(kept.num_rows, vocabulary=Vocabulary(single, kept["count"].to_numpy()))
+
+    def encoder(self, fit: Fit) -> Encode:
+        assert fit.vocabulary is not None
+        index = TextIndex(fit.vocabulary.values)
+
+        def encode(columns: Columns, out: Slots) -> list[Problem]:
+            for views, slot in zip(self.texts(columns), out, strict=True):
+                index.find(views, slot)
+            return self.check(columns)
+
+        return encode
+
+    def describe(self, fit: Fit, index: int) -> str:
+        assert fit.vocabulary is not None
+        return str(fit.vocabulary.values[index].as_py())
+
+
+LOG2_SQUARED = (0.0, 1.0, *(2.0 ** math.sqrt(k) for k in range(1, 1025)))
+"""Edges of log2-squared bins: below 0; [0, 1); [1, 2); then one bin per step of log2(v)^2 up to v = 2^32."""
+
+
+class NumberField(BaseField):
+    """local = 3 + number of edges <= value. At most one of quantiles, edges, log2_squared."""
+
+    kind: Literal["number"]
+    column: str = ""
+    """Raw column. Default: the field's name."""
+    quantiles: Annotated[int, Field(ge=2, le=4096)] | None = None
+    """Number of bins of equal share, fitted on the training rows (values rounded to 12 significant bits)."""
+    edges: tuple[float, ...] | None = None
+    """Bin edges, increasing; a value equal to an edge belongs to the bin above it."""
+    log2_squared: bool = False
+    """floor(log2(value)^2) above 2, as in Criteo's winning solution; the default of counts and other long tails."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _column(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        chosen = [key for key in ("quantiles", "edges", "log2_squared") if data.get(key) not in (None, False)]
+        if len(chosen) > 1:
+            raise ValueError(f"give one of {' and '.join(chosen)}")
+        return {**data, "column": data.get("column") or data.get("name"), **({} if chosen else {"log2_squared": True})}
+
+    @model_validator(mode="after")
+    def _increasing(self) -> NumberField:
+        edges = self.edges
+        if edges is not None:
+            if not edges or not all(map(math.isfinite, edges)):
+                raise ValueError("edges must be finite numbers, at least one")
+            if any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+                raise ValueError("edges must increase")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    @property
+    def needs_fit(self) -> bool:
+        return self.quantiles is not None
+
+    def check(self, columns: Columns) -> list[Problem]:
+        array = columns.array(self.column)
+        return _problems(self.name, "bad_number", numbers(array)[1], array)
+
+    def tally(self, columns: Columns) -> pa.Table:
+        """Keys are the top 23 bits of the order-preserving form of float64: sign, exponent, 11 bits of mantissa."""
+        values = numbers(columns.array(self.column))[0]
+        bits = (values[~np.isnan(values)] + 0.0).view(np.uint64)
+        ordered = np.where(bits >> np.uint64(63), ~bits, bits | np.uint64(1 << 63)) >> np.uint64(41)
+        keys, counts = np.unique(ordered, return_counts=True)
+        packed = [int(key).to_bytes(3, "big") for key in keys]
+        return pa.table({"key": pa.array(packed, pa.binary()), "count": pa.array(counts, pa.int64())})
+
+    def fit(self, tally: pa.Table | None) -> Fit:
+        if self.quantiles is None:
+            edges = self.edges if self.edges is not None else LOG2_SQUARED
+        else:
+            assert tally is not None
+            edges = _quantile_edges(tally.sort_by("key"), self.quantiles)
+        return Fit(len(edges) + 1, edges=edges)
+
+    def encoder(self, fit: Fit) -> Encode:
+        edges = np.array(fit.edges, np.float64)
+
+        def encode(columns: Columns, out: Slots) -> list[Problem]:
+            array = columns.array(self.column)
+            if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+                values, bad = numbers(array)
+                kernels.bin_numbers(values, edges, out[0])
+                return _problems(self.name, "bad_number", bad, array)
+            views, status = columns.texts(self.column), np.empty(len(array), np.uint8)
+            if not kernels.bin_decimals(views.data, views.start, views.length, edges, out[0], status):
+                return []
+            hard = np.flatnonzero(status == kernels.HARD)
+            values = np.array([float(views.bytes_at(row)) for row in hard], np.float64)
+            out[0][hard] = FIRST + np.searchsorted(edges, values, "right")
+            return _problems(self.name, "bad_number", status == kernels.BAD, array)
+
+        return encode
+
+    def describe(self, fit: Fit, index: int) -> str:
+        low = fit.edges[index - 1] if index else -math.inf
+        high = fit.edges[index] if index < len(fit.edges) else math.inf
+        return f"[{low:g}, {high:g})" if index else f"(-inf, {high:g})"
+
+
+class TimeField(BaseField):
+    """local = 3 + the part of a moment in its zone."""
+
+    kind: Literal["time"]
+    part: Literal["minute", "hour", "weekday", "hour_of_week", "day", "month"]
+    """weekday counts from Monday; day is the day of the month."""
+    of: Time
+    """Column or time block. Default: the config's ``time``."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.of.column,)
+
+    def check(self, columns: Columns) -> list[Problem]:
+        return _problems(self.name, "bad_time", columns.moments(self.of)[2], columns.array(self.of.column))
+
+    def fit(self, tally: pa.Table | None) -> Fit:
+        return Fit(PARTS[self.part])
+
+    def encoder(self, fit: Fit) -> Encode:
+        def encode(columns: Columns, out: Slots) -> list[Problem]:
+            moments, missing, _ = columns.moments(self.of)
+            out[0] = np.where(missing, MISSING, FIRST + part_of(to_local(moments, self.of.zone), self.part))
+            return self.check(columns)
+
+        return encode
+
+    def describe(self, fit: Fit, index: int) -> str:
+        return part_name(self.part, index)
+
+
+class CrossField(BaseField):
+    """local = 3 + XXH64(texts of the raw columns joined by U+001F) mod buckets; missing when all parts are."""
+
+    kind: Literal["cross"]
+    of: Annotated[Names, Field(min_length=2)]
+    """Raw columns."""
+    buckets: Annotated[int, Field(ge=1, le=MAX_VALUES)] = 65536
+    """Rows of the table."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.of)
+
+    def fit(self, tally: pa.Table | None) -> Fit:
+        return Fit(self.buckets)
+
+    def encoder(self, fit: Fit) -> Encode:
+        def encode(columns: Columns, out: Slots) -> list[Problem]:
+            parts = [pc.fill_null(canonical(columns.array(name)), "") for name in self.of]
+            joined = texts(pc.binary_join_element_wise(*parts, "\x1f"))
+            joined.length[joined.length == len(parts) - 1] = 0
+            kernels.hash_slots(joined.data, joined.start, joined.length, SEED, np.uint64(fit.values), out[0])
+            return []
+
+        return encode
+
+    def describe(self, fit: Fit, index: int) -> str:
+        return f"bucket {index}"
+
+
+AnyField = Annotated[
+    HashField | VocabularyField | NumberField | TimeField | CrossField,
+    Field(discriminator="kind"),
+]
+"""The registry of kinds."""
+
+
+def _problems(field: str, reason: str, bad: npt.NDArray[np.bool_], array: pa.Array) -> list[Problem]:
+    rows = np.flatnonzero(bad)
+    return [Problem(int(row), field, reason, str(array[int(row)].as_py())[:200]) for row in rows]
+
+
+def _unused(like: Texts) -> Texts:
+    return Texts(like.data, like.start, np.full(len(like), kernels.PADDING_VIEW, np.int32))
+
+
+def _quantile_edges(tally: pa.Table, quantiles: int) -> tuple[float, ...]:
+    """Lower bounds of the keys at which the running count passes total * q / quantiles; ties make fewer edges."""
+    if tally.num_rows == 0:
+        return (0.0,)
+    ordered = np.array([int.from_bytes(key, "big") for key in tally["key"].to_pylist()], np.uint64) << np.uint64(41)
+    bits = np.where(ordered >> np.uint64(63), ordered & np.uint64((1 << 63) - 1), ~ordered)
+    running = np.cumsum(tally["count"].to_numpy())
+    targets = running[-1] * np.arange(1, quantiles) / quantiles
+    chosen = np.unique(np.searchsorted(running, targets, "right"))
+    edges = bits.view(np.float64)[chosen[chosen > 0]]
+    return tuple(float(edge) for edge in edges if math.isfinite(edge)) or (float(bits.view(np.float64)[0]),)
+
+
+def expand_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Several fields declared at once become single ones; time fields take over the config's ``time`` block."""
+    if not isinstance(config.get("fields"), list):
+        return config
+    moment = config.get("time")
+    fields: list[Any] = []
+    for item in config["fields"]:
+        if not isinstance(item, dict):
+            fields.append(item)
+            continue
+        names = expand_names(item["names"] if "names" in item else item.get("name"))
+        rest = {key: value for key, value in item.items() if key not in ("name", "names")}
+        if rest.get("kind") == "time" and moment is not None:
+            column = moment.get("column") if isinstance(moment, dict) else moment
+            rest["of"] = moment if rest.get("of") in (None, column) else rest["of"]
+        if "names" in item and "name" in item:
+            raise ValueError("a field has either name or names")
+        if isinstance(names, list) and "column" in rest:
+            raise ValueError(f"fields {names[0]}, ... are declared together: each reads the column of its name")
+        fields += [{"name": name, **rest} for name in (names if isinstance(names, list) else [names])]
+    return {**config, "fields": fields}
+
+
+def check_fields(fields: Sequence[BaseField]) -> None:
+    """Names are unique, and a shared index space exists, is of the same kind and is not itself borrowed."""
+    by_name: dict[str, BaseField] = {}
+    for field in fields:
+        if field.name in by_name:
+            raise ValueError(f"field {field.name!r} is declared twice")
+        by_name[field.name] = field
+    for field in fields:
+        owner = by_name.get(field.source)
+        if owner is None:
+            raise ValueError(f"field {field.name!r} shares {field.source!r}, which is no field")
+        if type(owner) is not type(field) or owner.source != owner.name:
+            raise ValueError(f"field {field.name!r} must share a field of its own kind that shares none itself")

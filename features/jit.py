@@ -1,0 +1,98 @@
+"""How kernels are compiled and where the compiled code is kept.
+
+numba's cache watches only the file of the function itself, so an edited helper in another file would silently keep old
+code: the cache directory's name carries a digest of all kernel sources. It lies beside them, or in a private temporary
+directory where the installation is read-only. ``NUMBA_CACHE_DIR`` overrides both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+_HERE = Path(__file__).parent
+
+
+def _writable(directory: Path) -> bool:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
+
+
+def cache_dir(beside: Path = _HERE) -> Path:
+    """``<beside>/__pycache__/numba-<digest>``, else ``<tmp>/fieldwise-<uid>/numba-<digest>`` if that is ours alone."""
+    digest = hashlib.sha256()
+    for source in sorted([beside / "jit.py", *beside.glob("*kernels.py")]):
+        digest.update(source.read_bytes() if source.exists() else b"")
+    name = f"numba-{digest.hexdigest()[:12]}"
+    local = beside / "__pycache__" / name
+    if _writable(local):
+        return local
+    private = Path(tempfile.gettempdir()) / f"fieldwise-{os.getuid()}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    if private.stat().st_uid != os.getuid() or private.stat().st_mode & 0o022:
+        private = Path(tempfile.mkdtemp(prefix="fieldwise-"))  # someone else's directory could hold someone else's code
+    return private / name
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    numba.config.CACHE_DIR = str(cache_dir())
+
+kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")
+"""Decorator of a kernel's helper: compiled with its caller."""
+
+
+def entry(*signatures: str) -> Callable[..., Any]:
+    """Decorator of a kernel called from Python: compiled (or loaded) at import for exactly these signatures.
+
+    Arrow's buffers are read-only, our own arrays are not: read-only parameters accept both.
+    """
+    decorator: Callable[..., Any] = numba.njit(list(signatures), cache=True, nogil=True, error_model="numpy")
+    return decorator
+
+
+def _unaligned(bits: int) -> Any:
+    @intrinsic
+    def load(typingctx: Any, data: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(bits).as_pointer())
+            value = builder.load(pointer)
+            value.align = 1
+            return value if bits == 64 else builder.zext(value, ir.IntType(64))
+
+        return types.uint64(data, index), codegen
+
+    return load
+
+
+load32 = _unaligned(32)
+"""``load32(bytes, i)``: the 4 bytes from i on, little-endian, as uint64."""
+load64 = _unaligned(64)
+"""``load64(bytes, i)``: the 8 bytes from i on, little-endian."""
+
+
+@intrinsic
+def store64(typingctx: Any, data: Any, index: Any, value: Any) -> Any:
+    """``store64(bytes, i, v)``: v into the 8 bytes from i on, little-endian."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        store = builder.store(args[2], pointer)
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(data, index, types.uint64), codegen

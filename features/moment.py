@@ -1,0 +1,104 @@
+"""How a column reads as a moment, and the parts of a moment. Moments are int64 microseconds since 1970-01-01 UTC."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BeforeValidator, model_validator
+
+from features.schema import Strict
+
+Int64 = npt.NDArray[np.int64]
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+PARTS = {"minute": 60, "hour": 24, "weekday": 7, "hour_of_week": 168, "day": 31, "month": 12}
+"""Time parts and how many values each has. weekday counts from Monday; day is the day of the month."""
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_DIRECTIVES = "YymdHMSfbz"
+
+
+class TimeConfig(Strict):
+    """How a column reads as a moment."""
+
+    column: str
+    format: str = "auto"
+    """``epoch_s``, ``epoch_ms``, a strptime pattern, or ``auto``: epoch seconds if digits only, else ISO 8601."""
+    zone: str = "UTC"
+    """IANA zone of times that carry none; also the zone of hours, weekdays and days."""
+
+    @model_validator(mode="after")
+    def _known(self) -> TimeConfig:
+        try:
+            ZoneInfo(self.zone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"zone must be an IANA zone such as Europe/Berlin, got {self.zone!r}") from None
+        unknown = [d for d in re.findall("%(.?)", self.format.replace("%%", "")) if d not in list(_DIRECTIVES)]
+        if unknown:
+            raise ValueError(f"format knows %{' %'.join(_DIRECTIVES)}, got %{unknown[0]}")
+        if "%" not in self.format and self.format not in ("auto", "epoch_s", "epoch_ms"):
+            raise ValueError(f"format must be auto, epoch_s, epoch_ms or a strptime pattern, got {self.format!r}")
+        return self
+
+    @cached_property
+    def directives(self) -> npt.NDArray[np.uint8]:
+        """The pattern as the kernel reads it: literal bytes, directives as 128 + letter; T is ISO 8601's rest."""
+        pattern = "%Y-%m-%d%T" if self.format == "auto" else self.format
+        pieces = re.findall(rb"%(.)|([^%])", pattern.encode("ascii", "replace"), re.S)
+        return np.array([ord(d) + 128 * (d != b"%") if d else ord(c) for d, c in pieces], np.uint8)
+
+
+def _time(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+Time = Annotated[TimeConfig, BeforeValidator(_time)]
+"""``time: column`` or the full block."""
+
+
+def to_utc(local: Int64, zone: str) -> Int64:
+    """Wall-clock microseconds of a zone as UTC. An hour that occurs twice is the earlier, a skipped one is shifted."""
+    if zone == "UTC" or not len(local):
+        return local
+    stamps = pa.array(local).cast(pa.timestamp("us"))
+    return pc.assume_timezone(stamps, zone, ambiguous="earliest", nonexistent="latest").cast(pa.int64()).to_numpy()
+
+
+def to_local(moments: Int64, zone: str) -> Int64:
+    """UTC microseconds as wall-clock microseconds of a zone."""
+    if zone == "UTC" or not len(moments):
+        return moments
+    return pc.local_timestamp(pa.array(moments).cast(pa.timestamp("us", zone))).cast(pa.int64()).to_numpy()
+
+
+def part_of(local: Int64, part: str) -> Int64:
+    """Index of the part, from 0, of wall-clock microseconds."""
+    days = local // DAY
+    if part == "minute":
+        return local // 60_000_000 % 60
+    if part == "hour":
+        return local // HOUR % 24
+    if part == "weekday":
+        return (days + 3) % 7
+    if part == "hour_of_week":
+        return (local // HOUR + 72) % 168
+    dates = days.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    if part == "day":
+        return (dates - months.astype("datetime64[D]")).astype(np.int64)
+    return months.astype(np.int64) % 12
+
+
+def part_name(part: str, index: int) -> str:
+    """How people read an index of ``part_of``."""
+    if part == "weekday":
+        return _WEEKDAYS[index]
+    if part == "hour_of_week":
+        return f"{_WEEKDAYS[index // 24]} {index % 24:02d}h"
+    return str(index + 1 if part in ("day", "month") else index)

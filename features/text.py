@@ -1,0 +1,183 @@
+"""Columns as texts, numbers and moments: the one place that says how a value of any type reads.
+
+Canonical text of a typed value (what is hashed and looked up): integers in decimal; booleans ``true``/``false``; floats
+that are whole and below 2^53 as integers, others as the shortest text that reads back; dates and timestamps as Arrow
+prints them (``2020-01-31``, ``2020-01-31 15:04:05``); decimals with their scale. Null, the empty text and NaN are missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import kernels
+from features.errors import InputError
+from features.moment import TimeConfig, to_utc
+
+UInt8, Int32, Int64 = npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]
+Float64, Bool = npt.NDArray[np.float64], npt.NDArray[np.bool_]
+
+_NOTHING = np.zeros(8, np.uint8)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Views into one byte buffer. length: -1 null, 0 empty (both missing), ``kernels.PADDING_VIEW`` unused slot."""
+
+    data: UInt8
+    start: Int64
+    length: Int32
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def bytes_at(self, row: int) -> bytes:
+        return self.data[self.start[row] : self.start[row] + max(self.length[row], 0)].tobytes()
+
+    def to_arrow(self) -> pa.StringArray:
+        """A copy as a string array without nulls."""
+        out = np.empty(int(np.maximum(self.length, 0).sum(dtype=np.int64)) + 8, np.uint8)
+        offset = np.empty(len(self) + 1, np.int32)
+        size = kernels.copy_texts(self.data, self.start, self.length, out, offset)
+        return pa.StringArray.from_buffers(len(self), pa.py_buffer(offset), pa.py_buffer(out[:size]))
+
+
+def canonical(array: pa.Array) -> pa.Array:
+    """The column as (large) strings; see the module's text. Binary is taken for UTF-8: ``valid_utf8`` tells."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return array
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return array.view(pa.string() if pa.types.is_binary(kind) else pa.large_string())
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), pa.string())
+    if pa.types.is_floating(kind):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
+        whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), pa.scalar(2.0**53, kind)))
+        integers = pc.cast(pc.if_else(whole, array, pa.scalar(0, kind)), pa.int64())
+        return pc.if_else(whole, pc.cast(integers, pa.string()), pc.cast(array, pa.string()))
+    if pa.types.is_nested(kind):
+        raise InputError(
+            "a column", expected="single values", found=f"type {kind}", fix="Use a multi-valued field, or flatten it."
+        )
+    return pc.cast(array, pa.string())
+
+
+def texts(array: pa.Array) -> Texts:
+    """Views straight over the Arrow buffers (slices included), no copy of the bytes."""
+    array = canonical(array)
+    n = len(array)
+    if n == 0:
+        return Texts(_NOTHING, np.empty(0, np.int64), np.empty(0, np.int32))
+    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    _, offsets, data = array.buffers()
+    offset = np.frombuffer(offsets, np.int64 if wide else np.int32)[array.offset : array.offset + n + 1]
+    length = np.diff(offset).astype(np.int32)
+    if array.null_count:
+        length[array.is_null().to_numpy(zero_copy_only=False)] = -1
+    view = np.frombuffer(data, np.uint8) if data is not None and data.size else _NOTHING
+    return Texts(view, offset[:-1].astype(np.int64), length)
+
+
+def numbers(array: pa.Array) -> tuple[Float64, Bool]:
+    """(values, bad): float64 with NaN for missing, and rows whose text is no number. Texts read as IEEE-correct decimals."""
+    kind = array.type
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return np.ascontiguousarray(values, np.float64), np.zeros(len(array), np.bool_)
+    views = texts(array)
+    out, status = np.empty(len(views)), np.empty(len(views), np.uint8)
+    if kernels.read_decimals(views.data, views.start, views.length, out, status):
+        for row in np.flatnonzero(status == kernels.HARD):
+            out[row] = float(views.bytes_at(row))
+    return out, status == kernels.BAD
+
+
+def flags(array: pa.Array) -> tuple[Bool, Bool]:
+    """(set, bad) of 0/1 or true/false; missing is not set."""
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        lower = pc.utf8_lower(array)
+        array = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", array))
+    values, bad = numbers(array)
+    return values == 1, bad | ~((values == 0) | (values == 1) | np.isnan(values))
+
+
+def valid_utf8(views: Texts) -> Bool:
+    """Which texts are UTF-8."""
+    out = np.empty(len(views), np.bool_)
+    kernels.check_utf8(views.data, views.start, views.length, out)
+    return out
+
+
+def moments(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
+    """(microseconds since 1970 UTC, missing, bad)."""
+    kind = array.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        micros = pc.cast(array, pa.timestamp("us", kind.tz if zoned else None), safe=False).cast(pa.int64())
+        out = np.array(micros.fill_null(0).to_numpy(zero_copy_only=False))
+        return (out if zoned else to_utc(out, config.zone)), missing, np.zeros(len(array), np.bool_)
+    if config.format in ("epoch_s", "epoch_ms"):
+        return _epoch(array, 1_000_000 if config.format == "epoch_s" else 1000)
+    views = texts(array)
+    n = len(views)
+    out, zone_known, status = np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.uint8)
+    kernels.read_moments(views.data, views.start, views.length, config.directives, out, zone_known, status)
+    naive = (status == kernels.OK) & ~zone_known
+    out[naive] = to_utc(out[naive], config.zone)
+    missing, bad = status == kernels.EMPTY, status == kernels.BAD
+    if config.format == "auto" and bad.any():
+        rows = np.flatnonzero(bad)
+        out[rows], missing[rows], bad[rows] = _epoch(array.take(pa.array(rows)), 1_000_000)
+    return out, missing, bad
+
+
+def _epoch(array: pa.Array, scale: int) -> tuple[Int64, Bool, Bool]:
+    values, bad = numbers(array)
+    missing = np.isnan(values) & ~bad
+    bad = bad | (np.abs(values) > 4e11 * 1_000_000 / scale)  # beyond any calendar: not seconds, perhaps milliseconds
+    return np.where(bad | missing, 0, np.rint(np.where(bad, 0, values) * scale)).astype(np.int64), missing, bad
+
+
+class Columns:
+    """Raw columns of one batch by name; conversions are made once however many fields read a column."""
+
+    def __init__(self, batch: pa.RecordBatch | pa.Table) -> None:
+        self._batch, self.rows = batch, batch.num_rows
+        self._texts: dict[str, Texts] = {}
+        self._moments: dict[TimeConfig, tuple[Int64, Bool, Bool]] = {}
+
+    def array(self, name: str) -> pa.Array:
+        index = self._batch.schema.get_field_index(name)
+        if index < 0:
+            raise missing_column("the raw rows", name, self._batch.schema.names)
+        column = self._batch.column(index)
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+    def texts(self, name: str) -> Texts:
+        if name not in self._texts:
+            self._texts[name] = texts(self.array(name))
+        return self._texts[name]
+
+    def moments(self, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
+        if config not in self._moments:
+            self._moments[config] = moments(self.array(config.column), config)
+        return self._moments[config]
+
+
+def missing_column(where: str, name: str, found: list[str]) -> InputError:
+    near = get_close_matches(name, found, 1)
+    return InputError(
+        where,
+        expected=f"a column {name!r}",
+        found=f"columns {', '.join(found)}",
+        fix=f"Did you mean {near[0]!r}?" if near else "Name the columns in the config, or mend the file.",
+    )
