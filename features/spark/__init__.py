@@ -1,1 +1,1 @@
-"""Spark distributes; the Spark-free parts of ``features`` do the work inside its tasks."""
+"""The distributed half of feature building: Spark decides who reads which bytes, the encoder does the work in its tasks."""

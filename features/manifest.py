@@ -1,0 +1,189 @@
+"""A published snapshot: what its manifest says, and the checks that make it trustworthy. No Spark.
+
+    <snapshot>/manifest.json            exists only once published
+    <snapshot>/data-<attempt>/...       Parquet files, spec.json, vocabulary.parquet, quarantine.parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from features import store
+from features.errors import ArtifactError
+from features.schema import Strict
+from features.spec import FeatureSpec
+
+MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.parquet"
+
+Role = Literal["train", "valid", "test", "all"]
+ROLES: tuple[Role, ...] = ("train", "valid", "test", "all")
+
+PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A file or directory name, never a path: a manifest cannot point outside its snapshot."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class FileEntry(Strict):
+    """One Parquet file: one row group, int32 slots, float32 label and, if the snapshot has it, weight."""
+
+    path: PlainName
+    """Name inside the data directory."""
+    role: Role
+    rows: Annotated[int, Field(ge=1)]
+    positives: Count
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=1)]
+
+
+class FieldCounts(Strict):
+    """How a field's values read, over all rows of the snapshot."""
+
+    missing: Count
+    """Rows whose value was null or empty."""
+    unseen: Count
+    """Values the fitted spec does not hold."""
+
+
+class Manifest(Strict):
+    """All of a snapshot but its rows. ``digest`` depends on the spec and the files' bytes alone."""
+
+    format_version: Literal[1] = 1
+    id: PlainName
+    spec_digest: Sha256
+    source_fingerprint: Sha256
+    """Of the source files' names, sizes and modification marks."""
+    request: Sha256
+    """Of everything that was asked for: a rerun of the same request finds this snapshot standing."""
+    data: PlainName
+    """Name of the data directory."""
+    slot_names: list[str]
+    has_weight: bool
+    files: Annotated[list[FileEntry], Field(min_length=1)]
+    """By role (train, valid, test, all), then by place."""
+    quarantined: dict[str, Count]
+    """Rows set aside, by reason."""
+    filtered: Count
+    """Rows left out by ``filter``."""
+    dropped_negatives: Count
+    """Negatives of the training split left out by ``snapshot.negative_rate``."""
+    negative_rate: Annotated[float, Field(gt=0, le=1)] | None
+    """Share of the training split's negatives that was kept, or none if all. The trainer corrects for it once."""
+    fields: dict[str, FieldCounts]
+    digest: Sha256
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        if self.digest != snapshot_digest(self.spec_digest, [f.sha256 for f in self.files]):
+            raise ValueError("the digest does not follow from the spec digest and the files' checksums")
+        if len({f.path for f in self.files}) != len(self.files):
+            raise ValueError("two files of one name")
+        if [ROLES.index(f.role) for f in self.files] != sorted(ROLES.index(f.role) for f in self.files):
+            raise ValueError("files are not in the order of roles")
+        return self
+
+    def files_of(self, roles: Collection[str]) -> list[FileEntry]:
+        """The files of these roles, in the manifest's order."""
+        return [f for f in self.files if f.role in roles]
+
+    def rows_of(self, roles: Collection[str]) -> int:
+        return sum(f.rows for f in self.files_of(roles))
+
+    def to_json(self) -> bytes:
+        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+
+    @staticmethod
+    def load(directory: str) -> Manifest:
+        """The manifest of a published snapshot.
+
+        Raises ArtifactError when there is none, when it does not read as a manifest, or when files it names are gone
+        or of another size. Checksums are verified by whoever reads the files.
+        """
+        manifest = _parse(directory)
+        data = store.join(directory, manifest.data)
+        sizes = store.list_sizes(data)
+        for entry in manifest.files:
+            if sizes.get(entry.path) != entry.bytes:
+                raise ArtifactError(
+                    store.join(data, entry.path),
+                    expected=f"{entry.bytes} bytes as its manifest says",
+                    found=f"{sizes[entry.path]} bytes" if entry.path in sizes else "no such file",
+                    fix="The snapshot is damaged: build it again with --replace.",
+                )
+        return manifest
+
+
+def _parse(directory: str) -> Manifest:
+    path = store.join(directory, MANIFEST)
+    try:
+        text = store.read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(
+            directory,
+            expected="a published snapshot (a directory with manifest.json)",
+            found="no manifest.json",
+            fix="Build the snapshot with `fieldwise features`, or correct the path.",
+        ) from None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(
+            path,
+            expected="a snapshot manifest of format 1",
+            found=f"{where + ': ' if where else ''}{first['msg']}",
+            fix="The snapshot is damaged or of another version: build it again with --replace.",
+        ) from None
+
+
+def standing(directory: str) -> Manifest | None:
+    """The manifest of a snapshot if one is published here, else None. Raises ArtifactError if it cannot be read."""
+    return _parse(directory) if store.exists(store.join(directory, MANIFEST)) else None
+
+
+def snapshot_digest(spec_digest: str, checksums: list[str]) -> str:
+    """SHA-256 over the spec's digest and the files' checksums in order: no names, paths or times."""
+    return hashlib.sha256("\n".join([spec_digest, *checksums]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A published snapshot, its manifest checked and its spec the one the manifest names."""
+
+    manifest: Manifest
+    spec: FeatureSpec
+    dir: str
+
+    @property
+    def data_dir(self) -> str:
+        return store.join(self.dir, self.manifest.data)
+
+    def path(self, entry: FileEntry) -> str:
+        return store.join(self.data_dir, entry.path)
+
+
+def load_snapshot(directory: str) -> Snapshot:
+    """Open a published snapshot. Raises ArtifactError for unpublished or damaged ones."""
+    manifest = Manifest.load(directory)
+    spec = FeatureSpec.load(store.join(directory, manifest.data))
+    if spec.digest != manifest.spec_digest or spec.slot_names != manifest.slot_names:
+        raise ArtifactError(
+            directory,
+            expected=f"the feature spec {manifest.spec_digest[:12]} its manifest names",
+            found=f"spec {spec.digest[:12]}",
+            fix="The snapshot is damaged: build it again with --replace.",
+        )
+    return Snapshot(manifest, spec, directory)
+
+
+def snapshot_dir(workspace: str, snapshot: str) -> str:
+    """Where a workspace keeps the snapshot of an id (a day, or ``all``)."""
+    return store.join(workspace, "snapshots", snapshot)

@@ -1,0 +1,147 @@
+"""How a snapshot becomes visible: data under a name of its own first, then the manifest by one atomic act.
+
+    <snapshot>/lease-<attempt>.json     while a job works: who, and when it was last seen alive
+    <snapshot>/data-<attempt>/          its data, visible to nobody until a manifest names it
+    <snapshot>/manifest.json            created exclusively, or replaced atomically
+
+Killed anywhere, a job leaves a lease that goes stale and data that nothing names; the next job removes both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from types import TracebackType
+
+from features import store
+from features.errors import ArtifactError
+from features.manifest import MANIFEST, Manifest, standing
+
+HEARTBEAT_SECONDS = 30.0
+LEASE_SECONDS = 900.0
+"""A lease not renewed for this long is dead: 30 missed heartbeats, and room for clocks that differ between machines."""
+
+
+class Attempt:
+    """One job's try at publishing a snapshot; a context manager that leaves either a manifest or nothing."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.id = uuid.uuid4().hex[:16]
+        self.data = f"data-{self.id}"
+        self.data_dir = store.join(directory, self.data)
+        self._lease = store.join(directory, f"lease-{self.id}.json")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="snapshot-lease", daemon=True)
+        self._published = False
+
+    def __enter__(self) -> Attempt:
+        self._renew()
+        store.make_dir(self.data_dir)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if not self._published:
+            store.remove_tree(self.data_dir)
+        store.remove(self._lease)
+
+    def _renew(self) -> None:
+        lease = {"host": _host(), "pid": os.getpid(), "time": time.time()}
+        store.write_atomic(self._lease, json.dumps(lease).encode())
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            self._renew()
+
+    def publish(self, manifest: Manifest, *, replace: bool) -> Manifest:
+        """Make ``manifest`` the snapshot's, and return the one that stands.
+
+        Two jobs with the same request may publish at once: the first wins, the other returns the winner's manifest.
+        Raises ArtifactError when another request's snapshot stands and ``replace`` is False.
+        """
+        path = store.join(self.directory, MANIFEST)
+        if replace:
+            store.write_atomic(path, manifest.to_json())
+            self._published = True
+            return manifest
+        try:
+            store.create_exclusive(path, manifest.to_json())
+        except FileExistsError:
+            winner = standing(self.directory)
+            if winner is None:
+                return self.publish(manifest, replace=False)
+            return same_request(winner, manifest.request, self.directory)
+        self._published = True
+        return manifest
+
+
+def same_request(found: Manifest, request: str, directory: str) -> Manifest:
+    """``found`` if it answers ``request``; raises ArtifactError otherwise."""
+    if found.request != request:
+        raise ArtifactError(
+            directory,
+            expected="no snapshot, or one of the same sources, config and spec",
+            found=f"snapshot {found.digest[:12]} built from another request",
+            fix="Pass --replace to build it anew, or choose another workspace.",
+        )
+    return found
+
+
+def clean(directory: str) -> list[str]:
+    """Remove data and leases of dead jobs and data no manifest names; returns the names of removed data directories.
+
+    Data is looked at before leases, and the manifest last: a job that publishes in between is either still leased or
+    already named.
+    """
+    names = store.list_sizes(directory)
+    data = {name.removeprefix("data-") for name in names if name.startswith("data-")}
+    leases = {n.removeprefix("lease-").removesuffix(".json") for n in store.list_sizes(directory) if n.startswith("lease-")}
+    dead = {attempt for attempt in leases if not _alive(store.join(directory, f"lease-{attempt}.json"))}
+    manifest = standing(directory)
+    named = manifest.data.removeprefix("data-") if manifest else None
+    removed = []
+    for attempt in sorted((data - leases) | (data & dead)):
+        if attempt == named:
+            continue
+        try:
+            store.remove_tree(store.join(directory, f"data-{attempt}"))
+        except OSError as error:  # a straggler of the dead job still writes: the next job will find it quiet
+            print(f"could not remove data-{attempt} yet: {error}", file=sys.stderr)  # noqa: T201
+            continue
+        removed.append(f"data-{attempt}")
+    for attempt in dead:
+        store.remove(store.join(directory, f"lease-{attempt}.json"))
+    return removed
+
+
+def _alive(path: str) -> bool:
+    try:
+        lease = json.loads(store.read_bytes(path))
+    except FileNotFoundError:
+        return False  # its job ended while we looked
+    if lease["host"] == _host():
+        try:
+            os.kill(lease["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # alive, another user's
+    return bool(time.time() - lease["time"] < LEASE_SECONDS)
+
+
+def _host() -> str:
+    """This machine since its last boot: process ids mean nothing beyond it."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+    except OSError:
+        boot = ""
+    return f"{platform.node()}/{boot}"

@@ -1,0 +1,209 @@
+"""The passes of a feature build as Spark jobs. Spark decides who reads which bytes; nothing here depends on its answer.
+
+    survey   (split by time)              moments -> the two thresholds, and the rows of every role
+    tally    (fitting, or rows unknown)   values -> the spec; rows of every role
+    encode                                rows -> files, through the shuffle or straight
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F  # noqa: N812
+from tqdm import tqdm
+
+from features import fitting
+from features.manifest import ROLES, FileEntry
+from features.spark import tasks
+from features.spark.tasks import COUNTS_FIELD, PLACED, TALLY, Counts, Job, Places
+from features.spec import FeatureSpec
+
+_SHUFFLE_BYTES = 64 << 20
+_BLOB_ROWS = 1 << 16
+
+
+def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
+    """Find the thresholds of a split by time, and the rows of every role (before negative downsampling).
+
+    A threshold is the moment nearest to its fraction: equal times stay together.
+    """
+    times = _ranges(spark, job).mapInArrow(tasks.time_task(job), "time bigint, count bigint")
+    with progress(spark, "survey"):
+        moments = times.repartition(_partitions(spark, job), "time").groupBy("time").agg(F.sum("count").alias("count")).persist()
+        try:
+            total = moments.agg(F.sum("count")).first()[0] or 0
+            test = float(job.config.split.test)  # type: ignore[arg-type]
+            valid = float(job.config.split.valid)  # type: ignore[arg-type]
+            valid_from, before_valid = _moment_at(moments, total * (1 - valid - test), total)
+            test_from, before_test = _moment_at(moments, total * (1 - test), total)
+        finally:
+            moments.unpersist()
+    rows = {"train": before_valid, "valid": before_test - before_valid, "test": total - before_test}
+    counts = Counter({("rows", role): count for role, count in rows.items()})
+    return replace(job, splitter=replace(job.splitter, valid_from=valid_from, test_from=test_from)), counts
+
+
+def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]:
+    """(t, rows before t) where rows before t are nearest to ``target``; found digit by digit, so memory stays flat."""
+    if total == 0 or target >= total:
+        return int(np.iinfo(np.int64).max), total
+    before, low, high = 0, None, None
+    for shift in (40, 20, 0):
+        digit = F.shiftright("time", shift)
+        part = moments if low is None else moments.filter((F.col("time") >= low) & (F.col("time") < high))
+        for row in part.groupBy(digit.alias("digit")).agg(F.sum("count").alias("count")).orderBy("digit").collect():
+            if before + row["count"] > target:
+                low, high, at = row["digit"] << shift, (row["digit"] + 1) << shift, row["count"]
+                break
+            before += row["count"]
+    assert low is not None
+    return (low, before) if target - before <= before + at - target else (low + 1, before + at)
+
+
+def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[FeatureSpec | None, Counts]:
+    """One pass over all fields: the fitted spec (of training rows only) if ``fit``, and the counts of all rows.
+
+    Tasks add up their own values, Spark adds up the tasks' (and spills), ``min_count`` and ``max_size`` are applied
+    before anything reaches the driver.
+    """
+    raw = _ranges(spark, job).mapInArrow(tasks.tally_task(job, fit), TALLY)
+    partitions = _partitions(spark, job)
+    with progress(spark, "fit" if fit else "count"):
+        table = _collect(_limited(raw.repartition(partitions, "field", "key").groupBy("field", "key").agg(F.sum("count").alias("count")), job))
+    is_count = np.asarray(table["field"]) == COUNTS_FIELD
+    told = table.filter(pa.array(is_count))
+    counts: Counts = Counter()
+    for key, count in zip(told["key"].to_pylist(), told["count"].to_pylist(), strict=True):
+        counts[tuple(json.loads(key))] = count
+    return (fitting.fit_spec(job.config.fields, table.filter(pa.array(~is_count))) if fit else None), counts
+
+
+def _limited(grouped: DataFrame, job: Job) -> DataFrame:
+    """Only values frequent enough for their vocabulary."""
+    rare: Column = F.lit(False)
+    capped: dict[int, int] = {}
+    for number, field in enumerate(job.config.fields):
+        if getattr(field, "min_count", 1) > 1:
+            rare = rare | ((F.col("field") == number) & (F.col("count") < field.min_count))
+        if getattr(field, "max_size", None):
+            capped[number] = field.max_size
+    kept = grouped.filter(~rare)
+    if not capped:
+        return kept
+    rank = F.row_number().over(Window.partitionBy("field").orderBy(F.desc("count"), "key"))
+    parts = [kept.filter(~F.col("field").isin(list(capped)))]
+    for number, size in capped.items():
+        parts.append(kept.filter(F.col("field") == number).withColumn("rank", rank).filter(F.col("rank") <= size).drop("rank"))
+    return _union(parts)
+
+
+def _union(parts: list[DataFrame]) -> DataFrame:
+    result = parts[0]
+    for part in parts[1:]:
+        result = result.unionByName(part)
+    return result
+
+
+def _collect(grouped: DataFrame) -> pa.Table:
+    """To the driver as Arrow: row objects would take ten times the memory."""
+
+    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            yield pa.record_batch([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["blob"])
+
+    blobs = [row["blob"] for row in grouped.mapInArrow(pack, "blob binary").collect()]
+    return pa.concat_tables([fitting.TALLY.empty_table(), *(pa.ipc.open_stream(blob).read_all().cast(fitting.TALLY) for blob in blobs)])
+
+
+@dataclass
+class Written:
+    """What the encoding tasks reported: each range and each file exactly once, whatever ran twice."""
+
+    files: list[FileEntry]
+    counts: Counts
+    rejects: list[str]
+    """Names of the tasks' quarantine files."""
+    examples: list[list[str]]
+
+
+def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, rows: Counts) -> Written:
+    """Encode every row and write the files; ``rows`` says how many each role has (needed by the global shuffle)."""
+    ranges = _ranges(spark, job)
+    if job.config.snapshot.shuffle == "none":
+        reports = ranges.mapInArrow(tasks.write_task(job, spec, directory), "report binary")
+    else:
+        places = _places(spark, job, rows)
+        placed = ranges.mapInArrow(tasks.place_task(job, spec, places, directory), PLACED)
+        reports = placed.repartition(len(places.keys), "place").mapInArrow(tasks.sort_task(job, spec, places, directory), "report binary")
+    with progress(spark, "encode"):
+        told = [json.loads(row["report"]) for row in reports.collect()]
+    files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
+    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [])
+    for report in (r for r in told if "counts" in r):
+        written.counts.update({tuple(key): count for key, count in report["counts"]})
+        written.rejects += [report["quarantine"]] if report["quarantine"] else []
+        written.examples += report["examples"]
+    written.rejects.sort()
+    return written
+
+
+def _places(spark: SparkSession, job: Job, rows: Counts) -> Places:
+    """Files of every role by its rows alone; each file's shuffle key falls into a partition of its own."""
+    count = [-(-rows["rows", role] // job.config.snapshot.rows_per_file) for role in ROLES]
+    first = [sum(count[:role]) for role in range(len(ROLES))]
+    partitions = sum(count) + 1
+    keys: dict[int, int] = {}
+    tried = 4 * partitions
+    while len(keys) < partitions:
+        # Spark hashes the column: draw keys until every partition has one
+        drawn = spark.range(0, tried, 1, 1).select(F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions)), "id").collect()
+        keys = {partition: key for partition, key in reversed(drawn)}
+        tried *= 4
+    return Places(tuple(first), tuple(count), tuple(keys[partition] for partition in range(partitions)))
+
+
+def _ranges(spark: SparkSession, job: Job) -> DataFrame:
+    """One partition for each byte range."""
+    return spark.range(0, len(job.ranges), 1, len(job.ranges))
+
+
+def _partitions(spark: SparkSession, job: Job) -> int:
+    """Partitions of a grouping: enough for every core and for groups that fit a task's memory."""
+    size = sum(r.stop - r.start for r in job.ranges)
+    return max(spark.sparkContext.defaultParallelism, min(2000, size // _SHUFFLE_BYTES))
+
+
+@contextmanager
+def progress(spark: SparkSession, what: str) -> Iterator[None]:
+    """A bar on stderr (when it is a terminal) of finished tasks."""
+    context = spark.sparkContext
+    context.setJobGroup(what, f"fieldwise {what}")
+    stop = threading.Event()
+
+    def watch(bar: tqdm) -> None:
+        tracker = context.statusTracker()
+        while not stop.wait(0.3):
+            jobs = [info for job in tracker.getJobIdsForGroup(what) if (info := tracker.getJobInfo(job))]
+            stages = [info for job in jobs for stage in job.stageIds if (info := tracker.getStageInfo(stage))]
+            bar.total, bar.n = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
+            bar.refresh()
+
+    with tqdm(desc=what, unit="task", disable=None, leave=False) as bar:
+        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()

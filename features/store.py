@@ -1,0 +1,147 @@
+"""Bytes at a URL: the one place that writes published files. Local paths, ``file://`` and whatever fsspec knows.
+
+What is assumed of a store
+--------------------------
+- A file written whole becomes visible whole, and is then read as written (true of POSIX renames and of a single PUT
+  on S3, GCS, Azure and HDFS's create-then-close as fsspec does it).
+- ``create_exclusive`` is exclusive on local file systems (a hard link cannot replace). Object stores reached through
+  fsspec offer no portable create-if-absent: there it looks first and then PUTs, so two publishers within the same
+  second may both succeed; the later manifest stands, and each manifest names only its own data, so a reader still sees
+  one whole snapshot.
+- Directories need not exist as objects; listing is strongly consistent.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+def resolve(path: str) -> tuple[Any, str]:
+    """The fsspec file system of ``path`` and the path inside it."""
+    fs, inner = fsspec.core.url_to_fs(path)
+    return fs, inner
+
+
+def is_local(path: str) -> bool:
+    return isinstance(resolve(path)[0], LocalFileSystem)
+
+
+def join(directory: str, *names: str) -> str:
+    """``directory/name/...`` for paths and URLs alike."""
+    return "/".join([directory.rstrip("/") or "/", *names])
+
+
+def read_bytes(path: str) -> bytes:
+    """Raises FileNotFoundError."""
+    fs, inner = resolve(path)
+    data: bytes = fs.cat_file(inner)
+    return data
+
+
+def exists(path: str) -> bool:
+    fs, inner = resolve(path)
+    return bool(fs.exists(inner))
+
+
+def make_dir(path: str) -> None:
+    fs, inner = resolve(path)
+    fs.makedirs(inner, exist_ok=True)
+
+
+def list_sizes(directory: str) -> dict[str, int]:
+    """Name -> bytes of everything directly in ``directory`` (directories count 0); empty when it does not exist."""
+    fs, inner = resolve(directory)
+    try:
+        fs.invalidate_cache(inner)
+        entries = fs.ls(inner, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: int(entry.get("size") or 0) for entry in entries}
+
+
+def stamp(path: str) -> str:
+    """What changes when a file's bytes are replaced: size with the store's ETag, or size with modification time."""
+    fs, inner = resolve(path)
+    info = fs.info(inner)
+    tag = next((str(info[k]) for k in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated") if info.get(k)), "")
+    return f"{info['size']}:{tag}"
+
+
+def remove(path: str) -> None:
+    """Remove a file; nothing happens when it is gone already."""
+    fs, inner = resolve(path)
+    try:
+        fs.rm_file(inner)
+    except FileNotFoundError:
+        return
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all it holds; nothing happens when it is gone already, or going."""
+    fs, inner = resolve(path)
+    try:
+        fs.rm(inner, recursive=True)
+    except FileNotFoundError:
+        return
+
+
+def write_new(path: str, data: bytes) -> None:
+    """Create ``path``, a name nobody else knows yet: no reader can see it half-written, so one plain write will do."""
+    fs, inner = resolve(path)
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(os.path.dirname(inner), exist_ok=True)
+        with open(inner, "xb") as file:
+            file.write(data)
+    else:
+        fs.pipe_file(inner, bytes(data))
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Create or replace ``path``; a reader sees the old bytes or all of the new ones."""
+    fs, inner = resolve(path)
+    if isinstance(fs, LocalFileSystem):
+        temporary = _write_beside(inner, data)
+        os.replace(temporary, inner)
+        _sync_directory(inner)
+    else:
+        fs.pipe_file(inner, data)
+
+
+def create_exclusive(path: str, data: bytes) -> None:
+    """Create ``path`` with all of ``data``, or raise FileExistsError and leave the standing file alone."""
+    fs, inner = resolve(path)
+    if not isinstance(fs, LocalFileSystem):
+        if fs.exists(inner):
+            raise FileExistsError(path)
+        fs.pipe_file(inner, data)
+        return
+    temporary = _write_beside(inner, data)
+    try:
+        os.link(temporary, inner)
+    finally:
+        os.unlink(temporary)
+    _sync_directory(inner)
+
+
+def _write_beside(inner: str, data: bytes) -> str:
+    directory, name = os.path.split(inner)
+    os.makedirs(directory, exist_ok=True)
+    temporary = os.path.join(directory, f".{name}.{uuid.uuid4().hex}.tmp")
+    with open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync_directory(inner: str) -> None:
+    descriptor = os.open(os.path.dirname(inner), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

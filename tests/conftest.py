@@ -1,0 +1,32 @@
+"""Shared fixtures: one Spark session for the whole run, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from features.spark.session import spark_session
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """A local session with two cores; every job of the run shares it."""
+    os.environ.setdefault("SPARK_MASTER", "local[2]")
+    session = spark_session("tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public data sets (FIELDWISE_DATA, else ../shared/data beside the checkout)."""
+    folder = Path(os.environ.get("FIELDWISE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set FIELDWISE_DATA")
+    return folder
