@@ -1,7 +1,7 @@
 """One YAML file describes one pipeline: data, model, training, tracking, catalog, daily runs.
 
-``load_config`` is the only reader. It refuses unknown keys and wrong types with one message that names file, line, key and
-the nearest name. ``${VAR}`` and ``${VAR:-default}`` in string values come from the environment; relative paths count from
+``load_config`` is the only reader. It refuses unknown keys and wrong types with one message that names file, line, key
+and the nearest name. ``${VAR}`` and ``${VAR:-default}`` in values come from the environment; relative paths count from
 the config file's directory.
 """
 
@@ -11,14 +11,16 @@ import difflib
 import os
 import re
 import types
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from features.config import FeatureConfig
 from features.errors import ConfigError
+from features.fields import expand_fields
 from features.schema import Strict
 from pipelines.catalog_config import CatalogConfig
 from training.config import ModelConfig, TrainingConfig
@@ -92,6 +94,25 @@ def resolve(path: str, base: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.join(base, os.path.expanduser(path)))
 
 
+class Yaml(yaml.SafeLoader):
+    """YAML 1.2's scalars: only true and false are booleans (the key ``on`` is text), 1e-6 is a number."""
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {
+        first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float"))]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.I), list("tTfF"))
+Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|nan)$", re.I
+    ),
+    list("-+.0123456789"),
+)
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read and check a config.
 
@@ -109,8 +130,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         found = error.strerror or str(error)
         raise ConfigError(file, expected="a readable config file", found=found, fix="Check --config.") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=Yaml)
+        data = yaml.load(text, Loader=Yaml)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         found = " ".join(str(error).split())
         raise ConfigError(file, expected="valid YAML", found=found, fix="Mend the syntax at that line.") from None
@@ -156,19 +177,19 @@ def _override(data: dict[str, Any], text: str) -> None:
     if not sign or not path:
         raise ConfigError(where, expected="KEY=VALUE", found=text, fix="Example: --set training.epochs=3.")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, Loader=Yaml)  # noqa: S506  a SafeLoader
     except yaml.YAMLError:
         raise ConfigError(where, expected="a YAML value", found=value, fix="Quote it.") from None
     here: Any = data
-    *parents, last = path.split(".")
-    for part, following in zip(parents, [*parents[1:], last], strict=True):
+    parts = path.split(".")
+    for part, following in pairwise(parts):
         if isinstance(here, dict) and not isinstance(here.get(part), dict | list):
             if following.isdigit():
                 fix = "Only items that exist can be set."
                 raise ConfigError(where, expected=f"a list at {part}", found="none", fix=fix)
             here[part] = {}
         here = here[_step(here, part, where)]
-    here[_step(here, last, where)] = parsed
+    here[_step(here, parts[-1], where)] = parsed
 
 
 def _step(here: Any, part: str, where: str) -> str | int:
@@ -180,11 +201,11 @@ def _step(here: Any, part: str, where: str) -> str | int:
     raise ConfigError(where, expected="a key of a block or a position of a list", found=found, fix="Check the path.")
 
 
-def _explain(error: ValidationError, data: Any, root: yaml.Node, file: str) -> ConfigError:
+def _explain(error: ValidationError, data: Any, root: yaml.Node | None, file: str) -> ConfigError:
     """The first of pydantic's complaints in our words, with line and nearest name."""
     details = error.errors()
     first = min(details, key=lambda d: d["type"] != "extra_forbidden")  # a misspelt key explains the missing one
-    keys = _keys(first["loc"], data)
+    keys = _keys(_written(first["loc"], data), data)
     line = _line(root, keys)
     where = f"{file}{f' line {line}' if line else ''}, {'.'.join(map(str, keys)) or 'top level'}"
     more = f" ({len(details) - 1} more after this one.)" if len(details) > 1 else ""
@@ -198,6 +219,14 @@ def _explain(error: ValidationError, data: Any, root: yaml.Node, file: str) -> C
     message = first["msg"].removeprefix("Value error, ")
     found = f"{first['input']!r}" if not isinstance(first["input"], dict | list) else "what the file says"
     return ConfigError(where, expected=message[:1].lower() + message[1:], found=found, fix="Change the value." + more)
+
+
+def _written(loc: tuple[int | str, ...], data: Any) -> tuple[int | str, ...]:
+    """Position of a field in the file, where one item may declare several fields."""
+    if len(loc) < 2 or loc[0] != "fields" or not isinstance(loc[1], int):
+        return loc
+    declared = [n for n, item in enumerate(data["fields"]) for _ in expand_fields({**data, "fields": [item]})["fields"]]
+    return ("fields", declared[loc[1]], *loc[2:])
 
 
 def _keys(loc: tuple[int | str, ...], data: Any) -> list[int | str]:

@@ -32,14 +32,11 @@ def launch(arguments: list[str], ranks: int) -> dict[str, Any]:
     """
     if ranks < 1:
         raise ConfigError("--ranks", expected="at least 1", found=str(ranks), fix="Leave it out for one process.")
-    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
                    "--local-addr=127.0.0.1", str(ROOT / "jobs" / "train.py"), *arguments]  # fmt: skip
-        own = {"FIELDWISE_FAILURES": failures, "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        usual = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
-        environment = {**usual, **os.environ, **own}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        own = {**environment(ranks), "FIELDWISE_FAILURES": failures}
+        process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stderr:
@@ -58,6 +55,13 @@ def launch(arguments: list[str], ranks: int) -> dict[str, Any]:
             fix="See the traceback above.",
         )
     return dict(json.loads(lines[-1]))
+
+
+def environment(ranks: int) -> dict[str, str]:
+    """This process's environment with the cores shared among ranks that talk over loopback; what is set stays."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    usual = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
+    return {**usual, "TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ}
 
 
 def write_failure(folder: str, error: FieldwiseError) -> None:

@@ -1,0 +1,97 @@
+"""Is this machine ready? Every check runs the real part in small and says what it found."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from features.errors import InputError
+from features.source import list_files
+from pipelines import launch
+from pipelines.config import Config
+
+PACKAGES = ("pyspark", "pyarrow", "petastorm", "torch", "mlflow", "numba", "numpy", "pandas")
+
+
+def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]:
+    """Run all checks; ``quick`` leaves out those that start processes.
+
+    Raises:
+        InputError: at least one check failed; all findings are on stderr.
+    """
+    checks: dict[str, Callable[[], str]] = {"packages": _packages, "disk": _disk, "kernels": _kernels}
+    if not quick:
+        checks |= {"spark": _spark, "ranks": _ranks}
+    if config is not None:
+        checks |= {"source": lambda: _source(config), "store": lambda: _store(config)}
+    found, failed = {}, []
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except Exception as error:  # a doctor reports whatever it meets
+            found[name] = f"{type(error).__name__}: {error}"
+            failed.append(name)
+        print(f"{'FAILED' if name in failed else 'ok':6} {name}: {found[name]}", file=sys.stderr)  # noqa: T201
+    if failed:
+        raise InputError(
+            "doctor", expected="every check to pass", found=f"{', '.join(failed)} failed", fix="See above."
+        )
+    return {"checks": found}
+
+
+def _packages() -> str:
+    for name in PACKAGES:
+        importlib.import_module(name)
+    return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+
+
+def _disk() -> str:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    return f"{free / 2**30:.0f} GiB free in {tempfile.gettempdir()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _kernels() -> str:
+    import xxhash
+
+    from features.hashing import xxh64
+
+    if xxh64("fieldwise") != xxhash.xxh64_intdigest("fieldwise", 42):
+        raise ValueError("the compiled hash differs from xxhash")
+    return "the compiled hash agrees with xxhash"
+
+
+def _spark() -> str:
+    from features.spark.session import spark_session
+
+    spark = spark_session("fieldwise-doctor")
+    rows = spark.range(1000).mapInArrow(lambda batches: batches, "id long").count()
+    return f"Spark {spark.version} passed {rows} rows through Python, Java at {os.environ['JAVA_HOME']}"
+
+
+def _ranks() -> str:
+    script = "import torch.distributed as d; d.init_process_group('gloo'); d.barrier(); d.destroy_process_group()"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               "--local-addr=127.0.0.1", "--no-python", sys.executable, "-c", script]  # fmt: skip
+    finished = subprocess.run(command, capture_output=True, text=True, env=launch.environment(2), check=False)
+    if finished.returncode != 0:
+        raise ValueError(finished.stderr.strip().splitlines()[-1])
+    return "two ranks met over gloo"
+
+
+def _source(config: Config) -> str:
+    files = list_files(config.source, config.base, None)
+    return f"{len(files)} files, {sum(f.size for f in files) / 2**20:.1f} MiB"
+
+
+def _store(config: Config) -> str:
+    from training import tracking
+
+    uri = tracking.connect(config.tracking.uri, config.workspace_dir)
+    return f"{uri}, champion: {tracking.version_of(config.model_name, 'champion') or 'none'}"

@@ -1,0 +1,149 @@
+"""Snapshots to a bundle in the registry. Runs in every rank; rank 0 alone writes and talks to MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from features.errors import ConfigError, FieldwiseError
+from features.manifest import load_snapshot
+from features.spec import FeatureSpec
+from pipelines.config import Config
+from pipelines.models import resolve_model
+from training.bundle import load_bundle
+from training.data import TrainData
+from training.run import TrainResult, TrainRun
+from training.trainer import train
+from training.world import World, join_world
+
+EXAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Days:
+    """Snapshot directories by role; only ``train`` given: one snapshot that was split when it was built."""
+
+    train: Sequence[str] = ()
+    valid: Sequence[str] = ()
+    test: Sequence[str] = ()
+
+    def open(self, config: Config) -> TrainData:
+        """Default: the workspace's snapshot ``all``."""
+        train = list(self.train) or [f"{config.workspace_dir}/snapshots/all"]
+        opened = [[load_snapshot(path) for path in paths] for paths in (train, self.valid, self.test)]
+        if not self.valid and not self.test and len(train) == 1:
+            return TrainData.of_one(opened[0][0])
+        return TrainData.of(*opened)
+
+
+def train_model(
+    config: Config, days: Days | None = None, *, init: str | None = None, register: bool = True
+) -> dict[str, Any] | None:
+    """Train, log the run, register the model as challenger (and champion when there is none).
+
+    Args:
+        days: what to train, validate and test on.
+        init: model reference whose weights to start from.
+        register: False logs the run and leaves the registry alone.
+
+    Returns the result on rank 0, None on other ranks.
+    """
+    data = (days or Days()).open(config)
+    with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
+        place = _place(config, data, init)
+        run = None
+        if world.first:
+            from training import tracking  # MLflow takes seconds to import: not in every rank
+
+            tracking.connect(config.tracking.uri, config.workspace_dir)
+            experiment = config.tracking.experiment or config.name
+            run = stack.enter_context(tracking.run(experiment, config.model.kind, config.workspace_dir))
+            run.params(_params(config, data, world))
+        result = train(
+            TrainRun(
+                data, config.model, config.training, f"{place}/bundle", f"{place}/checkpoints",
+                load_bundle(resolve_model(init, config)) if init else None, run,
+            ),
+            world,
+        )  # fmt: skip
+        if run is None:
+            return None
+        uri = _log(run, config, data, result)
+        registered = tracking.register(uri, config.model_name) if register else None
+        return _summary(config, result) | {"run": run.id, "model_uri": uri, "registered": registered}
+
+
+def _place(config: Config, data: TrainData, init: str | None) -> str:
+    """Directory of this training, the same for the same config and data, so that a killed run finds its checkpoints."""
+    workspace = config.workspace_dir
+    if "://" in workspace:
+        raise ConfigError("workspace", expected="a local directory to train in", found=workspace, fix="Set workspace.")
+    what = [config.model.model_dump(), config.training.model_dump(), data.spec.digest, data.snapshots, init]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return os.path.join(workspace, "training", f"{config.model.kind}-{digest[:12]}")
+
+
+def _params(config: Config, data: TrainData, world: World) -> dict[str, Any]:
+    sizes = {role: split.rows for role, split in (("train", data.train), ("valid", data.valid), ("test", data.test))}
+    return {
+        "model": config.model.model_dump(exclude_none=True),
+        "training": config.training.model_dump(exclude_none=True),
+        "ranks": world.size,
+        "spec_digest": data.spec.digest,
+        "snapshots": data.snapshots,
+        "rows": sizes,
+    }
+
+
+def _log(run: Any, config: Config, data: TrainData, result: TrainResult) -> str:
+    """What the run keeps beside parameters and curves; returns the logged model's URI."""
+    from training import plots
+
+    for split, evaluation in result.evaluations.items():
+        run.metrics({f"{split}_{name}": value for name, value in evaluation.values.items() if value == value})
+        run.figure(plots.calibration(evaluation.curve), f"plots/calibration_{split}.png")
+        run.figure(plots.roc(evaluation.roc), f"plots/roc_{split}.png")
+    run.figure(plots.loss_curves(result.history), "plots/loss.png")
+    run.metrics({"seconds": result.seconds, "rows_per_second": result.rows_per_second})
+    run.file(os.path.join(result.bundle_dir, "spec.json"), "spec")
+    run.file(config.file, "config")
+    run.text(json.dumps(config.model_dump(mode="json"), indent=1), "config/resolved.json")
+    run.text(json.dumps(data.snapshots, indent=1), "snapshots.json")
+    return str(run.bundle(result.bundle_dir, example_rows(config, data.spec)))
+
+
+def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
+    """A few raw rows from the source as text, columns in the spec's order; without a source one row of missing values."""
+    from features.log import LogReader
+    from features.source import list_files, split_ranges
+
+    names = list(spec.raw_columns)
+    try:
+        files = list_files(config.source, config.base, None)
+        first = next(
+            iter(LogReader(config.features, config.base, False).read(split_ranges(config.source, files, 1 << 16)[0]))
+        )
+    except (FieldwiseError, OSError, StopIteration):
+        return pd.DataFrame({name: pd.Series([None], dtype=object) for name in names})
+    columns = {name: first.columns.column(name).slice(0, EXAMPLE_ROWS).cast("string").to_pylist() for name in names}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
+    return {
+        "kind": config.model.kind,
+        "bundle": result.bundle_dir,
+        "bundle_digest": result.bundle_digest,
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+        "metrics": {split: {"rows": found.rows, **found.values} for split, found in result.evaluations.items()},
+        "seconds": round(result.seconds, 3),
+        "rows_per_second": round(result.rows_per_second),
+    }

@@ -1,0 +1,39 @@
+"""The model MLflow loads, as code: raw columns in, probabilities out. Its only state is the bundle beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pyarrow as pa
+
+from features.encoder import Encoder
+from features.errors import InputError
+from training.bundle import load_bundle
+from training.scoring import Scorer
+
+
+class FieldwiseModel(mlflow.pyfunc.PythonModel):
+    """One probability per row of a frame with the spec's raw columns; absent columns count as missing."""
+
+    def load_context(self, context: Any) -> None:
+        bundle = load_bundle(context.artifacts["bundle"])
+        self.encoder, self.scorer = Encoder(bundle.spec), Scorer(bundle)
+        self.columns = bundle.spec.raw_columns
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.Series:
+        """Probabilities [rows], indexed as the input."""
+        frame = model_input.reindex(columns=list(self.columns))
+        columns = [pa.array(frame[name], pa.string(), from_pandas=True) for name in frame]
+        encoded = self.encoder.encode(pa.RecordBatch.from_arrays(columns, list(frame)))
+        if encoded.problems:
+            first = encoded.problems[0]
+            raise InputError(
+                f"row {first.row}, field {first.field}", expected="a readable value", found=repr(first.value),
+                fix=f"{first.reason}: mend it or leave it missing.",
+            )  # fmt: skip
+        return pd.Series(self.scorer.probabilities(encoded.slots), index=model_input.index, name="probability")
+
+
+mlflow.models.set_model(FieldwiseModel())
