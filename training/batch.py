@@ -18,7 +18,7 @@ Float32 = npt.NDArray[np.float32]
 class Batch:
     """B rows of S slots, and where they came from."""
 
-    slots: npt.NDArray[np.int32]  # [B, S] local indices
+    slots: npt.NDArray[np.int32]  # [B, S] local indices, each slot contiguous (Fortran order)
     label: Float32  # [B]
     weight: Float32 | None  # [B], None: every row weighs 1
     origin: list[Segment]  # segments of the plan, in row order

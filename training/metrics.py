@@ -125,7 +125,9 @@ class Metrics:
             return Curve([], [], [])
         middle = np.cumsum(weight[used]) - weight[used] / 2
         group = np.minimum((middle / weight.sum() * bins).astype(np.int64), bins - 1)
-        total, positive, predicted = (np.bincount(group, row[used], bins) for row in (weight, self._bins[1], self._bins[2]))
+        total, positive, predicted = (
+            np.bincount(group, row[used], bins) for row in (weight, self._bins[1], self._bins[2])
+        )
         kept = total > 0
         return Curve(*((row[kept] / total[kept]).tolist() for row in (predicted, positive)), total[kept].tolist())
 

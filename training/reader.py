@@ -10,7 +10,8 @@ import hashlib
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,10 +33,11 @@ with warnings.catch_warnings():
 # petastorm calls deprecated functions of pyarrow in its worker threads, once per file
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
+warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
 
 T = TypeVar("T")
+_NAMED_ROWS = 5
 _QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
-_QUEUED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,11 @@ class DataFile:
         return self.path if "://" in self.path else "file://" + str(Path(self.path).absolute())
 
 
-@dataclass
-class ReadCount:
-    """What came out of the files, to be held against the plan."""
-
-    rows: int = 0
-    digest: str = ""  # XXH3-64 over all rows in their order
-
-
 class PlanReader:
     """``for batch in reader`` yields one batch per step, rows of the given streams in the plan's order.
 
-    A step in which the streams have run out yields a batch of no rows. Use as a context manager: leaving it stops
-    every thread. Raises IntegrityError naming the file when a file is missing, damaged, or does not hold the promised
-    rows.
+    A step in which the streams have run out yields a batch of no rows. One pass; closing the iterator stops every thread.
+    Raises IntegrityError naming the file when a file is missing, damaged, or does not hold the promised rows.
 
     Args:
         files: the plan's files, in the manifest's order.
@@ -84,59 +77,44 @@ class PlanReader:
         start_step: int = 0,
         verified: set[str] | None = None,
     ) -> None:
-        self.count = ReadCount()
+        self.rows = 0
+        self.digest = xxhash.xxh3_64()  # of all rows handed out, in their order
         self._files, self._plan, self._streams = files, plan, streams
         self._slot_names, self._start_step, self._verified = slot_names, start_step, verified
         self._wanted: dict[int, list[Segment]] = {}  # by file, in the order of first need
         for segment in plan.reads(streams, start_step):
             self._wanted.setdefault(segment.file, []).append(segment)
-        self._prefetch = Prefetch(self._batches, _QUEUED_BATCHES)
 
-    def __enter__(self) -> PlanReader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._prefetch.close()
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._prefetch
-
-    def _batches(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         held: dict[tuple[int, int], _Block] = {}  # by (stream, file)
-        arriving = self._arrivals()
-        digest = xxhash.xxh3_64()
-        for step in range(self._start_step, self._plan.steps):
-            segments = self._plan.step(step, self._streams)
-            parts = []
-            for segment in segments:
-                key = (segment.stream, segment.file)
-                while key not in held:
-                    held |= next(arriving)
-                parts.append(held[key].take(segment))
-                if held[key].spent:
-                    del held[key]
-            batch = self._assemble(parts, segments)
-            self.count.rows += batch.rows
-            digest.update(batch.slots)
-            digest.update(batch.label)
-            self.count.digest = digest.hexdigest()
-            yield batch
-        arriving.close()
+        with closing(self._arrivals()) as arriving:
+            for step in range(self._start_step, self._plan.steps):
+                segments = self._plan.step(step, self._streams)
+                parts = []
+                for segment in segments:
+                    key = (segment.stream, segment.file)
+                    while key not in held:
+                        held |= next(arriving)
+                    parts.append(held[key].take(segment))
+                    if held[key].spent:
+                        del held[key]
+                batch = self._assemble(parts, segments)
+                self.rows += batch.rows
+                self.digest.update(batch.slots.T)
+                self.digest.update(batch.label)
+                yield batch
 
     def _assemble(self, parts: list[_Block], segments: list[Segment]) -> Batch:
         if not parts:
-            return Batch(np.empty((0, len(self._slot_names)), np.int32), np.empty(0, np.float32), None, [])
-        if len(parts) == 1:
-            return Batch(parts[0].slots, parts[0].label, parts[0].weight, segments)
-        weights = [part.weight for part in parts if part.weight is not None]
-        return Batch(
-            np.concatenate([part.slots for part in parts]),
-            np.concatenate([part.label for part in parts]),
-            np.concatenate(weights) if weights else None,
-            segments,
-        )
+            parts = [_Block(0, np.empty((len(self._slot_names), 0), np.int32), np.empty(0, np.float32), None)]
+        weight = None
+        if any(part.weight is not None for part in parts):
+            ones = [np.ones(len(part.label), np.float32) if part.weight is None else part.weight for part in parts]
+            weight = np.concatenate(ones)
+        slots = np.concatenate([part.slots for part in parts], axis=1)
+        return Batch(slots.T, np.concatenate([part.label for part in parts]), weight, segments)
 
-    def _arrivals(self) -> Iterator[dict[tuple[int, int], _Block]]:
+    def _arrivals(self) -> Generator[dict[tuple[int, int], _Block], None, None]:
         """File after file in the order of first need, as the blocks that our streams take from it."""
         order = list(self._wanted)
         groups = _row_groups([self._files[file].url for file in order])
@@ -181,14 +159,15 @@ class PlanReader:
         slots = [getattr(columns, name) for name in self._slot_names]
         if any(slot.dtype != np.int32 for slot in slots) or columns.label.dtype != np.float32:
             raise _damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
-        rows_first = np.ascontiguousarray(np.stack(slots).T)  # a transpose, then whole rows: faster than per column
         weight = getattr(columns, "weight", None)
         blocks = {}
         for segment in self._wanted[file]:
             rows = permutation[segment.first : segment.first + segment.count]
-            blocks[(segment.stream, file)] = _Block(
-                segment.first, rows_first.take(rows, axis=0), columns.label[rows], None if weight is None else weight[rows]
-            )
+            taken = np.empty((len(slots), len(rows)), np.int32)
+            for slot, values in enumerate(slots):
+                np.take(values, rows, out=taken[slot], mode="clip")  # clip: the only mode without a buffer
+            label, weights = columns.label[rows], None if weight is None else weight[rows]
+            blocks[(segment.stream, file)] = _Block(segment.first, taken, label, weights)
         return blocks
 
 
@@ -197,7 +176,7 @@ class _Block:
     """Rows ``first ...`` of a file's permuted order."""
 
     first: int
-    slots: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]  # [S, rows]: gathering along a slot is what caches like
     label: Float32
     weight: Float32 | None
     taken: int = 0
@@ -206,14 +185,14 @@ class _Block:
         part = slice(segment.first - self.first, segment.first - self.first + segment.count)
         self.taken += segment.count
         weight = None if self.weight is None else self.weight[part]
-        return _Block(segment.first, self.slots[part], self.label[part], weight)
+        return _Block(segment.first, self.slots[:, part], self.label[part], weight)
 
     @property
     def spent(self) -> bool:
         return self.taken == len(self.label)
 
 
-def _row_groups(urls: list[str]) -> Iterator[Any]:
+def _row_groups(urls: list[str]) -> Generator[Any, None, None]:
     """Decoded row groups of the files, in order. One worker: with more, petastorm does not keep the order."""
     if not urls:
         return
@@ -227,6 +206,25 @@ def _row_groups(urls: list[str]) -> Iterator[Any]:
         hdfs_driver="libhdfs",
     ) as reader:
         yield from reader
+
+
+def name_rows(
+    files: Sequence[DataFile], plan: Plan, origin: Sequence[Segment], rows: npt.NDArray[np.int64]
+) -> list[str]:
+    """Where rows of a batch lie, file by file; ``origin`` is the batch's, ``rows`` are positions in it."""
+    numbers = [plan.permutation(part.file)[part.first : part.first + part.count] for part in origin]
+    owners = [np.full(part.count, part.file) for part in origin]
+    if len(rows) == 0:
+        return []
+    number, owner = np.concatenate(numbers)[rows], np.concatenate(owners)[rows]
+    named = []
+    for file in np.unique(owner):
+        own = np.sort(number[owner == file])
+        listed = ", ".join(map(str, own[:_NAMED_ROWS])) + (
+            f" and {len(own) - _NAMED_ROWS} more" * (len(own) > _NAMED_ROWS)
+        )
+        named.append(f"{files[file].path} row{'s' * (len(own) > 1)} {listed}")
+    return named
 
 
 def verify_checksum(file: DataFile) -> None:
@@ -252,51 +250,44 @@ def _damaged(file: DataFile, found: str, expected: str | None = None) -> Integri
 
 
 class Prefetch(Generic[T]):
-    """Iterates a generator in a background thread, ``depth`` items ahead; its errors are raised here."""
+    """Iterates a generator in a background thread, ``depth`` items ahead; its errors are raised here.
 
-    def __init__(self, source: Callable[[], Iterator[T]], depth: int) -> None:
+    A context manager: leaving it closes the generator and ends the thread.
+    """
+
+    def __init__(self, source: Generator[T, None, None], depth: int = 4) -> None:
         self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
         self._stop = threading.Event()
-        self._done = False
         self._thread = threading.Thread(target=self._work, args=(source,), name="prefetch", daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Prefetch[T]:
+    def __enter__(self) -> Prefetch[T]:
         return self
 
-    def __next__(self) -> T:
-        if self._done:
-            raise StopIteration
-        item, error = self._queue.get()
-        if item is not None:
-            return item
-        self._done = True
-        self._thread.join()
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            item, error = self._queue.get()
+            if item is None:
+                break
+            yield item
         if error is not None:
             raise error
-        raise StopIteration
 
-    def close(self) -> None:
-        """Stop the thread and what the generator holds open."""
-        self._done = True
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stop.set()
         while self._thread.is_alive():
-            try:
+            with suppress(queue.Empty):
                 self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
         self._thread.join()
 
-    def _work(self, source: Callable[[], Iterator[T]]) -> None:
-        items: Any = source()
+    def _work(self, source: Generator[T, None, None]) -> None:
         error: BaseException | None = None
         try:
-            for item in items:
-                self._queue.put((item, None))
-                if self._stop.is_set():
-                    break
+            with closing(source):
+                for item in source:
+                    self._queue.put((item, None))
+                    if self._stop.is_set():
+                        break
         except BaseException as raised:  # handed over to the consumer, whatever it is
             error = raised
-        finally:
-            items.close()
-            self._queue.put((None, error))
+        self._queue.put((None, error))

@@ -1,0 +1,194 @@
+"""A saved model: data only, the same bytes for the same model, verified when loaded.
+
+    weights.safetensors    table float32 [rows, width]; dense.<name> float32, the bias among them
+    model.json             kind, sizes, spec digest, calibration, SHA-256 of the weights
+    spec.json, vocabulary.parquet
+
+Nothing in it tells when, where or in which run it was made. Its digest is the SHA-256 of model.json, which holds the
+checksums of everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from features.errors import ArtifactError, IntegrityError
+from features.schema import Strict
+from features.spec import FeatureSpec
+from training.batch import Float32, layout_of
+from training.layout import Layout
+from training.models import MODELS, build_model
+
+WEIGHTS, MODEL = "weights.safetensors", "model.json"
+_MOST_MODEL_BYTES = 1 << 20
+
+
+class Calibration(Strict):
+    """``calibrated logit = logit + logit_shift``."""
+
+    logit_shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """log of the share of negatives the model was trained on; 0 when that was all."""
+
+
+class _ModelFile(Strict):
+    """model.json."""
+
+    format_version: Literal[1] = 1
+    kind: str
+    dim: Annotated[int, Field(ge=0)]
+    pair_buckets: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    spec_digest: str
+    calibration: Calibration
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with all that is needed to score raw rows."""
+
+    kind: str
+    dim: int
+    pair_buckets: int
+    spec: FeatureSpec
+    weight: Float32  # [rows, width]
+    dense: dict[str, Float32]
+    logit_shift: float = 0.0
+    """Added to a logit to undo negative downsampling; see ``Calibration``."""
+    digest: str = field(default="", compare=False)
+    """Known once saved or loaded."""
+
+    @cached_property
+    def layout(self) -> Layout:
+        return layout_of(self.spec)
+
+    @property
+    def bias(self) -> float:
+        return float(self.dense["bias"][0])
+
+
+def save_bundle(directory: str | Path, bundle: Bundle) -> str:
+    """Write a bundle to a new local directory, whole or not at all; one that stands there is replaced.
+
+    Returns its digest. Raises IntegrityError when a weight is not finite.
+    """
+    target = Path(directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        draft.mkdir()
+        digest = _write(draft, bundle)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return digest
+
+
+def _write(draft: Path, bundle: Bundle) -> str:
+    tensors = {"table": bundle.weight, **{f"dense.{name}": value for name, value in bundle.dense.items()}}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            fix = "Training diverged: lower training.learning_rate, or raise training.l2."
+            raise IntegrityError(f"weights {name}", expected="finite numbers", found="inf or nan", fix=fix)
+    weights = save({name: np.ascontiguousarray(tensor, np.float32) for name, tensor in sorted(tensors.items())})
+    rows, width = bundle.weight.shape
+    model = _ModelFile(
+        kind=bundle.kind,
+        dim=bundle.dim,
+        pair_buckets=bundle.pair_buckets,
+        rows=rows,
+        width=width,
+        spec_digest=bundle.spec.digest,
+        calibration=Calibration(logit_shift=bundle.logit_shift),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    text = (json.dumps(model.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+    bundle.spec.save(str(draft))
+    for name, content in ((WEIGHTS, weights), (MODEL, text)):
+        with open(draft / name, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    return hashlib.sha256(text).hexdigest()
+
+
+def load_bundle(directory: str | Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises ArtifactError when a file is missing, was changed, or does not fit the others.
+    """
+    path = Path(directory)
+    try:
+        text = _read(path / MODEL, _MOST_MODEL_BYTES)
+        model = _ModelFile.model_validate_json(text)
+        weights = _read(path / WEIGHTS)
+        if hashlib.sha256(weights).hexdigest() != model.weights_sha256:
+            raise _damaged(path / WEIGHTS, f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
+        tensors = load(weights)
+    except OSError as error:
+        raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", f"{error.strerror}: {error.filename}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _damaged(path / MODEL, "a model description of format 1", found) from error
+    except SafetensorError as error:
+        raise _damaged(path / WEIGHTS, "a safetensors file", str(error)) from error
+    spec = FeatureSpec.load(str(path))
+    if spec.digest != model.spec_digest:
+        raise _damaged(path, f"feature spec {model.spec_digest[:12]}", f"spec {spec.digest[:12]}")
+    bundle = Bundle(
+        kind=model.kind,
+        dim=model.dim,
+        pair_buckets=model.pair_buckets,
+        spec=spec,
+        weight=tensors.pop("table", np.empty((0, 0), np.float32)),
+        dense={name.removeprefix("dense."): tensor for name, tensor in tensors.items()},
+        logit_shift=model.calibration.logit_shift,
+    )
+    _check_shapes(path, model, bundle)
+    return replace(bundle, digest=hashlib.sha256(text).hexdigest())
+
+
+def _read(path: Path, most: int | None = None) -> bytes:
+    if most is not None and path.stat().st_size > most:
+        raise _damaged(path, f"at most {most} bytes", f"{path.stat().st_size}")
+    return path.read_bytes()
+
+
+def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
+    """The tensors are those of this model over this spec, finite, and no others."""
+    if model.kind not in MODELS:
+        raise _damaged(path / MODEL, f"a kind of {sorted(MODELS)}", model.kind)
+    network = build_model(model.kind, bundle.layout, dim=model.dim, pair_buckets=model.pair_buckets)
+    expected = {"table": (network.rows, network.width)}
+    expected |= {f"dense.{name}": tuple(p.shape) for name, p in network.named_parameters()}
+    if (model.rows, model.width) != expected["table"]:
+        raise _damaged(path / MODEL, f"a table of {expected['table']}", f"{(model.rows, model.width)}")
+    tensors = {"table": bundle.weight, **{f"dense.{name}": value for name, value in bundle.dense.items()}}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != expected:
+        raise _damaged(path / WEIGHTS, f"tensors {expected}", f"{found}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise _damaged(path / WEIGHTS, f"finite float32 values in {name}", f"{tensor.dtype} or inf, nan")
+
+
+def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
+    fix = "The bundle is incomplete, damaged or of another version: train or export it again."
+    return ArtifactError(str(path), expected=expected, found=found, fix=fix)

@@ -1,0 +1,141 @@
+"""Published snapshots as splits to train, validate and test on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from features.errors import ArtifactError, InputError
+from features.manifest import Snapshot
+from features.spec import FeatureSpec
+from training.reader import DataFile
+from training.world import World
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of one role."""
+
+    role: str
+    files: tuple[DataFile, ...]
+    positives: int
+    weighted: bool
+    negative_rate: float | None
+    """Share of negatives kept when the snapshot was built; only ever set for training rows."""
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    def base_rate(self, world: World) -> float:
+        """Weighted mean of the labels, in (0, 1). Weights are read; without them the manifests know."""
+        if not self.weighted:
+            return self.positives / self.rows
+        sums = np.zeros(2)
+        for file in self.files[world.rank :: world.size]:
+            with fsspec.open(file.url, "rb") as stream:
+                table = pq.ParquetFile(stream).read(columns=["label", "weight"])
+            label = table["label"].to_numpy().astype(np.float64)
+            weight = table["weight"].to_numpy().astype(np.float64) if "weight" in table.column_names else label * 0 + 1
+            sums += [weight @ label, weight.sum()]
+        positive, total = world.sum(sums)
+        if not 0 < positive < total:
+            raise InputError(
+                f"split {self.role}",
+                expected="positive weight in both classes",
+                found=f"{positive:g} of {total:g} on positives",
+                fix="Check the weight expression.",
+            )
+        return float(positive / total)
+
+    def require_both_classes(self) -> None:
+        """InputError when the split is empty or all its labels are equal."""
+        if self.rows == 0:
+            found, fix = "no rows", "Check the split settings, or which days have which role."
+        elif self.positives in (0, self.rows):
+            found = f"{self.rows} rows, all labelled {1 if self.positives else 0}"
+            fix = "Check the label expression and the split settings."
+        else:
+            return
+        raise InputError(f"split {self.role}", expected="rows of both classes", found=found, fix=fix)
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """One feature spec and three splits; ``snapshots`` maps what was read to its digest."""
+
+    spec: FeatureSpec
+    train: Split
+    valid: Split
+    test: Split
+    snapshots: dict[str, str]
+
+    @classmethod
+    def of(cls, train: Sequence[Snapshot], valid: Sequence[Snapshot] = (), test: Sequence[Snapshot] = ()) -> TrainData:
+        """Splits from snapshots per role.
+
+        A snapshot gives a role its files of that role and its files of role ``all``: pass one snapshot that was split
+        when it was built for all three roles, or daily snapshots to one role each.
+
+        Raises:
+            ArtifactError: snapshots of different feature specs or negative-downsampling rates, or an unsplit
+                snapshot in two roles.
+        """
+        roles = {"train": train, "valid": valid, "test": test}
+        everything = [snapshot for snapshots in roles.values() for snapshot in snapshots]
+        if not everything:
+            raise InputError("training data", expected="at least one snapshot", found="none", fix="Name a snapshot.")
+        first = everything[0]
+        for other in everything:
+            if other.spec.digest != first.spec.digest:
+                raise ArtifactError(
+                    other.dir,
+                    expected=f"the feature spec {first.spec.digest[:12]} of {first.dir}",
+                    found=f"spec {other.spec.digest[:12]}",
+                    fix="Build the snapshots with one frozen spec (--spec).",
+                )
+        _refuse_overlap(roles)
+        splits = {role: _split(role, snapshots) for role, snapshots in roles.items()}
+        digests = {snapshot.manifest.id: snapshot.manifest.digest for snapshot in everything}
+        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests)
+
+    @classmethod
+    def of_one(cls, snapshot: Snapshot) -> TrainData:
+        """The splits made when the snapshot was built."""
+        return cls.of([snapshot], [snapshot], [snapshot])
+
+
+def _refuse_overlap(roles: dict[str, Sequence[Snapshot]]) -> None:
+    seen: dict[str, str] = {}
+    for role, snapshots in roles.items():
+        for snapshot in snapshots:
+            if snapshot.manifest.files_of(["all"]) and seen.setdefault(snapshot.manifest.digest, role) != role:
+                raise ArtifactError(
+                    snapshot.dir,
+                    expected="an unsplit snapshot in one role",
+                    found=f"it in {seen[snapshot.manifest.digest]} and {role}",
+                    fix="Name different days for each role, or split the snapshot when building it.",
+                )
+
+
+def _split(role: str, snapshots: Sequence[Snapshot]) -> Split:
+    entries = [(snapshot, entry) for snapshot in snapshots for entry in snapshot.manifest.files_of([role, "all"])]
+    rates = {snapshot.manifest.negative_rate for snapshot, _ in entries if role == "train"} or {None}
+    if len(rates) > 1:
+        raise ArtifactError(
+            f"split {role}",
+            expected="one negative-downsampling rate",
+            found=", ".join(sorted(map(str, rates))),
+            fix="Build the snapshots with the same snapshot.negative_rate.",
+        )
+    return Split(
+        role,
+        tuple(DataFile(snapshot.path(entry), entry.rows, entry.sha256) for snapshot, entry in entries),
+        positives=sum(entry.positives for _, entry in entries),
+        weighted=any(snapshot.manifest.has_weight for snapshot, _ in entries),
+        negative_rate=rates.pop(),
+    )

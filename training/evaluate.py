@@ -1,0 +1,64 @@
+"""Metrics of a network over a split, shared among the ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.errors import IntegrityError
+from training.data import Split
+from training.metrics import Curve, Metrics
+from training.network import Network
+from training.plan import Plan
+from training.reader import PlanReader
+from training.world import World
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by name and the reliability curve of one split."""
+
+    rows: int
+    values: dict[str, float]
+    curve: Curve
+
+
+def evaluate(
+    network: Network,
+    split: Split,
+    world: World,
+    *,
+    logit_shift: float = 0.0,
+    batch_size: int = 16384,
+    streams: int = 8,
+    verified: set[str] | None = None,
+) -> Evaluation:
+    """Score every row of the split once and measure, the same on every rank.
+
+    Args:
+        logit_shift: the bundle's calibration. Rows whose negatives were downsampled (``split.negative_rate``) are
+            measured without it: the shift is what turns their rate into the true one.
+        verified: see ``PlanReader``.
+
+    Raises IntegrityError when the rows read are not those the manifests promise.
+    """
+    shift = np.float32(0.0 if split.negative_rate else logit_shift)
+    batch_size = -(-batch_size // streams) * streams
+    plan = Plan([file.rows for file in split.files], batch_size=batch_size, streams=streams, shuffle=False)
+    metrics = Metrics()
+    names = network.spec.slot_names
+    reader = PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), names, verified=verified)
+    with network.work(reader) as steps:
+        for batch, compact in steps:
+            if batch.rows:
+                metrics.add(network.score(compact) + shift, batch.label, batch.weight)
+    total = Metrics.from_sums(world.sum(metrics.sums()))
+    if total.rows != split.rows:
+        raise IntegrityError(
+            f"split {split.role}",
+            expected=f"{split.rows} rows",
+            found=f"{total.rows} rows scored",
+            fix="Verify the snapshot.",
+        )
+    return Evaluation(total.rows, total.values(), total.reliability(20))

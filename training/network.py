@@ -1,0 +1,145 @@
+"""A model, its embedding table and its lookup, as one thing that turns slots into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from features.errors import ConfigError, IntegrityError
+from features.spec import FeatureSpec
+from training.batch import Batch, Float32, layout_of
+from training.bundle import Bundle
+from training.config import ModelConfig
+from training.lookup import Compact, Lookup
+from training.models import MODELS, build_model
+from training.reader import PlanReader, Prefetch
+from training.table import EmbeddingTable
+
+
+class Work(NamedTuple):
+    """A batch with its distinct rows found."""
+
+    batch: Batch
+    compact: Compact
+
+
+class Network:
+    """``logits = model(table[ids], index, factor)`` with (ids, index, factor) = lookup(slots).
+
+    Args:
+        kind, dim, pair_buckets: the model, as ``build_model`` takes them.
+        init_scale: of the initial latent weights; None: the model's own.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        kind: str,
+        dim: int,
+        pair_buckets: int,
+        *,
+        init_scale: float | None = None,
+        seed: int = 0,
+        fused: bool = True,
+        device: torch.device = torch.device("cpu"),  # noqa: B008  a constant
+    ) -> None:
+        self.spec, self.kind, self.dim, self.pair_buckets, self.device = spec, kind, dim, pair_buckets, device
+        layout = layout_of(spec)
+        self.model = build_model(kind, layout, dim=dim, pair_buckets=pair_buckets, fused=fused).to(device)
+        self.lookup = Lookup(layout, self.model.pair_buckets)
+        scale = self.model.init_scale if init_scale is None else init_scale
+        self.table = EmbeddingTable(self.model.rows, self.model.width, seed=seed, scale=scale)
+        self.table.weight = self.table.weight.to(device)
+
+    @classmethod
+    def configured(
+        cls, spec: FeatureSpec, config: ModelConfig, *, seed: int, fused: bool, device: torch.device
+    ) -> Network:
+        """A fresh network. ConfigError for an unknown kind and for a setting that its kind has no use for."""
+        dim, pair_buckets = sizes_of(config)
+        return cls(
+            spec, config.kind, dim, pair_buckets, init_scale=config.init_scale, seed=seed, fused=fused, device=device
+        )
+
+    @classmethod
+    def from_bundle(
+        cls,
+        bundle: Bundle,
+        *,
+        fused: bool = True,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+    ) -> Network:
+        network = cls(bundle.spec, bundle.kind, bundle.dim, bundle.pair_buckets, fused=fused, device=device)
+        network.load(bundle.weight, bundle.dense)
+        return network
+
+    def load(self, weight: Float32, dense: dict[str, Float32]) -> None:
+        """Take over weights of the same shapes."""
+        self.table.weight.copy_(torch.from_numpy(weight))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(torch.from_numpy(dense[name]))
+
+    def dense(self) -> dict[str, Float32]:
+        """Copies of the dense parameters (the bias, and what else a model has)."""
+        return {name: p.detach().cpu().numpy().copy() for name, p in self.model.named_parameters()}
+
+    def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
+        return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
+
+    def work(self, reader: PlanReader) -> Prefetch[Work]:
+        """The reader's batches with their distinct rows found, a few ahead of the consumer."""
+
+        def looked_up() -> Generator[Work, None, None]:
+            with closing(iter(reader)) as batches:
+                for batch in batches:
+                    yield Work(batch, self.lookup(batch.slots))
+
+        return Prefetch(looked_up())
+
+    def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
+        """Index and factor on the network's device."""
+        return compact.index.to(self.device), compact.factor.to(self.device)
+
+    def score(self, compact: Compact) -> Float32:
+        """Logits [B]; IntegrityError when one is not finite."""
+        with torch.no_grad():
+            rows = self.table.weight.index_select(0, compact.ids.to(self.device))
+            logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise IntegrityError(
+                f"{self.kind} model",
+                expected="finite logits",
+                found="an overflow",
+                fix="Training diverged: lower training.learning_rate, or raise training.l2.",
+            )
+        return logits
+
+    def logits(self, slots: npt.NDArray[np.int32]) -> Float32:
+        """Logits [B] of slots [B, S]."""
+        return self.score(self.lookup(slots))
+
+
+def sizes_of(config: ModelConfig) -> tuple[int, int]:
+    """(dim, pair_buckets) of a configured model, 0 where its kind has none."""
+    if config.kind not in MODELS:
+        build_model(config.kind, None)  # type: ignore[arg-type]  # raises the registry's own error
+    model = MODELS[config.kind]
+    for used, key, value in (
+        (model.latent, "dim", config.dim),
+        (model.latent, "init_scale", config.init_scale),
+        (model.paired, "pair_buckets", config.pair_buckets),
+    ):
+        if value is not None and not used:
+            raise ConfigError(
+                f"model.{key}", expected=f"no {key} for {config.kind}", found=str(value), fix="Remove the key."
+            )
+    return (config.dim or model.default_dim) if model.latent else 0, (
+        config.pair_buckets or 1 << 20
+    ) if model.paired else 0

@@ -1,0 +1,78 @@
+"""The ranks that train together: one process alone, or what torchrun (or Spark's TorchDistributor) started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks. With one rank no process group exists and every exchange is a no-op."""
+
+    rank: int = 0
+    size: int = 1
+    ranks_on_host: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        """Rank 0 alone writes files, talks to trackers and shows progress."""
+        return self.rank == 0
+
+    def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Element-wise sum over the ranks."""
+        if self.size == 1:
+            return values
+        tensor = torch.from_numpy(values.copy())
+        dist.all_reduce(tensor)
+        return tensor.numpy()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's (small) value, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def use_threads(self, threads: int | None) -> int:
+        """Set the compute threads of this rank; default: the host's cores shared among its ranks."""
+        count = threads or max(1, len(os.sched_getaffinity(0)) // self.ranks_on_host)
+        torch.set_num_threads(count)
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+        return count
+
+
+@contextmanager
+def join_world(timeout_seconds: float = 300.0) -> Iterator[World]:
+    """The world this process was started in; leaves it at the end.
+
+    A rank that waits longer than ``timeout_seconds`` for the others raises. GPUs are used where there are any.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    joined_here = size > 1 and not dist.is_initialized()
+    if joined_here:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    try:
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        yield World(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+    finally:
+        if joined_here:
+            dist.destroy_process_group()
