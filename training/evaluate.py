@@ -17,11 +17,12 @@ from training.world import World
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name and the reliability curve of one split."""
+    """Metrics by name, the reliability curve and the ROC (false, true positive rates) of one split."""
 
     rows: int
     values: dict[str, float]
     curve: Curve
+    roc: tuple[list[float], list[float]]
 
 
 def evaluate(
@@ -61,4 +62,4 @@ def evaluate(
             found=f"{total.rows} rows scored",
             fix="Verify the snapshot.",
         )
-    return Evaluation(total.rows, total.values(), total.reliability(20))
+    return Evaluation(total.rows, total.values(), total.reliability(20), total.roc())

@@ -9,8 +9,8 @@ With label y, weight w, logit z, p = 1 / (1 + exp(-z)), averages weighted by w:
 - ECE: mean |mean p - mean y| over bins of equal weight
 
 AUC and the curves come from a histogram over the top 20 bits of the float32 logit (sign, exponent, 11 mantissa bits;
-relative width 2^-11), so equal logits tie exactly, and pairs inside one bin count half. ``auc_error`` bounds what that can
-cost: half the share of pairs inside one bin.
+relative width 2^-11), so equal logits tie exactly, and pairs inside one bin count half. ``auc_error`` bounds what that
+can cost: half the share of pairs inside one bin.
 """
 
 from __future__ import annotations
@@ -130,6 +130,15 @@ class Metrics:
         )
         kept = total > 0
         return Curve(*((row[kept] / total[kept]).tolist() for row in (predicted, positive)), total[kept].tolist())
+
+    def roc(self, points: int = 200) -> tuple[list[float], list[float]]:
+        """(false positive rates, true positive rates) at about ``points`` thresholds, from (0, 0) to (1, 1)."""
+        self._count()
+        used = np.flatnonzero(self._bins[0] + self._bins[1])[::-1]
+        rates = [np.concatenate([[0.0], np.cumsum(row[used]) / max(row.sum(), 1e-300)]) for row in self._bins[:2]]
+        travelled = rates[0] + rates[1]  # equal steps along the curve, not in the logit
+        kept = np.unique(np.searchsorted(travelled, np.linspace(0.0, travelled[-1], points)))
+        return rates[0][kept].tolist(), rates[1][kept].tolist()
 
 
 def _bin_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from training.metrics import Metrics
+from training.metrics import Curve
+from training.run import EpochRecord
 
 
-def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Every ``*logloss`` of the epochs."""
+def loss_curves(history: Sequence[EpochRecord]) -> Figure:
+    """Progressive training loss and validation loss of every epoch."""
     figure, axes = _square("epoch", "logloss")
-    for name in sorted({key for epoch in history for key in epoch if key.endswith("logloss")}):
-        points = [(number + 1, epoch[name]) for number, epoch in enumerate(history) if name in epoch]
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    epochs = [record.epoch + 1 for record in history]
+    axes.plot(epochs, [record.train_logloss for record in history], marker="o", label="train (progressive)")
+    if all("logloss" in record.valid for record in history):
+        axes.plot(epochs, [record.valid["logloss"] for record in history], marker="o", label="valid")
     axes.legend()
     return figure
 
 
-def calibration(metrics: Metrics) -> Figure:
+def calibration(curve: Curve) -> Figure:
     """Observed click rate against the mean prediction, in bins of equal weight."""
     figure, axes = _square("predicted", "observed")
-    curve = metrics.reliability(20)
     top = max([*curve.predicted, *curve.observed, 0.0])
     axes.plot([0, top], [0, top], color="grey", linewidth=1)
     axes.plot(curve.predicted, curve.observed, marker="o")
     return figure
 
 
-def roc(metrics: Metrics) -> Figure:
+def roc(rates: tuple[list[float], list[float]]) -> Figure:
     """True positive rate against false positive rate."""
     figure, axes = _square("false positive rate", "true positive rate")
-    false_rate, true_rate = metrics.roc()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    axes.plot(false_rate, true_rate)
+    axes.plot(*rates)
     return figure
 
 
