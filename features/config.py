@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from features.fields import AnyField, check_fields, expand_fields
 from features.moment import Time
+from features.parse import code_points
 from features.schema import Names, Strict
 
 
@@ -40,7 +41,18 @@ class SourceConfig(Strict):
                 raise ValueError(f"{key} must be one byte, got {value!r}")
         if self.format in ("csv", "tsv") and self.columns is None and self.header is False:
             raise ValueError("a csv or tsv source without header line needs `columns`")
+        code_points(self.encoding)
         return self
+
+    @property
+    def byte_separator(self) -> str:
+        """Separator in force."""
+        return self.separator or ("\t" if self.format == "tsv" else ",")
+
+    @property
+    def byte_quote(self) -> str | None:
+        """Quote in force; None where quoting is off."""
+        return self.quote or ('"' if self.format == "csv" else None)
 
 
 class JoinConfig(SourceConfig):

@@ -1,0 +1,79 @@
+"""Side tables: read once, held in memory, looked up by key. Unmatched rows get nulls, that is missing values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.config import JoinConfig
+from features.errors import InputError
+from features.kernels import FIRST
+from features.source import FileRange, list_files, read_range
+from features.text import Columns, canonical, texts
+from features.vocabulary import TextIndex
+
+
+class SideTable:
+    """One joined table. ``names``: the columns it adds. Picklable; the index is rebuilt where it is used."""
+
+    def __init__(self, config: JoinConfig, base: str) -> None:
+        """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
+        self.on = config.on
+        wanted = None if config.select is None else [config.on, *config.select]
+        if config.format == "jsonl" and wanted is None:
+            raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")
+        batches: list[pa.RecordBatch] = []
+        for file in list_files(config, base):
+            for batch in read_range(config, FileRange(file.path, 0, _end(config, file.path, file.size)), wanted):
+                for reject in batch.rejects[:1]:
+                    raise InputError(
+                        f"{reject.path} at byte {reject.position}", expected="rows that parse", found=reject.reason,
+                        fix="Mend the side table; unlike the log's, its rows are not quarantined.",
+                    )  # fmt: skip
+                batches.append(batch.columns)
+        table = pa.Table.from_batches(batches).combine_chunks()
+        self._keys = canonical(Columns(table).array(config.on))
+        self._rows = table.drop_columns([config.on])
+        self.names: list[str] = self._rows.schema.names
+        self._index: TextIndex | None = None
+        self._refuse_repeated(", ".join(config.path))
+
+    def _refuse_repeated(self, where: str) -> None:
+        repeated = self._lookup().repeated
+        if repeated >= 0:
+            raise InputError(
+                where, expected=f"each {self.on} once", found=f"{self._keys[repeated].as_py()!r} again in row {repeated + 1}",
+                fix="Remove duplicate keys from the side table.",
+            )  # fmt: skip
+
+    def _lookup(self) -> TextIndex:
+        if self._index is None:
+            self._index = TextIndex(self._keys)
+        return self._index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}
+
+    def add_to(self, batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
+        """The batch with those of ``wanted`` columns that this table has."""
+        found = np.empty(batch.num_rows, np.int32)
+        self._lookup().find(texts(Columns(batch).array(self.on)), found)
+        places = pa.array(found - FIRST, mask=found < FIRST)
+        arrays, names = list(batch.columns), list(batch.schema.names)
+        for name in self.names:
+            if name in wanted:
+                column = self._rows.column(name)
+                single = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+                arrays.append(single.take(places))
+                names.append(name)
+        return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def _end(config: JoinConfig, path: str, size: int) -> int:
+    if config.format != "parquet":
+        return size
+    return int(pq.read_metadata(path).num_row_groups)

@@ -1,0 +1,183 @@
+"""Raw rows to log rows: side tables joined, rows filtered, label, weight and time read, unusable rows rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date as Date
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.config import FeatureConfig
+from features.errors import ConfigError
+from features.expression import Expression
+from features.fields import Problem
+from features.join import SideTable
+from features.moment import DAY, to_utc
+from features.source import FileRange, RawBatch, Reject, read_range
+from features.text import Columns, moments
+
+Float32, Int64, Bool = npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """n usable rows in source order. rows = n + filtered + rejects of the range that was read."""
+
+    raw: RawBatch
+    """The rows with their raw and joined columns, positions and path."""
+    label: Float32 | None
+    weight: Float32 | None
+    time: Int64 | None
+    """Microseconds since 1970 UTC."""
+    rejects: list[Reject]
+    filtered: int
+
+    @property
+    def columns(self) -> pa.RecordBatch:
+        return self.raw.columns
+
+    @property
+    def positions(self) -> Int64:
+        return self.raw.positions
+
+    @property
+    def path(self) -> str:
+        return self.raw.path
+
+    @property
+    def rows(self) -> int:
+        return len(self.raw.positions)
+
+    def reject(self, problem: Problem) -> Reject:
+        """The row of a problem as quarantine takes it."""
+        row = problem.row
+        return Reject(self.path, int(self.positions[row]), problem.reason, problem.field, self.raw.raw(row))
+
+    def without(self, problems: Iterable[Problem]) -> LogBatch:
+        """The batch with the rows of problems moved to ``rejects`` (a row once, for its first problem)."""
+        first = {problem.row: problem for problem in reversed(list(problems))}
+        if not first:
+            return self
+        keep = np.ones(self.rows, np.bool_)
+        keep[list(first)] = False
+        rejects = self.rejects + [self.reject(first[row]) for row in sorted(first)]
+        return replace(self.take(keep), rejects=rejects)
+
+    def take(self, keep: Bool) -> LogBatch:
+        """The rows where ``keep`` holds; counts stay."""
+        raw = self.raw
+        line = None if raw.line is None else raw.line[keep]
+        columns = raw.columns.filter(pa.array(keep))
+        label, weight, time = (None if v is None else v[keep] for v in (self.label, self.weight, self.time))
+        raw = replace(raw, columns=columns, positions=raw.positions[keep], line=line)
+        return replace(self, raw=raw, label=label, weight=weight, time=time)
+
+
+class LogReader:
+    """Reads ranges of a config's source as log rows. Picklable: side tables travel with it.
+
+    Args:
+        base: directory of the config file, where relative paths start.
+        need_label: False for rows still to be scored: neither label nor weight are read.
+        date: only rows of this day (``YYYY-MM-DD``) in the zone of ``time``; others count as filtered.
+        keep: further raw columns to read, such as ids to hand through.
+    """
+
+    def __init__(
+        self, config: FeatureConfig, base: str, need_label: bool = True, date: str | None = None, keep: Iterable[str] = ()
+    ) -> None:
+        self.config = config
+        self._tables = [SideTable(join, base) for join in config.join]
+        self._filter = None if config.filter is None else Expression(config.filter, "filter")
+        self._label = Expression(config.label, "label") if need_label else None
+        self._weight = Expression(config.weight, "weight") if need_label and config.weight is not None else None
+        self._day = None if date is None or config.time is None else _day(date, config.time.zone)
+        self._wanted = self._columns(keep)
+        joined = {name for table in self._tables for name in table.names}
+        self.columns = [name for name in self._wanted if name not in joined]
+        """Raw columns read from the source."""
+
+    def _columns(self, keep: Iterable[str]) -> list[str]:
+        """Every column something reads, in first use."""
+        names = [column for field in self.config.fields for column in field.columns]
+        for expression in (self._filter, self._label, self._weight):
+            names += expression.columns if expression is not None else ()
+        if self.config.time is not None:
+            names.append(self.config.time.column)
+        if self.config.split.key is not None:
+            names.append(self.config.split.key)
+        names += [table.on for table in self._tables]
+        return list(dict.fromkeys([*names, *keep]))
+
+    def read(self, rng: FileRange) -> Iterator[LogBatch]:
+        """Log rows of one range of the source."""
+        for raw in read_range(self.config.source, rng, self.columns):
+            yield self.finish(raw)
+
+    def finish(self, raw: RawBatch) -> LogBatch:
+        """Joins, filters and reads label, weight and time of raw rows made anywhere."""
+        columns = raw.columns
+        for table in self._tables:
+            columns = table.add_to(columns, self._wanted)
+        batch = LogBatch(replace(raw, columns=columns, rejects=[]), None, None, None, raw.rejects, 0)
+        batch = self._filtered(batch)
+        if self.config.time is not None:
+            batch = self._timed(batch)
+        if self._label is not None:
+            batch = _number(batch, self._label, "label")
+            if self._weight is not None:
+                batch = _number(batch, self._weight, "weight")
+        return batch
+
+    def _filtered(self, batch: LogBatch) -> LogBatch:
+        if self._filter is None:
+            return batch
+        values, bad = self._filter.evaluate(batch.columns)
+        keep = _numpy(values) == 1 if pa.types.is_boolean(values.type) else _numpy(values) != 0
+        keep &= ~np.isnan(_numpy(values))
+        problems = _problems(bad, "filter", "bad_number")
+        kept = batch.without(problems)
+        passed = keep[~bad]
+        return replace(kept.take(passed), filtered=batch.filtered + int((~passed).sum())) if not passed.all() else kept
+
+    def _timed(self, batch: LogBatch) -> LogBatch:
+        assert self.config.time is not None
+        time, missing, bad = moments(Columns(batch.columns).array(self.config.time.column), self.config.time)
+        batch = replace(batch, time=time).without(_problems(missing | bad, "time", "bad_time"))
+        if self._day is None or batch.time is None:
+            return batch
+        keep = (batch.time >= self._day[0]) & (batch.time < self._day[1])
+        return replace(batch.take(keep), filtered=batch.filtered + int((~keep).sum())) if not keep.all() else batch
+
+
+def _day(date: str, zone: str) -> tuple[int, int]:
+    """First and past-the-last moment of a day in a zone."""
+    try:
+        days = (Date.fromisoformat(date) - Date(1970, 1, 1)).days
+    except ValueError:
+        raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(date), fix="Write the day in full.") from None
+    first, stop = to_utc(np.array([days * DAY, (days + 1) * DAY], np.int64), zone)
+    return int(first), int(stop)
+
+
+def _numpy(values: pa.Array) -> npt.NDArray[np.float64]:
+    """float64 with NaN for null."""
+    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _number(batch: LogBatch, expression: Expression, name: str) -> LogBatch:
+    """The batch with ``label`` in {0, 1} or ``weight`` finite and >= 0; other rows are rejected."""
+    values, bad = expression.evaluate(batch.columns)
+    number = _numpy(values)
+    good = (number == 0) | (number == 1) if name == "label" else np.isfinite(number) & (number >= 0)
+    number = number.astype(np.float32)
+    problems = _problems(bad | ~good, name, f"bad_{name}")
+    timed = replace(batch, label=number) if name == "label" else replace(batch, weight=number)
+    return timed.without(problems)
+
+
+def _problems(bad: Bool, field: str, reason: str) -> list[Problem]:
+    return [Problem(int(row), field, reason, "") for row in np.flatnonzero(bad)]

@@ -1,0 +1,353 @@
+"""Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but into Arrow's buffers.
+
+``data`` holds 8 readable bytes past ``end``. ``start``, ``length`` int32 [columns wanted, lines]: views of the fields of
+good lines; a negative length says that the field must be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the
+first byte, the end and, for bad lines, the reason.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.jit import entry, kernel, load64, store64
+
+NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
+REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long")
+"""A bad line's reason by number."""
+COLUMN_COUNT, BAD_QUOTE, BAD_JSON, NESTED, UNDECODABLE, TOO_LONG = range(1, 7)
+
+_BYTES = "Array(uint8, 1, 'C', readonly=True)"
+_OUT = "int32[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
+
+
+@kernel
+def _line_end(data, i, end):  # type: ignore[no-untyped-def]
+    while i < end and data[i] != NEWLINE:
+        i += 1
+    return i
+
+
+@kernel
+def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
+    """(position of the closing quote or -1, whether quotes are doubled inside) of a field opened before ``i``."""
+    doubled = False
+    while i < end and data[i] != NEWLINE:
+        if data[i] == quote:
+            if i + 1 >= end or data[i + 1] != quote:
+                return i, doubled
+            doubled = True
+            i += 1
+        i += 1
+    return -1, doubled
+
+
+@entry(f"UniTuple(int64, 2)({_BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {_OUT})")
+def scan_delimited(data, begin, end, separator, quote, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
+    """Returns (good lines, bad lines). ``target`` [columns]: row of ``start`` a column goes to, or -1; quote -1: none.
+
+    Lines end in LF or CR LF; blank lines are no rows.
+    """
+    rows, bads, i = 0, 0, begin
+    while i < end:
+        first, column, reason = i, 0, 0
+        while True:
+            field = i
+            sign = 1
+            if data[i] == quote and i < end:
+                close, doubled = _closing(data, i + 1, end, quote)
+                if close < 0:
+                    reason = BAD_QUOTE
+                    break
+                field, stop, i = i + 1, close, close + 1
+                sign = -1 if doubled else 1
+                if i < end and data[i] == RETURN and (i + 1 == end or data[i + 1] == NEWLINE):
+                    i += 1
+                if i < end and data[i] != separator and data[i] != NEWLINE:
+                    reason = BAD_QUOTE
+                    break
+            else:
+                while i < end and data[i] != separator and data[i] != NEWLINE:
+                    i += 1
+                stop = i
+                if stop > field and data[stop - 1] == RETURN and (i == end or data[i] == NEWLINE):
+                    stop -= 1
+            if column < columns and target[column] >= 0:
+                start[target[column], rows] = field
+                length[target[column], rows] = sign * (stop - field)
+            column += 1
+            if i >= end or data[i] == NEWLINE:
+                break
+            i += 1
+        i = _line_end(data, i, end)
+        stop = i - 1 if i > first and data[i - 1] == RETURN else i
+        i += 1
+        if stop == first:
+            continue
+        if reason == 0 and column != columns:
+            reason = COLUMN_COUNT
+        if reason:
+            bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
+            bads += 1
+        else:
+            line[rows, 0], line[rows, 1] = first, stop
+            rows += 1
+    return rows, bads
+
+
+@kernel
+def _blank(data, i, stop):  # type: ignore[no-untyped-def]
+    while i < stop and (data[i] == 32 or data[i] == 9):
+        i += 1
+    return i
+
+
+@kernel
+def _hex4(data, i, stop):  # type: ignore[no-untyped-def]
+    """The number of four hexadecimal digits, or -1."""
+    if i + 4 > stop:
+        return -1
+    value = 0
+    for k in range(i, i + 4):
+        c = np.int64(data[k])
+        if 48 <= c <= 57:
+            value = value * 16 + c - 48
+        elif 97 <= c | 32 <= 102:
+            value = value * 16 + (c | 32) - 87
+        else:
+            return -1
+    return value
+
+
+@kernel
+def _json_string(data, i, stop):  # type: ignore[no-untyped-def]
+    """(position of the closing quote or -1, whether it holds escapes) of a string whose text begins at ``i``."""
+    escaped = False
+    while i < stop:
+        c = data[i]
+        if c == QUOTE:
+            return i, escaped
+        if c == BACKSLASH:
+            escaped = True
+            if i + 1 >= stop:
+                return -1, True
+            e = data[i + 1]
+            if e == 117:  # u
+                code = _hex4(data, i + 2, stop)
+                if 0xD800 <= code <= 0xDBFF:
+                    if not (i + 7 < stop and data[i + 6] == BACKSLASH and data[i + 7] == 117):
+                        return -1, True
+                    if not 0xDC00 <= _hex4(data, i + 8, stop) <= 0xDFFF:
+                        return -1, True
+                    i += 6
+                elif code < 0 or 0xDC00 <= code <= 0xDFFF:
+                    return -1, True
+                i += 4
+            elif not (e == 34 or e == 92 or e == 47 or e == 98 or e == 102 or e == 110 or e == 114 or e == 116):
+                return -1, True
+            i += 1
+        i += 1
+    return -1, escaped
+
+
+@kernel
+def _nested_end(data, i, stop):  # type: ignore[no-untyped-def]
+    """Position after the object or array that opens at ``i``, or -1. Brackets and strings are checked, nothing else."""
+    depth = 0
+    while i < stop:
+        c = data[i]
+        if c == QUOTE:
+            i, _ = _json_string(data, i + 1, stop)
+            if i < 0:
+                return -1
+        elif c == 123 or c == 91:
+            depth += 1
+        elif c == 125 or c == 93:
+            depth -= 1
+            if depth == 0:
+                return i + 1
+        i += 1
+    return -1
+
+
+@kernel
+def _bare_end(data, i, stop):  # type: ignore[no-untyped-def]
+    """Position after a number or true, false, null at ``i``, or -1."""
+    k = i
+    while k < stop and (48 <= data[k] <= 57 or data[k] == 43 or data[k] == 45 or data[k] == 46 or 97 <= data[k] | 32 <= 122):
+        k += 1
+    n = k - i
+    if n == 4 and data[i] == 116 and data[i + 1] == 114 and data[i + 2] == 117 and data[i + 3] == 101:
+        return k
+    if n == 4 and data[i] == 110 and data[i + 1] == 117 and data[i + 2] == 108 and data[i + 3] == 108:
+        return k
+    if n == 5 and data[i] == 102 and data[i + 1] == 97 and data[i + 2] == 108 and data[i + 3] == 115 and data[i + 4] == 101:
+        return k
+    if n == 0 or not (data[i] == 45 or 48 <= data[i] <= 57):
+        return -1
+    for j in range(i, k):
+        if data[j] >= 65 and data[j] | 32 != 101:
+            return -1
+    return k
+
+
+@kernel
+def _key(data, i, n, keys, key_end, guess):  # type: ignore[no-untyped-def]
+    """Number of the key ``data[i : i + n]``, or -1; ``guess`` is tried first, as lines repeat their order."""
+    count = len(key_end)
+    for probe in range(count):
+        k = (guess + probe) % count
+        first = key_end[k - 1] if k else 0
+        if key_end[k] - first == n:
+            same = True
+            for j in range(n):
+                if data[i + j] != keys[first + j]:
+                    same = False
+                    break
+            if same:
+                return k
+    return -1
+
+
+@kernel
+def _json_line(data, i, stop, keys, key_end, start, length, row):  # type: ignore[no-untyped-def]
+    """Views of the wanted keys' values in one object; returns a reason or 0."""
+    for k in range(len(key_end)):
+        start[k, row], length[k, row] = 0, 0
+    i = _blank(data, i, stop)
+    if i >= stop or data[i] != 123:
+        return BAD_JSON
+    i = _blank(data, i + 1, stop)
+    guess = 0
+    nested = False
+    more = not (i < stop and data[i] == 125)
+    while more:
+        if i >= stop or data[i] != QUOTE:
+            return BAD_JSON
+        close, _ = _json_string(data, i + 1, stop)
+        if close < 0:
+            return BAD_JSON
+        k = _key(data, i + 1, close - i - 1, keys, key_end, guess)
+        i = _blank(data, close + 1, stop)
+        if i >= stop or data[i] != 58:
+            return BAD_JSON
+        i = _blank(data, i + 1, stop)
+        if i >= stop:
+            return BAD_JSON
+        first, size = i, 0
+        if data[i] == QUOTE:
+            close, escaped = _json_string(data, i + 1, stop)
+            if close < 0:
+                return BAD_JSON
+            first, size, i = i + 1, close - i - 1, close + 1
+            if escaped:
+                size = -size
+        elif data[i] == 123 or data[i] == 91:
+            i = _nested_end(data, i, stop)
+            nested = nested or k >= 0
+        else:
+            i = _bare_end(data, i, stop)
+            size = 0 if data[first] == 110 else i - first
+        if i < 0:
+            return BAD_JSON
+        if k >= 0:
+            start[k, row], length[k, row] = first, size
+            guess = k + 1
+        i = _blank(data, i, stop)
+        more = i < stop and data[i] == 44
+        if more:
+            i = _blank(data, i + 1, stop)
+    if i >= stop or data[i] != 125 or _blank(data, i + 1, stop) != stop:
+        return BAD_JSON
+    return NESTED if nested else 0
+
+
+@entry(f"UniTuple(int64, 2)({_BYTES}, int64, int64, {_BYTES}, Array(int64, 1, 'C', readonly=True), {_OUT})")
+def scan_json(data, begin, end, keys, key_end, start, length, line, bad):  # type: ignore[no-untyped-def]
+    """``scan_delimited`` for one JSON object a line; key k is ``keys[key_end[k - 1] : key_end[k]]``."""
+    rows, bads, i = 0, 0, begin
+    while i < end:
+        first = i
+        i = _line_end(data, i, end)
+        stop = i - 1 if i > first and data[i - 1] == RETURN else i
+        i += 1
+        if stop == first:
+            continue
+        reason = _json_line(data, first, stop, keys, key_end, start, length, rows)
+        if reason:
+            bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
+            bads += 1
+        else:
+            line[rows, 0], line[rows, 1] = first, stop
+            rows += 1
+    return rows, bads
+
+
+_ROW = "Array(int32, 1, 'C', readonly=True)"
+
+
+@entry(f"int64({_BYTES}, {_ROW}, {_ROW}, uint8[::1], int32[::1])")
+def copy_plain(data, start, length, out, offset):  # type: ignore[no-untyped-def]
+    """Fields one after another into ``out`` (8 bytes longer than their sum); returns the sum."""
+    at = 0
+    for i in range(len(start)):
+        offset[i] = at
+        first, n = start[i], length[i]
+        for k in range(0, n, 8):  # whole words; what is written past a field, the next one overwrites
+            store64(out, at + k, load64(data, first + k))
+        at += n
+    offset[len(start)] = at
+    return at
+
+
+@kernel
+def _put_utf8(out, at, code):  # type: ignore[no-untyped-def]
+    if code < 0x80:
+        out[at] = code
+        return at + 1
+    if code < 0x800:
+        out[at], out[at + 1] = 0xC0 | code >> 6, 0x80 | code & 63
+        return at + 2
+    if code < 0x10000:
+        out[at], out[at + 1], out[at + 2] = 0xE0 | code >> 12, 0x80 | code >> 6 & 63, 0x80 | code & 63
+        return at + 3
+    out[at], out[at + 1] = 0xF0 | code >> 18, 0x80 | code >> 12 & 63
+    out[at + 2], out[at + 3] = 0x80 | code >> 6 & 63, 0x80 | code & 63
+    return at + 4
+
+
+@entry(f"int64({_BYTES}, {_ROW}, {_ROW}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
+def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignore[no-untyped-def]
+    """``copy_plain`` for fields that change: escapes are resolved (``quote`` doubled, or JSON's where quote is -1).
+
+    codes [256]: code point of each byte of a single-byte encoding, or empty for UTF-8.
+    """
+    at = 0
+    for i in range(len(start)):
+        offset[i] = at
+        k, stop, escaped = start[i], start[i] + abs(length[i]), length[i] < 0
+        while k < stop:
+            c = np.int64(data[k])
+            k += 1
+            if escaped and quote < 0 and c == BACKSLASH:
+                e = data[k]
+                k += 1
+                if e == 117:
+                    code = _hex4(data, k, stop)
+                    k += 4
+                    if 0xD800 <= code <= 0xDBFF:
+                        code = 0x10000 + ((code - 0xD800) << 10) + _hex4(data, k + 2, stop) - 0xDC00
+                        k += 6
+                    at = _put_utf8(out, at, code)
+                else:
+                    out[at] = 8 if e == 98 else 12 if e == 102 else 10 if e == 110 else 13 if e == 114 else 9 if e == 116 else e
+                    at += 1
+                continue
+            if escaped and c == quote:
+                k += 1
+            if c < 128 or len(codes) == 0:
+                out[at] = c
+                at += 1
+            else:
+                at = _put_utf8(out, at, codes[c])
+    offset[len(start)] = at
+    return at
