@@ -86,16 +86,19 @@ def parser() -> argparse.ArgumentParser:
 
     train = add("train", _train, "Train one model on snapshots, log it, register it as challenger.",
                 "fieldwise train --config configs/movielens.yaml --ranks 2 --set model.kind=fm")  # fmt: skip
-    _snapshots(train)
+    train.add_argument("--train", metavar="DIR", action="append", default=[],
+                       help="snapshots to train on (default: <workspace>/snapshots/all with its own splits)")  # fmt: skip
+    train.add_argument("--valid", metavar="DIR", action="append", default=[], help="snapshots to validate on")
+    train.add_argument("--test", metavar="DIR", action="append", default=[], help="snapshots to test on")
     train.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument("--no-register", action="store_true", help="log the run, leave the registry alone")
 
     evaluate = add("evaluate", _evaluate, "Metrics of a model on snapshots.",
                    "fieldwise evaluate --config configs/movielens.yaml --role test")  # fmt: skip
-    _snapshots(evaluate)
+    evaluate.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
     _model(evaluate)
-    evaluate.add_argument("--role", default=None, choices=["train", "valid", "test", "all"], help="default: test")
+    evaluate.add_argument("--role", default="test", choices=["train", "valid", "test"], help="default: test")
 
     rows = add("score-rows", _score_rows, "Probabilities for raw rows in the source's own format.",
                "fieldwise score-rows --config configs/criteo.yaml --out scores")  # fmt: skip
@@ -132,10 +135,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _snapshots(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
-
-
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", metavar="MODEL", help="bundle directory or models:/NAME@alias (default: the champion)"
@@ -151,7 +150,7 @@ def _load(options: argparse.Namespace) -> Any:
 def _demo(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.demo import demo
 
-    return demo(_load(o), rows=o.rows, seed=o.seed, models=o.models.split(","), ranks=o.ranks)
+    return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
 
 
 def _features(o: argparse.Namespace) -> dict[str, Any]:
@@ -161,11 +160,14 @@ def _features(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(o: argparse.Namespace) -> dict[str, Any] | None:
-    from pipelines import launch, train
+    from pipelines.launch import Days, inside_rank, train_ranks
 
-    if o.ranks > 1 and not launch.inside_rank():
-        return launch.train_ranks(o)
-    return train.train_model(_load(o), snapshots=o.snapshot, init=o.init, register=not o.no_register)
+    days = Days(o.train, o.valid, o.test)
+    if o.ranks > 1 and not inside_rank():
+        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register)
+    from pipelines.train import train_model
+
+    return train_model(_load(o), days, init=o.init, register=not o.no_register)
 
 
 def _evaluate(o: argparse.Namespace) -> dict[str, Any]:
@@ -193,13 +195,13 @@ def _explain(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _promote(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.promote import promote_model
+    from pipelines.models import promote_model
 
     return promote_model(_load(o), version=o.version)
 
 
 def _rollback(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.promote import rollback_model
+    from pipelines.models import rollback_model
 
     return rollback_model(_load(o))
 

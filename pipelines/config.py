@@ -13,7 +13,7 @@ import re
 import types
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
@@ -62,11 +62,17 @@ class Config(FeatureConfig):
     """What ``score-catalog`` scores; without it that command refuses."""
     daily: DailyConfig = DailyConfig()
     _file: str = PrivateAttr(default="")
+    _overrides: list[str] = PrivateAttr(default_factory=list)
 
     @property
     def file(self) -> str:
         """Absolute path of the file this config was read from."""
         return self._file
+
+    @property
+    def arguments(self) -> list[str]:
+        """Command-line arguments that load this config again in another process."""
+        return ["--config", self._file, *(f"--set={override}" for override in self._overrides)]
 
     @property
     def base(self) -> str:
@@ -97,12 +103,11 @@ def resolve(path: str, base: str) -> str:
 class Yaml(yaml.SafeLoader):
     """YAML 1.2's scalars: only true and false are booleans (the key ``on`` is text), 1e-6 is a number."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {
-        first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float"))]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
-
+Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.I), list("tTfF"))
 Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -143,7 +148,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         config = Config.model_validate(_expand(data, file))
     except ValidationError as error:
         raise _explain(error, data, root, file) from None
-    config._file = file
+    config._file, config._overrides = file, list(overrides or [])
     return config
 
 

@@ -16,6 +16,7 @@ from features.errors import InputError
 from features.source import list_files
 from pipelines import launch
 from pipelines.config import Config
+from pipelines.say import say
 
 PACKAGES = ("pyspark", "pyarrow", "petastorm", "torch", "mlflow", "numba", "numpy", "pandas")
 
@@ -38,7 +39,7 @@ def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]
         except Exception as error:  # a doctor reports whatever it meets
             found[name] = f"{type(error).__name__}: {error}"
             failed.append(name)
-        print(f"{'FAILED' if name in failed else 'ok':6} {name}: {found[name]}", file=sys.stderr)  # noqa: T201
+        say(f"{'FAILED' if name in failed else 'ok':6} {name}: {found[name]}")
     if failed:
         raise InputError(
             "doctor", expected="every check to pass", found=f"{', '.join(failed)} failed", fix="See above."
@@ -62,7 +63,7 @@ def _kernels() -> str:
 
     from features.hashing import xxh64
 
-    if xxh64("fieldwise") != xxhash.xxh64_intdigest("fieldwise", 42):
+    if xxh64("fieldwise") != xxhash.xxh64_intdigest(b"fieldwise", 42):
         raise ValueError("the compiled hash differs from xxhash")
     return "the compiled hash agrees with xxhash"
 

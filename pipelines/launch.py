@@ -7,13 +7,25 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from features import errors
 from features.errors import ConfigError, FieldwiseError, IntegrityError
+from pipelines.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Days:
+    """Snapshot directories by role. One ``train`` alone: that snapshot's own splits. None: the workspace's ``all``."""
+
+    train: Sequence[str] = ()
+    valid: Sequence[str] = ()
+    test: Sequence[str] = ()
 
 
 def inside_rank() -> bool:
@@ -21,10 +33,19 @@ def inside_rank() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(arguments: list[str], ranks: int) -> dict[str, Any]:
-    """Run ``jobs/train.py`` with ``arguments`` under torchrun on ``ranks`` processes of this machine, over loopback.
+def train_ranks(
+    config: Config,
+    ranks: int,
+    days: Days | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    init: str | None = None,
+    register: bool = True,
+) -> dict[str, Any]:
+    """``train_model`` in ``ranks`` processes of this machine over loopback; the same arguments and result.
 
-    Returns rank 0's result. A rank's stderr passes through.
+    Args:
+        overrides: go over the config's own.
 
     Raises:
         FieldwiseError: the error that a rank met, of its own class.
@@ -32,18 +53,21 @@ def launch(arguments: list[str], ranks: int) -> dict[str, Any]:
     """
     if ranks < 1:
         raise ConfigError("--ranks", expected="at least 1", found=str(ranks), fix="Leave it out for one process.")
+    arguments = [*config.arguments, *(f"--set={override}" for override in overrides)]
+    for role, paths in asdict(days or Days()).items():
+        arguments += [f"--{role}={path}" for path in paths]
+    arguments += [f"--init={init}"] if init else []
+    arguments += [] if register else ["--no-register"]
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
                    "--local-addr=127.0.0.1", str(ROOT / "jobs" / "train.py"), *arguments]  # fmt: skip
         own = {**environment(ranks), "FIELDWISE_FAILURES": failures}
-        process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stderr is not None
-        for line in process.stderr:
-            if not any(Path(failures).iterdir()):  # what torchrun says after a known failure hides the message
-                sys.stderr.write(line)
-                sys.stderr.flush()
-        lines = process.stdout.read().splitlines()
+        with process.stdout as output, process.stderr as words:
+            _pass_on(words.fileno(), failures)
+            lines = output.read().decode().splitlines()
         status = process.wait()
         for failure in sorted(Path(failures).glob("*.json")):
             raise read_failure(failure)
@@ -55,6 +79,14 @@ def launch(arguments: list[str], ranks: int) -> dict[str, Any]:
             fix="See the traceback above.",
         )
     return dict(json.loads(lines[-1]))
+
+
+def _pass_on(descriptor: int, failures: str) -> None:
+    """Copy to stderr until a rank leaves a known failure: what torchrun says after it would bury the message."""
+    while chunk := os.read(descriptor, 1 << 16):
+        if not any(Path(failures).iterdir()):
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.buffer.flush()
 
 
 def environment(ranks: int) -> dict[str, str]:

@@ -5,42 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from features.errors import ConfigError, FieldwiseError
-from features.manifest import load_snapshot
+from features.manifest import load_snapshot, snapshot_dir
 from features.spec import FeatureSpec
 from pipelines.config import Config
+from pipelines.launch import Days
 from pipelines.models import resolve_model
 from training.bundle import load_bundle
 from training.data import TrainData
 from training.run import TrainResult, TrainRun
 from training.trainer import train
-from training.world import World, join_world
+from training.world import join_world
 
 EXAMPLE_ROWS = 5
-
-
-@dataclass(frozen=True)
-class Days:
-    """Snapshot directories by role; only ``train`` given: one snapshot that was split when it was built."""
-
-    train: Sequence[str] = ()
-    valid: Sequence[str] = ()
-    test: Sequence[str] = ()
-
-    def open(self, config: Config) -> TrainData:
-        """Default: the workspace's snapshot ``all``."""
-        train = list(self.train) or [f"{config.workspace_dir}/snapshots/all"]
-        opened = [[load_snapshot(path) for path in paths] for paths in (train, self.valid, self.test)]
-        if not self.valid and not self.test and len(train) == 1:
-            return TrainData.of_one(opened[0][0])
-        return TrainData.of(*opened)
 
 
 def train_model(
@@ -55,7 +37,7 @@ def train_model(
 
     Returns the result on rank 0, None on other ranks.
     """
-    data = (days or Days()).open(config)
+    data = open_days(config, days or Days())
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
         place = _place(config, data, init)
         run = None
@@ -65,10 +47,10 @@ def train_model(
             tracking.connect(config.tracking.uri, config.workspace_dir)
             experiment = config.tracking.experiment or config.name
             run = stack.enter_context(tracking.run(experiment, config.model.kind, config.workspace_dir))
-            run.params(_params(config, data, world))
+            run.params(_params(data))
         result = train(
             TrainRun(
-                data, config.model, config.training, f"{place}/bundle", f"{place}/checkpoints",
+                data, config.model, config.training, f"{place}/bundle",
                 load_bundle(resolve_model(init, config)) if init else None, run,
             ),
             world,
@@ -78,6 +60,15 @@ def train_model(
         uri = _log(run, config, data, result)
         registered = tracking.register(uri, config.model_name) if register else None
         return _summary(config, result) | {"run": run.id, "model_uri": uri, "registered": registered}
+
+
+def open_days(config: Config, days: Days) -> TrainData:
+    """The splits to train, validate and test on."""
+    train = list(days.train) or [snapshot_dir(config.workspace_dir, "all")]
+    opened = [[load_snapshot(path) for path in paths] for paths in (train, days.valid, days.test)]
+    if len(train) == 1 and not days.valid and not days.test:
+        return TrainData.of_one(opened[0][0])
+    return TrainData.of(*opened)
 
 
 def _place(config: Config, data: TrainData, init: str | None) -> str:
@@ -90,12 +81,9 @@ def _place(config: Config, data: TrainData, init: str | None) -> str:
     return os.path.join(workspace, "training", f"{config.model.kind}-{digest[:12]}")
 
 
-def _params(config: Config, data: TrainData, world: World) -> dict[str, Any]:
+def _params(data: TrainData) -> dict[str, Any]:
     sizes = {role: split.rows for role, split in (("train", data.train), ("valid", data.valid), ("test", data.test))}
     return {
-        "model": config.model.model_dump(exclude_none=True),
-        "training": config.training.model_dump(exclude_none=True),
-        "ranks": world.size,
         "spec_digest": data.spec.digest,
         "snapshots": data.snapshots,
         "rows": sizes,
@@ -107,11 +95,9 @@ def _log(run: Any, config: Config, data: TrainData, result: TrainResult) -> str:
     from training import plots
 
     for split, evaluation in result.evaluations.items():
-        run.metrics({f"{split}_{name}": value for name, value in evaluation.values.items() if value == value})
         run.figure(plots.calibration(evaluation.curve), f"plots/calibration_{split}.png")
         run.figure(plots.roc(evaluation.roc), f"plots/roc_{split}.png")
     run.figure(plots.loss_curves(result.history), "plots/loss.png")
-    run.metrics({"seconds": result.seconds, "rows_per_second": result.rows_per_second})
     run.file(os.path.join(result.bundle_dir, "spec.json"), "spec")
     run.file(config.file, "config")
     run.text(json.dumps(config.model_dump(mode="json"), indent=1), "config/resolved.json")
@@ -120,7 +106,7 @@ def _log(run: Any, config: Config, data: TrainData, result: TrainResult) -> str:
 
 
 def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
-    """A few raw rows from the source as text, columns in the spec's order; without a source one row of missing values."""
+    """A few raw rows of the source as text, columns in the spec's order; one row of missing values without a source."""
     from features.log import LogReader
     from features.source import list_files, split_ranges
 
@@ -144,6 +130,5 @@ def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "metrics": {split: {"rows": found.rows, **found.values} for split, found in result.evaluations.items()},
-        "seconds": round(result.seconds, 3),
         "rows_per_second": round(result.rows_per_second),
     }

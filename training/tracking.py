@@ -1,8 +1,9 @@
 """MLflow, and nothing else, lives here: runs, logged bundles, the model registry. Only rank 0 calls it.
 
-The default store is SQLite in the workspace with artifacts beside it. A bundle is logged as a pyfunc model by "models from
-code": files and this package's sources, no pickle, so it loads where there is no checkout. ``champion`` and ``challenger``
-are registry aliases; the registered model's tag ``champion_history`` is the stack of former champions that rollback pops.
+The default store is SQLite in the workspace with artifacts beside it. A bundle is logged as a pyfunc model by "models
+from code": files and this package's sources, no pickle, so it loads where there is no checkout. ``champion`` and
+``challenger`` are registry aliases; the registered model's tag ``champion_history`` is the stack of former champions that
+rollback pops.
 """
 
 from __future__ import annotations

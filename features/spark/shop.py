@@ -36,7 +36,9 @@ PRICE_EDGES = (5.0, 10.0, 20.0, 35.0, 60.0, 100.0, 180.0)
 AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 GENDERS = ("female", "male", "other")
 DEVICES = ("phone", "desktop", "tablet", "tv")
-CATEGORIES = tuple("books games garden kitchen music shoes sports tools toys travel wine yarn".split())
+CATEGORIES = tuple(
+    "books games garden kitchen music shoes sports tools toys travel wine yarn".split()  # noqa: SIM905
+)
 POSITIONS = 8
 SIZES = {
     "user": 1000, "age": len(AGES), "gender": len(GENDERS), "city": 40,
@@ -178,6 +180,7 @@ def generate(spark: SparkSession, shop: Shop, directory: str) -> list[dict[str, 
     files, root = _filesystem(directory)
     for folder in ("log", "visitors"):
         files.create_dir(f"{root}/{folder}", recursive=True)
+        files.delete_dir_contents(f"{root}/{folder}")
     for name, table in shop.side_tables().items():
         _write(files, f"{root}/{name}.csv", table)
     blocks = [(d, b) for d in range(shop.days) for b in range(-(-len(shop.rows_of(d)) // BLOCK))]

@@ -1,0 +1,10 @@
+"""The top-K items: ``spark-submit jobs/score_catalog.py --config configs/demo.yaml --date 2026-01-07``."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # this folder's names would hide others
+    from jobs.cli import main
+
+    sys.exit(main(["score-catalog", *sys.argv[1:]]))

@@ -1,0 +1,98 @@
+"""One day of the cycle: features with the frozen spec, a challenger from the champion, comparison, promotion, scores.
+
+The day itself is held out: the challenger learns from the days before it, and both models are measured on it. What a date
+has done is kept step by step in ``<workspace>/daily/<date>.json``; a rerun goes on where that stopped, so running a
+finished date again changes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from typing import Any
+
+from features import store
+from features.errors import ConfigError
+from features.manifest import snapshot_dir
+from pipelines.config import Config
+from pipelines.evaluate import evaluate_model
+from pipelines.features import build_features
+from pipelines.launch import Days, train_ranks
+from pipelines.models import resolve_model
+from pipelines.say import say
+from pipelines.score_catalog import score_catalog
+from training import tracking
+
+
+class Record:
+    """Results of the steps a date has finished, by name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.steps: dict[str, Any] = json.loads(store.read_bytes(path)) if store.exists(path) else {}
+        self.whole = "done" in self.steps
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """The step's result: from the record if it is there, else by working, and then recorded."""
+        if name not in self.steps:
+            say(f"{name} ...")
+            self.steps[name] = work()
+            store.write_atomic(self.path, json.dumps(self.steps, indent=1, sort_keys=True).encode())
+        return self.steps[name]
+
+
+def run_day(config: Config, *, date: str, ranks: int = 1) -> dict[str, Any]:
+    """Run the cycle for one day.
+
+    Raises:
+        ConfigError: not a date.
+        ArtifactError: no champion yet: train on a first snapshot.
+        InputError: no rows for the day or one before it.
+    """
+    days = _days(date, config.daily.window)
+    record = Record(store.join(config.workspace_dir, "daily", f"{date}.json"))
+    repeated = record.whole
+    tracking.connect(config.tracking.uri, config.workspace_dir)
+    champion = record.step("champion", lambda: _champion(config))
+    bundle = resolve_model(champion, config)
+    for day in days:
+        record.step(f"features {day}", lambda day=day: build_features(config, date=day, spec=bundle))
+    *before, today = [snapshot_dir(config.workspace_dir, day) for day in days]
+    challenger = record.step("challenger", lambda: _train(config, before, today, champion, ranks))
+    measured = record.step(
+        "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
+    )
+    better = challenger["metrics"]["test"]["logloss"] <= measured["logloss"] * (1 + config.daily.tolerance)
+    version = challenger["registered"]["version"]
+    promotion = record.step(
+        "promotion", lambda: tracking.promote(config.model_name, version) if better else {"kept": champion}
+    )
+    catalog = record.step("catalog", lambda: score_catalog(config, date=date) if config.catalog else None)
+    record.step("done", lambda: True)
+    return {
+        "date": date, "repeated": repeated, "champion": champion, "challenger": f"models:/{config.model_name}/{version}",
+        "logloss": {"champion": measured["logloss"], "challenger": challenger["metrics"]["test"]["logloss"]},
+        "promoted": better, "promotion": promotion, "catalog": catalog,
+    }  # fmt: skip
+
+
+def _days(date: str, window: int) -> list[str]:
+    """The window's days and the day itself."""
+    try:
+        last = datetime.date.fromisoformat(date)
+    except ValueError:
+        fix = "Write it as 2026-01-31."
+        raise ConfigError("--date", expected="a day as YYYY-MM-DD", found=repr(date), fix=fix) from None
+    return [str(last - datetime.timedelta(days=back)) for back in range(window, -1, -1)]
+
+
+def _champion(config: Config) -> str:
+    """The champion by its version: later promotions must not change what a rerun starts from."""
+    resolve_model(None, config)  # says what is wrong when there is none
+    return f"models:/{config.model_name}/{tracking.version_of(config.model_name, 'champion')}"
+
+
+def _train(config: Config, before: list[str], today: str, champion: str, ranks: int) -> dict[str, Any]:
+    overrides = [f"training.epochs={config.daily.epochs}", "training.patience=null"]
+    return train_ranks(config, ranks, Days(before, (), [today]), overrides=overrides, init=champion)

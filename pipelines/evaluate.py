@@ -1,0 +1,47 @@
+"""Metrics of a model on published snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.errors import ArtifactError
+from features.manifest import load_snapshot, snapshot_dir
+from pipelines.config import Config
+from pipelines.models import resolve_model
+from training.bundle import load_bundle
+from training.data import TrainData
+from training.evaluate import evaluate
+from training.network import Network
+from training.world import World
+
+
+def evaluate_model(
+    config: Config, *, snapshots: list[str] | None = None, model: str | None = None, role: str = "test"
+) -> dict[str, Any]:
+    """Score every row of one role and measure.
+
+    Args:
+        snapshots: default: the workspace's ``all``. Unsplit (daily) snapshots count for any role.
+        model: reference; default: the champion.
+
+    Raises:
+        ArtifactError: model and snapshots do not share one spec.
+        InputError: no rows of that role, or of one class only.
+    """
+    bundle = load_bundle(resolve_model(model, config))
+    opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
+    for snapshot in opened:
+        if snapshot.spec.digest != bundle.spec.digest:
+            raise ArtifactError(
+                snapshot.dir,
+                expected=f"feature spec {bundle.spec.digest[:12]} of the model",
+                found=f"spec {snapshot.spec.digest[:12]}",
+                fix="Build the snapshot with the model's spec (--spec), or name another model.",
+            )
+    data = TrainData.of(**{role: opened})
+    split = getattr(data, role)
+    split.require_both_classes()
+    world = World()
+    world.use_threads(config.training.threads)
+    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, verified=set())
+    return {"model": bundle.digest, "role": role, "rows": found.rows, "metrics": found.values}
