@@ -341,6 +341,7 @@ class NumberField(BaseField):
 
     def encoder(self, fit: Fit) -> Encode:
         edges = np.array(fit.edges, np.float64)
+        small_bins = (FIRST + np.searchsorted(edges, np.arange(4096.0), "right")).astype(np.int32)
 
         def encode(columns: Columns, out: Slots) -> list[Problem]:
             array = columns.array(self.column)
@@ -349,7 +350,7 @@ class NumberField(BaseField):
                 kernels.bin_numbers(values, edges, out[0])
                 return _problems(self.name, "bad_number", bad, array)
             views, status = columns.texts(self.column), np.empty(len(array), np.uint8)
-            if not kernels.bin_decimals(views.data, views.start, views.length, edges, out[0], status):
+            if not kernels.bin_decimals(views.data, views.start, views.length, edges, small_bins, out[0], status):
                 return []
             hard = np.flatnonzero(status == kernels.HARD)
             values = np.array([float(views.bytes_at(row)) for row in hard], np.float64)

@@ -96,3 +96,13 @@ def store64(typingctx: Any, data: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(data, index, types.uint64), codegen
+
+
+@intrinsic
+def trailing_zeros(typingctx: Any, word: Any) -> Any:
+    """Number of zero bits below the lowest set bit of a uint64 that is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen

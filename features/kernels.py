@@ -24,6 +24,7 @@ _TEN = 10.0 ** np.arange(23)
 _DAYS_IN = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _MONTHS = np.frombuffer(b"janfebmaraprmayjunjulaugsepoctnovdec", np.uint8)
 
+_EDGES = "Array(float64, 1, 'C', readonly=True)"
 TEXT = "Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), Array(int32, 1, 'C', readonly=True)"
 
 
@@ -210,13 +211,31 @@ def _decimal(data, start, stop):  # type: ignore[no-untyped-def]
     return -value if negative else value, OK
 
 
+@kernel
+def _small_integer(data, i, n):  # type: ignore[no-untyped-def]
+    """Value of 1 to 9 digits, -1 for any other text: most numbers of logs are counts."""
+    if n < 1 or n > 9:
+        return np.int64(-1)
+    value = np.int64(0)
+    for k in range(i, i + n):
+        digit = np.int64(data[k]) - 48
+        if digit < 0 or digit > 9:
+            return np.int64(-1)
+        value = value * 10 + digit
+    return value
+
+
 @entry(f"int64({TEXT}, float64[::1], uint8[::1])")
 def read_decimals(data, start, length, out, status):  # type: ignore[no-untyped-def]
     """Texts as float64 (NaN where not OK); returns how many are HARD or BAD."""
     rest = 0
     for i in range(len(start)):
-        out[i], status[i] = _decimal(data, start[i], start[i] + max(length[i], 0))
-        rest += status[i] >= HARD
+        small = _small_integer(data, start[i], length[i])
+        if small >= 0:
+            out[i], status[i] = small, OK
+        else:
+            out[i], status[i] = _decimal(data, start[i], start[i] + max(length[i], 0))
+            rest += status[i] >= HARD
     return rest
 
 
@@ -232,19 +251,30 @@ def _bin(value, edges):  # type: ignore[no-untyped-def]
     return low
 
 
-@entry("void(Array(float64, 1, 'C', readonly=True), Array(float64, 1, 'C', readonly=True), int32[::1])")
+@entry(f"void({_EDGES}, {_EDGES}, int32[::1])")
 def bin_numbers(values, edges, out):  # type: ignore[no-untyped-def]
     """out = FIRST + number of edges <= value, MISSING for NaN."""
     for i in range(len(values)):
         out[i] = MISSING if np.isnan(values[i]) else FIRST + _bin(values[i], edges)
 
 
-@entry(f"int64({TEXT}, Array(float64, 1, 'C', readonly=True), int32[::1], uint8[::1])")
-def bin_decimals(data, start, length, edges, out, status):  # type: ignore[no-untyped-def]
-    """``read_decimals`` and ``bin_numbers`` in one go; HARD and BAD texts stay to be done and are counted."""
+@entry(f"int64({TEXT}, {_EDGES}, Array(int32, 1, 'C', readonly=True), int32[::1], uint8[::1])")
+def bin_decimals(data, start, length, edges, small_bins, out, status):  # type: ignore[no-untyped-def]
+    """``read_decimals`` and ``bin_numbers`` in one go; HARD and BAD texts stay to be done and are counted.
+
+    small_bins [k]: FIRST + bin of the integers below k, looked up instead of searched.
+    """
     rest = 0
     for i in range(len(start)):
-        value, state = _decimal(data, start[i], start[i] + max(length[i], 0))
+        n = length[i]
+        if n <= 0:
+            out[i], status[i] = MISSING, EMPTY
+            continue
+        small = _small_integer(data, start[i], n)
+        if 0 <= small < len(small_bins):
+            out[i], status[i] = small_bins[small], OK
+            continue
+        value, state = _decimal(data, start[i], start[i] + n)
         status[i] = state
         rest += state >= HARD
         out[i] = FIRST + _bin(value, edges) if state == OK else MISSING
@@ -375,6 +405,12 @@ def _offset(data, i, stop):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _word3(data, i):  # type: ignore[no-untyped-def]
+    """Three letters as one number, whatever their case."""
+    return ((np.int64(data[i]) | 32) << 16) | ((np.int64(data[i + 1]) | 32) << 8) | (np.int64(data[i + 2]) | 32)
+
+
+@kernel
 def _moment(data, i, stop, pattern):  # type: ignore[no-untyped-def]
     """(microseconds, zoned, status) of a text under a strptime pattern, given as bytes (directives as 128 + letter)."""
     year, month, day, hour, minute, second, micro, east = 1970, 1, 1, 0, 0, 0, 0, 0
@@ -407,9 +443,8 @@ def _moment(data, i, stop, pattern):  # type: ignore[no-untyped-def]
         elif d == 98:  # b
             month = 0
             for m in range(12):
-                if i + 3 <= stop and data[i] | 32 == _MONTHS[3 * m] and data[i + 1] | 32 == _MONTHS[3 * m + 1]:
-                    if data[i + 2] | 32 == _MONTHS[3 * m + 2]:
-                        month = m + 1
+                if i + 3 <= stop and _word3(data, i) == _word3(_MONTHS, 3 * m):
+                    month = m + 1
             i += 3
         elif d == 122:  # z
             east, i = _offset(data, i, stop)
@@ -430,7 +465,7 @@ def _moment(data, i, stop, pattern):  # type: ignore[no-untyped-def]
                     zoned = True
         if i < 0:
             return 0, False, BAD
-    if i != stop or not (1 <= month <= 12 and 1 <= day and hour < 24 and minute < 60 and second < 61):
+    if i != stop or not (1 <= month <= 12 and day >= 1 and hour < 24 and minute < 60 and second < 61):
         return 0, False, BAD
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if day > _DAYS_IN[month] + (month == 2 and leap):

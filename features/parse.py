@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ import pyarrow as pa
 from features import kernels
 from features import parse_kernels as pk
 
-UInt8, Int32, Int64 = npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]
-PAD = 8
-"""Readable bytes that must follow a block."""
+UInt8: TypeAlias = npt.NDArray[np.uint8]
+Int32: TypeAlias = npt.NDArray[np.int32]
+Int64: TypeAlias = npt.NDArray[np.int64]
+PAD = 16
+"""Readable bytes that must follow a block, the first one a newline if the last line has none."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,33 @@ class _Lines:
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed:
         most = int(np.count_nonzero(data[begin:end] == pk.NEWLINE)) + 1
-        start, length = (np.empty((len(self._wanted), most), np.int32) for _ in range(2))
+        start, length = (np.empty((most, len(self._wanted)), np.int32) for _ in range(2))
         line, bad = np.empty((most, 2), np.int64), np.empty((most, 3), np.int64)
         rows, bads = self._scan(data, begin, end, start, length, line, bad)
-        line, bad = line[:rows], bad[:bads]
-        ascii_only = not bool((data[begin:end] >= 128).any())
+        line, bad, start, length = line[:rows], bad[:bads], start[:rows], length[:rows]
+        ascii_only = not len(line) or int(data[begin:end].view(np.int8).min()) >= 0
         keep = None if ascii_only else self._decodable(data, line)
         if keep is not None and not keep.all():
             undecodable = np.column_stack([line[~keep], np.full((~keep).sum(), pk.UNDECODABLE)])
             bad = np.concatenate([bad, undecodable])
             bad = bad[np.argsort(bad[:, 0], kind="stable")]
-            line = line[keep]
-        arrays = []
-        for views in zip(start, length, strict=True):
-            first, size = (v[:rows] if keep is None else v[:rows][keep] for v in views)
-            arrays.append(self._column(data, first, size, ascii_only))
+            line, start, length = line[keep], start[keep], length[keep]
+        arrays = self._columns(data, start, length, ascii_only)
         return Parsed(pa.RecordBatch.from_arrays(arrays, names=self._wanted), line, bad)
+
+    def _columns(self, data: UInt8, start: Int32, length: Int32, ascii_only: bool) -> list[pa.StringArray]:
+        rows, columns = length.shape
+        total = np.empty(columns, np.int64)
+        pk.sum_lengths(length, total)
+        codes = self._codes if not ascii_only else self._codes[:0]
+        if len(codes) or (total < 0).any():
+            return [self._decoded(data, start[:, c].copy(), length[:, c].copy(), codes) for c in range(columns)]
+        place = np.concatenate([[0], np.cumsum(total + 8)])
+        out = np.empty(place[-1], np.uint8)
+        offset = np.empty((columns, rows + 1), np.int32)
+        pk.copy_plain(data, start, length, place, out, offset)
+        spans = zip(place[:-1].tolist(), total.tolist(), offset, strict=True)
+        return [_strings(offsets, out[first : first + size]) for first, size, offsets in spans]
 
     def _decodable(self, data: UInt8, line: Int64) -> npt.NDArray[np.bool_]:
         out = np.ones(len(line), np.bool_)
@@ -90,17 +103,15 @@ class _Lines:
             out = undefined[line[:, 1]] == undefined[line[:, 0]]
         return out
 
-    def _column(self, data: UInt8, first: Int32, size: Int32, ascii_only: bool) -> pa.StringArray:
+    def _decoded(self, data: UInt8, first: Int32, size: Int32, codes: Int32) -> pa.StringArray:
         offset = np.empty(len(first) + 1, np.int32)
-        codes = self._codes if not ascii_only else self._codes[:0]
-        if len(codes) == 0 and (not len(size) or size.min() >= 0):
-            out = np.empty(int(size.sum(dtype=np.int64)) + PAD, np.uint8)
-            total = pk.copy_plain(data, first, size, out, offset)
-        else:
-            most = int(np.abs(size).sum(dtype=np.int64)) * (3 if len(codes) else 1)
-            out = np.empty(most + PAD, np.uint8)
-            total = pk.copy_decoded(data, first, size, self._quote, codes, out, offset)
-        return pa.StringArray.from_buffers(len(first), pa.py_buffer(offset), pa.py_buffer(out[:total]))
+        out = np.empty(int(np.abs(size).sum(dtype=np.int64)) * (3 if len(codes) else 1), np.uint8)
+        total = pk.copy_decoded(data, first, size, self._quote, codes, out, offset)
+        return _strings(offset, out[:total])
+
+
+def _strings(offset: Int32, data: UInt8) -> pa.StringArray:
+    return pa.StringArray.from_buffers(len(offset) - 1, pa.py_buffer(offset), pa.py_buffer(data))
 
 
 class DelimitedParser(_Lines):

@@ -1,7 +1,7 @@
 """Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but into Arrow's buffers.
 
-``data`` holds 8 readable bytes past ``end``. ``start``, ``length`` int32 [columns wanted, lines]: views of the fields of
-good lines; a negative length says that the field must be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the
+``data[begin:end]`` is whole lines; a newline ends it or follows it, and 16 bytes past ``end`` are readable. ``start``, ``length`` int32 [lines, columns wanted]: views of the fields
+of good lines; a negative length says that the field must be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the
 first byte, the end and, for bad lines, the reason.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.jit import entry, kernel, load64, store64
+from features.jit import entry, kernel, load64, store64, trailing_zeros
 
 NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
 REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long")
@@ -20,11 +20,35 @@ _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _OUT = "int32[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
 
 
+_ONES, _HIGHS, _U8 = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(8)
+_NEWLINES = _ONES * np.uint64(NEWLINE)
+
+
 @kernel
-def _line_end(data, i, end):  # type: ignore[no-untyped-def]
-    while i < end and data[i] != NEWLINE:
-        i += 1
-    return i
+def _zeros(word):  # type: ignore[no-untyped-def]
+    """The high bit of every zero byte (exact for the lowest one)."""
+    return (word - _ONES) & ~word & _HIGHS
+
+
+@kernel
+def _line_end(data, i):  # type: ignore[no-untyped-def]
+    """Position of the next newline, eight bytes at a time."""
+    while True:
+        hit = _zeros(load64(data, i) ^ _NEWLINES)
+        if hit != 0:
+            return i + np.int64(trailing_zeros(hit) // _U8)
+        i += 8
+
+
+@kernel
+def _field_end(data, i, separators):  # type: ignore[no-untyped-def]
+    """Position of the next separator (given eight times) or newline."""
+    while True:
+        word = load64(data, i)
+        hit = _zeros(word ^ separators) | _zeros(word ^ _NEWLINES)
+        if hit != 0:
+            return i + np.int64(trailing_zeros(hit) // _U8)
+        i += 8
 
 
 @kernel
@@ -43,11 +67,12 @@ def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
 
 @entry(f"UniTuple(int64, 2)({_BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {_OUT})")
 def scan_delimited(data, begin, end, separator, quote, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
-    """Returns (good lines, bad lines). ``target`` [columns]: row of ``start`` a column goes to, or -1; quote -1: none.
+    """Returns (good lines, bad lines). ``target`` [columns]: column of ``start`` a column goes to, or -1; quote -1: none.
 
     Lines end in LF or CR LF; blank lines are no rows.
     """
     rows, bads, i = 0, 0, begin
+    separators = _ONES * np.uint64(separator)
     while i < end:
         first, column, reason = i, 0, 0
         while True:
@@ -66,19 +91,17 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
                     reason = BAD_QUOTE
                     break
             else:
-                while i < end and data[i] != separator and data[i] != NEWLINE:
-                    i += 1
-                stop = i
+                stop = i = min(_field_end(data, i, separators), end)
                 if stop > field and data[stop - 1] == RETURN and (i == end or data[i] == NEWLINE):
                     stop -= 1
             if column < columns and target[column] >= 0:
-                start[target[column], rows] = field
-                length[target[column], rows] = sign * (stop - field)
+                start[rows, target[column]] = field
+                length[rows, target[column]] = sign * (stop - field)
             column += 1
             if i >= end or data[i] == NEWLINE:
                 break
             i += 1
-        i = _line_end(data, i, end)
+        i = min(_line_end(data, i), end)
         stop = i - 1 if i > first and data[i - 1] == RETURN else i
         i += 1
         if stop == first:
@@ -212,7 +235,7 @@ def _key(data, i, n, keys, key_end, guess):  # type: ignore[no-untyped-def]
 def _json_line(data, i, stop, keys, key_end, start, length, row):  # type: ignore[no-untyped-def]
     """Views of the wanted keys' values in one object; returns a reason or 0."""
     for k in range(len(key_end)):
-        start[k, row], length[k, row] = 0, 0
+        start[row, k], length[row, k] = 0, 0
     i = _blank(data, i, stop)
     if i >= stop or data[i] != 123:
         return BAD_JSON
@@ -250,7 +273,7 @@ def _json_line(data, i, stop, keys, key_end, start, length, row):  # type: ignor
         if i < 0:
             return BAD_JSON
         if k >= 0:
-            start[k, row], length[k, row] = first, size
+            start[row, k], length[row, k] = first, size
             guess = k + 1
         i = _blank(data, i, stop)
         more = i < stop and data[i] == 44
@@ -267,7 +290,7 @@ def scan_json(data, begin, end, keys, key_end, start, length, line, bad):  # typ
     rows, bads, i = 0, 0, begin
     while i < end:
         first = i
-        i = _line_end(data, i, end)
+        i = min(_line_end(data, i), end)
         stop = i - 1 if i > first and data[i - 1] == RETURN else i
         i += 1
         if stop == first:
@@ -285,18 +308,33 @@ def scan_json(data, begin, end, keys, key_end, start, length, line, bad):  # typ
 _ROW = "Array(int32, 1, 'C', readonly=True)"
 
 
-@entry(f"int64({_BYTES}, {_ROW}, {_ROW}, uint8[::1], int32[::1])")
-def copy_plain(data, start, length, out, offset):  # type: ignore[no-untyped-def]
-    """Fields one after another into ``out`` (8 bytes longer than their sum); returns the sum."""
-    at = 0
-    for i in range(len(start)):
-        offset[i] = at
-        first, n = start[i], length[i]
-        for k in range(0, n, 8):  # whole words; what is written past a field, the next one overwrites
-            store64(out, at + k, load64(data, first + k))
-        at += n
-    offset[len(start)] = at
-    return at
+@entry("void(int32[:, ::1], int64[::1])")
+def sum_lengths(length, total):  # type: ignore[no-untyped-def]
+    """total [columns]: bytes of each column's fields, -1 where one must be unescaped."""
+    total[:] = 0
+    for i in range(length.shape[0]):
+        for c in range(length.shape[1]):
+            total[c] = total[c] + length[i, c] if length[i, c] >= 0 <= total[c] else -1
+
+
+@entry(f"void({_BYTES}, int32[:, ::1], int32[:, ::1], int64[::1], uint8[::1], int32[:, ::1])")
+def copy_plain(data, start, length, place, out, offset):  # type: ignore[no-untyped-def]
+    """Fields of column c one after another into ``out`` from ``place[c]`` on, where 8 bytes more than their sum are free.
+
+    Row by row, so that the block is read once in order. offset [columns, rows + 1] counts from ``place[c]``.
+    """
+    rows, columns = length.shape
+    at = np.zeros(columns, np.int64)
+    for c in range(columns):
+        offset[c, 0] = 0
+    for i in range(rows):
+        for c in range(columns):
+            to, first, n = place[c] + at[c], start[i, c], length[i, c]
+            store64(out, to, load64(data, first))  # whole words; what is written past a field, the next overwrites
+            for k in range(8, n, 8):
+                store64(out, to + k, load64(data, first + k))
+            at[c] += n
+            offset[c, i + 1] = at[c]
 
 
 @kernel
@@ -317,7 +355,7 @@ def _put_utf8(out, at, code):  # type: ignore[no-untyped-def]
 
 @entry(f"int64({_BYTES}, {_ROW}, {_ROW}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
 def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignore[no-untyped-def]
-    """``copy_plain`` for fields that change: escapes are resolved (``quote`` doubled, or JSON's where quote is -1).
+    """Fields of one column one after another where they change: escapes are resolved (``quote`` doubled, or JSON's where quote is -1).
 
     codes [256]: code point of each byte of a single-byte encoding, or empty for UTF-8.
     """

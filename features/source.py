@@ -253,7 +253,7 @@ def _blocks(
         data[: len(carry)] = carry
         got = stream.readinto(memoryview(data)[len(carry) : len(carry) + room])  # type: ignore[attr-defined]
         filled = len(carry) + got
-        data[filled : filled + PAD] = 0
+        data[filled : filled + PAD] = NEWLINE
         whole = _after_last_newline(data, filled) if got else filled
         begin = 0
         if position == 0 and filled >= 3 and np.array_equal(data[:3], _BOM):

@@ -150,14 +150,14 @@ class Columns:
 
     def __init__(self, batch: pa.RecordBatch | pa.Table) -> None:
         self._batch, self.rows = batch, batch.num_rows
+        self._place = {name: i for i, name in enumerate(batch.schema.names)}
         self._texts: dict[str, Texts] = {}
         self._moments: dict[TimeConfig, tuple[Int64, Bool, Bool]] = {}
 
     def array(self, name: str) -> pa.Array:
-        index = self._batch.schema.get_field_index(name)
-        if index < 0:
-            raise missing_column("the raw rows", name, self._batch.schema.names)
-        column = self._batch.column(index)
+        if name not in self._place:
+            raise missing_column("the raw rows", name, list(self._place))
+        column = self._batch.column(self._place[name])
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
