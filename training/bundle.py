@@ -25,12 +25,12 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from features.errors import ArtifactError, IntegrityError
+from features.errors import ArtifactError, ConfigError, IntegrityError
 from features.schema import Strict
 from features.spec import FeatureSpec
 from training.batch import Float32, layout_of
 from training.layout import Layout
-from training.models import MODELS, build_model
+from training.models import build_model
 
 WEIGHTS, MODEL = "weights.safetensors", "model.json"
 _MOST_MODEL_BYTES = 1 << 20
@@ -88,15 +88,16 @@ def save_bundle(directory: str | Path, bundle: Bundle) -> str:
     """
     target = Path(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    draft, former = (target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp" for _ in range(2))
     try:
         draft.mkdir()
         digest = _write(draft, bundle)
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, former)
         os.replace(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
     return digest
 
 
@@ -173,10 +174,11 @@ def _read(path: Path, most: int | None = None) -> bytes:
 
 def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
     """The tensors are those of this model over this spec, finite, and no others."""
-    if model.kind not in MODELS:
-        raise _damaged(path / MODEL, f"a kind of {sorted(MODELS)}", model.kind)
-    network = build_model(model.kind, bundle.layout, dim=model.dim, pair_buckets=model.pair_buckets)
-    expected = {"table": (network.rows, network.width)}
+    try:
+        network = build_model(model.kind, bundle.layout, dim=model.dim, pair_buckets=model.pair_buckets)
+    except ConfigError as error:
+        raise _damaged(path / MODEL, error.expected, f"{error.where} {error.found}") from error
+    expected: dict[str, tuple[int, ...]] = {"table": (network.rows, network.width)}
     expected |= {f"dense.{name}": tuple(p.shape) for name, p in network.named_parameters()}
     if (model.rows, model.width) != expected["table"]:
         raise _damaged(path / MODEL, f"a table of {expected['table']}", f"{(model.rows, model.width)}")

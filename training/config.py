@@ -64,7 +64,5 @@ class TrainingConfig(Strict):
     def _whole_streams(self) -> TrainingConfig:
         if self.batch_size % self.streams:
             nearest = max(1, round(self.batch_size / self.streams)) * self.streams
-            raise ValueError(
-                f"batch_size must be a multiple of streams ({self.streams}), got {self.batch_size}; nearest is {nearest}"
-            )
+            raise ValueError(f"batch_size must be a multiple of {self.streams} streams: {self.batch_size} -> {nearest}")
         return self

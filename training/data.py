@@ -24,6 +24,7 @@ class Split:
     files: tuple[DataFile, ...]
     positives: int
     weighted: bool
+    """Whether rows have weights; all snapshots of a training do or none does."""
     negative_rate: float | None
     """Share of negatives kept when the snapshot was built; only ever set for training rows."""
 
@@ -40,7 +41,7 @@ class Split:
             with fsspec.open(file.url, "rb") as stream:
                 table = pq.ParquetFile(stream).read(columns=["label", "weight"])
             label = table["label"].to_numpy().astype(np.float64)
-            weight = table["weight"].to_numpy().astype(np.float64) if "weight" in table.column_names else label * 0 + 1
+            weight = table["weight"].to_numpy().astype(np.float64)
             sums += [weight @ label, weight.sum()]
         positive, total = world.sum(sums)
         if not 0 < positive < total:
@@ -82,8 +83,8 @@ class TrainData:
         when it was built for all three roles, or daily snapshots to one role each.
 
         Raises:
-            ArtifactError: snapshots of different feature specs or negative-downsampling rates, or an unsplit
-                snapshot in two roles.
+            ArtifactError: snapshots of different feature specs or negative-downsampling rates, some with weights and
+                some without, or an unsplit snapshot in two roles.
         """
         roles = {"train": train, "valid": valid, "test": test}
         everything = [snapshot for snapshots in roles.values() for snapshot in snapshots]
@@ -97,6 +98,13 @@ class TrainData:
                     expected=f"the feature spec {first.spec.digest[:12]} of {first.dir}",
                     found=f"spec {other.spec.digest[:12]}",
                     fix="Build the snapshots with one frozen spec (--spec).",
+                )
+            if other.manifest.has_weight != first.manifest.has_weight:
+                raise ArtifactError(
+                    other.dir,
+                    expected=f"{'a weight' if first.manifest.has_weight else 'no weight'} as in {first.dir}",
+                    found="the opposite",
+                    fix="Build the snapshots with the same `weight`.",
                 )
         _refuse_overlap(roles)
         splits = {role: _split(role, snapshots) for role, snapshots in roles.items()}
@@ -136,6 +144,6 @@ def _split(role: str, snapshots: Sequence[Snapshot]) -> Split:
         role,
         tuple(DataFile(snapshot.path(entry), entry.rows, entry.sha256) for snapshot, entry in entries),
         positives=sum(entry.positives for _, entry in entries),
-        weighted=any(snapshot.manifest.has_weight for snapshot, _ in entries),
+        weighted=any(snapshot.manifest.has_weight for snapshot in snapshots),
         negative_rate=rates.pop(),
     )

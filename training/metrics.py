@@ -129,7 +129,8 @@ class Metrics:
             np.bincount(group, row[used], bins) for row in (weight, self._bins[1], self._bins[2])
         )
         kept = total > 0
-        return Curve(*((row[kept] / total[kept]).tolist() for row in (predicted, positive)), total[kept].tolist())
+        mean_predicted, mean_observed = (row[kept] / total[kept] for row in (predicted, positive))
+        return Curve(mean_predicted.tolist(), mean_observed.tolist(), total[kept].tolist())
 
     def roc(self, points: int = 200) -> tuple[list[float], list[float]]:
         """(false positive rates, true positive rates) at about ``points`` thresholds, from (0, 0) to (1, 1)."""

@@ -11,14 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from features.errors import ConfigError, IntegrityError
+from features.errors import ConfigError, DivergedError
 from features.spec import FeatureSpec
 from training.batch import Batch, Float32, layout_of
 from training.bundle import Bundle
 from training.config import ModelConfig
 from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
-from training.reader import PlanReader, Prefetch
+from training.prefetch import Prefetch
+from training.reader import PlanReader
 from training.table import EmbeddingTable
 
 
@@ -108,12 +109,12 @@ class Network:
         return compact.index.to(self.device), compact.factor.to(self.device)
 
     def score(self, compact: Compact) -> Float32:
-        """Logits [B]; IntegrityError when one is not finite."""
+        """Logits [B]; DivergedError when one is not finite."""
         with torch.no_grad():
             rows = self.table.weight.index_select(0, compact.ids.to(self.device))
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
         if not np.isfinite(logits).all():
-            raise IntegrityError(
+            raise DivergedError(
                 f"{self.kind} model",
                 expected="finite logits",
                 found="an overflow",

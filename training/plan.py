@@ -20,12 +20,12 @@ _FILES, _ROWS = 0, 1  # what a seed sequence is for
 
 
 class Segment(NamedTuple):
-    """Rows ``first .. first + count`` in the permuted order of a file, read by one stream."""
+    """Rows ``first .. first + rows`` in the permuted order of a file, read by one stream."""
 
     stream: int
     file: int
     first: int
-    count: int
+    rows: int
 
 
 class Plan:
@@ -103,7 +103,7 @@ class Plan:
             position = min(base + start_step * self.per_stream, end)
             for segment in self._cut(stream, position, end):
                 found.append(((position - base) // self.per_stream, segment))
-                position += segment.count
+                position += segment.rows
         found.sort(key=lambda item: (item[0], item[1].stream))  # stable: a stream keeps its own order
         return [segment for _, segment in found]
 
@@ -111,7 +111,7 @@ class Plan:
         """Rows the given streams take from each file."""
         counts: Counter[int] = Counter()
         for segment in self.reads(streams, start_step):
-            counts[segment.file] += segment.count
+            counts[segment.file] += segment.rows
         return counts
 
     def _cut(self, stream: int, start: int, stop: int) -> Iterator[Segment]:

@@ -1,21 +1,18 @@
 """Streams a plan's rows from Parquet into batches: the one place that meets Petastorm.
 
 One reader per rank gets an explicit, ordered list of file URLs, so order, shares and resume are the plan's alone.
-Decoding, shuffling and assembling run in background threads while the model computes.
+Decoding runs ahead in petastorm's thread.
 """
 
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -35,7 +32,6 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
 warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
 
-T = TypeVar("T")
 _NAMED_ROWS = 5
 _QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
 
@@ -56,8 +52,9 @@ class DataFile:
 class PlanReader:
     """``for batch in reader`` yields one batch per step, rows of the given streams in the plan's order.
 
-    A step in which the streams have run out yields a batch of no rows. One pass; closing the iterator stops every thread.
-    Raises IntegrityError naming the file when a file is missing, damaged, or does not hold the promised rows.
+    A step in which the streams have run out yields a batch of no rows. One pass; closing the
+    iterator stops every thread. Raises IntegrityError naming the file when a file is missing, damaged, or does not hold
+    the promised rows.
 
     Args:
         files: the plan's files, in the manifest's order.
@@ -100,38 +97,41 @@ class PlanReader:
                         del held[key]
                 batch = self._assemble(parts, segments)
                 self.rows += batch.rows
-                self.digest.update(batch.slots.T)
-                self.digest.update(batch.label)
+                self.digest.update(batch.slots.T.data)
+                self.digest.update(batch.label.data)
                 yield batch
 
     def _assemble(self, parts: list[_Block], segments: list[Segment]) -> Batch:
         if not parts:
             parts = [_Block(0, np.empty((len(self._slot_names), 0), np.int32), np.empty(0, np.float32), None)]
-        weight = None
-        if any(part.weight is not None for part in parts):
-            ones = [np.ones(len(part.label), np.float32) if part.weight is None else part.weight for part in parts]
-            weight = np.concatenate(ones)
+        weights = [part.weight for part in parts if part.weight is not None]  # of all files or of none
         slots = np.concatenate([part.slots for part in parts], axis=1)
-        return Batch(slots.T, np.concatenate([part.label for part in parts]), weight, segments)
+        return Batch(
+            slots.T,
+            np.concatenate([part.label for part in parts]),
+            np.concatenate(weights) if weights else None,
+            segments,
+        )
 
     def _arrivals(self) -> Generator[dict[tuple[int, int], _Block], None, None]:
         """File after file in the order of first need, as the blocks that our streams take from it."""
         order = list(self._wanted)
         groups = _row_groups([self._files[file].url for file in order])
-        at = 0
+        arrived = 0
         try:
-            for at, file in enumerate(order):
+            for file in order:
                 columns = self._whole_file(self._files[file], groups)
                 if self._verified is not None and self._files[file].path not in self._verified:
                     verify_checksum(self._files[file])
                     self._verified.add(self._files[file].path)
+                arrived += 1
                 yield self._blocks(file, columns)
         except FieldwiseError:
             raise
         except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
-            for file in order[at:]:  # opening reads the footers of all files, so any of them may be the one
+            for file in order[arrived:]:  # opening reads the footers of all files, so any of them may be the one
                 verify_checksum(self._files[file])
-            raise _damaged(self._files[order[at]], f"{type(error).__name__}: {error}") from error
+            raise _damaged(self._files[order[arrived]], f"{type(error).__name__}: {error}") from error
         finally:
             groups.close()
 
@@ -162,7 +162,7 @@ class PlanReader:
         weight = getattr(columns, "weight", None)
         blocks = {}
         for segment in self._wanted[file]:
-            rows = permutation[segment.first : segment.first + segment.count]
+            rows = permutation[segment.first : segment.first + segment.rows]
             taken = np.empty((len(slots), len(rows)), np.int32)
             for slot, values in enumerate(slots):
                 np.take(values, rows, out=taken[slot], mode="clip")  # clip: the only mode without a buffer
@@ -182,8 +182,8 @@ class _Block:
     taken: int = 0
 
     def take(self, segment: Segment) -> _Block:
-        part = slice(segment.first - self.first, segment.first - self.first + segment.count)
-        self.taken += segment.count
+        part = slice(segment.first - self.first, segment.first - self.first + segment.rows)
+        self.taken += segment.rows
         weight = None if self.weight is None else self.weight[part]
         return _Block(segment.first, self.slots[:, part], self.label[part], weight)
 
@@ -212,8 +212,8 @@ def name_rows(
     files: Sequence[DataFile], plan: Plan, origin: Sequence[Segment], rows: npt.NDArray[np.int64]
 ) -> list[str]:
     """Where rows of a batch lie, file by file; ``origin`` is the batch's, ``rows`` are positions in it."""
-    numbers = [plan.permutation(part.file)[part.first : part.first + part.count] for part in origin]
-    owners = [np.full(part.count, part.file) for part in origin]
+    numbers = [plan.permutation(part.file)[part.first : part.first + part.rows] for part in origin]
+    owners = [np.full(part.rows, part.file) for part in origin]
     if len(rows) == 0:
         return []
     number, owner = np.concatenate(numbers)[rows], np.concatenate(owners)[rows]
@@ -247,47 +247,3 @@ def _damaged(file: DataFile, found: str, expected: str | None = None) -> Integri
         found=found,
         fix="The file changed after its snapshot was published: build the snapshot again.",
     )
-
-
-class Prefetch(Generic[T]):
-    """Iterates a generator in a background thread, ``depth`` items ahead; its errors are raised here.
-
-    A context manager: leaving it closes the generator and ends the thread.
-    """
-
-    def __init__(self, source: Generator[T, None, None], depth: int = 4) -> None:
-        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(source,), name="prefetch", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Prefetch[T]:
-        return self
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            item, error = self._queue.get()
-            if item is None:
-                break
-            yield item
-        if error is not None:
-            raise error
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._stop.set()
-        while self._thread.is_alive():
-            with suppress(queue.Empty):
-                self._queue.get(timeout=0.05)
-        self._thread.join()
-
-    def _work(self, source: Generator[T, None, None]) -> None:
-        error: BaseException | None = None
-        try:
-            with closing(source):
-                for item in source:
-                    self._queue.put((item, None))
-                    if self._stop.is_set():
-                        break
-        except BaseException as raised:  # handed over to the consumer, whatever it is
-            error = raised
-        self._queue.put((None, error))

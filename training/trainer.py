@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from features.errors import ArtifactError, ConfigError, IntegrityError
+from features.errors import ArtifactError, ConfigError, DivergedError, IntegrityError
 from training.batch import Batch, Float32
 from training.bundle import Bundle, save_bundle
 from training.evaluate import Evaluation, evaluate
@@ -136,13 +136,13 @@ class Trainer:
             )  # fmt: skip
         self.network.load(warm.weight, warm.dense)
         with torch.no_grad():  # logits of the bundle's downsampling rate become those of ours
-            self.network.model.bias += warm.logit_shift - self.logit_shift
+            self.network.model.bias.add_(warm.logit_shift - self.logit_shift)
 
     def _finished(self) -> bool:
         done = self.progress.epoch
         waited = done - 1 - self.progress.best_epoch
         return done >= self.config.epochs or (
-            self.config.patience is not None and 0 < done and waited >= self.config.patience
+            self.config.patience is not None and done > 0 and waited >= self.config.patience
         )
 
     def _plan(self) -> Plan:
@@ -165,7 +165,7 @@ class Trainer:
             verified=self.verified,
         )
         description = f"{self.network.kind} epoch {self.progress.epoch + 1}/{self.config.epochs}"
-        bar = tqdm(total=plan.total, initial=self.progress.rows_trained, desc=description, unit=" rows", unit_scale=True,
+        bar = tqdm(total=plan.total, initial=self.progress.rows_trained, desc=description, unit="rows", unit_scale=True,
                    disable=not self.world.first, leave=False)  # fmt: skip
         with bar, self.network.work(reader) as steps:
             started = time.perf_counter()
@@ -195,7 +195,7 @@ class Trainer:
         return step.rows
 
     def gradient(self, work: Work) -> Gradient:
-        """Gradient of ``sum of w * logloss / sum of w`` over the global batch: of table rows, and in the dense ``.grad``."""
+        """Of ``sum of w * logloss / sum of w`` over the global batch; dense parameters have theirs in ``grad``."""
         batch, compact = work
         device = self.world.device
         union = self.exchange.union(compact.ids, batch.rows, batch.weight_sum)
@@ -205,7 +205,7 @@ class Trainer:
         weight = None if batch.weight is None else torch.from_numpy(batch.weight).to(device)
         loss = logloss(logits, label, weight, union.weight or 1.0)
         self.dense_optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self.network.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= self.world.size  # DDP averages, but the loss is divided by the global weight already
@@ -215,7 +215,7 @@ class Trainer:
         total, trained = sums.tolist()
         return Gradient(union, grad, total, int(trained), logits.detach())
 
-    def _diverged(self, plan: Plan, batch: Batch, logits: Tensor) -> IntegrityError:
+    def _diverged(self, plan: Plan, batch: Batch, logits: Tensor) -> DivergedError:
         """Every rank sees the same sum, so all come here in the same step; nothing has been updated by it."""
         bad = ~np.isfinite(logits.cpu().numpy()) | ~np.isfinite(batch.label)
         if batch.weight is not None:
@@ -228,7 +228,7 @@ class Trainer:
             if self.world.first:
                 save_bundle(kept, self._bundle())
             fix += f" The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
-        return IntegrityError(
+        return DivergedError(
             f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
             expected="a finite loss",
             found=f"inf or nan in {'; '.join(where) or 'the sum of the batch'}",
@@ -277,9 +277,9 @@ class Trainer:
             )
 
     def _require_equal_replicas(self) -> None:
-        digest = xxhash.xxh3_64(self.network.table.weight.cpu().numpy())
+        digest = xxhash.xxh3_64(self.network.table.weight.cpu().numpy().data)
         for _, value in sorted(self.network.dense().items()):
-            digest.update(value)
+            digest.update(value.data)
         digests = self.world.gather(digest.hexdigest())
         apart = [rank for rank, value in enumerate(digests) if value != digests[0]]
         if apart:

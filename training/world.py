@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class World:
@@ -23,7 +25,7 @@ class World:
     rank: int = 0
     size: int = 1
     ranks_on_host: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     @property
     def first(self) -> bool:
@@ -62,7 +64,7 @@ def join_world(timeout_seconds: float = 300.0) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cpu")
+    device = _CPU
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)

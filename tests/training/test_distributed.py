@@ -1,0 +1,161 @@
+"""N ranks equal one process: gradients, training, rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.errors import IntegrityError
+from features.manifest import Snapshot, load_snapshot
+from tests.snapshots import hash_spec, random_slots, write_snapshot
+from tests.training.ranks import run_ranks
+from training.batch import Batch
+from training.config import ModelConfig, TrainingConfig
+from training.data import TrainData
+from training.models import MODELS, build_model
+from training.network import Work
+from training.run import TrainRun
+from training.trainer import Trainer, train
+from training.world import World
+
+KINDS = sorted(MODELS)
+SPEC = hash_spec((20, 30, 5, 9), (1, 1, 1, 3))
+CONFIG = TrainingConfig(epochs=2, batch_size=256, patience=None, threads=1)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    files = {"train": [1500, 1, 700], "valid": [500], "test": [400]}
+    return write_snapshot(tmp_path_factory.mktemp("data") / "snapshot", SPEC, files, weighted=True)
+
+
+def small(kind: str) -> ModelConfig:
+    return ModelConfig(kind=kind, pair_buckets=512 if kind == "poly2" else None)
+
+
+def batch_of(rows: int, weighted: bool, seed: int = 1) -> Batch:
+    rng = np.random.default_rng(seed)
+    label = (rng.random(rows) < 0.3).astype(np.float32)
+    weight = rng.choice(np.array([0.0, 0.5, 3.0], np.float32), rows) if weighted else None
+    return Batch(np.asfortranarray(random_slots(SPEC, rows, rng)), label, weight, [])
+
+
+def part(batch: Batch, start: int, stop: int) -> Batch:
+    weight = None if batch.weight is None else batch.weight[start:stop]
+    return Batch(batch.slots[start:stop], batch.label[start:stop], weight, [])
+
+
+CASES = [([37, 27], False), ([60, 4], True), ([64, 0], True), ([0, 64], False)]
+
+
+def shared_gradients(world: World, directory: str) -> dict[str, list[tuple[np.ndarray, np.ndarray, float]]]:
+    data = TrainData.of_one(load_snapshot(directory))
+    found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {}
+    for kind in KINDS:
+        trainer = Trainer(TrainRun(data, small(kind), CONFIG, "unused"), world)
+        for counts, weighted in CASES:
+            start = sum(counts[: world.rank])
+            own = (
+                part(batch_of(64, weighted), start, start + counts[world.rank])
+                if world.size > 1
+                else batch_of(64, weighted)
+            )
+            step = trainer.gradient(Work(own, trainer.network.lookup(own.slots)))
+            table = np.zeros(trainer.network.table.weight.shape, np.float32)
+            table[step.union.ids.numpy()] = step.grad.numpy()
+            bias = trainer.network.model.bias.grad
+            assert bias is not None
+            found.setdefault(kind, []).append((table, bias.numpy().copy(), step.loss))
+    return found
+
+
+def absolute_terms(kind: str, weighted: bool, trainer: Trainer) -> np.ndarray:
+    """Sum over rows of |their gradient|, from the float64 reference, row by row."""
+    batch = batch_of(64, weighted)
+    network = trainer.network
+    model = build_model(
+        kind, network.model.layout, dim=network.dim, pair_buckets=network.pair_buckets, fused=False
+    ).double()
+    terms = np.zeros(network.table.weight.shape)
+    for row in range(batch.rows):
+        compact = network.lookup(batch.slots[row : row + 1])
+        rows = network.table.weight[compact.ids].double().requires_grad_()
+        z = model(rows, compact.index, compact.factor)
+        weight = 1.0 if batch.weight is None else float(batch.weight[row])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(z, torch.tensor([batch.label[row]]).double())
+        (weight / batch.weight_sum * loss).backward()
+        assert rows.grad is not None
+        terms[compact.ids.numpy()] += rows.grad.abs().numpy()
+    return terms
+
+
+def test_ranks_give_the_gradient_of_one_process(snapshot: Snapshot, tmp_path: Path) -> None:
+    """Of rows (to 1e-6 of the sum of absolute terms) and bias, for every model, uneven, weighted and empty shares."""
+    one = shared_gradients(World(), snapshot.dir)
+    two = run_ranks(2, tmp_path, shared_gradients, snapshot.dir)
+    for kind in KINDS:
+        trainer = Trainer(TrainRun(TrainData.of_one(snapshot), small(kind), CONFIG, "unused"), World())
+        for case, (counts, weighted) in enumerate(CASES):
+            table, bias, loss = one[kind][case]
+            terms = absolute_terms(kind, weighted, trainer)
+            for rank in range(2):
+                shared_table, shared_bias, shared_loss = two[rank][kind][case]
+                where = f"{kind} {counts} rank {rank}"
+                assert (np.abs(shared_table - table) <= 1e-6 * terms + 1e-12).all(), where
+                np.testing.assert_allclose(shared_bias, bias, rtol=1e-5, err_msg=where)
+                assert shared_loss == pytest.approx(loss, rel=1e-6), where
+
+
+def trained(world: World, directory: str, bundles: str) -> dict[str, tuple[str, list[float], list[int], int]]:
+    data = TrainData.of_one(load_snapshot(directory))
+    found = {}
+    for kind in KINDS:
+        result = train(TrainRun(data, small(kind), CONFIG, f"{bundles}/{world.size}-{kind}"), world)
+        losses = [record.train_logloss for record in result.history] + [result.evaluations["test"].values["logloss"]]
+        rows = [n for record in result.history for n in (record.rows_planned, record.rows_read, record.rows_trained)]
+        found[kind] = (result.bundle_digest, losses, rows, result.history[0].exchanged_bytes)
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_training_on_ranks_equals_training_alone(snapshot: Snapshot, tmp_path: Path, size: int) -> None:
+    alone = trained(World(), snapshot.dir, str(tmp_path))
+    shared = run_ranks(size, tmp_path, trained, snapshot.dir, str(tmp_path))
+    for kind in KINDS:
+        digest, losses, rows, sent = shared[0][kind]
+        assert all(other[kind][0] == digest for other in shared)
+        np.testing.assert_allclose(losses, alone[kind][1], rtol=1e-5)
+        assert rows == [2201] * 6
+        assert sent > 0
+        assert alone[kind][3] == 0
+
+
+def drifting(world: World, directory: str) -> None:
+    trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), CONFIG, "unused"), world)
+    if world.rank == 1:
+        trainer.network.table.weight[5, 1] += 1e-3
+    trainer.train()
+
+
+def test_replicas_that_drift_apart_stop_the_run(snapshot: Snapshot, tmp_path: Path) -> None:
+    for error in run_ranks(2, tmp_path, drifting, snapshot.dir):
+        assert isinstance(error, IntegrityError)
+        assert "ranks [1] apart from rank 0" in str(error)
+
+
+def overflowing(world: World, directory: str) -> None:
+    config = CONFIG.model_copy(update={"verify_checksums": False})
+    trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("lr"), config, "unused"), world)
+    trainer.network.table.weight[trainer.network.model.layout.offset_of_slot[2] + 4] = torch.inf
+    trainer.train()
+
+
+def test_an_infinite_loss_stops_all_ranks_in_the_same_step_and_names_rows(snapshot: Snapshot, tmp_path: Path) -> None:
+    first, second = run_ranks(2, tmp_path, overflowing, snapshot.dir)
+    assert isinstance(first, IntegrityError)
+    assert str(first) == str(second)
+    assert "epoch 1, step 1: expected a finite loss" in str(first)
+    assert "train-00000.parquet rows " in str(first)

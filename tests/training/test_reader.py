@@ -1,0 +1,149 @@
+"""The reader hands out the plan's rows, no more and no less, or says which file is at fault."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from features.errors import IntegrityError
+from features.manifest import Snapshot
+from tests.snapshots import hash_spec, write_snapshot
+from training.batch import Batch
+from training.data import TrainData
+from training.plan import Plan
+from training.prefetch import Prefetch
+from training.reader import DataFile, PlanReader, name_rows
+
+SPEC = hash_spec((2000, 30, 5))
+ROWS = [40, 1, 300, 7, 120]
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Snapshot:
+    return write_snapshot(tmp_path / "with space", SPEC, {"train": ROWS}, weighted=True)
+
+
+def read(files: Sequence[DataFile], plan: Plan, streams: Sequence[int], start: int = 0) -> list[Batch]:
+    return list(PlanReader(files, plan, streams, SPEC.slot_names, start_step=start, verified=set()))
+
+
+def stored(file: DataFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    table = pq.read_table(file.path)
+    slots = np.stack([table[name].to_numpy() for name in SPEC.slot_names], axis=1)
+    return slots, table["label"].to_numpy(), table["weight"].to_numpy()
+
+
+@pytest.mark.parametrize(("world", "start"), [(1, 0), (3, 0), (2, 4)])
+def test_batches_hold_exactly_the_planned_rows(snapshot: Snapshot, world: int, start: int) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plan = Plan([file.rows for file in files], batch_size=64, seed=5, epoch=2)
+    contents = [stored(file) for file in files]
+    for rank in range(world):
+        streams = plan.streams_of(rank, world)
+        batches = read(files, plan, streams, start)
+        assert len(batches) == plan.steps - start
+        for step, batch in enumerate(batches, start):
+            segments = plan.step(step, streams)
+            picked = [(s.file, plan.permutation(s.file)[s.first : s.first + s.rows]) for s in segments]
+            for got, column in ((batch.slots, 0), (batch.label, 1), (batch.weight, 2)):
+                expected = [contents[file][column][rows] for file, rows in picked]
+                if expected:
+                    np.testing.assert_array_equal(got, np.concatenate(expected))
+                else:
+                    assert batch.rows == 0
+            assert batch.slots.flags.f_contiguous
+            assert batch.origin == segments
+
+
+def test_rows_are_named_by_file_and_number(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plan = Plan([file.rows for file in files], batch_size=64)
+    batch = read(files, plan, range(8))[0]
+    slots, _, _ = stored(files[2])
+    at = next(i for i, part in enumerate(batch.origin) if part.file == 2)
+    position = sum(part.rows for part in batch.origin[:at])
+    (name,) = name_rows(files, plan, batch.origin, np.array([position]))
+    path, _, row = name.rpartition(" row ")
+    assert path == files[2].path
+    np.testing.assert_array_equal(slots[int(row)], batch.slots[position])
+
+
+def spoil_bytes(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def drop_rows(path: Path) -> None:
+    pq.write_table(pq.read_table(path).slice(0, 299), path)
+
+
+def drop_column(path: Path) -> None:
+    pq.write_table(pq.read_table(path).drop(["slot_0001"]), path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_bytes, truncate, drop_rows, drop_column, Path.unlink])
+def test_a_spoilt_file_is_named(snapshot: Snapshot, spoil: object) -> None:
+    files = TrainData.of([snapshot]).train.files
+    spoil(Path(files[2].path))  # type: ignore[operator]
+    with pytest.raises(IntegrityError, match=r"train-00002\.parquet: expected .* found .* build the snapshot again"):
+        read(files, Plan([file.rows for file in files], batch_size=64), range(8))
+    assert not [
+        thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
+    ]
+
+
+def test_without_checksums_a_wrong_row_count_is_still_seen(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    drop_rows(Path(files[2].path))
+    reader = PlanReader(files, Plan([f.rows for f in files], batch_size=64), range(8), SPEC.slot_names, verified=None)
+    with pytest.raises(IntegrityError, match=r"train-0000\d\.parquet: expected \d+ rows, found"):
+        list(reader)
+
+
+def test_leaving_early_ends_every_thread_quietly(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    before = set(threading.enumerate())
+    reader = PlanReader(files, Plan([file.rows for file in files], batch_size=8), range(8), SPEC.slot_names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Prefetch(iter(reader), depth=1) as batches:
+            next(iter(batches))
+    assert set(threading.enumerate()) == before
+
+
+def test_several_row_groups_are_one_file(tmp_path: Path) -> None:
+    files = TrainData.of([write_snapshot(tmp_path / "s", SPEC, {"all": [50, 70]})]).train.files
+    before = [slots_of(Path(file.path)).sum() for file in files]
+    path = Path(files[0].path)
+    pq.write_table(pq.read_table(path), path, row_group_size=20)
+    (batch,) = PlanReader(files, Plan([50, 70], batch_size=120), range(8), SPEC.slot_names)
+    assert batch.weight is None
+    assert batch.slots.sum() == sum(before)
+
+
+def slots_of(path: Path) -> np.ndarray:
+    table = pq.read_table(path)
+    return np.stack([table[name].to_numpy() for name in SPEC.slot_names])
+
+
+def test_prefetch_raises_where_it_is_consumed() -> None:
+    def failing():  # type: ignore[no-untyped-def]
+        yield 1
+        raise OSError("gone")
+
+    with Prefetch(failing()) as items:
+        found = iter(items)
+        assert next(found) == 1
+        with pytest.raises(OSError, match="gone"):
+            next(found)
