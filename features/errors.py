@@ -60,3 +60,7 @@ class IntegrityError(FieldwiseError):
     """Rows or bytes that were promised are not there: checksum, row count or replica mismatch, a non-finite loss."""
 
     exit_code = 1
+
+
+class DivergedError(IntegrityError):
+    """Training has left the finite numbers."""

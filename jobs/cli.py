@@ -94,6 +94,13 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument("--no-register", action="store_true", help="log the run, leave the registry alone")
 
+    sweep = add("sweep", _sweep, "Search learning rate, L2, dim, optimizer and initial scale; choose on valid.",
+                "fieldwise sweep --config configs/movielens.yaml --trials 32 --kinds fm,ffm")  # fmt: skip
+    sweep.add_argument("--trials", type=int, default=32, help="of every kind (default: 32)")
+    sweep.add_argument("--seed", type=int, default=1, help="another seed draws other trials")
+    sweep.add_argument("--kinds", metavar="KIND,...", help="default: the config's model.kind")
+    sweep.add_argument("--name", help="an earlier sweep of this name goes on (default: seed-<seed>)")
+
     evaluate = add("evaluate", _evaluate, "Metrics of a model on snapshots.",
                    "fieldwise evaluate --config configs/movielens.yaml --role test")  # fmt: skip
     evaluate.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
@@ -168,6 +175,12 @@ def _train(o: argparse.Namespace) -> dict[str, Any] | None:
     from pipelines.train import train_model
 
     return train_model(_load(o), days, init=o.init, register=not o.no_register)
+
+
+def _sweep(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.sweep import sweep
+
+    return sweep(_load(o), trials=o.trials, seed=o.seed, kinds=o.kinds.split(",") if o.kinds else (), name=o.name)
 
 
 def _evaluate(o: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The curves a run keeps: loss by epoch, reliability, ROC."""
+"""What runs and sweeps keep: loss by epoch, reliability, ROC, trials across their settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -43,3 +44,38 @@ def _square(x: str, y: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(xlabel=x, ylabel=y)
     return figure, axes
+
+
+def parallel_coordinates(columns: Mapping[str, Sequence[Any]], value: str, logarithmic: Collection[str] = ()) -> Figure:
+    """A line per trial across one axis per column, dark for a low ``value`` (one of the columns), the lowest in red.
+
+    Columns hold finite numbers, placed linearly or (``logarithmic``) by their logarithm, or texts.
+    """
+    heights = {name: _heights(values, name in logarithmic) for name, values in columns.items()}
+    figure = Figure(figsize=(1.6 * len(columns) + 1, 5), layout="constrained")
+    axes = figure.add_subplot(xlim=(-0.2, len(columns) - 0.6), ylim=(-0.05, 1.05))
+    order = sorted(range(len(columns[value])), key=lambda trial: columns[value][trial], reverse=True)
+    for place, trial in enumerate(order):
+        best = place == len(order) - 1
+        shade = str(0.85 - 0.75 * place / max(1, len(order) - 1))
+        line = [height[trial] for height in heights.values()]
+        axes.plot(line, color="red" if best else shade, linewidth=2.0 if best else 0.8)
+    for x, (name, values) in enumerate(columns.items()):
+        axes.axvline(x, color="black", linewidth=0.8)
+        shown = dict(zip(heights[name], values, strict=True))
+        for height in sorted(shown) if isinstance(values[0], str) else {min(shown), max(shown)}:
+            text = shown[height] if isinstance(shown[height], str) else f"{shown[height]:.4g}"
+            axes.annotate(text, (x, height), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xticks(range(len(columns)), list(columns))
+    axes.set_yticks([])
+    return figure
+
+
+def _heights(values: Sequence[Any], logarithmic: bool) -> list[float]:
+    """Places in [0, 1] on an axis from the lowest value to the highest; 0.5 where all are equal."""
+    if isinstance(values[0], str):
+        names = sorted(set(values))
+        values = [float(names.index(value)) for value in values]
+    placed = [math.log(value) for value in values] if logarithmic else [float(value) for value in values]
+    low, high = min(placed), max(placed)
+    return [(value - low) / (high - low) if high > low else 0.5 for value in placed]

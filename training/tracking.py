@@ -93,14 +93,18 @@ class Run:
 
 
 @contextmanager
-def run(experiment: str, name: str, workspace: str) -> Iterator[Run]:
-    """Open a run of an experiment (made if new, with artifacts in a local workspace); it records code and packages."""
+def run(experiment: str, name: str, workspace: str, *, resume: str | None = None) -> Iterator[Run]:
+    """Open a run of an experiment (made if new, with artifacts in a local workspace); it records code and packages.
+
+    Inside an open run it becomes that run's child. ``resume`` names a run to go on with, if the store knows it.
+    """
     if mlflow.get_experiment_by_name(experiment) is None:
         local = "://" not in workspace and str(mlflow.get_tracking_uri()).startswith("sqlite")
         place = Path(workspace, "artifacts", experiment).as_uri() if local else None
         mlflow.create_experiment(experiment, artifact_location=place)
     mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=name) as active:
+    known = resume if resume is not None and _known(resume) else None
+    with mlflow.start_run(run_id=known, run_name=name, nested=mlflow.active_run() is not None) as active:
         opened = Run(active.info.run_id)
         packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
         opened.text("\n".join(packages) + "\n", "environment.txt")
@@ -108,6 +112,13 @@ def run(experiment: str, name: str, workspace: str) -> Iterator[Run]:
         if commit is not None:
             opened.tags({"mlflow.source.git.commit": commit})
         yield opened
+
+
+def _known(run_id: str) -> bool:
+    try:
+        return MlflowClient().get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
 
 
 def git_commit() -> str | None:
