@@ -2,6 +2,8 @@
 
     <snapshot>/manifest.json            exists only once published
     <snapshot>/data-<attempt>/...       Parquet files, spec.json, vocabulary.parquet, quarantine.parquet
+
+The manifest names the data directory; files a job wrote but does not name are nobody's.
 """
 
 from __future__ import annotations

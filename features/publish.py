@@ -46,7 +46,7 @@ class Attempt:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
         if not self._published:
@@ -103,7 +103,7 @@ def clean(directory: str) -> list[str]:
     """
     names = store.list_sizes(directory)
     data = {name.removeprefix("data-") for name in names if name.startswith("data-")}
-    leases = {n.removeprefix("lease-").removesuffix(".json") for n in store.list_sizes(directory) if n.startswith("lease-")}
+    leases = {name[6:-5] for name in store.list_sizes(directory) if name.startswith("lease-")}
     dead = {attempt for attempt in leases if not _alive(store.join(directory, f"lease-{attempt}.json"))}
     manifest = standing(directory)
     named = manifest.data.removeprefix("data-") if manifest else None

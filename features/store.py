@@ -68,8 +68,8 @@ def stamp(path: str) -> str:
     """What changes when a file's bytes are replaced: size with the store's ETag, or size with modification time."""
     fs, inner = resolve(path)
     info = fs.info(inner)
-    tag = next((str(info[k]) for k in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated") if info.get(k)), "")
-    return f"{info['size']}:{tag}"
+    marks = (info.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated"))
+    return f"{info['size']}:{next(filter(None, marks), '')}"
 
 
 def remove(path: str) -> None:
@@ -91,10 +91,12 @@ def remove_tree(path: str) -> None:
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Create ``path``, a name nobody else knows yet: no reader can see it half-written, so one plain write will do."""
+    """Create ``path``, a name nobody else knows yet, so one plain write will do.
+
+    The directory must exist where the store has directories: a straggler must not revive a removed one.
+    """
     fs, inner = resolve(path)
     if isinstance(fs, LocalFileSystem):
-        os.makedirs(os.path.dirname(inner), exist_ok=True)
         with open(inner, "xb") as file:
             file.write(data)
     else:

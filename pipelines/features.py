@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import time
 from collections import Counter
-from datetime import date as Date  # noqa: N812
-from datetime import datetime, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+from datetime import date as Date
+from typing import Any, NamedTuple
+
+from pyspark.sql import SparkSession
 
 from features import publish, store
 from features.config import FeatureConfig
 from features.errors import ArtifactError, ConfigError, InputError, RefusedError
-from features.manifest import MANIFEST, QUARANTINE, ROLES, FieldCounts, Manifest, snapshot_digest, snapshot_dir, standing
+from features.log import LogReader
+from features.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    ROLES,
+    FieldCounts,
+    Manifest,
+    snapshot_digest,
+    snapshot_dir,
+    standing,
+)
 from features.publish import Attempt
-from features.source import list_files, split_ranges
+from features.source import SourceFile, list_files, split_ranges
 from features.spark import build
 from features.spark.build import Written
 from features.spark.files import merge_rejects
-from features.spark.session import spark_session
+from features.spark.reading import Counts, Job
 from features.spark.split import Splitter
-from features.spark.tasks import Counts, Job
 from features.spec import FeatureSpec
 from pipelines.config import Config
 
@@ -32,7 +40,17 @@ RANGE_BYTES = 32 << 20
 """Bytes a task reads. Without the shuffle file borders follow ranges, so it is fixed, whatever the cluster."""
 
 
-def build_features(config: Config, *, date: str | None = None, spec: str | None = None, replace: bool = False) -> dict[str, Any]:
+class Identity(NamedTuple):
+    """What a snapshot is, before it is built."""
+
+    id: str
+    fingerprint: str
+    request: str
+
+
+def build_features(
+    config: Config, *, date: str | None = None, spec: str | None = None, replace: bool = False
+) -> dict[str, Any]:
     """Publish the snapshot ``<workspace>/snapshots/<date or all>`` and say what is in it.
 
     Args:
@@ -47,33 +65,36 @@ def build_features(config: Config, *, date: str | None = None, spec: str | None 
     Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
     """
     started = time.perf_counter()
+    _require_date(config, date)
     frozen = None if spec is None else _load_spec(spec, config)
     directory = snapshot_dir(config.workspace_dir, date or "all")
-    job = _job(config, date)
-    fingerprint = _fingerprint(config, job, date)
+    files = list_files(config.source, config.base, date)
+    fingerprint = _fingerprint(config, files, date)
     request = _digest([fingerprint, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
     publish.clean(directory)
     found = standing(directory)
     if found is not None and not replace:
         return _result(publish.same_request(found, request, directory), directory, "already published", started)
+    spark = spark_session("fieldwise features")
+    job = _job(spark, config, files, date)
     with Attempt(directory) as attempt:
-        manifest = _build(job, frozen, attempt, {"id": date or "all", "source_fingerprint": fingerprint, "request": request})
+        manifest = _build(spark, job, frozen, attempt, Identity(date or "all", fingerprint, request))
         stands = attempt.publish(manifest, replace=replace)
     publish.clean(directory)
     status = "published" if stands is manifest else "already published"
     return _result(stands, directory, status, started)
 
 
-def _build(job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: dict[str, str]) -> Manifest:
+def _build(spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: Identity) -> Manifest:
     """Run the passes into the attempt's directory; the manifest to publish."""
     config = job.config
-    spark = spark_session("fieldwise features")
     rows: Counts = Counter()
     if config.split.by == "time":
         job, rows = build.survey(spark, job)
         _require_rows(rows, job.splitter)
+    counted = bool(rows) and config.snapshot.negative_rate is None
     spec = frozen
-    if frozen is None or (config.snapshot.shuffle == "global" and not rows):
+    if frozen is None or (config.snapshot.shuffle == "global" and not counted):
         spec, rows = build.tally(spark, job, fit=frozen is None)
         _require_quality(rows, config)
         _require_rows(rows, job.splitter)
@@ -87,7 +108,7 @@ def _build(job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: dic
     return _manifest(job, spec, attempt, written, identity)
 
 
-def _manifest(job: Job, spec: FeatureSpec, attempt: Attempt, written: Written, identity: dict[str, str]) -> Manifest:
+def _manifest(job: Job, spec: FeatureSpec, attempt: Attempt, written: Written, identity: Identity) -> Manifest:
     counts = written.counts
     return Manifest(
         spec_digest=spec.digest,
@@ -99,49 +120,57 @@ def _manifest(job: Job, spec: FeatureSpec, attempt: Attempt, written: Written, i
         filtered=counts["filtered",],
         dropped_negatives=counts["dropped_negatives",],
         negative_rate=job.config.snapshot.negative_rate,
-        fields={f.name: FieldCounts(missing=counts["missing", f.name], unseen=counts["unseen", f.name]) for f in spec.fields},
+        fields={
+            f.name: FieldCounts(missing=counts["missing", f.name], unseen=counts["unseen", f.name]) for f in spec.fields
+        },
         digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
-        **identity,
+        id=identity.id,
+        source_fingerprint=identity.fingerprint,
+        request=identity.request,
     )
 
 
-def _job(config: Config, date: str | None) -> Job:
-    source = config.source
-    dated = any("{date}" in path for path in source.path)
-    if dated and date is None:
+def _require_date(config: Config, date: str | None) -> None:
+    """A day is a date, and something selects its rows."""
+    dated = any("{date}" in path for path in config.source.path)
+    if date is None:
+        if dated:
+            raise ConfigError(
+                "source.path",
+                expected="a day, because the path holds {date}",
+                found="none",
+                fix="Pass --date YYYY-MM-DD.",
+            )
+        return
+    try:
+        if Date.fromisoformat(date).isoformat() != date:
+            raise ValueError(date)
+    except ValueError:
+        raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(date), fix="Write the day in full.") from None
+    if not dated and config.time is None:
         raise ConfigError(
-            "source.path", expected="--date, because the path holds {date}", found="no date", fix="Pass --date YYYY-MM-DD."
+            "time",
+            expected="a time column to select the day by",
+            found="none, nor {date} in source.path",
+            fix="Name the time column, or put {date} into source.path.",
         )
-    files = list_files(source, config.base, date)
+
+
+def _job(spark: SparkSession, config: Config, files: list[SourceFile], date: str | None) -> Job:
     splitter = Splitter(config.split)
     if config.split.by == "time" and config.time is None:
-        raise ConfigError("split.by", expected="a time column", found="no `time`", fix="Name the time column: `time: COLUMN`.")
+        raise ConfigError("split.by", expected="a time column", found="no `time`", fix="Name it: `time: COLUMN`.")
     _require_matches(splitter, [file.path for file in files])
+    dated = any("{date}" in path for path in config.source.path)
+    reader = LogReader(config.features, config.base, date=None if dated else date)
     return Job(
-        id=hashlib.sha256(f"{time.time_ns()}".encode()).hexdigest(),
         config=config.features,
-        base=config.base,
+        reader=spark.sparkContext.broadcast(reader),
         files=tuple(file.path for file in files),
-        ranges=tuple(split_ranges(source, files, RANGE_BYTES)),
+        ranges=tuple(split_ranges(config.source, files, RANGE_BYTES)),
+        bytes=sum(file.size for file in files),
         splitter=splitter,
-        day=_day(config.features, date) if date is not None and not dated else None,
     )
-
-
-def _day(config: FeatureConfig, date: str) -> tuple[int, int]:
-    """The day's first microsecond and that of the next, in the time column's zone."""
-    if config.time is None:
-        raise ConfigError("time", expected="a time column to select the day by", found="none, nor {date} in source.path",
-                          fix="Name the time column, or put {date} into source.path.")
-    try:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
-            raise ValueError
-        day = Date.fromisoformat(date)
-    except ValueError:
-        raise ConfigError("--date", expected="YYYY-MM-DD", found=date, fix="Correct the date.") from None
-    zone = ZoneInfo(config.time.zone)
-    start, stop = (datetime(d.year, d.month, d.day, tzinfo=zone) for d in (day, day + timedelta(days=1)))
-    return round(start.timestamp()) * 1_000_000, round(stop.timestamp()) * 1_000_000
 
 
 def _load_spec(place: str, config: Config) -> FeatureSpec:
@@ -153,14 +182,18 @@ def _load_spec(place: str, config: Config) -> FeatureSpec:
     if list(theirs.items()) != list(ours.items()):
         names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n)) or ["their order"]
         raise ArtifactError(
-            place, expected="a spec of the config's fields", found=f"differences in {', '.join(names)}",
+            place,
+            expected="a spec of the config's fields",
+            found=f"differences in {', '.join(names)}",
             fix="Use the config the spec was fitted with, or build without --spec to fit anew.",
         )
     return spec
 
 
-def _fingerprint(config: Config, job: Job, date: str | None) -> str:
-    paths = list(job.files) + [file.path for join in config.join for file in list_files(join, config.base, date)]
+def _fingerprint(config: Config, files: list[SourceFile], date: str | None) -> str:
+    paths = [file.path for file in files] + [
+        file.path for join in config.join for file in list_files(join, config.base, date)
+    ]
     return _digest([[path, store.stamp(path)] for path in paths])
 
 
@@ -180,7 +213,9 @@ def _require_matches(splitter: Splitter, paths: list[str]) -> None:
     for role in splitter.roles:
         if role not in found:
             raise InputError(
-                f"split.{ROLES[role]}", expected="at least one source file", found=f"none of {len(paths)}",
+                f"split.{ROLES[role]}",
+                expected="at least one source file",
+                found=f"none of {len(paths)}",
                 fix="Correct the glob patterns of split.valid and split.test.",
             )
 
@@ -192,13 +227,17 @@ def _require_rows(counts: Counts, splitter: Splitter) -> None:
     for role in (ROLES[role] for role in splitter.roles):
         if not counts["rows", role]:
             raise InputError(
-                f"split.{role}", expected="at least one row", found="none",
+                f"split.{role}",
+                expected="at least one row",
+                found="none",
                 fix="Give the split a larger share, or more data: equal times and equal keys stay together.",
             )
     rows, positives = counts["rows", "train"], counts["positives", "train"]
     if any(key[0] == "positives" for key in counts) and rows and positives in (0, rows):
         raise InputError(
-            "label", expected="both classes among the training rows", found=f"{positives} positives of {rows} rows",
+            "label",
+            expected="both classes among the training rows",
+            found=f"{positives} positives of {rows} rows",
             fix="Check the label expression and the split.",
         )
 
@@ -206,7 +245,11 @@ def _require_rows(counts: Counts, splitter: Splitter) -> None:
 def _require_quality(counts: Counts, config: FeatureConfig, examples: list[list[str]] | None = None) -> None:
     """Stop above ``max_bad_fraction``, with the top reasons and an example of each."""
     reasons = Counter(_by_reason(counts))
-    good = sum(count for key, count in counts.items() if key[0] == "rows") + counts["filtered",] + counts["dropped_negatives",]
+    good = (
+        sum(count for key, count in counts.items() if key[0] == "rows")
+        + counts["filtered",]
+        + counts["dropped_negatives",]
+    )
     bad = reasons.total()
     if bad <= config.snapshot.max_bad_fraction * (good + bad):
         return
@@ -216,7 +259,8 @@ def _require_quality(counts: Counts, config: FeatureConfig, examples: list[list[
         first = min(example[1:] for example in seen if example[0] == reason)
         told.append(f"{reason}: {count} (such as {first[0]}: {first[1]!r})")
     raise RefusedError(
-        "source", expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
+        "source",
+        expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
         found=f"{bad} of {good + bad} ({bad / (good + bad):.4%}): {'; '.join(told)}",
         fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
     )
@@ -238,9 +282,9 @@ def _result(manifest: Manifest, directory: str, status: str, started: float) -> 
     positives = {role: sum(file.positives for file in manifest.files_of([role])) for role in roles}
     lines = [f"snapshot {manifest.id} {manifest.digest[:12]} {status}: {directory}"]
     lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
-    lines.append(f"  {len(manifest.files)} files, {sum(manifest.quarantined.values())} quarantined, {manifest.filtered} filtered, "
-                 f"{seconds:.1f} s, {sum(rows.values()) / seconds:,.0f} rows/s")
-    total = sum(rows.values())
+    bad, total = sum(manifest.quarantined.values()), sum(rows.values())
+    lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
+    lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s")
     for name, counts in manifest.fields.items():
         lines.append(f"  {name:<20} missing {counts.missing / total:>8.3%}  unseen {counts.unseen / total:>8.3%}")
     print("\n".join(lines), file=sys.stderr)  # noqa: T201

@@ -1,1 +1,1 @@
-"""The distributed half of feature building: Spark decides who reads which bytes, the encoder does the work in its tasks."""
+"""The distributed half of feature building: Spark decides who reads which bytes, the encoder works in its tasks."""

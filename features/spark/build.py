@@ -1,8 +1,8 @@
 """The passes of a feature build as Spark jobs. Spark decides who reads which bytes; nothing here depends on its answer.
 
-    survey   (split by time)              moments -> the two thresholds, and the rows of every role
-    tally    (fitting, or rows unknown)   values -> the spec; rows of every role
-    encode                                rows -> files, through the shuffle or straight
+survey   (split by time)              moments -> the two thresholds, and the rows of every role
+tally    (fitting, or rows unknown)   values -> the spec; rows of every role
+encode                                rows -> files, through the shuffle or straight
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
-from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from features import fitting
+from features.fields import VocabularyField
 from features.manifest import ROLES, FileEntry
 from features.spark import tasks
-from features.spark.tasks import COUNTS_FIELD, PLACED, TALLY, Counts, Job, Places
+from features.spark.reading import Counts, Job
+from features.spark.tasks import COUNTS_FIELD, PLACED, TALLY, Places
 from features.spec import FeatureSpec
 
-_SHUFFLE_BYTES = 64 << 20
-_BLOB_ROWS = 1 << 16
+_GROUP_BYTES = 64 << 20
+"""Source bytes whose values one grouping task adds up; larger groups spill."""
 
 
 def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
@@ -37,7 +40,7 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
     """
     times = _ranges(spark, job).mapInArrow(tasks.time_task(job), "time bigint, count bigint")
     with progress(spark, "survey"):
-        moments = times.repartition(_partitions(spark, job), "time").groupBy("time").agg(F.sum("count").alias("count")).persist()
+        moments = _summed(times.repartition(_partitions(spark, job), "time"), "time").persist()
         try:
             total = moments.agg(F.sum("count")).first()[0] or 0
             test = float(job.config.split.test)  # type: ignore[arg-type]
@@ -47,7 +50,7 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
         finally:
             moments.unpersist()
     rows = {"train": before_valid, "valid": before_test - before_valid, "test": total - before_test}
-    counts = Counter({("rows", role): count for role, count in rows.items()})
+    counts: Counts = Counter({("rows", role): count for role, count in rows.items()})
     return replace(job, splitter=replace(job.splitter, valid_from=valid_from, test_from=test_from)), counts
 
 
@@ -57,9 +60,9 @@ def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]
         return int(np.iinfo(np.int64).max), total
     before, low, high = 0, None, None
     for shift in (40, 20, 0):
-        digit = F.shiftright("time", shift)
+        digit = F.shiftright("time", shift).alias("digit")
         part = moments if low is None else moments.filter((F.col("time") >= low) & (F.col("time") < high))
-        for row in part.groupBy(digit.alias("digit")).agg(F.sum("count").alias("count")).orderBy("digit").collect():
+        for row in _summed(part, digit).orderBy("digit").collect():
             if before + row["count"] > target:
                 low, high, at = row["digit"] << shift, (row["digit"] + 1) << shift, row["count"]
                 break
@@ -77,7 +80,7 @@ def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[FeatureSpec | No
     raw = _ranges(spark, job).mapInArrow(tasks.tally_task(job, fit), TALLY)
     partitions = _partitions(spark, job)
     with progress(spark, "fit" if fit else "count"):
-        table = _collect(_limited(raw.repartition(partitions, "field", "key").groupBy("field", "key").agg(F.sum("count").alias("count")), job))
+        table = _collect(_limited(_summed(raw.repartition(partitions, "field", "key"), "field", "key"), job))
     is_count = np.asarray(table["field"]) == COUNTS_FIELD
     told = table.filter(pa.array(is_count))
     counts: Counts = Counter()
@@ -86,14 +89,20 @@ def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[FeatureSpec | No
     return (fitting.fit_spec(job.config.fields, table.filter(pa.array(~is_count))) if fit else None), counts
 
 
+def _summed(counted: DataFrame, *keys: str | Column) -> DataFrame:
+    return counted.groupBy(*keys).agg(F.sum("count").alias("count"))
+
+
 def _limited(grouped: DataFrame, job: Job) -> DataFrame:
     """Only values frequent enough for their vocabulary."""
     rare: Column = F.lit(False)
     capped: dict[int, int] = {}
     for number, field in enumerate(job.config.fields):
-        if getattr(field, "min_count", 1) > 1:
+        if not (isinstance(field, VocabularyField) and field.needs_fit):
+            continue
+        if field.min_count > 1:
             rare = rare | ((F.col("field") == number) & (F.col("count") < field.min_count))
-        if getattr(field, "max_size", None):
+        if field.max_size is not None:
             capped[number] = field.max_size
     kept = grouped.filter(~rare)
     if not capped:
@@ -101,15 +110,9 @@ def _limited(grouped: DataFrame, job: Job) -> DataFrame:
     rank = F.row_number().over(Window.partitionBy("field").orderBy(F.desc("count"), "key"))
     parts = [kept.filter(~F.col("field").isin(list(capped)))]
     for number, size in capped.items():
-        parts.append(kept.filter(F.col("field") == number).withColumn("rank", rank).filter(F.col("rank") <= size).drop("rank"))
-    return _union(parts)
-
-
-def _union(parts: list[DataFrame]) -> DataFrame:
-    result = parts[0]
-    for part in parts[1:]:
-        result = result.unionByName(part)
-    return result
+        ranked = kept.filter(F.col("field") == number).withColumn("rank", rank)
+        parts.append(ranked.filter(F.col("rank") <= size).drop("rank"))
+    return reduce(DataFrame.unionByName, parts)
 
 
 def _collect(grouped: DataFrame) -> pa.Table:
@@ -123,7 +126,8 @@ def _collect(grouped: DataFrame) -> pa.Table:
             yield pa.record_batch([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["blob"])
 
     blobs = [row["blob"] for row in grouped.mapInArrow(pack, "blob binary").collect()]
-    return pa.concat_tables([fitting.TALLY.empty_table(), *(pa.ipc.open_stream(blob).read_all().cast(fitting.TALLY) for blob in blobs)])
+    tables = [pa.ipc.open_stream(blob).read_all().cast(fitting.TALLY) for blob in blobs]
+    return pa.concat_tables([fitting.TALLY.empty_table(), *tables])
 
 
 @dataclass
@@ -140,12 +144,14 @@ class Written:
 def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, rows: Counts) -> Written:
     """Encode every row and write the files; ``rows`` says how many each role has (needed by the global shuffle)."""
     ranges = _ranges(spark, job)
+    shared = spark.sparkContext.broadcast(spec)
     if job.config.snapshot.shuffle == "none":
-        reports = ranges.mapInArrow(tasks.write_task(job, spec, directory), "report binary")
+        reports = ranges.mapInArrow(tasks.write_task(job, shared, directory), "report binary")
     else:
         places = _places(spark, job, rows)
-        placed = ranges.mapInArrow(tasks.place_task(job, spec, places, directory), PLACED)
-        reports = placed.repartition(len(places.keys), "place").mapInArrow(tasks.sort_task(job, spec, places, directory), "report binary")
+        placed = ranges.mapInArrow(tasks.place_task(job, shared, places, directory), PLACED)
+        sort = tasks.sort_task(job, shared, places, directory)
+        reports = placed.repartition(len(places.keys), "place").mapInArrow(sort, "report binary")
     with progress(spark, "encode"):
         told = [json.loads(row["report"]) for row in reports.collect()]
     files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
@@ -167,8 +173,8 @@ def _places(spark: SparkSession, job: Job, rows: Counts) -> Places:
     tried = 4 * partitions
     while len(keys) < partitions:
         # Spark hashes the column: draw keys until every partition has one
-        drawn = spark.range(0, tried, 1, 1).select(F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions)), "id").collect()
-        keys = {partition: key for partition, key in reversed(drawn)}
+        partition = F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions))
+        keys = dict(tuple(row) for row in spark.range(0, tried, 1, 1).select(partition, "id").collect())
         tried *= 4
     return Places(tuple(first), tuple(count), tuple(keys[partition] for partition in range(partitions)))
 
@@ -180,8 +186,7 @@ def _ranges(spark: SparkSession, job: Job) -> DataFrame:
 
 def _partitions(spark: SparkSession, job: Job) -> int:
     """Partitions of a grouping: enough for every core and for groups that fit a task's memory."""
-    size = sum(r.stop - r.start for r in job.ranges)
-    return max(spark.sparkContext.defaultParallelism, min(2000, size // _SHUFFLE_BYTES))
+    return max(spark.sparkContext.defaultParallelism, min(2000, job.bytes // _GROUP_BYTES))
 
 
 @contextmanager

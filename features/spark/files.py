@@ -60,7 +60,13 @@ def parquet_bytes(schema: pa.Schema, slots: npt.NDArray[np.int32], label: Float3
 
 
 def write_rows(
-    directory: str, role: int, index: str, schema: pa.Schema, slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None
+    directory: str,
+    role: int,
+    index: str,
+    schema: pa.Schema,
+    slots: npt.NDArray[np.int32],
+    label: Float32,
+    weight: Float32 | None,
 ) -> FileEntry:
     """Write one file under a name no other attempt uses, and report it."""
     data = parquet_bytes(schema, slots, label, weight)
@@ -79,7 +85,8 @@ def write_rows(
 def write_rejects(directory: str, index: int, rejects: Sequence[Reject]) -> str:
     """Write one task's rejects under a name no other attempt uses; returns the name."""
     columns = [[getattr(reject, name) for reject in rejects] for name in QUARANTINE_SCHEMA.names]
-    table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, QUARANTINE_SCHEMA, strict=True)], schema=QUARANTINE_SCHEMA)
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, QUARANTINE_SCHEMA.types, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=QUARANTINE_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     name = f"quarantine-{index:06d}-{uuid.uuid4().hex[:12]}.parquet"

@@ -3,8 +3,8 @@
 A packed row is its slots (int32), label (float32) and, if there is one, weight (float32), little-endian, W bytes.
 
     key   = XXH64(packed row, seed)
-    file  = floor(key / 2^64 * files)                  per role
-    place = order of mix(key, occurrence) in the file  (occurrence counts equal rows, so they do not end up side by side)
+    file  = (key >> 32) * files >> 32                  per role
+    place = order of mix(key, occurrence) in the file  (occurrence counts equal rows: they do not end up side by side)
 
 Nothing here depends on who read the row or when, so any cluster writes the same files.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.hashing import UInt64, xxh64_rows
+from features.hashing import UInt64
 
 Packed = npt.NDArray[np.uint8]  # [n, W]
 Float32 = npt.NDArray[np.float32]

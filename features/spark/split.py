@@ -57,7 +57,9 @@ class Splitter:
         if self.config.by in ("none", "files"):
             return np.full(n, self.of_path(path), np.uint8)
         if self.config.by == "time":
-            assert time is not None and self.valid_from is not None and self.test_from is not None
+            assert time is not None
+            assert self.valid_from is not None
+            assert self.test_from is not None
             return ((time >= self.valid_from).astype(np.uint8) + (time >= self.test_from)).astype(np.uint8)
         assert self.config.key is not None
         share = xxh64_array(self._key(columns), SPLIT_SEED).astype(np.float64) / 2.0**64
@@ -67,7 +69,9 @@ class Splitter:
     def _key(self, columns: pa.RecordBatch) -> pa.Array:
         if self.config.key not in columns.schema.names:
             raise InputError(
-                "split.key", expected=f"one of the columns {', '.join(columns.schema.names)}", found=str(self.config.key),
+                "split.key",
+                expected=f"one of the columns {', '.join(columns.schema.names)}",
+                found=str(self.config.key),
                 fix="Name a column of the log or of a joined table.",
             )
         return columns.column(self.config.key)

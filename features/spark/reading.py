@@ -1,0 +1,91 @@
+"""How a task reads its rows: a byte range through the log reader, then the split and negative downsampling."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from pyspark import Broadcast
+
+from features.config import FeatureConfig
+from features.log import LogBatch, LogReader
+from features.manifest import ROLES
+from features.source import FileRange, Reject
+from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
+
+Counts = Counter[tuple[str, ...]]
+"""("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",), ("rejected", reason),
+("missing", field), ("unseen", field), ("example", reason, where, raw text)."""
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task must know to read its rows."""
+
+    config: FeatureConfig
+    reader: Broadcast[LogReader]
+    files: tuple[str, ...]
+    ranges: tuple[FileRange, ...]
+    bytes: int
+    """Of all files, as stored."""
+    splitter: Splitter
+
+
+@dataclass
+class Findings:
+    """What a task has to say besides its rows."""
+
+    counts: Counts = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def reject(self, rejects: Iterable[Reject]) -> None:
+        for reject in rejects:
+            self.counts["rejected", reject.reason] += 1
+            self.rejects.append(reject)
+
+    def count_roles(self, batch: LogBatch, roles: Roles) -> None:
+        assert batch.label is not None
+        for role, name in enumerate(ROLES):
+            mine = roles == role
+            if mine.any():
+                self.counts["rows", name] += int(np.count_nonzero(mine))
+                self.counts["positives", name] += int(np.count_nonzero(batch.label[mine]))
+
+    def examples(self) -> list[list[str]]:
+        """The first rejects of each reason: [reason, where, raw text]."""
+        seen: Counter[str] = Counter()
+        found = []
+        for reject in self.rejects:
+            seen[reject.reason] += 1
+            if seen[reject.reason] <= _EXAMPLES:
+                raw = reject.raw[:200].decode("utf-8", "replace")
+                found.append([reject.reason, f"{reject.path}:{reject.position}", raw])
+        return found
+
+
+def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:
+    """The rows of one range, before split and sampling."""
+    for batch in job.reader.value.read(job.ranges[index]):
+        findings.counts["filtered",] += batch.filtered
+        findings.reject(batch.rejects)
+        if batch.rows:
+            yield batch
+
+
+def read_rows(job: Job, index: int, findings: Findings) -> Iterator[tuple[LogBatch, Roles]]:
+    """The rows of one range with their roles, without the negatives that sampling drops."""
+    rate = job.config.snapshot.negative_rate
+    for batch in read_log(job, index, findings):
+        roles = job.splitter.of_rows(batch.columns, batch.time, batch.path)
+        if rate is not None:
+            assert batch.label is not None
+            drawn = kept_negatives(rate, job.files.index(batch.path), batch.positions)
+            keep = drawn | (roles != TRAIN) | (batch.label > 0)
+            findings.counts["dropped_negatives",] += int(np.count_nonzero(~keep))
+            batch, roles = batch.take(keep), roles[keep]
+        if batch.rows:
+            yield batch, roles

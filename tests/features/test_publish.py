@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from features import publish, store
+from features.errors import ArtifactError
+from features.manifest import MANIFEST, standing
+from tests.features.snapshots import SHA, published
+
+OTHER = "f" * 64
+
+
+def test_publishing_is_the_last_act_and_leaves_no_lease(tmp_path):
+    place = str(tmp_path)
+    with publish.Attempt(place) as attempt:
+        manifest = published(place, attempt.data)
+        store.remove(store.join(place, MANIFEST))
+        assert standing(place) is None
+        assert attempt.publish(manifest, replace=False) == manifest
+    assert set(store.list_sizes(place)) == {MANIFEST, attempt.data}
+
+
+def test_a_failed_job_leaves_nothing(tmp_path):
+    with pytest.raises(FileExistsError), publish.Attempt(str(tmp_path)) as attempt:
+        for _ in range(2):
+            store.write_new(store.join(attempt.data_dir, "part"), b"x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_second_of_two_equal_jobs_returns_the_first_ones_snapshot(tmp_path):
+    place = str(tmp_path)
+    manifest = published(place)
+    with publish.Attempt(place) as attempt:
+        assert attempt.publish(manifest.model_copy(update={"data": attempt.data}), replace=False) == manifest
+    assert set(store.list_sizes(place)) == {MANIFEST, "data-0"}
+
+
+def test_another_request_is_refused_unless_replacing(tmp_path):
+    place = str(tmp_path)
+    manifest = published(place)
+    other = manifest.model_copy(update={"request": OTHER})
+    with pytest.raises(ArtifactError, match="--replace") as refusal, publish.Attempt(place) as attempt:
+        attempt.publish(other, replace=False)
+    assert refusal.value.exit_code == 2
+    with publish.Attempt(place) as attempt:
+        published(place + "/elsewhere", attempt.data)
+        attempt.publish(other.model_copy(update={"data": attempt.data}), replace=True)
+    assert publish.clean(place) == ["data-0"]
+    assert standing(place).data == attempt.data
+
+
+def test_cleaning_spares_the_living_and_the_published(tmp_path):
+    place = str(tmp_path)
+    published(place)
+    store.make_dir(store.join(place, "data-orphan"))
+    with publish.Attempt(place) as attempt:
+        assert publish.clean(place) == ["data-orphan"]
+        assert set(store.list_sizes(place)) >= {attempt.data, "data-0"}
+
+
+@pytest.mark.parametrize(("host", "age", "dead"), [("elsewhere", 0, False), ("elsewhere", 3600, True)])
+def test_a_lease_of_another_machine_dies_by_age(tmp_path, host, age, dead):
+    lease = {"host": host, "pid": 1, "time": time.time() - age}
+    (tmp_path / "lease-x.json").write_text(json.dumps(lease))
+    (tmp_path / "data-x").mkdir()
+    assert publish.clean(str(tmp_path)) == (["data-x"] if dead else [])
+
+
+def test_a_killed_jobs_data_goes_at_once_on_the_same_machine(tmp_path):
+    code = (
+        "import os, signal, sys; from features.publish import Attempt\n"
+        "with Attempt(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert len(os.listdir(tmp_path)) == 2  # lease and data
+    assert len(publish.clean(str(tmp_path))) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_request_is_compared(tmp_path):
+    manifest = published(str(tmp_path))
+    assert publish.same_request(manifest, SHA, "here") is manifest
