@@ -32,6 +32,7 @@ from features.spark import build
 from features.spark.build import Written
 from features.spark.files import merge_rejects
 from features.spark.reading import Counts, Job
+from features.spark.session import spark_session
 from features.spark.split import Splitter
 from features.spec import FeatureSpec
 from pipelines.config import Config

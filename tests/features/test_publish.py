@@ -27,9 +27,13 @@ def test_publishing_is_the_last_act_and_leaves_no_lease(tmp_path):
 
 
 def test_a_failed_job_leaves_nothing(tmp_path):
-    with pytest.raises(FileExistsError), publish.Attempt(str(tmp_path)) as attempt:
-        for _ in range(2):
+    def fail() -> None:
+        with publish.Attempt(str(tmp_path)) as attempt:
             store.write_new(store.join(attempt.data_dir, "part"), b"x")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
     assert os.listdir(tmp_path) == []
 
 
