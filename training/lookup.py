@@ -3,6 +3,7 @@
     ids    int64   [U]     distinct rows of the embedding table, in the order of first sight, slot by slot
     index  int32   [B, K]  position in ``ids`` of every slot (and pair)
     factor float32 [B, K]  0 for padding, 1, or 1/n where a field of n values is pooled by their mean
+    repeat int32   [U]     number of the row among those that occur more than once; -1 for one that occurs once
 
 K = S, and for POLY2 K = S + pairs: one column for every pair of slots of different fields, whose row is
 ``layout.rows + pair_bucket(row_s, row_t, buckets)`` and whose factor is the product of the two factors.
@@ -31,6 +32,7 @@ class Compact:
     ids: torch.Tensor
     index: torch.Tensor
     factor: torch.Tensor
+    repeat: torch.Tensor
 
     @property
     def unit(self) -> bool:
@@ -60,6 +62,7 @@ class Lookup:
         self._first, self._second = slot_pairs(layout) if pair_buckets else (np.empty(0, np.int32),) * 2
         self._lonely = layout.slots == layout.fields
         self._ids = np.empty(0, np.int64)
+        self._again = np.empty(0, np.bool_)
 
     @property
     def columns(self) -> int:
@@ -81,8 +84,9 @@ class Lookup:
         batch = len(slots)
         if len(self._ids) < min(batch * self.columns, self.rows):
             self._ids = np.empty(min(batch * self.columns, self.rows), np.int64)
+            self._again = np.zeros(len(self._ids), np.bool_)
         index = np.empty((batch, self.columns), np.int32)
-        distinct, padded = _distinct(by_slot, layout.offset_of_slot, self._position, self._ids, index)
+        distinct, padded = _distinct(by_slot, layout.offset_of_slot, self._position, self._ids, self._again, index)
         factor = _ONE.expand(batch, self.columns)
         weights = np.empty((0, 0), np.float32)
         if padded or not self._lonely:
@@ -90,21 +94,15 @@ class Lookup:
             _factors(by_slot, layout.field_of_slot, layout.mean_pooled, weights)
             factor = torch.from_numpy(weights)
         if len(self._first):
-            distinct = _distinct_pairs(
-                self._first,
-                self._second,
-                layout.rows,
-                self.pair_buckets,
-                self._position,
-                self._ids,
-                distinct,
-                index,
-                weights,
-            )
-        _clean(self._position, self._ids[:distinct])
+            scratch = (self._position, self._ids, self._again)
+            base, buckets = layout.rows, self.pair_buckets
+            distinct = _distinct_pairs(self._first, self._second, base, buckets, *scratch, distinct, index, weights)
+        repeat = np.empty(distinct, np.int32)
+        _finish(self._position, self._ids[:distinct], self._again, repeat)
         if distinct == 0 and batch:  # padding only: index must point somewhere; its factor is 0
-            self._ids[0], distinct = layout.offset_of_slot[0], 1
-        return Compact(torch.from_numpy(self._ids[:distinct].copy()), torch.from_numpy(index), factor)
+            self._ids[0], distinct, repeat = layout.offset_of_slot[0], 1, np.full(1, -1, np.int32)
+        ids = torch.from_numpy(self._ids[:distinct].copy())
+        return Compact(ids, torch.from_numpy(index), factor, torch.from_numpy(repeat))
 
     def _refuse_strangers(self, by_slot: npt.NDArray[np.int32]) -> None:
         if by_slot.shape[0] != self.layout.slots:
@@ -161,7 +159,7 @@ def _first_stranger(by_slot, size):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _distinct(by_slot, offset, position, ids, index):  # type: ignore[no-untyped-def]
+def _distinct(by_slot, offset, position, ids, again, index):  # type: ignore[no-untyped-def]
     distinct, padded = 0, False
     for s in range(by_slot.shape[0]):
         base = offset[s]
@@ -177,6 +175,8 @@ def _distinct(by_slot, offset, position, ids, index):  # type: ignore[no-untyped
                 position[base + local] = at
                 ids[distinct] = base + local
                 distinct += 1
+            else:
+                again[at] = True
             index[b, s] = at
     return distinct, padded
 
@@ -200,7 +200,7 @@ def _factors(by_slot, field_of_slot, mean_pooled, factor):  # type: ignore[no-un
 
 
 @nb.njit(cache=True, nogil=True)
-def _distinct_pairs(first, second, rows, buckets, position, ids, distinct, index, factor):  # type: ignore[no-untyped-def]
+def _distinct_pairs(first, second, rows, buckets, position, ids, again, distinct, index, factor):  # type: ignore[no-untyped-def]
     """The pairs' columns of ``index`` (and of ``factor``, unless it is empty because all are 1)."""
     slots = index.shape[1] - len(first)
     own = np.empty(slots, np.int64)
@@ -221,11 +221,18 @@ def _distinct_pairs(first, second, rows, buckets, position, ids, distinct, index
                 position[row] = at
                 ids[distinct] = row
                 distinct += 1
+            else:
+                again[at] = True
             index[b, column] = at
     return distinct
 
 
 @nb.njit(cache=True, nogil=True)
-def _clean(position, ids):  # type: ignore[no-untyped-def]
-    for row in ids:
-        position[row] = -1
+def _finish(position, ids, again, repeat):  # type: ignore[no-untyped-def]
+    """Number the repeated rows; leave the scratch space as it was found."""
+    repeats = 0
+    for u in range(len(ids)):
+        position[ids[u]] = -1
+        repeat[u] = repeats if again[u] else -1
+        repeats += again[u]
+        again[u] = False

@@ -11,13 +11,17 @@ This file is the oracle: any device, any float type. On CPU in float32 a model w
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.fused import Form, Interaction
 from training.layout import Layout
+from training.lookup import slot_pairs
 
 
 class Model(nn.Module):
@@ -36,6 +40,8 @@ class Model(nn.Module):
     """``dim`` when the user names none."""
     paired: ClassVar[bool] = False
     """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
+    score: ClassVar[str | None] = None
+    """Its compiled kernel in ``kernels.SCORES``, if it has one."""
 
     field_of_slot: Tensor
 
@@ -60,8 +66,26 @@ class Model(nn.Module):
         """Standard deviation of the latent weights at the start; linear weights start at 0."""
         return 0.0
 
+    @cached_property
+    def form(self) -> Form:
+        """The model as its compiled kernel sees it."""
+        assert self.score is not None
+        fields = self.layout.field_of_slot
+        if not self.latent:  # nothing interacts: every slot and pair stands for itself
+            fields = np.arange(
+                self.layout.slots + (len(slot_pairs(self.layout)[0]) if self.paired else 0), dtype=np.int32
+            )
+        count = self.layout.fields if self.latent else len(fields)
+        return Form(self.score, count, self.dim, self.width, np.ascontiguousarray(fields, np.int32))
+
+    def compiled_for(self, rows: Tensor) -> bool:
+        """Whether the compiled kernel takes these rows: on the CPU, in float32, with ``fused`` on."""
+        return self.fused and self.score is not None and rows.device.type == "cpu" and rows.dtype == torch.float32
+
     def forward(self, rows: Tensor, index: Tensor, factor: Tensor) -> Tensor:
         """Logits [B] of a looked-up batch."""
+        if self.compiled_for(rows):
+            return self.bias + Interaction.apply(rows, index, factor, self.form)  # type: ignore[no-untyped-call]
         weighted = rows[index] * factor.to(rows.dtype)[..., None]
         if not self.latent:
             return self.bias + weighted.sum((1, 2))

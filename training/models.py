@@ -16,17 +16,21 @@ __all__ = ["FFM", "FM", "LR", "MODELS", "POLY2", "FwFM", "Model", "build_model",
 class LR(Model):
     """Logistic regression: one weight per value."""
 
+    score = "lr"
+
 
 class POLY2(Model):
     """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
 
     paired = True
+    score = "lr"
 
 
 class FM(Model):
     """``sum over fields i<j of <v_i, v_j> = 1/2 sum over k of ((sum_i v_ik)^2 - sum_i v_ik^2)`` (Rendle 2010)."""
 
     latent = True
+    score = "fm"
 
     @property
     def init_scale(self) -> float:
@@ -40,6 +44,7 @@ class FFM(Model):
     """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
 
     latent = True
+    score = "ffm"
     default_dim = 4  # per partner field
 
     @property

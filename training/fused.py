@@ -1,0 +1,162 @@
+"""The compiled kernels on torch tensors: threads, and the interaction as an autograd function.
+
+They equal the reference of `training.model` up to float32 rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from features.errors import IntegrityError
+from training import kernels
+from training.lookup import is_unit
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Result = TypeVar("Result")
+
+NONE = np.empty(0, np.float32)
+_NO_FACTOR = np.empty((0, 0), np.float32)
+_NO_IDS = np.empty(0, np.int64)
+_NO_PLACE = np.empty(0, np.int32)
+_FEWEST = 64
+"""Rows that are worth a thread."""
+
+
+class Team:
+    """A fixed number of threads that share a range: part t of T is [n t / T, n (t + 1) / T)."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._others = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="kernel")
+
+    def share(self, count: int, job: Callable[[int, int, int], Result]) -> list[Result]:
+        """``job(part, first, last)`` on every thread; results in the order of parts."""
+        bounds = [count * t // self.threads for t in range(self.threads + 1)]
+        others = [self._others.submit(job, t, bounds[t], bounds[t + 1]) for t in range(1, self.threads)]
+        return [job(0, bounds[0], bounds[1]), *(other.result() for other in others)]
+
+
+@cache
+def _team(threads: int) -> Team:
+    return Team(threads)
+
+
+def team(count: int) -> Team:
+    """torch's number of threads, fewer when there is little to share."""
+    return _team(max(1, min(torch.get_num_threads(), count // _FEWEST)))
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A model as the kernels see it.
+
+    Args:
+        score: its name in ``kernels.SCORES``.
+        fields, dim, width: F, k, and columns of a table row.
+        field_of_column: int32 [K].
+    """
+
+    score: str
+    fields: int
+    dim: int
+    width: int
+    field_of_column: Int32
+
+    def inputs(self, index: Tensor, factor: Tensor) -> tuple[bool, Int32, Float32]:
+        """Whether every column is its own field with factor 1; index; factor (empty when it is)."""
+        unit = is_unit(factor) and len(self.field_of_column) == self.fields
+        weights: Float32 = _NO_FACTOR if unit else np.ascontiguousarray(factor.numpy(), np.float32)
+        return unit, np.ascontiguousarray(index.numpy(), np.int32), weights
+
+    def batch_pass(self, task: str, unit: bool, rule: str = "sgd") -> Any:
+        return kernels.batch_pass(task, self.score, self.fields, self.dim, self.width, unit, rule)
+
+    def logits(self, rows: Float32, index: Tensor, factor: Tensor) -> Float32:
+        """Logits [B] without the bias from rows [U, width]."""
+        require_inside(index, len(rows))
+        unit, at, weights = self.inputs(index, factor)
+        logits = np.empty(len(at), np.float32)
+        self._run(
+            "logits", unit, rows, at, weights, np.float32(0), NONE, NONE, 0.0, logits, np.empty((0, 0), np.float32)
+        )
+        return logits
+
+    def gradient(self, rows: Float32, index: Tensor, factor: Tensor, by_logit: Float32) -> Float32:
+        """Gradient [U, width] of the rows from dloss/dlogit [B]."""
+        unit, at, weights = self.inputs(index, factor)
+        parts = self._parts(len(at), rows)
+        self._run("gradient", unit, rows, at, weights, np.float32(0), by_logit, NONE, 0.0, NONE, parts)
+        return self._summed(parts, rows)
+
+    def loss(
+        self, rows: Float32, bias: float, index: Tensor, factor: Tensor, label: Float32, weight: Float32, share: float
+    ) -> tuple[float, Float32, float, Float32]:
+        """In one pass: (``sum w * logloss``, logits, share * its derivatives by the bias and by the rows)."""
+        require_inside(index, len(rows))
+        unit, at, weights = self.inputs(index, factor)
+        parts, logits = self._parts(len(at), rows), np.empty(len(at), np.float32)
+        sums = self._run("loss", unit, rows, at, weights, np.float32(bias), label, weight, share, logits, parts)
+        return sum(s[0] for s in sums), logits, sum(s[1] for s in sums), self._summed(parts, rows)
+
+    def _run(
+        self, task: str, unit: bool, rows: Float32, index: Int32, factor: Float32, bias: np.float32, label: Float32,
+        weight: Float32, share: float, logits: Float32, parts: Float32,
+    ) -> list[Any]:  # fmt: skip
+        run = self.batch_pass(task, unit)
+        values, columns = rows.reshape(-1), self.field_of_column
+
+        def job(part: int, first: int, last: int) -> Any:
+            grads = parts[part] if len(parts) else NONE
+            return run(
+                first, last, values, _NO_IDS, index, factor, columns, bias, label, weight, share, logits, grads,
+                _NO_PLACE, (NONE,), NONE,
+            )  # fmt: skip
+
+        return team(len(index)).share(len(index), job)
+
+    @staticmethod
+    def _parts(batch: int, rows: Float32) -> Float32:
+        return np.zeros((team(batch).threads, rows.size), np.float32)
+
+    @staticmethod
+    def _summed(parts: Float32, rows: Float32) -> Float32:
+        if len(parts) > 1:
+            team(parts.shape[1]).share(parts.shape[1], lambda _, first, last: kernels.add_parts(first, last, parts))
+        return parts[0].reshape(rows.shape)
+
+
+def require_inside(index: Tensor, rows: int) -> None:
+    """Kernels check no bounds, so the index of a batch is checked before they see it."""
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < rows:
+        raise IntegrityError(
+            "index", expected=f"positions in [0, {rows})", found=f"{int(index.min())} to {int(index.max())}",
+            fix="Use rows and index of one lookup.",
+        )  # fmt: skip
+
+
+class Interaction(torch.autograd.Function):
+    """``logits - bias`` of rows [U, width]; once differentiable, by the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, factor: Tensor, form: Form) -> Tensor:
+        ctx.save_for_backward(rows, index, factor)
+        ctx.form = form
+        return torch.from_numpy(form.logits(rows.detach().contiguous().numpy(), index, factor))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_logit: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, index, factor = ctx.saved_tensors
+        grad = ctx.form.gradient(rows.detach().contiguous().numpy(), index, factor, by_logit.contiguous().numpy())
+        return torch.from_numpy(grad), None, None, None

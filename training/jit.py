@@ -1,0 +1,151 @@
+"""How training's kernels are compiled, and short vectors of float32 inside them.
+
+LLVM's loop vectoriser leaves long scalar tails at the widths of embedding rows (1 + 16, 1 + 39 * 4), and numba's index
+arithmetic hides contiguous blocks from it. Naming the vectors removes both: ``load(array, at, n)`` is n floats starting
+at element ``at`` of a flat array (n a compile-time constant), and ``store``, ``splat``, ``add``, ``sub``, ``mul``,
+``div``, ``fma``, ``sqrt``, ``total`` work on them. No bounds are checked: callers validate indices first.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba as nb
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic, models, register_model
+
+from features.jit import cache_dir
+
+_FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
+_CACHE = str(cache_dir(Path(__file__).parent))
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Decorator: compiled on the first call, kept on disk under a digest of this package's kernel sources.
+
+    A kernel may close over numbers and strings (they are part of its key on disk), never over compiled functions.
+    """
+    before, config.CACHE_DIR = config.CACHE_DIR, _CACHE
+    try:
+        return nb.njit(cache=True, nogil=True, error_model="numpy")(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+inner: Callable[..., Any] = nb.njit(nogil=True, error_model="numpy")
+"""Decorator of a kernel's part: compiled and cached with its caller."""
+
+
+class Vector(types.Type):
+    """Numba's type of n float32 held in a vector register."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"Vector({lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector) -> None:
+        super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.lanes))
+
+
+def _pointer(context, builder, kind, array, at):
+    """Address of element ``at``, without numba's wrap-around of negative indices."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+
+
+def _call(builder, name, result, arguments, **flags):
+    function = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments, **flags)
+
+
+@intrinsic(prefer_literal=True)
+def load(typing, array, at, lanes):
+    """``array[at : at + lanes]``"""
+    vector = Vector(lanes.literal_value)
+
+    def code(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        return builder.load(builder.bitcast(pointer, ir.VectorType(_FLOAT, vector.lanes).as_pointer()), align=4)
+
+    return vector(array, types.int64, lanes), code
+
+
+@intrinsic
+def store(typing, array, at, vector):
+    """``array[at : at + lanes] = vector``"""
+
+    def code(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), code
+
+
+@intrinsic(prefer_literal=True)
+def splat(typing, number, lanes):
+    """``lanes`` copies of one number."""
+    vector = Vector(lanes.literal_value)
+
+    def code(context, builder, signature, args):
+        empty = ir.Constant(ir.VectorType(_FLOAT, vector.lanes), ir.Undefined)
+        first = builder.insert_element(empty, args[0], _INT32(0))
+        return builder.shuffle_vector(
+            first, empty, ir.Constant(ir.VectorType(_INT32, vector.lanes), [0] * vector.lanes)
+        )
+
+    return vector(types.float32, lanes), code
+
+
+def _lanewise(name: str, build: Callable[..., Any], operands: int) -> Any:
+    def typed(typing, x, *others):
+        return x(*(x,) * operands), lambda context, builder, signature, args: build(builder, *args)
+
+    # numba reads the number of operands off the signature
+    forms = {1: lambda t, x: typed(t, x), 2: lambda t, x, y: typed(t, x, y), 3: lambda t, x, y, z: typed(t, x, y, z)}
+    function = forms[operands]
+    function.__name__ = name
+    return intrinsic(function)
+
+
+def _intrinsic_of(name: str) -> Callable[..., Any]:
+    return lambda builder, *args: _call(builder, f"llvm.{name}.v{args[0].type.count}f32", args[0].type, list(args))
+
+
+add = _lanewise("add", lambda builder, x, y: builder.fadd(x, y), 2)
+sub = _lanewise("sub", lambda builder, x, y: builder.fsub(x, y), 2)
+mul = _lanewise("mul", lambda builder, x, y: builder.fmul(x, y), 2)
+div = _lanewise("div", lambda builder, x, y: builder.fdiv(x, y), 2)
+sqrt = _lanewise("sqrt", _intrinsic_of("sqrt"), 1)
+fma = _lanewise("fma", _intrinsic_of("fma"), 3)
+"""fma(x, y, z) = x * y + z"""
+
+
+@intrinsic
+def total(typing, vector):
+    """Sum of the lanes, pairwise."""
+
+    def code(context, builder, signature, args):
+        name = f"llvm.vector.reduce.fadd.v{vector.lanes}f32"
+        return _call(builder, name, _FLOAT, [_FLOAT(-0.0), args[0]], fastmath=("reassoc",))
+
+    return types.float32(vector), code
+
+
+@intrinsic
+def prefetch(typing, array, at):
+    """Ask for the cache line of ``array[at]``; harmless whatever the address."""
+
+    def code(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        address = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, _INT32(0), _INT32(3), _INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), code
