@@ -15,6 +15,7 @@ from typing import Any
 from features import errors
 from features.errors import ConfigError, FieldwiseError, IntegrityError
 from pipelines.config import Config
+from pipelines.models import resolve_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +57,7 @@ def train_ranks(
     arguments = [*config.arguments, *(f"--set={override}" for override in overrides)]
     for role, paths in asdict(days or Days()).items():
         arguments += [f"--{role}={path}" for path in paths]
-    arguments += [f"--init={init}"] if init else []
+    arguments += [f"--init={resolve_model(init, config)}"] if init else []
     arguments += [] if register else ["--no-register"]
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",

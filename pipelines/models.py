@@ -1,12 +1,15 @@
-"""Which bundle a user means, and moves of the champion alias."""
+"""Which bundle a user means, and moves of the champion alias.
+
+MLflow takes seconds to import: only calls that need the registry do it, so that ranks given a bundle start at once.
+"""
 
 from __future__ import annotations
 
 import os
+from types import ModuleType
 from typing import Any
 
 from pipelines.config import Config
-from training import tracking
 
 
 def resolve_model(reference: str | None, config: Config) -> str:
@@ -20,22 +23,22 @@ def resolve_model(reference: str | None, config: Config) -> str:
     """
     if reference is not None and os.path.isfile(os.path.join(reference, "model.json")):
         return os.path.abspath(reference)
+    return str(registry(config).bundle_of(reference or f"models:/{config.model_name}@champion"))
+
+
+def registry(config: Config) -> ModuleType:
+    """`training.tracking`, connected to the config's store."""
+    from training import tracking
+
     tracking.connect(config.tracking.uri, config.workspace_dir)
-    return tracking.bundle_of(reference or champion(config))
-
-
-def champion(config: Config) -> str:
-    """Reference of the config's champion."""
-    return f"models:/{config.model_name}@champion"
+    return tracking
 
 
 def promote_model(config: Config, version: str | None = None) -> dict[str, Any]:
     """Make a version (default: the challenger) the champion."""
-    tracking.connect(config.tracking.uri, config.workspace_dir)
-    return tracking.promote(config.model_name, version)
+    return dict(registry(config).promote(config.model_name, version))
 
 
 def rollback_model(config: Config) -> dict[str, Any]:
     """Give the champion alias back to the former champion."""
-    tracking.connect(config.tracking.uri, config.workspace_dir)
-    return tracking.rollback(config.model_name)
+    return dict(registry(config).rollback(config.model_name))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,12 +16,16 @@ from features.manifest import load_snapshot, snapshot_dir
 from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.launch import Days
-from pipelines.models import resolve_model
+from pipelines.models import registry, resolve_model
 from training.bundle import load_bundle
+from training.checkpoint import Checkpoints
 from training.data import TrainData
 from training.run import TrainResult, TrainRun
 from training.trainer import train
 from training.world import join_world
+
+if TYPE_CHECKING:
+    from training.tracking import Run
 
 EXAMPLE_ROWS = 5
 
@@ -37,28 +42,16 @@ def train_model(
 
     Returns the result on rank 0, None on other ranks.
     """
-    data = open_days(config, days or Days())
+    task = _task(config, open_days(config, days or Days()), init)
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
-        place = _place(config, data, init)
-        run = None
-        if world.first:
-            from training import tracking  # MLflow takes seconds to import: not in every rank
-
-            tracking.connect(config.tracking.uri, config.workspace_dir)
-            experiment = config.tracking.experiment or config.name
-            run = stack.enter_context(tracking.run(experiment, config.model.kind, config.workspace_dir))
-            run.params(_params(data))
-        result = train(
-            TrainRun(
-                data, config.model, config.training, f"{place}/bundle",
-                load_bundle(resolve_model(init, config)) if init else None, run,
-            ),
-            world,
-        )  # fmt: skip
+        run = stack.enter_context(_tracked(config, task)) if world.first else None
+        run_id = world.gather(run.id if run else None)[0]  # ranks start together, however long rank 0 took
+        result = train(replace(task, tracker=run, tracker_id=run_id), world)
         if run is None:
             return None
-        uri = _log(run, config, data, result)
-        registered = tracking.register(uri, config.model_name) if register else None
+        uri = _log(run, config, task.data, result)
+        registered = registry(config).register(uri, config.model_name) if register else None
+        Checkpoints(str(task.checkpoint_dir), task.request).clear()
         return _summary(config, result) | {"run": run.id, "model_uri": uri, "registered": registered}
 
 
@@ -71,14 +64,26 @@ def open_days(config: Config, days: Days) -> TrainData:
     return TrainData.of(*opened)
 
 
-def _place(config: Config, data: TrainData, init: str | None) -> str:
-    """Directory of this training, the same for the same config and data, so that a killed run finds its checkpoints."""
+def _task(config: Config, data: TrainData, init: str | None) -> TrainRun:
+    """The training and its directory: the same for the same settings and data, so that a killed run finds its way."""
     workspace = config.workspace_dir
     if "://" in workspace:
         raise ConfigError("workspace", expected="a local directory to train in", found=workspace, fix="Set workspace.")
-    what = [config.model.model_dump(), config.training.model_dump(), data.spec.digest, data.snapshots, init]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    return os.path.join(workspace, "training", f"{config.model.kind}-{digest[:12]}")
+    warm = load_bundle(resolve_model(init, config)) if init else None
+    task = TrainRun(data, config.model, config.training, bundle_dir="", warm_start=warm)
+    place = os.path.join(workspace, "training", f"{config.model.kind}-{task.request[:12]}")
+    return replace(task, bundle_dir=f"{place}/bundle", checkpoint_dir=f"{place}/checkpoints")
+
+
+@contextmanager
+def _tracked(config: Config, task: TrainRun) -> Iterator[Run]:
+    """An open MLflow run: that of the killed training when this one resumes it."""
+    saved = Checkpoints(str(task.checkpoint_dir), task.request).latest()
+    experiment = config.tracking.experiment or config.name
+    resume = saved.tracker_id if saved else None
+    with registry(config).run(experiment, config.model.kind, config.workspace_dir, resume=resume) as run:
+        run.params(_params(task.data))
+        yield run
 
 
 def _params(data: TrainData) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def _params(data: TrainData) -> dict[str, Any]:
     }
 
 
-def _log(run: Any, config: Config, data: TrainData, result: TrainResult) -> str:
+def _log(run: Run, config: Config, data: TrainData, result: TrainResult) -> str:
     """What the run keeps beside parameters and curves; returns the logged model's URI."""
     from training import plots
 

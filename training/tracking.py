@@ -32,7 +32,9 @@ SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safeten
 """What a loaded model imports."""
 HISTORY = "champion_history"
 
-logging.getLogger("alembic").setLevel(logging.WARNING)
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+for name in ("alembic", "mlflow"):  # people's words on stderr are ours
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def connect(uri: str | None, workspace: str) -> str:
