@@ -82,7 +82,7 @@ class SplitConfig(Strict):
         if self.by in ("time", "hash"):
             for name, value in parts.items():
                 if not isinstance(value, float | int) or not 0 <= value < 1:
-                    raise ValueError(f"split.{name} must be a fraction in [0, 1) when split by {self.by}, got {value!r}")
+                    raise ValueError(f"split.{name} must be a fraction in [0, 1) to split by {self.by}, got {value!r}")
             if sum(float(v) for v in parts.values() if isinstance(v, float | int)) >= 1:
                 raise ValueError("split.valid + split.test must be below 1: no rows would be left to train on")
         if self.by == "files" and any(isinstance(v, float | int) for v in parts.values()):
@@ -111,7 +111,7 @@ class FeatureConfig(Strict):
     """Everything between raw logs and a snapshot."""
 
     source: SourceConfig
-    join: list[JoinConfig] = []
+    join: tuple[JoinConfig, ...] = ()
     label: str
     """Column or expression; true/1 is a positive. Example: ``rating >= 4``."""
     weight: str | None = None
@@ -119,7 +119,7 @@ class FeatureConfig(Strict):
     filter: str | None = None
     """Expression; rows where it is not true are left out, and counted."""
     time: Time | None = None
-    """The moment of a row: needed by split by time, by ``--date`` without ``{date}`` in the path, and by time fields."""
+    """The moment of a row: for split by time, for ``--date`` without ``{date}`` in the path, and for time fields."""
     split: SplitConfig = SplitConfig()
     fields: Annotated[list[AnyField], Field(min_length=1)]
     snapshot: SnapshotConfig = SnapshotConfig()

@@ -1,11 +1,12 @@
 """The one expression grammar of labels, weights and filters, evaluated through pyarrow.
 
-    rating >= 4            event == "click" and not is_bot          price * 0.01          c in [1, 2]       x is not null
+    rating >= 4        event == "click" and not is_bot        price * 0.01        c in [1, 2]        x is not null
 
-Operators: ``or and not``, ``== != < <= > >=``, ``in [..]``, ``not in [..]``, ``is null``, ``is not null``, ``+ - * / %``,
-brackets. Operands: numbers, quoted texts, ``true false null``, columns (in backticks where the name is no word).
-A column beside a text is compared as text, anywhere else it reads as a number (``true``/``false`` as 1/0). Null and empty
-are null, and null spreads as in SQL (``and``/``or`` by Kleene). There are no functions, attributes or subscripts.
+Operators: ``or and not``, ``== != < <= > >=``, ``in [..]``, ``not in [..]``, ``is null``, ``is not null``,
+``+ - * / %``, brackets. Operands: numbers, quoted texts, ``true false null``, columns (in backticks where the name is
+no word). A column beside a text is compared as text, anywhere else it reads as a number (``true``/``false`` as 1/0).
+Null and empty are null, and null spreads as in SQL (``and``/``or`` by Kleene). There are no functions, attributes or
+subscripts.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Expression:
             return f" _column_{len(self._quoted) - 1}_ "
 
         try:
-            source = re.sub(r"`([^`]+)`|\"[^\"]*\"|'[^']*'", quote, text.strip())
+            source = re.sub(r"`([^`]+)`|\"[^\"]*\"|'[^']*'", quote, text).strip()
             return ast.parse(source, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._error(repr(text), f"It does not parse: {error.args[0] if error.args else error}.") from None
@@ -177,7 +178,7 @@ class _Run:
         if bad.any():
             rows = np.flatnonzero(bad)
             words = pc.utf8_lower(canonical(array.take(pa.array(rows))))
-            true, false = (pc.equal(words, word).to_numpy(zero_copy_only=False).astype(bool) for word in ("true", "false"))
+            true, false = (np.array(pc.equal(words, word), dtype=np.bool_) for word in ("true", "false"))
             values[rows[true]], values[rows[false]] = 1.0, 0.0
             bad[rows[true | false]] = False
             self.bad |= bad
@@ -202,7 +203,7 @@ class _Run:
             text = isinstance(values[0], str)
             known = self._text(left) if text else _float(self.value(left))
             choices = pa.array(values, known.type) if text else pa.array([float(v) for v in values])
-            inside = pc.and_kleene(pc.is_in(known, value_set=choices), pc.if_else(pc.is_valid(known), True, None))
+            inside = pc.if_else(pc.is_valid(known), pc.is_in(known, value_set=choices), pa.scalar(None, pa.bool_()))
             return pc.invert(inside) if isinstance(op, ast.NotIn) else inside
         if isinstance(_literal(left), str) or isinstance(_literal(right), str):
             a, b = self._text(left), self._text(right)

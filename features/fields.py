@@ -9,6 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -131,6 +132,10 @@ class ValuedField(BaseField):
             raise ValueError("separator must not be empty")
         if self.shares == self.name:
             raise ValueError("a field cannot share its own index space")
+        for key in ("buckets", "min_count", "max_size"):
+            declared = type(self).model_fields.get(key)
+            if self.shares and declared is not None and getattr(self, key) != declared.default:
+                raise ValueError(f"the {key} of {self.shares!r} holds for all that share it: remove this one")
         if self.flags is not None and (self.separator is not None or self.column != self.name):
             raise ValueError("flags replace column and separator")
         return self
@@ -306,7 +311,7 @@ class NumberField(BaseField):
         if edges is not None:
             if not edges or not all(map(math.isfinite, edges)):
                 raise ValueError("edges must be finite numbers, at least one")
-            if any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+            if any(b <= a for a, b in pairwise(edges)):
                 raise ValueError("edges must increase")
         return self
 
@@ -452,7 +457,7 @@ def _quantile_edges(tally: pa.Table, quantiles: int) -> tuple[float, ...]:
     targets = running[-1] * np.arange(1, quantiles) / quantiles
     chosen = np.unique(np.searchsorted(running, targets, "right"))
     edges = bits.view(np.float64)[chosen[chosen > 0]]
-    return tuple(float(edge) for edge in edges if math.isfinite(edge)) or (float(bits.view(np.float64)[0]),)
+    return tuple(float(edge) for edge in edges if math.isfinite(edge)) or (0.0,)
 
 
 def expand_fields(config: dict[str, Any]) -> dict[str, Any]:

@@ -46,9 +46,11 @@ class SideTable:
         repeated = self._lookup().repeated
         if repeated >= 0:
             raise InputError(
-                where, expected=f"each {self.on} once", found=f"{self._keys[repeated].as_py()!r} again in row {repeated + 1}",
+                where,
+                expected=f"each {self.on} once",
+                found=f"{self._keys[repeated].as_py()!r} again in row {repeated + 1}",
                 fix="Remove duplicate keys from the side table.",
-            )  # fmt: skip
+            )
 
     def _lookup(self) -> TextIndex:
         if self._index is None:

@@ -133,7 +133,7 @@ def build_table(data, start, length, seed, hashes, table):  # type: ignore[no-un
     return -1
 
 
-@entry(f"void({TEXT}, {TEXT}, uint64, Array(uint64, 1, 'C', readonly=True), Array(int32, 1, 'C', readonly=True), int32[::1])")
+@entry(f"void({TEXT}, {TEXT}, uint64, uint64[::1], int32[::1], int32[::1])")
 def find_texts(data, start, length, v_data, v_start, v_length, seed, hashes, table, out):  # type: ignore[no-untyped-def]
     """out = FIRST + position among the table's values, UNSEEN where there is none."""
     mask = np.uint64(len(table) - 1)
@@ -449,7 +449,7 @@ def _moment(data, i, stop, pattern):  # type: ignore[no-untyped-def]
         elif d == 122:  # z
             east, i = _offset(data, i, stop)
             zoned = True
-        elif d == 84:  # what may follow a date in ISO 8601: [T ]HH[:MM[:SS[.f]]][zone]
+        elif d == 84:  # noqa: SIM102  what may follow a date in ISO 8601: [T ]HH[:MM[:SS[.f]]][zone]
             if i < stop and (data[i] == 32 or data[i] == 84):
                 hour, i = _digits(data, i + 1, stop, 1, 2)
                 if 0 < i < stop and data[i] == 58:

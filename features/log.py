@@ -11,15 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from features.config import FeatureConfig
-from features.errors import ConfigError
+from features.errors import ConfigError, InputError
 from features.expression import Expression
 from features.fields import Problem
 from features.join import SideTable
 from features.moment import DAY, to_utc
-from features.source import FileRange, RawBatch, Reject, read_range
+from features.source import FileRange, RawBatch, Reject, column_names, read_range
 from features.text import Columns, moments
 
-Float32, Int64, Bool = npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,14 @@ class LogBatch:
         raw = self.raw
         line = None if raw.line is None else raw.line[keep]
         columns = raw.columns.filter(pa.array(keep))
-        label, weight, time = (None if v is None else v[keep] for v in (self.label, self.weight, self.time))
-        raw = replace(raw, columns=columns, positions=raw.positions[keep], line=line)
-        return replace(self, raw=raw, label=label, weight=weight, time=time)
+        return LogBatch(
+            replace(raw, columns=columns, positions=raw.positions[keep], line=line),
+            None if self.label is None else self.label[keep],
+            None if self.weight is None else self.weight[keep],
+            None if self.time is None else self.time[keep],
+            self.rejects,
+            self.filtered,
+        )
 
 
 class LogReader:
@@ -87,7 +94,12 @@ class LogReader:
     """
 
     def __init__(
-        self, config: FeatureConfig, base: str, need_label: bool = True, date: str | None = None, keep: Iterable[str] = ()
+        self,
+        config: FeatureConfig,
+        base: str,
+        need_label: bool = True,
+        date: str | None = None,
+        keep: Iterable[str] = (),
     ) -> None:
         self.config = config
         self._tables = [SideTable(join, base) for join in config.join]
@@ -96,6 +108,7 @@ class LogReader:
         self._weight = Expression(config.weight, "weight") if need_label and config.weight is not None else None
         self._day = None if date is None or config.time is None else _day(date, config.time.zone)
         self._wanted = self._columns(keep)
+        self._keys = {table.on for table in self._tables}
         joined = {name for table in self._tables for name in table.names}
         self.columns = [name for name in self._wanted if name not in joined]
         """Raw columns read from the source."""
@@ -114,8 +127,23 @@ class LogReader:
 
     def read(self, rng: FileRange) -> Iterator[LogBatch]:
         """Log rows of one range of the source."""
+        if self._tables:
+            self._refuse_hidden(rng.path)
         for raw in read_range(self.config.source, rng, self.columns):
             yield self.finish(raw)
+
+    def _refuse_hidden(self, path: str) -> None:
+        """A wanted column must have one origin: the log or one side table."""
+        origins = [name for table in self._tables for name in table.names]
+        origins += [name for name in column_names(self.config.source, path) or [] if name not in self._keys]
+        for name in self._wanted:
+            if origins.count(name) > 1:
+                raise InputError(
+                    path,
+                    expected=f"column {name!r} in the log or in one side table",
+                    found="it in several",
+                    fix="Leave it out of the join's `select`, or rename it.",
+                )
 
     def finish(self, raw: RawBatch) -> LogBatch:
         """Joins, filters and reads label, weight and time of raw rows made anywhere."""
@@ -173,10 +201,9 @@ def _number(batch: LogBatch, expression: Expression, name: str) -> LogBatch:
     values, bad = expression.evaluate(batch.columns)
     number = _numpy(values)
     good = (number == 0) | (number == 1) if name == "label" else np.isfinite(number) & (number >= 0)
-    number = number.astype(np.float32)
     problems = _problems(bad | ~good, name, f"bad_{name}")
-    timed = replace(batch, label=number) if name == "label" else replace(batch, weight=number)
-    return timed.without(problems)
+    read = number.astype(np.float32)
+    return (replace(batch, label=read) if name == "label" else replace(batch, weight=read)).without(problems)
 
 
 def _problems(bad: Bool, field: str, reason: str) -> list[Problem]:

@@ -23,7 +23,7 @@ PAD = 16
 
 @dataclass(frozen=True)
 class Parsed:
-    """columns: strings (empty text is missing), one row per good line. line int64 [n, 2], bad [m, 3]: see the kernels."""
+    """columns: strings (empty is missing), one row per good line. line int64 [n, 2], bad int64 [m, 3]: see kernels."""
 
     columns: pa.RecordBatch
     line: Int64

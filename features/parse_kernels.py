@@ -1,15 +1,15 @@
 """Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but into Arrow's buffers.
 
-``data[begin:end]`` is whole lines; a newline ends it or follows it, and 16 bytes past ``end`` are readable. ``start``, ``length`` int32 [lines, columns wanted]: views of the fields
-of good lines; a negative length says that the field must be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the
-first byte, the end and, for bad lines, the reason.
+``data[begin:end]`` is whole lines; a newline ends it or follows it, and 16 bytes past ``end`` are readable. ``start``,
+``length`` int32 [lines, columns wanted]: views of the fields of good lines; a negative length says that the field must
+be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the first byte, the end and, for bad lines, the reason.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from features.jit import entry, kernel, load64, store64, trailing_zeros
+from features.jit import entry, kernel, load32, load64, store64, trailing_zeros
 
 NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
 REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long")
@@ -21,6 +21,9 @@ _OUT = "int32[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
 
 
 _ONES, _HIGHS, _U8 = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(8)
+_ESCAPES = np.arange(256, dtype=np.uint8)
+_ESCAPES[[98, 102, 110, 114, 116]] = [8, 12, 10, 13, 9]  # b f n r t
+_TRUE, _NULL, _FALS = (np.uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"fals"))
 _NEWLINES = _ONES * np.uint64(NEWLINE)
 
 
@@ -67,7 +70,7 @@ def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
 
 @entry(f"UniTuple(int64, 2)({_BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {_OUT})")
 def scan_delimited(data, begin, end, separator, quote, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
-    """Returns (good lines, bad lines). ``target`` [columns]: column of ``start`` a column goes to, or -1; quote -1: none.
+    """Returns (good lines, bad lines). ``target`` [columns]: where in ``start`` a column goes, or -1; quote -1: none.
 
     Lines end in LF or CR LF; blank lines are no rows.
     """
@@ -129,7 +132,7 @@ def _hex4(data, i, stop):  # type: ignore[no-untyped-def]
     """The number of four hexadecimal digits, or -1."""
     if i + 4 > stop:
         return -1
-    value = 0
+    value = np.int64(0)
     for k in range(i, i + 4):
         c = np.int64(data[k])
         if 48 <= c <= 57:
@@ -196,14 +199,12 @@ def _nested_end(data, i, stop):  # type: ignore[no-untyped-def]
 def _bare_end(data, i, stop):  # type: ignore[no-untyped-def]
     """Position after a number or true, false, null at ``i``, or -1."""
     k = i
-    while k < stop and (48 <= data[k] <= 57 or data[k] == 43 or data[k] == 45 or data[k] == 46 or 97 <= data[k] | 32 <= 122):
+    while k < stop and ((43 <= data[k] <= 57 and data[k] != 44 and data[k] != 47) or 97 <= data[k] | 32 <= 122):
         k += 1
     n = k - i
-    if n == 4 and data[i] == 116 and data[i + 1] == 114 and data[i + 2] == 117 and data[i + 3] == 101:
-        return k
-    if n == 4 and data[i] == 110 and data[i + 1] == 117 and data[i + 2] == 108 and data[i + 3] == 108:
-        return k
-    if n == 5 and data[i] == 102 and data[i + 1] == 97 and data[i + 2] == 108 and data[i + 3] == 115 and data[i + 4] == 101:
+    word = load32(data, i)
+    true_or_null = n == 4 and (word == _TRUE or word == _NULL)  # noqa: SIM109
+    if true_or_null or (n == 5 and word == _FALS and data[i + 4] == 101):
         return k
     if n == 0 or not (data[i] == 45 or 48 <= data[i] <= 57):
         return -1
@@ -319,7 +320,7 @@ def sum_lengths(length, total):  # type: ignore[no-untyped-def]
 
 @entry(f"void({_BYTES}, int32[:, ::1], int32[:, ::1], int64[::1], uint8[::1], int32[:, ::1])")
 def copy_plain(data, start, length, place, out, offset):  # type: ignore[no-untyped-def]
-    """Fields of column c one after another into ``out`` from ``place[c]`` on, where 8 bytes more than their sum are free.
+    """Fields of column c one after another into ``out`` from ``place[c]`` on, with room for their sum and 8 bytes.
 
     Row by row, so that the block is read once in order. offset [columns, rows + 1] counts from ``place[c]``.
     """
@@ -355,7 +356,7 @@ def _put_utf8(out, at, code):  # type: ignore[no-untyped-def]
 
 @entry(f"int64({_BYTES}, {_ROW}, {_ROW}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
 def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignore[no-untyped-def]
-    """Fields of one column one after another where they change: escapes are resolved (``quote`` doubled, or JSON's where quote is -1).
+    """Fields of one column, decoded and unescaped (``quote`` doubled; JSON's escapes where quote is -1); returns bytes.
 
     codes [256]: code point of each byte of a single-byte encoding, or empty for UTF-8.
     """
@@ -377,7 +378,7 @@ def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignor
                         k += 6
                     at = _put_utf8(out, at, code)
                 else:
-                    out[at] = 8 if e == 98 else 12 if e == 102 else 10 if e == 110 else 13 if e == 114 else 9 if e == 116 else e
+                    out[at] = _ESCAPES[e]
                     at += 1
                 continue
             if escaped and c == quote:

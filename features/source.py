@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
@@ -75,9 +76,13 @@ class RawBatch:
         """The row as it was written, or as JSON where it was no text."""
         if self.block is not None and self.line is not None:
             first, stop = self.line[row]
-            return self.block[first : min(stop, first + RAW_LIMIT)].tobytes()
-        values = {name: column[row].as_py() for name, column in zip(self.columns.schema.names, self.columns, strict=True)}
+            return _cut(self.block, first, stop)
+        values = self.columns.slice(row, 1).to_pylist()[0]
         return json.dumps(values, default=str, ensure_ascii=False).encode()[:RAW_LIMIT]
+
+
+def _cut(block: npt.NDArray[np.uint8], first: int, stop: int) -> bytes:
+    return block[first : min(stop, first + RAW_LIMIT)].tobytes()
 
 
 def list_files(config: SourceConfig, base: str, date: str | None = None) -> list[SourceFile]:
@@ -127,7 +132,7 @@ def split_ranges(config: SourceConfig, files: Sequence[SourceFile], target_bytes
         else:
             pieces = max(1, round(file.size / target_bytes))
             cuts = [file.size * i // pieces for i in range(pieces + 1)]
-            ranges += [FileRange(file.path, a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+            ranges += [FileRange(file.path, a, b) for a, b in pairwise(cuts) if b > a]
     return ranges
 
 
@@ -143,10 +148,21 @@ def _row_group_ranges(file: SourceFile, target_bytes: int) -> Iterator[FileRange
 
 
 def read_range(config: SourceConfig, rng: FileRange, columns: Sequence[str] | None = None) -> Iterator[RawBatch]:
-    """Rows of a range in file order, ``columns`` only (default all; jsonl must name them). InputError on a missing column."""
+    """Rows of a range in file order, ``columns`` only (default all; jsonl must name them).
+
+    Raises InputError on a missing column.
+    """
     if config.format == "parquet":
         return _read_parquet(rng, columns)
     return _read_text(config, rng, columns)
+
+
+def column_names(config: SourceConfig, path: str) -> list[str] | None:
+    """Raw columns of one file; None for jsonl, whose rows each name their own."""
+    if config.format == "parquet":
+        with fsspec.open(path, "rb") as stream:
+            return list(_parquet(stream, path).schema_arrow.names)
+    return _header(config, path, _compression(path)) if _has_header(config) else config.columns
 
 
 def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[RawBatch]:
@@ -167,14 +183,13 @@ def _parquet(stream: BinaryIO, path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream)
     except pa.ArrowInvalid as error:
-        raise InputError(path, expected="a Parquet file", found=str(error), fix="Mend the file or the format.") from error
+        raise InputError(path, expected="a Parquet file", found=str(error), fix="Mend file or format.") from error
 
 
 def _read_text(config: SourceConfig, rng: FileRange, columns: Sequence[str] | None) -> Iterator[RawBatch]:
     compression = _compression(rng.path)
     with fsspec.open(rng.path, "rb", compression=compression) as stream:
-        names = _header(config, rng.path, compression) if _has_header(config) else config.columns
-        parser = _parser(config, names or [], columns, rng.path)
+        parser = _parser(config, column_names(config, rng.path) or [], columns, rng.path)
         unseen = set(columns or ()) if config.format == "jsonl" and rng.start == 0 else set()
         stop = rng.stop if compression is None else _EVERYTHING
         for data, begin, end, position in _blocks(stream, rng.start, stop, _has_header(config)):
@@ -184,7 +199,7 @@ def _read_text(config: SourceConfig, rng: FileRange, columns: Sequence[str] | No
                 unseen = set()
             bad = parsed.bad if end > begin else [(0, RAW_LIMIT, TOO_LONG)]
             rejects = [
-                Reject(rng.path, int(position + first), REASONS[reason], "", data[first : min(last, first + RAW_LIMIT)].tobytes())
+                Reject(rng.path, int(position + first), REASONS[reason], "", _cut(data, first, last))
                 for first, last, reason in bad
             ]
             yield RawBatch(rng.path, parsed.columns, position + parsed.line[:, 0], rejects, data, parsed.line)
@@ -195,7 +210,7 @@ def _refuse_absent(
 ) -> None:
     """A key that no object of a file's first block has is taken for a mistake."""
     for name in columns.schema.names:
-        if name in names and columns.column(columns.schema.get_field_index(name)).nbytes == 4 * (columns.num_rows + 1):
+        if name in names and columns.column(name).buffers()[2].size == 0:
             key = json.dumps(name, ensure_ascii=False).encode()
             if key not in data[: line[-1, 1]].tobytes():
                 first = json.loads(data[line[0, 0] : line[0, 1]].tobytes())
@@ -218,7 +233,7 @@ def _parser(config: SourceConfig, names: Sequence[str], columns: Sequence[str] |
         if name not in names:
             raise missing_column(path, name, list(names))
         if list(names).count(name) > 1:
-            raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns in the config.")
+            raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns.")
     return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes)
 
 
@@ -227,8 +242,9 @@ def _header(config: SourceConfig, path: str, compression: str | None) -> list[st
     with fsspec.open(path, "rb", compression=compression) as stream:
         line = stream.readline(1 << 20)
     text = line.removeprefix(_BOM.tobytes()).decode(config.encoding, "replace").rstrip("\r\n")
-    quoting = csv.QUOTE_NONE if config.byte_quote is None else csv.QUOTE_MINIMAL
-    return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote or '"', quoting=quoting), [])
+    if config.byte_quote is None:
+        return text.split(config.byte_separator)
+    return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote), [])
 
 
 def _compression(path: str) -> str | None:
@@ -238,7 +254,7 @@ def _compression(path: str) -> str | None:
 def _blocks(
     stream: BinaryIO, start: int, stop: int, header: bool
 ) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
-    """(data, begin, end, file position of data[0]) of whole lines that begin in [start, stop); PAD bytes follow ``end``.
+    """(data, begin, end, file position of data[0]) of whole lines that begin in [start, stop), PAD bytes behind them.
 
     end == begin tells of a line beyond MAX_LINE, which is skipped.
     """
@@ -251,7 +267,7 @@ def _blocks(
         room = max(min(BLOCK, stop - position - len(carry) + (64 << 10)), 64 << 10, len(carry))
         data = np.empty(len(carry) + room + PAD, np.uint8)
         data[: len(carry)] = carry
-        got = stream.readinto(memoryview(data)[len(carry) : len(carry) + room])  # type: ignore[attr-defined]
+        got = stream.readinto(data.data[len(carry) : len(carry) + room])  # type: ignore[attr-defined]
         filled = len(carry) + got
         data[filled : filled + PAD] = NEWLINE
         whole = _after_last_newline(data, filled) if got else filled

@@ -1,4 +1,4 @@
-"""The feature spec: the fitted, frozen description of all fields. Data only: ``spec.json`` and ``vocabulary.parquet``."""
+"""The feature spec: the fitted, frozen description of all fields. Data only: spec.json and vocabulary.parquet."""
 
 from __future__ import annotations
 

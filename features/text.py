@@ -2,7 +2,7 @@
 
 Canonical text of a typed value (what is hashed and looked up): integers in decimal; booleans ``true``/``false``; floats
 that are whole and below 2^53 as integers, others as the shortest text that reads back; dates and timestamps as Arrow
-prints them (``2020-01-31``, ``2020-01-31 15:04:05``); decimals with their scale. Null, the empty text and NaN are missing.
+prints them (``2020-01-31``, ``2020-01-31 15:04:05``); decimals with their scale. Null, the empty text, NaN are missing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from features import kernels
 from features.errors import InputError
 from features.moment import TimeConfig, to_utc
 
-UInt8, Int32, Int64 = npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]
-Float64, Bool = npt.NDArray[np.float64], npt.NDArray[np.bool_]
+UInt8 = npt.NDArray[np.uint8]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
 
+_NUMERIC = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 _NOTHING = np.zeros(8, np.uint8)
 
 
@@ -85,9 +89,9 @@ def texts(array: pa.Array) -> Texts:
 
 
 def numbers(array: pa.Array) -> tuple[Float64, Bool]:
-    """(values, bad): float64 with NaN for missing, and rows whose text is no number. Texts read as IEEE-correct decimals."""
+    """(values, bad): float64 (correctly rounded) with NaN for missing, and rows whose text is no number."""
     kind = array.type
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if any(test(kind) for test in _NUMERIC):
         values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.ascontiguousarray(values, np.float64), np.zeros(len(array), np.bool_)
     views = texts(array)

@@ -31,7 +31,7 @@ class Vocabulary:
         digest = hashlib.sha256(np.ascontiguousarray(views.length, "<i8").tobytes())
         if len(views):
             first, last = int(views.start[0]), int(views.start[-1] + views.length[-1])
-            digest.update(views.data[first:last])
+            digest.update(views.data[first:last].tobytes())
         digest.update(np.ascontiguousarray(self.counts, "<i8").tobytes())
         return digest.hexdigest()
 

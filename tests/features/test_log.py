@@ -1,0 +1,152 @@
+"""Log rows: joins, filters, labels, weights, times; rows in = rows out + filtered + rejected."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.config import FeatureConfig
+from features.encoder import Encoder
+from features.errors import ConfigError, InputError
+from features.fitting import fit_spec, merge, tally
+from features.log import LogBatch, LogReader
+from features.source import list_files, split_ranges
+
+LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
+
+
+def config(**rest: Any) -> FeatureConfig:
+    fields = [{"name": "user", "kind": "vocabulary", "min_count": 1}]
+    return FeatureConfig.model_validate(
+        {"source": {"path": "log.csv"}, "label": "rating >= 4", "fields": fields, **rest}
+    )
+
+
+def rows(config: FeatureConfig, base: Path, target: int = 1 << 30, **options: Any) -> list[LogBatch]:
+    reader = pickle.loads(pickle.dumps(LogReader(config, str(base), **options)))
+    ranges = split_ranges(config.source, list_files(config.source, str(base)), target)
+    return [batch for rng in ranges for batch in reader.read(rng)]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "log.csv").write_text(LOG)
+    (tmp_path / "users.csv").write_text("user,age\n2,30\n1,\n")
+    return tmp_path
+
+
+def test_side_tables_join_and_unmatched_rows_are_missing(base: Path) -> None:
+    joined = config(
+        join=[{"path": "users.csv", "on": "user"}], fields=[{"name": "age", "kind": "number", "edges": [9]}]
+    )
+    (batch,) = rows(joined, base)
+    assert batch.columns.schema.names == ["rating", "user", "age"]
+    assert batch.columns["age"].to_pylist() == ["", "30", None]
+    spec = fit_spec(joined.fields, merge([tally(joined.fields, batch.columns)]))
+    assert Encoder(spec).encode(batch.columns).slots.tolist() == [[1], [4], [1]]
+
+
+def test_duplicate_keys_and_bad_side_rows_are_refused(base: Path) -> None:
+    join = {"path": "users.csv", "on": "user"}
+    (base / "users.csv").write_text("user,age\n2,30\n1,5\n2,31\n")
+    with pytest.raises(InputError, match=r"users.csv: expected each user once, found '2' again in row 3"):
+        rows(config(join=[join]), base)
+    (base / "users.csv").write_text("user,age\n2,30\n1\n")
+    with pytest.raises(InputError, match="at byte 14: expected rows that parse, found column_count"):
+        rows(config(join=[join]), base)
+
+
+def test_a_joined_column_must_not_hide_one_of_the_log(base: Path) -> None:
+    (base / "users.csv").write_text("user,item\n2,x\n")
+    reads_both = config(join=[{"path": "users.csv", "on": "user"}], fields=[{"name": "item", "kind": "hash"}])
+    with pytest.raises(InputError, match="column 'item'"):
+        rows(reads_both, base)
+
+
+def test_filter_label_weight_time(base: Path) -> None:
+    (batch,) = rows(config(filter="price is not null", weight="price * 2", time="when"), base)
+    assert (batch.rows, batch.filtered, batch.rejects) == (2, 1, [])
+    assert batch.label is not None
+    assert batch.label.tolist() == [1, 0]
+    assert batch.label.dtype == np.float32
+    assert batch.weight is not None
+    assert batch.weight.tolist() == [4, 2]
+    assert batch.time is not None
+    assert batch.time[0] == 1_704_067_800_000_000
+    assert batch.positions.tolist() == [28, 53]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "field"),
+    [
+        ("1,a,x,2024-01-01,1", "bad_label", "label"), ("1,a,,2024-01-01,1", "bad_label", "label"),
+        ("1,a,5,yesterday,1", "bad_time", "time"), ("1,a,5,,1", "bad_time", "time"),
+        ("1,a,5,2024-01-01,-1", "bad_weight", "weight"), ("1,a,5,2024-01-01,", "bad_weight", "weight"),
+        ("1,a,5,2024-01-01,1e400", "bad_weight", "weight"), ("x,a,5,2024-01-01,1", "bad_number", "filter"),
+        ("1,a,5", "column_count", ""),
+    ],
+)  # fmt: skip
+def test_unusable_rows_are_rejected_with_their_text(base: Path, bad: str, reason: str, field: str) -> None:
+    (base / "log.csv").write_text(LOG.replace("9,a,4,2024-01-02 01:00,\n", bad + "\n"))
+    (batch,) = rows(config(weight="price", time="when", filter="user > 0"), base)
+    (reject,) = batch.rejects
+    assert (reject.reason, reject.field, reject.raw.decode(), reject.position) == (reason, field, bad, 78)
+    assert batch.rows == 2
+    assert len(batch.positions) == batch.columns.num_rows == 2
+
+
+def test_labels_outside_zero_and_one(base: Path) -> None:
+    (batch,) = rows(config(label="rating"), base)
+    assert [r.reason for r in batch.rejects] == ["bad_label"] * 3
+    (batch,) = rows(config(label="rating"), base, need_label=False)
+    assert batch.label is None
+    assert batch.rows == 3
+
+
+def test_a_day_of_its_zone(base: Path) -> None:
+    (batch,) = rows(config(time="when"), base, date="2024-01-01")
+    assert (batch.rows, batch.filtered) == (2, 1)
+    (batch,) = rows(config(time={"column": "when", "zone": "Asia/Tokyo"}), base, date="2024-01-02", keep=["item"])
+    assert (batch.columns["item"].to_pylist(), batch.filtered) == (["a"], 2)
+    with pytest.raises(ConfigError, match="YYYY-MM-DD"):
+        LogReader(config(time="when"), str(base), date="2024-1-1")
+
+
+def test_problems_of_the_encoder_become_rejects(base: Path) -> None:
+    fields = [{"name": "rating", "kind": "number"}, {"name": "item", "kind": "number"}]
+    (batch,) = rows(config(fields=fields), base)
+    encoded = Encoder(fit_spec(config(fields=fields).fields, merge([]))).encode(batch.columns)
+    left = batch.without(encoded.problems)
+    assert left.rows == 0
+    assert [(r.reason, r.field) for r in left.rejects] == [("bad_number", "item")] * 3
+    assert left.rejects[1].raw == b"2,b,3,2024-01-01 23:00,1"
+
+
+_LINE = st.one_of(
+    st.binary(max_size=20).map(lambda v: v.replace(b"\n", b",")),
+    st.tuples(*[st.sampled_from([b"1", b"0", b"", b"x", b"\xff", b"7", b'"'])] * 3).map(b",".join),
+)
+
+
+@given(st.lists(_LINE, max_size=40), st.integers(20, 500))
+@settings(max_examples=80, deadline=None)
+def test_counts_add_up(tmp_path_factory: Any, lines: list[bytes], target: int) -> None:
+    base = tmp_path_factory.mktemp("log")
+    (base / "log.csv").write_bytes(b"\n".join([b"a,b,c", *lines]))
+    fields = [{"name": "a", "kind": "hash"}, {"name": "b", "kind": "number"}]
+    declared = config(label="c", filter="b != 7", fields=fields)
+    encoder = Encoder(fit_spec(declared.fields, merge([])))
+    encoded = filtered = rejected = 0
+    for batch in rows(declared, base, target):
+        batch = batch.without(encoder.encode(batch.columns).problems)
+        slots = encoder.encode(batch.columns)
+        assert not slots.problems
+        assert (slots.slots > 0).all()
+        encoded, filtered, rejected = encoded + batch.rows, filtered + batch.filtered, rejected + len(batch.rejects)
+    assert encoded + filtered + rejected == sum(bool(line.removesuffix(b"\r")) for line in lines)

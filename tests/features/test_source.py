@@ -1,0 +1,220 @@
+"""Sources: every line is a row or a reject wherever a file is cut, and rows read as written."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from features import source
+from features.config import SourceConfig
+from features.errors import InputError
+from features.source import FileRange, Reject, list_files, read_range, split_ranges
+
+
+def read(config: SourceConfig, base: Path, target: int = 1 << 30, columns: list[str] | None = None) -> Any:
+    """(rows as lists, positions, rejects, raw bytes of rows) of a whole source."""
+    rows: list[list[Any]] = []
+    positions: list[int] = []
+    rejects: list[Reject] = []
+    raws: list[bytes] = []
+    for rng in split_ranges(config, list_files(config, str(base)), target):
+        for batch in read_range(config, rng, columns):
+            rows += [list(row.values()) for row in batch.columns.to_pylist()]
+            positions += batch.positions.tolist()
+            rejects += batch.rejects
+            raws += [batch.raw(i) for i in range(batch.columns.num_rows)]
+    return rows, positions, rejects, raws
+
+
+def write(base: Path, data: bytes, name: str = "log.txt") -> Path:
+    (base / name).write_bytes(data)
+    return base
+
+
+def tsv(**extra: Any) -> SourceConfig:
+    return SourceConfig(path=["log.txt"], format="tsv", columns=["a", "b"], **extra)
+
+
+@given(
+    st.lists(st.binary(max_size=30).map(lambda v: v.replace(b"\n", b"\t")), max_size=30),
+    st.integers(1, 60),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_line_is_a_row_or_a_reject(tmp_path_factory: Any, lines: list[bytes], target: int, ends: bool) -> None:
+    data = b"\n".join(lines) + (b"\n" if ends else b"")
+    base = write(tmp_path_factory.mktemp("random"), data)
+    expected, bad, at = [], [], 0
+    for number, line in enumerate(data.split(b"\n")):
+        start = at + (3 if number == 0 and line.startswith(b"\xef\xbb\xbf") else 0)
+        text = line[start - at :].removesuffix(b"\r")
+        at += len(line) + 1
+        if not text:
+            continue
+        fields = text.split(b"\t")
+        try:
+            decoded = [field.decode() for field in fields]
+        except UnicodeDecodeError:
+            bad.append((start, "undecodable" if len(fields) == 2 else "column_count", text))
+            continue
+        if len(fields) == 2:
+            expected.append((start, decoded, text))
+        else:
+            bad.append((start, "column_count", text))
+    rows, positions, rejects, raws = read(tsv(), base, target)
+    assert list(zip(positions, rows, raws, strict=True)) == expected
+    assert [(r.position, r.reason, r.raw) for r in rejects] == bad
+
+
+_VALUES = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(st.lists(_VALUES, min_size=3, max_size=3), min_size=1, max_size=12), st.integers(10, 400))
+@settings(max_examples=60, deadline=None)
+def test_csv_reads_what_pythons_csv_writes(tmp_path_factory: Any, rows: list[list[str]], target: int) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows([["x", "y,", 'z"'], *rows])
+    base = write(tmp_path_factory.mktemp("csv"), text.getvalue().encode())
+    got, _, rejects, _ = read(SourceConfig(path=["log.txt"]), base, target)
+    assert (got, rejects) == (rows, [])
+    assert read(SourceConfig(path=["log.txt"]), base, target, ['z"', "x"])[0] == [[r[2], r[0]] for r in rows]
+
+
+_SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.text(st.characters(exclude_categories=["Cs"])))
+
+
+@given(st.lists(st.fixed_dictionaries({"a": _SCALARS, "b": _SCALARS}, optional={"c": st.lists(_SCALARS)}), min_size=1),
+       st.booleans(), st.integers(20, 800))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_jsonl_reads_values_as_written(
+    tmp_path_factory: Any, rows: list[dict[str, Any]], plain: bool, target: int
+) -> None:
+    data = "".join(json.dumps(row, ensure_ascii=plain) + "\n" for row in rows).encode()
+    base = write(tmp_path_factory.mktemp("json"), data)
+    config = SourceConfig(path=["log.txt"], format="jsonl")
+
+    def written(value: Any) -> str:
+        return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+    got, _, rejects, _ = read(config, base, target, ["b", "a"])
+    assert (got, rejects) == ([[written(row["b"]), written(row["a"])] for row in rows], [])
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda v: v.replace(b"\n", b"{")), max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_random_json_lines_add_up(tmp_path_factory: Any, lines: list[bytes]) -> None:
+    good = b'{"a": 1, "b": "x"}'
+    base = write(tmp_path_factory.mktemp("json"), b"\n".join([good, *lines, good]))
+    rows, _, rejects, _ = read(SourceConfig(path=["log.txt"], format="jsonl"), base, 50, ["a", "b"])
+    assert len(rows) + len(rejects) == 2 + sum(bool(line.removesuffix(b"\r")) for line in lines)
+    assert rows[0] == rows[-1] == ["1", "x"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"a": 1', "bad_json"), ('{"a": [1]}', "nested"), ('{"a": {"b": 1}}', "nested"), ('{"a": tru}', "bad_json"),
+        ('{"a": 1} x', "bad_json"), ('{"a": "\\q"}', "bad_json"), ('{"a": "\\ud800"}', "bad_json"), ("[1]", "bad_json"),
+        ('{"a" 1}', "bad_json"), ('{"a": 1,}', "bad_json"), ('{"a": "x}', "bad_json"), ("\x00", "bad_json"),
+    ],
+)  # fmt: skip
+def test_bad_json(tmp_path: Path, line: str, reason: str) -> None:
+    base = write(tmp_path, f'{{"a": 0}}\n{line}\n{{"x": [{{}}, "]"], "a": "\\u00e9\\n"}}\n'.encode())
+    rows, _, rejects, _ = read(SourceConfig(path=["log.txt"], format="jsonl"), base, columns=["a"])
+    assert rows == [["0"], ["é\n"]]
+    assert [(r.reason, r.raw, r.position) for r in rejects] == [(reason, line.encode(), 9)]
+
+
+@pytest.mark.parametrize("text", ['"a,b', 'x,"a"b', '"a\n",b', '"'])
+def test_bad_quotes(tmp_path: Path, text: str) -> None:
+    _, _, rejects, _ = read(SourceConfig(path=["log.txt"], columns=["a", "b"]), write(tmp_path, text.encode()))
+    assert rejects[0].reason == "bad_quote"
+
+
+def test_a_line_longer_than_the_limit_is_rejected_and_the_rest_read(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(source, "BLOCK", 1 << 12)
+    monkeypatch.setattr(source, "MAX_LINE", 1 << 18)
+    base = write(tmp_path, b"1\t2\n" + b"x" * (1 << 20) + b"\n3\t" + b"y" * 200_000 + b"\n5\t6")
+    rows, _, rejects, _ = read(tsv(), base)
+    assert rows == [["1", "2"], ["3", "y" * 200_000], ["5", "6"]]
+    assert [(r.reason, r.position) for r in rejects] == [("too_long", 4)]
+    assert len(rejects[0].raw) == source.RAW_LIMIT
+
+
+@pytest.mark.parametrize(("name", "pack"), [("l.tsv.gz", gzip.compress), ("l.tsv.bz2", bz2.compress)])
+def test_compressed_files_are_one_range(tmp_path: Path, name: str, pack: Any) -> None:
+    write(tmp_path, pack(b"".join(b"%d\tx\n" % i for i in range(9000))), name)
+    config = SourceConfig(path=[name], format="tsv", columns=["a", "b"])
+    assert len(split_ranges(config, list_files(config, str(tmp_path)), 10)) == 1
+    rows, positions, _, _ = read(config, tmp_path, 10)
+    assert [row[0] for row in rows] == [str(i) for i in range(9000)]
+    assert positions[1] == 4
+
+
+def test_latin_1_becomes_utf_8(tmp_path: Path) -> None:
+    base = write(tmp_path, "é|ÿ\nplain|x\n".encode("latin-1"))
+    config = SourceConfig(path=["log.txt"], separator="|", columns=["a", "b"], encoding="latin-1")
+    rows, _, _, raws = read(config, base)
+    assert rows == [["é", "ÿ"], ["plain", "x"]]
+    assert raws[0] == "é|ÿ".encode("latin-1")
+    _, _, rejects, _ = read(config.model_copy(update={"encoding": "cp1252"}), write(tmp_path, b"\x81|a\n\x80|b"))
+    assert [(r.reason, r.position) for r in rejects] == [("undecodable", 0)]
+    with pytest.raises(ValidationError, match="single-byte superset"):
+        SourceConfig(path=["log.txt"], encoding="utf-16")
+
+
+def test_parquet_by_row_groups(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"a": range(100), "b": [str(i) for i in range(100)]}), tmp_path / "x.parquet", row_group_size=9
+    )
+    config = SourceConfig(path=["*.parquet"], format="parquet")
+    assert len(split_ranges(config, list_files(config, str(tmp_path)), 1)) == 12
+    rows, positions, _, raws = read(config, tmp_path, 1, ["a"])
+    assert positions == [row[0] for row in rows] == list(range(100))
+    assert json.loads(raws[7]) == {"a": 7}
+    with pytest.raises(InputError, match="Did you mean 'b'"):
+        read(config, tmp_path, 1, ["bb"])
+
+
+def test_files_and_days(tmp_path: Path) -> None:
+    for name in ("d/2024-01-01/a.csv", "d/2024-01-02/a.csv", "d/2024-01-02/_tmp/x.csv", "d/2024-01-02/.x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("h\n1\n")
+    config = SourceConfig(path=["d/{date}"])
+    names = [Path(f.path).relative_to(tmp_path).as_posix() for f in list_files(config, str(tmp_path), "2024-01-02")]
+    assert names == ["d/2024-01-02/a.csv"]
+    assert len(list_files(config, str(tmp_path))) == 2
+    with pytest.raises(InputError, match="at least one file, found none"):
+        list_files(config, str(tmp_path), "2024-01-03")
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_missing_column_names_file_and_nearest(tmp_path: Path, format: str) -> None:
+    base = write(tmp_path, b"user,item\n1,2\n" if format == "csv" else b'{"user": 1, "item": 2}\n')
+    config = SourceConfig(path=["log.txt"], format=format)
+    with pytest.raises(
+        InputError, match=r"log.txt: expected a column 'itme', found columns user, item. Did you mean 'item'"
+    ):
+        read(config, base, columns=["user", "itme"])
+
+
+def test_header_is_no_row_in_any_range(tmp_path: Path) -> None:
+    base = write(tmp_path, b"\xef\xbb\xbfuser;item\r\n1;2\r\n\r\n3;4\r\n\r\n")
+    config = SourceConfig(path=["log.txt"], separator=";")
+    for target in range(1, 30):
+        rows, positions, _, _ = read(config, base, target)
+        assert rows == [["1", "2"], ["3", "4"]]
+        assert positions == [14, 21]
+    assert list(read_range(config, FileRange(str(base / "log.txt"), 0, 2))) == []
