@@ -1,0 +1,269 @@
+"""The one scoring arithmetic: a row's logit in float64, summed in one fixed order.
+
+    logit = bias + sum_f linear_f + pairs
+    FM    pairs = 1/2 sum_d [(sum_f V_fd)^2 - sum_f V_fd^2]
+    FFM   pairs = sum_{f<g} <V_f,g , V_g,f>
+    FwFM  pairs = sum_{f<g} r_fg <V_f, V_g>
+    POLY2 pairs = sum over slots s<t of different fields: factor_s factor_t w[pair(s, t)]
+
+with V_f the pooled vector of field f. A row is summed by itself, term by term in the same order wherever it stands, so
+its bits depend neither on its neighbours nor on blocks nor on threads. No parallel loops: these run in forked workers.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from training.jit import inner, kernel
+from training.lookup import pair_bucket
+
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+LR, FM, FFM, FWFM, POLY2 = range(5)
+KINDS = {"lr": LR, "fm": FM, "ffm": FFM, "fwfm": FWFM, "poly2": POLY2}
+
+
+class Form(NamedTuple):
+    """A model as the kernels see it. F fields, S slots, k latent dimensions."""
+
+    kind: int
+    dim: int
+    bias: float
+    table: npt.NDArray[np.float32]  # [rows, width]
+    first: Int32  # [F + 1] first slot of each field
+    field: Int32  # [S]
+    offset: Int64  # [S]
+    mean: npt.NDArray[np.bool_]  # [F]
+    relation: Float64  # [F, F] FwFM's r, else empty
+    pair_first: int  # POLY2: table row of the first pair bucket
+    pair_buckets: int
+
+
+@inner
+def pool(kind, k, table, first, offset, mean, slots, r, take, linear, own, partner):
+    """Pool the fields that ``take`` [F] names, of row r, over their non-padding slots, by sum or mean.
+
+    linear [F], own [F, D] the pooled vectors (D = k, FFM: F*k); FFM also partner[h, f*k:] = V_f,h for h < f, so that
+    all pairs of one field are one contiguous dot product.
+    """
+    width = own.shape[1]
+    for f in range(len(take)):
+        if not take[f]:
+            continue
+        count = 0
+        for s in range(first[f], first[f + 1]):
+            local = slots[r, s]
+            if local == 0:
+                continue
+            row = offset[s] + local
+            if count == 0:
+                linear[f] = table[row, 0]
+                for d in range(width):
+                    own[f, d] = table[row, 1 + d]
+            else:
+                linear[f] += table[row, 0]
+                for d in range(width):
+                    own[f, d] += table[row, 1 + d]
+            count += 1
+        if count == 0:
+            linear[f] = 0.0
+            for d in range(width):
+                own[f, d] = 0.0
+        elif count > 1 and mean[f]:
+            linear[f] /= count
+            for d in range(width):
+                own[f, d] /= count
+        if kind == FFM and k == 4:  # the common case: four numbers in one move
+            for h in range(f):
+                w, x, y, z = own[f, h * 4], own[f, h * 4 + 1], own[f, h * 4 + 2], own[f, h * 4 + 3]
+                partner[h, f * 4], partner[h, f * 4 + 1], partner[h, f * 4 + 2], partner[h, f * 4 + 3] = w, x, y, z
+        elif kind == FFM:
+            for h in range(f):
+                for d in range(k):
+                    partner[h, f * k + d] = own[f, h * k + d]
+
+
+@inner
+def fm_pairs(k, own, lanes):
+    for d in range(2 * k):
+        lanes[d] = 0.0
+    for f in range(len(own)):
+        for d in range(k):
+            lanes[d] += own[f, d]
+        for d in range(k):
+            lanes[k + d] += own[f, d] * own[f, d]
+    total = 0.0
+    for d in range(k):
+        total += lanes[d] * lanes[d] - lanes[k + d]
+    return 0.5 * total
+
+
+@inner
+def ffm_pairs(k, own, partner, lanes):
+    """One running sum per column, then the columns one after another: an order that vector units of any width keep."""
+    width = len(own) * k
+    for n in range(width):
+        lanes[n] = 0.0
+    for f in range(len(own) - 1):
+        for n in range((f + 1) * k, width):
+            lanes[n] += own[f, n] * partner[f, n]
+    total = 0.0
+    for n in range(k, width):
+        total += lanes[n]
+    return total
+
+
+@inner
+def fwfm_pairs(k, relation, own, lanes):
+    total = 0.0
+    for f in range(len(own) - 1):
+        for d in range(k):
+            lanes[d] = 0.0
+        for g in range(f + 1, len(own)):
+            for d in range(k):
+                lanes[d] += relation[f, g] * own[g, d]
+        for d in range(k):
+            total += own[f, d] * lanes[d]
+    return total
+
+
+@inner
+def poly2_pairs(table, field, offset, share, pair_first, pair_buckets, slots, r):
+    """``share`` [F] is 1/n of row r's n values of a mean-pooled field, else 1; ``field`` [S] the field of a slot."""
+    total = 0.0
+    for s in range(len(field)):
+        if slots[r, s] == 0:
+            continue
+        left = offset[s] + slots[r, s]
+        for t in range(s + 1, len(field)):
+            if field[t] != field[s] and slots[r, t] != 0:
+                bucket = pair_bucket(left, offset[t] + slots[r, t], pair_buckets)
+                total += share[field[s]] * share[field[t]] * table[pair_first + bucket, 0]
+    return total
+
+
+@inner
+def shares(first, mean, slots, r, share):
+    for f in range(len(mean)):
+        count = 0
+        for s in range(first[f], first[f + 1]):
+            count += slots[r, s] != 0
+        share[f] = 1.0 / count if mean[f] and count > 1 else 1.0
+
+
+@inner
+def finish(form, slots, r, linear, own, partner, lanes):
+    """The logit of row r once all its fields are pooled."""
+    pairs = 0.0
+    if form.kind == FM:
+        pairs = fm_pairs(form.dim, own, lanes)
+    elif form.kind == FFM:
+        pairs = ffm_pairs(form.dim, own, partner, lanes)
+    elif form.kind == FWFM:
+        pairs = fwfm_pairs(form.dim, form.relation, own, lanes)
+    elif form.kind == POLY2:
+        share = np.empty(len(linear))
+        shares(form.first, form.mean, slots, r, share)
+        pairs = poly2_pairs(form.table, form.field, form.offset, share, form.pair_first, form.pair_buckets, slots, r)
+    total = 0.0
+    for f in range(len(linear)):
+        total += linear[f]
+    return form.bias + total + pairs
+
+
+@kernel
+def score_rows(form, slots, out):
+    """Logits of whole rows: slots int32 [n, S] -> out float64 [n]."""
+    fields, width = len(form.mean), form.table.shape[1] - 1
+    linear, own, lanes = np.zeros(fields), np.zeros((fields, width)), np.zeros(2 * width)
+    partner = np.zeros((fields if form.kind == FFM else 0, width))
+    take = np.ones(fields, np.bool_)
+    for r in range(len(slots)):
+        pool(form.kind, form.dim, form.table, form.first, form.offset, form.mean, slots, r, take, linear, own, partner)
+        out[r] = finish(form, slots, r, linear, own, partner, lanes)
+
+
+@kernel
+def score_pairs(form, contexts, items, of_item, start, chosen, out):
+    """Logits of context c with items ``chosen[start[c]:start[c + 1]]``: rows that take their ``of_item`` fields from the item.
+
+    contexts int32 [C, S], items int32 [N, S], of_item bool [F], start int64 [C + 1], chosen int64 and out float64
+    [start[C]]. A context is pooled once for all its items; the sums are those of ``score_rows``.
+    """
+    fields, width = len(form.mean), form.table.shape[1] - 1
+    linear, own, lanes = np.zeros(fields), np.zeros((fields, width)), np.zeros(2 * width)
+    partner = np.zeros((fields if form.kind == FFM else 0, width))
+    of_context = ~of_item
+    row = np.empty((1, contexts.shape[1]), np.int32)
+    for c in range(len(contexts)):
+        for s in range(contexts.shape[1]):
+            row[0, s] = contexts[c, s]
+        pool(
+            form.kind,
+            form.dim,
+            form.table,
+            form.first,
+            form.offset,
+            form.mean,
+            row,
+            0,
+            of_context,
+            linear,
+            own,
+            partner,
+        )
+        for j in range(start[c], start[c + 1]):
+            for s in range(contexts.shape[1]):
+                if of_item[form.field[s]]:
+                    row[0, s] = items[chosen[j], s]
+            pool(
+                form.kind,
+                form.dim,
+                form.table,
+                form.first,
+                form.offset,
+                form.mean,
+                row,
+                0,
+                of_item,
+                linear,
+                own,
+                partner,
+            )
+            out[j] = finish(form, row, 0, linear, own, partner, lanes)
+
+
+@kernel
+def across_pairs(form, slots, field, row, entry, share, out):
+    """POLY2: out [n, items] = pairs of the context slots [n, S] with the items' values; see `training.factors.PairTable`."""
+    context_share = np.empty(len(form.mean))
+    weight = np.empty(len(field))
+    for r in range(len(slots)):
+        shares(form.first, form.mean, slots, r, context_share)
+        weight[:] = 0.0
+        for s in range(slots.shape[1]):
+            if slots[r, s] != 0:
+                add_pairs(form.table, field, row, form.offset[s] + slots[r, s], form.field[s], context_share[form.field[s]],
+                           form.pair_first, form.pair_buckets, weight)  # fmt: skip
+        for i in range(len(entry)):
+            total = 0.0
+            for t in range(entry.shape[1]):
+                if entry[i, t] >= 0:
+                    total += share[i, t] * weight[entry[i, t]]
+            out[r, i] = total
+
+
+@inner
+def add_pairs(table, field, row, own, own_field, share, pair_first, pair_buckets, weight):
+    for x in range(len(field)):
+        if field[x] > own_field:
+            bucket = pair_bucket(own, row[x], pair_buckets)
+        else:
+            bucket = pair_bucket(row[x], own, pair_buckets)
+        weight[x] += share * table[pair_first + bucket, 0]

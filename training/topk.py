@@ -1,0 +1,326 @@
+"""Exact top-K of a catalog: a blocked matrix product proposes, bounds select, the float64 routine decides.
+
+For a block of contexts and a block of items the product ``<u, v> + b`` is computed in float32 (or bfloat16 where the machine
+multiplies it faster). It differs from the true score by at most an error that is bounded per context and block, so a
+context's K-th best lower bound is a threshold that no item below it can pass. What passes is rescored by
+`training.exact_kernels` and sorted by (float32 logit descending, item id ascending): the list that scoring every pair gives, bit for
+bit. No [contexts x items] matrix is kept; blocks of items come by descending bound, so thresholds rise at once and the rest
+of a catalog may be skipped.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.exact_kernels import score_pairs
+from training.factors import Bool, Factors, Int64, PairTable, context_factors, item_factors
+from training.scoring import Float32, Float64, Int32, Scorer, constant
+from training.selection_kernels import Buffers, Lists, first_items, keep_exact, ranked, scan, shrink
+
+CONTEXTS, ITEMS = 512, 2048
+"""Contexts and items of one product: its scores (4 MB) stay in the cache."""
+PAIR_CONTEXTS = 16
+"""POLY2: contexts scored against the whole catalog at a time."""
+BUFFERED = 2**21
+"""Items kept for all contexts of a block together."""
+TINY = 1e-37
+"""Where float32 loses relative accuracy."""
+SLACK = 16 * 2.0**-24
+"""Room for the rounding of sums of three and of the final logit, relative to the largest number involved."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items ready for scoring. Items with equal slots (and category) are one of G groups: they score alike.
+
+    An item is named by its position in the order of item ids, so a smaller position wins a tie.
+    """
+
+    of_item: Bool  # [F] which fields are the item's
+    slots: Int32  # [G, S], by descending bound
+    linear: Float32  # [G] b
+    vectors: Float32  # [G, D] v
+    category: Int32  # [G], all 0 without categories
+    start: Int64  # [G + 1]
+    item: Int64  # [N] items of group g: item[start[g]:start[g + 1]], ascending
+
+    @staticmethod
+    def of(scorer: Scorer, of_item: Bool, slots: Int32, category: Int32 | None = None) -> Catalog:
+        """Of item rows [N, S] in the order of their ids; ``category`` [N] counts from 0."""
+        slots = np.where(of_item[scorer.layout.field_of_slot], slots, 0).astype(np.int32)
+        category = np.zeros(len(slots), np.int32) if category is None else category
+        distinct, group = _distinct(np.column_stack([slots, category]))
+        factors = item_factors(scorer, of_item, distinct[:, :-1])
+        order = np.argsort(-(factors.linear + np.linalg.norm(factors.vectors, axis=1)), kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        group = place[group]
+        item = np.argsort(group, kind="stable")
+        return Catalog(
+            of_item=of_item,
+            slots=constant(distinct[order, :-1], np.int32),
+            linear=constant(factors.linear[order], np.float32),
+            vectors=constant(factors.vectors[order], np.float32),
+            category=constant(distinct[order, -1], np.int32),
+            start=constant(np.searchsorted(group[item], np.arange(len(order) + 1)), np.int64),
+            item=constant(item, np.int64),
+        )
+
+    @property
+    def groups(self) -> Lists:
+        return Lists(self.start, self.item)
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """One .npy file per array; returns their paths."""
+        paths = []
+        for name in ARRAYS:
+            paths.append(Path(directory) / f"catalog-{name}.npy")
+            np.save(paths[-1], getattr(self, name), allow_pickle=False)
+        return paths
+
+    @staticmethod
+    def load(directory: str | Path) -> Catalog:
+        """Memory-mapped: processes on one host share the pages."""
+        files = {
+            name: np.load(Path(directory) / f"catalog-{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS
+        }
+        return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
+
+
+ARRAYS = ("of_item", "slots", "linear", "vectors", "category", "start", "item")
+
+
+def _distinct(rows: Int32) -> tuple[Int32, npt.NDArray[np.intp]]:
+    """Distinct rows and, for every row, which it is."""
+    rows = np.ascontiguousarray(rows)
+    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, group = np.unique(packed, return_index=True, return_inverse=True)
+    return rows[first], group
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The lists of C contexts, one after another: items (positions) and logits of ``start[c]:start[c + 1]``."""
+
+    start: Int64  # [C + 1]
+    item: Int64
+    logit: Float32
+
+
+def top_k(
+    scorer: Scorer,
+    catalog: Catalog,
+    contexts: Int32,
+    k: int,
+    *,
+    exclude: Lists | None = None,
+    only: Lists | None = None,
+    per_category: int = 0,
+) -> Ranking:
+    """The best k items of every context, by (logit descending, item position ascending).
+
+    Args:
+        contexts: slots int32 [C, S]; item fields are not read.
+        exclude: items that a context must not get.
+        only: the items that a context may get; default: all.
+        per_category: at most so many items of one category in a list; 0: no limit.
+    """
+    contexts = scorer.checked(np.where(catalog.of_item[scorer.layout.field_of_slot], 0, contexts))
+    exclude = exclude or Lists(np.zeros(len(contexts) + 1, np.int64), np.empty(0, np.int64))
+    exclude = Lists(constant(exclude.start, np.int64), constant(exclude.item, np.int64))
+    sizes = np.bincount(catalog.category, weights=np.diff(catalog.start)).astype(np.int64)
+    k = min(k, int(np.minimum(sizes, per_category or k).sum()))
+    if k == 0:
+        return Ranking(np.zeros(len(contexts) + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    search = _Search(scorer, catalog, k, per_category)
+    parts = []
+    for start in range(0, len(contexts), search.contexts):
+        block = slice(start, start + search.contexts)
+        bounds = slice(start, start + search.contexts + 1)
+        unwanted = Lists(exclude.start[bounds], exclude.item)
+        if only is None:
+            parts.append(search.all(contexts[block], unwanted))
+        else:
+            parts.append(
+                search.among(
+                    contexts[block],
+                    unwanted,
+                    Lists(constant(only.start[bounds], np.int64), constant(only.item, np.int64)),
+                )
+            )
+    return _joined(parts)
+
+
+def _joined(parts: list[Ranking]) -> Ranking:
+    lengths = np.concatenate([np.diff(part.start) for part in parts])
+    return Ranking(
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([part.item for part in parts]),
+        np.concatenate([part.logit for part in parts]),
+    )
+
+
+class _Search:
+    """One `top_k`, a block of contexts at a time."""
+
+    def __init__(self, scorer: Scorer, catalog: Catalog, k: int, cap: int) -> None:
+        self.scorer, self.catalog, self.k, self.cap = scorer, catalog, k, cap
+        self.capacity = min(len(catalog.slots) + 1, max(4 * k, k + 1024))
+        self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
+        self.product = _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(scorer, catalog)
+
+    def all(self, contexts: Int32, exclude: Lists) -> Ranking:
+        """The lists of a block of contexts over the whole catalog."""
+        shape = (len(contexts), self.capacity)
+        buffers = Buffers(
+            np.empty(shape, np.float32),
+            np.empty(shape, np.float32),
+            np.empty(shape, np.int32),
+            np.zeros(len(contexts), np.int64),
+            np.full(len(contexts), -np.inf, np.float32),
+        )
+        factors = context_factors(self.scorer, self.catalog.of_item, contexts)
+        for block in self.product.blocks(contexts, factors, buffers.threshold):
+            resume = np.zeros(2, np.int64)
+            while True:
+                full = scan(
+                    block.scores, self.catalog.linear[block.base : block.base + block.scores.shape[1]], block.base, block.contexts,
+                    block.error, np.float32(0), buffers, self.k, self.catalog.groups, exclude, self.catalog.category, self.cap, resume,
+                )  # fmt: skip
+                if full < 0:
+                    break
+                self._resolve(contexts, factors, buffers, exclude, full)
+        for c in range(len(contexts)):
+            shrink(buffers, c, self.k, self.catalog.category, self.cap)
+        start = np.concatenate([[0], np.cumsum(buffers.held)])
+        chosen = np.concatenate([buffers.group[c, : buffers.held[c]] for c in range(len(contexts))]).astype(np.int64)
+        return self._ranked(contexts, start, chosen, chosen, self.catalog.groups, self.catalog.category, exclude)
+
+    def among(self, contexts: Int32, exclude: Lists, only: Lists) -> Ranking:
+        """The lists of a block of contexts over each context's own items."""
+        group = np.empty(len(self.catalog.item), np.int64)
+        group[self.catalog.item] = np.repeat(np.arange(len(self.catalog.slots)), np.diff(self.catalog.start))
+        alone = Lists(constant(np.arange(len(group) + 1), np.int64), constant(np.arange(len(group)), np.int64))
+        chosen = only.item[only.start[0] : only.start[-1]]
+        category = constant(self.catalog.category[group], np.int32)
+        return self._ranked(contexts, only.start - only.start[0], chosen, group[chosen], alone, category, exclude)
+
+    def _logits(self, contexts: Int32, start: Int64, groups: Int64) -> Float32:
+        out = np.empty(len(groups))
+        of_item = constant(self.catalog.of_item, np.bool_)
+        score_pairs(
+            self.scorer.form,
+            contexts,
+            self.catalog.slots,
+            of_item,
+            constant(start, np.int64),
+            constant(groups, np.int64),
+            out,
+        )
+        return out.astype(np.float32)
+
+    def _resolve(self, contexts: Int32, factors: Factors, buffers: Buffers, exclude: Lists, c: int) -> None:
+        """A buffer full of near ties: score them exactly and keep the best."""
+        count = int(buffers.held[c])
+        logits = self._logits(contexts[c : c + 1], np.array([0, count]), buffers.group[c, :count].astype(np.int64))
+        shifted = (logits - factors.linear[c]).astype(np.float32)
+        first = first_items(buffers, self.catalog.groups, exclude, c)
+        keep_exact(buffers, c, logits, shifted, first, self.k, self.catalog.category, self.cap)
+
+    def _ranked(
+        self,
+        contexts: Int32,
+        start: Int64,
+        chosen: Int64,
+        group: Int64,
+        members: Lists,
+        category: Int32,
+        exclude: Lists,
+    ) -> Ranking:
+        """Rescore ``chosen`` (sets of ``members``, whose slots are those of ``group``) and cut the lists."""
+        count = np.empty(len(contexts), np.int64)
+        item, logit = np.empty((len(contexts), self.k), np.int64), np.empty((len(contexts), self.k), np.float32)
+        logits = self._logits(contexts, start, group)
+        ranked(start, chosen, logits, members, exclude, category, self.k, self.cap, count, item, logit)
+        listed = np.arange(self.k) < count[:, None]
+        return Ranking(np.concatenate([[0], np.cumsum(count)]), item[listed], logit[listed])
+
+
+class _Block(NamedTuple):
+    """Proposed scores, without a and b, of some contexts against groups base..base + B, and their bound."""
+
+    contexts: Int64  # [A] positions in the block of contexts
+    base: int
+    scores: Float32  # [A, B]
+    error: Float64  # [A]
+
+
+class _MatrixProduct:
+    """``u v'`` in float32, the catalog's blocks in order, for the contexts they may still matter to."""
+
+    def __init__(self, scorer: Scorer, catalog: Catalog) -> None:
+        self.catalog = catalog
+        norm, linear = np.linalg.norm(catalog.vectors, axis=1).astype(np.float64), catalog.linear.astype(np.float64)
+        self.norm = np.maximum.accumulate(norm[::-1])[::-1][::ITEMS]  # of this block and all that follow
+        self.linear = np.maximum.accumulate(linear[::-1])[::-1][::ITEMS]
+        self.largest = float(np.abs(linear).max(initial=0.0))
+        self.scores = np.empty(CONTEXTS * ITEMS, np.float32)
+
+    def blocks(self, contexts: Int32, factors: Factors, threshold: Float32) -> Iterator[_Block]:
+        """``threshold`` [C] rises between blocks; a context that no later item can pass leaves."""
+        vectors, norm, offset = (
+            factors.vectors,
+            np.linalg.norm(factors.vectors.astype(np.float64), axis=1),
+            np.abs(factors.linear),
+        )
+        alive = np.arange(len(contexts))
+        for position, base in enumerate(range(0, len(self.catalog.linear), ITEMS)):
+            reach = norm * self.norm[position]
+            error = (vectors.shape[1] + 4) * 2.0**-24 * 1.02 * reach + SLACK * (reach + offset + self.largest) + TINY
+            hope = self.linear[position] + reach + error >= threshold[alive]
+            if not hope.all():
+                alive, vectors, norm, offset, error = alive[hope], vectors[hope], norm[hope], offset[hope], error[hope]
+                if len(alive) == 0:
+                    return
+            items = self.catalog.vectors[base : base + ITEMS]
+            yield _Block(alive, base, _product(vectors, items, self.scores), error)
+
+
+def _product(u: Float32, v: Float32, out: Float32) -> Float32:
+    """u v' by torch's float32 product, in the memory of ``out``."""
+    if u.shape[1] == 0:
+        return np.zeros((len(u), len(v)), np.float32)
+    result = torch.from_numpy(out[: len(u) * len(v)].reshape(len(u), len(v)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch would mind that the catalog is read-only
+        torch.mm(torch.from_numpy(u), torch.from_numpy(v).T, out=result)
+    return result.numpy()
+
+
+class _PairProduct:
+    """POLY2's pairs across, for a few contexts against the whole catalog."""
+
+    def __init__(self, scorer: Scorer, catalog: Catalog) -> None:
+        self.scorer, self.catalog = scorer, catalog
+        self.table = PairTable.of(scorer, catalog.of_item, catalog.slots)
+        pairs = scorer.table[scorer.layout.rows :, 0]
+        slots = scorer.layout.slots
+        self.largest = (
+            float(np.abs(catalog.linear).max(initial=0.0)) + float(np.abs(pairs).max(initial=0.0)) * slots * slots / 4
+        )
+
+    def blocks(self, contexts: Int32, factors: Factors, threshold: Float32) -> Iterator[_Block]:
+        groups = len(self.catalog.slots)
+        for start in range(0, len(contexts), PAIR_CONTEXTS):
+            some = np.arange(start, min(start + PAIR_CONTEXTS, len(contexts)))
+            scores = np.empty((len(some), groups), np.float32)
+            self.table.across(self.scorer, self.catalog.of_item, contexts[some], slice(0, groups), scores)
+            yield _Block(some, 0, scores, SLACK * (self.largest + np.abs(factors.linear[some])) + TINY)
