@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.fields import Problem
+from features.field import Problem
 from features.spec import FeatureSpec
 from features.text import Columns
 

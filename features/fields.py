@@ -6,207 +6,23 @@ Local index of a slot: 0 padding, 1 missing (null or empty), 2 unseen or rare, v
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from features import kernels
+from features import kernels, value_kernels
+from features.field import MAX_VALUES, BaseField, Encode, Fit, Problem, Slots, ValuedField, problems_of
 from features.hashing import SEED
 from features.kernels import FIRST, MISSING
 from features.moment import PARTS, Time, part_name, part_of, to_local
-from features.schema import Names, Strict, expand_names
-from features.text import Columns, Texts, canonical, flags, numbers, texts, valid_utf8
+from features.schema import Names, expand_names
+from features.text import Columns, canonical, numbers, texts
 from features.vocabulary import TextIndex, Vocabulary
-
-Slots = npt.NDArray[np.int32]
-MAX_VALUES = 2**31 - 16
-
-
-class Problem(NamedTuple):
-    """A value that cannot be encoded. reason is one short word, such as ``bad_number``."""
-
-    row: int
-    field: str
-    reason: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What fitting found out: the number of values, and edges or vocabulary where the kind has them."""
-
-    values: int
-    edges: tuple[float, ...] = ()
-    vocabulary: Vocabulary | None = None
-
-
-Encode = Callable[[Columns, Slots], list[Problem]]
-"""Writes a field's local indices into ``out`` [slots, n] and tells which values could not be read."""
-
-
-class BaseField(Strict):
-    """What every kind answers."""
-
-    name: str
-    """Name of the field. ``names: [a, b]`` or ``name: C{1..26}`` declares several alike."""
-    fitted: ClassVar[bool] = False
-    """Whether training rows must be counted to fit the field."""
-
-    @property
-    @abstractmethod
-    def columns(self) -> tuple[str, ...]:
-        """Raw columns the field reads."""
-
-    @property
-    def slots(self) -> int:
-        return 1
-
-    @property
-    def mean(self) -> bool:
-        """Whether several slots are pooled by their mean."""
-        return False
-
-    @property
-    def source(self) -> str:
-        """The field whose fit and index space this one uses: itself unless shared."""
-        return self.name
-
-    @property
-    def needs_fit(self) -> bool:
-        return self.fitted and self.source == self.name
-
-    def check(self, columns: Columns) -> list[Problem]:
-        """Values that no fit could encode."""
-        return []
-
-    def tally(self, columns: Columns) -> pa.Table:
-        """(key binary, count int64) of a batch; tables of several batches are merged by summing equal keys."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def fit(self, tally: pa.Table | None) -> Fit:
-        """From the merged tally of the training rows (None unless ``fitted``)."""
-
-    @abstractmethod
-    def encoder(self, fit: Fit) -> Encode: ...
-
-    @abstractmethod
-    def describe(self, fit: Fit, index: int) -> str:
-        """What value number ``index`` (from 0) means to people."""
-
-
-class ValuedField(BaseField):
-    """A field of values written in a column, in a list of a column, or as flag columns."""
-
-    column: str = ""
-    """Raw column. Default: the field's name."""
-    separator: str | None = None
-    """Text between the values of a multi-valued field. Typed lists need none."""
-    max_values: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Slots of a multi-valued field: its first values in order are kept. Default: 8, or the number of flags if less."""
-    pooling: Literal["mean", "sum"] = "mean"
-    """How the values of a multi-valued field become one."""
-    flags: Names | None = None
-    """Columns of 0/1 gathered into one multi-valued field whose values are the names of the set columns."""
-    shares: str | None = None
-    """Another field of this kind whose values, index space and embedding rows are used."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _column(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "name" in data and not data.get("column"):
-            return {**data, "column": data["name"]}
-        return data
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ValuedField:
-        if self.separator == "":
-            raise ValueError("separator must not be empty")
-        if self.shares == self.name:
-            raise ValueError("a field cannot share its own index space")
-        for key in ("buckets", "min_count", "max_size"):
-            declared = type(self).model_fields.get(key)
-            if self.shares and declared is not None and getattr(self, key) != declared.default:
-                raise ValueError(f"the {key} of {self.shares!r} holds for all that share it: remove this one")
-        if self.flags is not None and (self.separator is not None or self.column != self.name):
-            raise ValueError("flags replace column and separator")
-        return self
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(self.flags) if self.flags is not None else (self.column,)
-
-    @property
-    def many(self) -> bool:
-        return self.separator is not None or self.flags is not None or self.max_values is not None
-
-    @property
-    def slots(self) -> int:
-        if not self.many:
-            return 1
-        return self.max_values or min(8, len(self.flags or range(8)))
-
-    @property
-    def mean(self) -> bool:
-        return self.many and self.pooling == "mean"
-
-    @property
-    def source(self) -> str:
-        return self.shares or self.name
-
-    def check(self, columns: Columns) -> list[Problem]:
-        problems = []
-        for name in self.columns:
-            array = columns.array(name)
-            if self.flags is not None:
-                problems += _problems(self.name, "bad_flag", flags(array)[1], array)
-            elif pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-                problems += _problems(self.name, "undecodable", ~valid_utf8(texts(array)), array)
-        return problems
-
-    def texts(self, columns: Columns) -> list[Texts]:
-        """One per slot."""
-        if self.flags is not None:
-            return self._flag_texts(columns)
-        if not self.many:
-            return [columns.texts(self.column)]
-        array = columns.array(self.column)
-        start = np.empty((self.slots, len(array)), np.int64)
-        length = np.empty((self.slots, len(array)), np.int32)
-        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-            items = texts(array.flatten())
-            counts = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-            row = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            kernels.spread_items(row, items.start, items.length, start, length)
-        else:
-            items = columns.texts(self.column)
-            if self.separator is None:
-                return [items, *[_unused(items)] * (self.slots - 1)]
-            separator = np.frombuffer(self.separator.encode(), np.uint8)
-            kernels.split_texts(items.data, items.start, items.length, separator, start, length)
-        return [Texts(items.data, s, n) for s, n in zip(start, length, strict=True)]
-
-    def _flag_texts(self, columns: Columns) -> list[Texts]:
-        names = [name.encode() for name in self.flags or ()]
-        data = np.frombuffer(b"".join(names) + b"\0", np.uint8)
-        first = np.concatenate([[0], np.cumsum([len(n) for n in names])])
-        start = np.zeros((self.slots, columns.rows), np.int64)
-        length = np.full((self.slots, columns.rows), kernels.PADDING_VIEW, np.int32)
-        used = np.zeros(columns.rows, np.int64)
-        for position, name in enumerate(self.flags or ()):
-            rows = np.flatnonzero(flags(columns.array(name))[0] & (used < self.slots))
-            start[used[rows], rows], length[used[rows], rows] = first[position], len(names[position])
-            used[rows] += 1
-        length[0, used == 0] = -1
-        return [Texts(data, s, n) for s, n in zip(start, length, strict=True)]
 
 
 class HashField(ValuedField):
@@ -325,7 +141,7 @@ class NumberField(BaseField):
 
     def check(self, columns: Columns) -> list[Problem]:
         array = columns.array(self.column)
-        return _problems(self.name, "bad_number", numbers(array)[1], array)
+        return problems_of(self.name, "bad_number", numbers(array)[1], array)
 
     def tally(self, columns: Columns) -> pa.Table:
         """Keys are the top 23 bits of the order-preserving form of float64: sign, exponent, 11 bits of mantissa."""
@@ -352,15 +168,15 @@ class NumberField(BaseField):
             array = columns.array(self.column)
             if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
                 values, bad = numbers(array)
-                kernels.bin_numbers(values, edges, out[0])
-                return _problems(self.name, "bad_number", bad, array)
+                value_kernels.bin_numbers(values, edges, out[0])
+                return problems_of(self.name, "bad_number", bad, array)
             views, status = columns.texts(self.column), np.empty(len(array), np.uint8)
-            if not kernels.bin_decimals(views.data, views.start, views.length, edges, small_bins, out[0], status):
+            if not value_kernels.bin_decimals(views.data, views.start, views.length, edges, small_bins, out[0], status):
                 return []
-            hard = np.flatnonzero(status == kernels.HARD)
+            hard = np.flatnonzero(status == value_kernels.HARD)
             values = np.array([float(views.bytes_at(row)) for row in hard], np.float64)
             out[0][hard] = FIRST + np.searchsorted(edges, values, "right")
-            return _problems(self.name, "bad_number", status == kernels.BAD, array)
+            return problems_of(self.name, "bad_number", status == value_kernels.BAD, array)
 
         return encode
 
@@ -384,7 +200,7 @@ class TimeField(BaseField):
         return (self.of.column,)
 
     def check(self, columns: Columns) -> list[Problem]:
-        return _problems(self.name, "bad_time", columns.moments(self.of)[2], columns.array(self.of.column))
+        return problems_of(self.name, "bad_time", columns.moments(self.of)[2], columns.array(self.of.column))
 
     def fit(self, tally: pa.Table | None) -> Fit:
         return Fit(PARTS[self.part])
@@ -436,15 +252,6 @@ AnyField = Annotated[
     Field(discriminator="kind"),
 ]
 """The registry of kinds."""
-
-
-def _problems(field: str, reason: str, bad: npt.NDArray[np.bool_], array: pa.Array) -> list[Problem]:
-    rows = np.flatnonzero(bad)
-    return [Problem(int(row), field, reason, str(array[int(row)].as_py())[:200]) for row in rows]
-
-
-def _unused(like: Texts) -> Texts:
-    return Texts(like.data, like.start, np.full(len(like), kernels.PADDING_VIEW, np.int32))
 
 
 def _quantile_edges(tally: pa.Table, quantiles: int) -> tuple[float, ...]:

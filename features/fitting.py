@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import InputError
-from features.fields import AnyField, Problem
+from features.field import Problem
+from features.fields import AnyField
 from features.spec import FeatureSpec
 from features.text import Columns
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from features.config import FeatureConfig
 from features.errors import ConfigError, InputError
 from features.expression import Expression
-from features.fields import Problem
+from features.field import Problem
 from features.join import SideTable
 from features.moment import DAY, to_utc
 from features.source import FileRange, RawBatch, Reject, column_names, read_range

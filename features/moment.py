@@ -71,7 +71,7 @@ def to_utc(local: Int64, zone: str) -> Int64:
 
 
 def to_local(moments: Int64, zone: str) -> Int64:
-    """UTC microseconds as wall-clock microseconds of a zone."""
+    """UTC microseconds as wall-clock microseconds of a zone (Arrow's zones know no summer time after 2037)."""
     if zone == "UTC" or not len(moments):
         return moments
     return pc.local_timestamp(pa.array(moments).cast(pa.timestamp("us", zone))).cast(pa.int64()).to_numpy()

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from features.errors import ArtifactError
-from features.fields import MAX_VALUES, AnyField, Fit, check_fields
+from features.field import MAX_VALUES, Fit
+from features.fields import AnyField, check_fields
 from features.kernels import FIRST
 from features.schema import Strict
 from features.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import kernels
+from features import kernels, value_kernels
 from features.errors import InputError
 from features.moment import TimeConfig, to_utc
 
@@ -96,10 +96,10 @@ def numbers(array: pa.Array) -> tuple[Float64, Bool]:
         return np.ascontiguousarray(values, np.float64), np.zeros(len(array), np.bool_)
     views = texts(array)
     out, status = np.empty(len(views)), np.empty(len(views), np.uint8)
-    if kernels.read_decimals(views.data, views.start, views.length, out, status):
-        for row in np.flatnonzero(status == kernels.HARD):
+    if value_kernels.read_decimals(views.data, views.start, views.length, out, status):
+        for row in np.flatnonzero(status == value_kernels.HARD):
             out[row] = float(views.bytes_at(row))
-    return out, status == kernels.BAD
+    return out, status == value_kernels.BAD
 
 
 def flags(array: pa.Array) -> tuple[Bool, Bool]:
@@ -132,10 +132,10 @@ def moments(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
     views = texts(array)
     n = len(views)
     out, zone_known, status = np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.uint8)
-    kernels.read_moments(views.data, views.start, views.length, config.directives, out, zone_known, status)
-    naive = (status == kernels.OK) & ~zone_known
+    value_kernels.read_moments(views.data, views.start, views.length, config.directives, out, zone_known, status)
+    naive = (status == value_kernels.OK) & ~zone_known
     out[naive] = to_utc(out[naive], config.zone)
-    missing, bad = status == kernels.EMPTY, status == kernels.BAD
+    missing, bad = status == value_kernels.EMPTY, status == value_kernels.BAD
     if config.format == "auto" and bad.any():
         rows = np.flatnonzero(bad)
         out[rows], missing[rows], bad[rows] = _epoch(array.take(pa.array(rows)), 1_000_000)

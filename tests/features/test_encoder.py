@@ -199,7 +199,8 @@ def test_fitting_does_not_depend_on_cuts_or_order(parts: list[list[str]]) -> Non
 def saved(tmp_path: Path) -> tuple[FeatureSpec, Path]:
     batch = pa.table({"u": ["b", "a", "b"], "n": ["1", "2", "3"]})
     spec = fit(
-        batch, {"name": "u", "kind": "vocabulary", "min_count": 1}, {"name": "q", "column": "n", "kind": "number", "quantiles": 3},
+        batch, {"name": "u", "kind": "vocabulary", "min_count": 1},
+        {"name": "q", "column": "n", "kind": "number", "quantiles": 3},
         {"name": "l", "column": "n", "kind": "number"}, {"name": "h", "column": "u", "kind": "hash", "buckets": 10},
     )  # fmt: skip
     spec.save(str(tmp_path / "spec"))

@@ -95,7 +95,7 @@ def test_typed_moments() -> None:
 
 
 @given(
-    st.integers(-(10**15), 4 * 10**15), st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata", "Europe/Berlin"])
+    st.integers(-(10**15), 2 * 10**15), st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata", "Europe/Berlin"])
 )
 def test_parts_equal_pythons(micros: int, zone: str) -> None:
     moment = datetime.fromtimestamp(micros // 10**6, ZoneInfo(zone))
