@@ -95,8 +95,9 @@ def _build(spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: A
         _require_rows(rows, job.splitter)
     counted = bool(rows) and config.snapshot.negative_rate is None
     spec = frozen
-    if frozen is None or (config.snapshot.shuffle == "global" and not counted):
-        spec, rows = build.tally(spark, job, fit=frozen is None)
+    if spec is None or (config.snapshot.shuffle == "global" and not counted):
+        fitted, rows = build.tally(spark, job, fit=spec is None)
+        spec = spec or fitted
         _require_quality(rows, config)
         _require_rows(rows, job.splitter)
     assert spec is not None

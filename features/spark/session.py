@@ -22,6 +22,9 @@ _DEFAULTS = {
     "spark.log.level": "ERROR",
 }
 
+_SPARKS_PARTITIONS = "200"
+"""Spark's own default: tasks that have nothing to do. Whoever groups much here says into how many partitions."""
+
 
 def spark_session(app: str, **conf: str) -> SparkSession:
     """The running session, or a new one named ``app``.
@@ -48,4 +51,7 @@ def spark_session(app: str, **conf: str) -> SparkSession:
             settings |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
     for key, value in settings.items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    session = builder.getOrCreate()
+    if session.conf.get("spark.sql.shuffle.partitions") == _SPARKS_PARTITIONS:
+        session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
+    return session

@@ -1,0 +1,228 @@
+"""Whole builds of small logs: what is published, what is refused, and that bytes do not depend on who made them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from features.encoder import Encoder
+from features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from features.manifest import load_snapshot
+from pipelines import features as pipeline
+from pipelines.config import Config, load_config
+from pipelines.features import build_features
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+DAY = 86_400
+START = 1_700_006_400  # midnight UTC
+
+
+def write_day(path: Path, day: int, rows: int = 400, users: int = 40) -> None:
+    """Rows of label, user, item, price, time; many rows repeat, as in real logs of few fields."""
+    rng = np.random.default_rng(day)
+    lines = [
+        f"{int(rng.random() < 0.3)},u{rng.zipf(1.5) % users + 10 * day},i{rng.integers(20)},{rng.integers(9)}.5,"
+        f"{START + day * DAY + 60 * i}"
+        for i in range(rows)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    for day in range(3):
+        write_day(tmp_path / f"day-{day}.csv", day)
+    return tmp_path
+
+
+def config_of(place: Path, **keys: Any) -> Config:
+    """A config over ``day-*.csv``, with some keys changed."""
+    document = {
+        "name": "log",
+        "source": {"path": "day-*.csv", "columns": ["label", "user", "item", "price", "at"]},
+        "label": "label",
+        "time": "at",
+        "split": {"by": "hash", "key": "user", "valid": 0.15, "test": 0.15},
+        "fields": [
+            {"name": "user", "kind": "vocabulary", "min_count": 3},
+            {"name": "item", "kind": "hash", "buckets": 32},
+            {"name": "price", "kind": "number", "quantiles": 4},
+        ],
+        "model": {"kind": "lr"},
+        "snapshot": {"rows_per_file": 300},
+    } | keys
+    path = place / "config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return load_config(path)
+
+
+def rows_of(directory: str, *roles: str) -> list[tuple[float, ...]]:
+    """All rows of these roles, in the order of the manifest."""
+    snapshot = load_snapshot(directory)
+    tables = [pq.read_table(snapshot.path(e)) for e in snapshot.manifest.files_of(roles)]
+    return [tuple(row.values()) for table in tables for row in table.to_pylist()]
+
+
+def everything(directory: str) -> list[tuple[float, ...]]:
+    return rows_of(directory, "train", "valid", "test", "all")
+
+
+def test_published_rows_are_the_encoders(log: Path) -> None:
+    result = build_features(config_of(log))
+    snapshot = load_snapshot(result["dir"])
+    raw = [line.split(",") for day in range(3) for line in (log / f"day-{day}.csv").read_text().split()]
+    batch = pa.table({name: [row[i] for row in raw] for i, name in enumerate(["label", "user", "item", "price"])})
+    slots = Encoder(snapshot.spec).encode(batch).slots
+    expected = sorted(
+        (*map(int, row), float(label)) for row, label in zip(slots, batch["label"].to_pylist(), strict=True)
+    )
+    assert sorted(everything(result["dir"])) == expected
+    assert sum(result["rows"].values()) == 1200
+    assert result["status"] == "published"
+    assert result["positives"]["train"] == sum(row[-1] for row in rows_of(result["dir"], "train"))
+    for entry in snapshot.manifest.files:
+        metadata = pq.ParquetFile(snapshot.path(entry)).metadata
+        assert (metadata.num_row_groups, metadata.num_rows) == (1, entry.rows)
+        schema = pq.read_schema(snapshot.path(entry))
+        assert [f.type for f in schema] == [pa.int32()] * 3 + [pa.float32()]
+        assert not any(f.nullable for f in schema)
+
+
+def test_rows_with_one_key_share_a_role_and_fitting_sees_training_rows_only(log: Path) -> None:
+    result = build_features(config_of(log))
+    spec = load_snapshot(result["dir"]).spec
+    known = set(spec.vocabularies["user"].values.to_pylist())
+    users = {role: {int(row[0]) for row in rows_of(result["dir"], role)} - {2} for role in ("train", "valid", "test")}
+    assert users["train"] == {3 + i for i in range(len(known))}
+    assert users["valid"] == users["test"] == set()  # other users: all unseen
+    counted = spec.vocabularies["user"].counts.sum()
+    assert counted == sum(row[0] >= 3 for row in rows_of(result["dir"], "train"))
+
+
+def test_bytes_do_not_depend_on_ranges_nor_compression(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build_features(config_of(log))
+    monkeypatch.setattr(pipeline, "RANGE_BYTES", 1500)
+    again = build_features(config_of(log), replace=True)
+    for path in sorted(log.glob("day-*.csv")):
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    source = {"path": "day-*.csv.gz", "columns": ["label", "user", "item", "price", "at"]}
+    zipped = build_features(config_of(log, source=source, workspace="zipped"))
+    assert first["digest"] == again["digest"] == zipped["digest"]
+    assert first["files"] >= 4
+
+
+def test_a_rerun_returns_what_stands_and_another_request_is_refused(log: Path) -> None:
+    first = build_features(config_of(log))
+    before = sorted(os.listdir(first["dir"]))
+    assert build_features(config_of(log))["status"] == "already published"
+    other = config_of(log, snapshot={"rows_per_file": 100})
+    with pytest.raises(ArtifactError, match="--replace") as refusal:
+        build_features(other)
+    assert refusal.value.exit_code == 2
+    assert sorted(os.listdir(first["dir"])) == before
+    replaced = build_features(other, replace=True)
+    assert replaced["status"] == "published"
+    assert replaced["files"] > first["files"]
+    assert len(os.listdir(first["dir"])) == 2  # manifest and the new data; the old data is gone
+
+
+def test_split_by_time_keeps_equal_times_together(log: Path) -> None:
+    rows = [f"{i % 2},u{i % 7},i,1,{START + 100 * (i // 30)}" for i in range(300)]  # ten moments of 30 rows
+    (log / "day-0.csv").write_text("\n".join(rows) + "\n")
+    source = {"path": "day-0.csv", "columns": ["label", "user", "item", "price", "at"]}
+    result = build_features(config_of(log, source=source, split={"by": "time", "valid": 0.12, "test": 0.18}))
+    assert result["rows"] == {"train": 210, "valid": 30, "test": 60}  # nearest to 210, 36, 54
+
+
+def test_split_by_files(log: Path) -> None:
+    result = build_features(config_of(log, split={"by": "files", "valid": "day-1.csv", "test": ["*-2.csv"]}))
+    assert result["rows"] == {"train": 400, "valid": 400, "test": 400}
+
+
+def test_without_shuffle_the_same_rows_in_source_order(log: Path) -> None:
+    placed = build_features(config_of(log))
+    straight = build_features(config_of(log, snapshot={"rows_per_file": 300, "shuffle": "none"}, workspace="straight"))
+    assert sorted(everything(placed["dir"])) == sorted(everything(straight["dir"]))
+    assert placed["spec_digest"] == straight["spec_digest"]
+    labels = [float(line[0]) for day in range(3) for line in (log / f"day-{day}.csv").read_text().split()]
+    alone = build_features(config_of(log, split={}, snapshot={"shuffle": "none"}, workspace="alone"))
+    assert [row[-1] for row in rows_of(alone["dir"], "all")] == labels
+
+
+def test_a_frozen_spec_encodes_later_days_and_counts_the_unseen(log: Path) -> None:
+    base = build_features(config_of(log, split={}), date="2023-11-15")
+    later = build_features(config_of(log, split={}), date="2023-11-16", spec=base["dir"])
+    assert base["rows"] == later["rows"] == {"all": 400}
+    assert later["spec_digest"] == base["spec_digest"]
+    manifest = load_snapshot(later["dir"]).manifest
+    assert manifest.id == "2023-11-16"
+    assert manifest.filtered == 800  # rows of other days
+    assert manifest.fields["user"].unseen == sum(row[0] == 2 for row in everything(later["dir"])) > 0
+    other = config_of(log, split={}, fields=[{"name": "user", "kind": "vocabulary"}])
+    with pytest.raises(ArtifactError, match="differences in item, price, user"):
+        build_features(other, date="2023-11-16", spec=base["dir"])
+
+
+def test_negatives_are_sampled_in_training_only_and_always_the_same(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = build_features(config_of(log))
+    sampled = build_features(config_of(log, snapshot={"negative_rate": 0.25}, workspace="sampled"))
+    manifest = load_snapshot(sampled["dir"]).manifest
+    assert manifest.negative_rate == 0.25
+    assert {r: sampled["rows"][r] for r in ("valid", "test")} == {r: whole["rows"][r] for r in ("valid", "test")}
+    assert sampled["positives"] == whole["positives"]
+    negatives = whole["rows"]["train"] - whole["positives"]["train"]
+    kept = sampled["rows"]["train"] - sampled["positives"]["train"]
+    assert kept == pytest.approx(negatives / 4, rel=0.3)
+    assert manifest.dropped_negatives == negatives - kept
+    monkeypatch.setattr(pipeline, "RANGE_BYTES", 2000)
+    assert build_features(config_of(log, snapshot={"negative_rate": 0.25}), replace=True)["digest"] == sampled["digest"]
+
+
+def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) -> None:
+    good = (log / "day-1.csv").read_bytes()
+    (log / "day-1.csv").write_bytes(b"1,u1,i1,cheap,5\n" + good + b"1,u1\n7,u1,i1,1,6\n1,\xff\xfe,i1,1,1700000000\n")
+    with pytest.raises(RefusedError, match=r"at most 0\.1000% .* 3 of 1204 .*column_count: 1 \(such as") as refusal:
+        build_features(config_of(log))  # the first pass stops it: the bad price would show in the second
+    assert refusal.value.exit_code == 3
+    assert not list((log / "work").glob("**/*.parquet"))
+    result = build_features(config_of(log, snapshot={"max_bad_fraction": 0.01}))
+    snapshot = load_snapshot(result["dir"])
+    assert sum(result["rows"].values()) == 1200
+    table = pq.read_table(f"{snapshot.data_dir}/quarantine.parquet").to_pylist()
+    assert sum(result["quarantined"].values()) == len(table) == 4
+    assert {row["path"].rsplit("/", 1)[-1] for row in table} == {"day-1.csv"}
+    lines = {row["raw"].rstrip(b"\n"): row for row in table}
+    assert lines[b"1,u1,i1,cheap,5"]["position"] == 0
+    assert lines[b"1,u1"]["position"] == 16 + len(good)
+    assert {lines[b"1,u1,i1,cheap,5"]["field"], lines[b"7,u1,i1,1,6"]["field"]} == {"price", "label"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "said"),
+    [
+        ({"filter": "price > 100"}, InputError, "source: expected rows"),
+        ({"label": "price >= 0"}, InputError, "both classes"),
+        ({"split": {"by": "hash", "key": "item", "valid": 0.0001, "test": 0.1}}, InputError, r"split\.valid"),
+        ({"split": {"by": "files", "valid": "nothing*", "test": "day-2*"}}, InputError, r"split\.valid"),
+        ({"split": {"by": "hash", "key": "nobody", "valid": 0.1, "test": 0.1}}, InputError, "nobody"),
+        ({"split": {"by": "time", "valid": 0.1, "test": 0.1}, "time": None}, ConfigError, r"time"),
+        ({"source": {"path": "{date}.csv", "columns": ["label"]}}, ConfigError, "--date"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_and_leaves_nothing(
+    log: Path, keys: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said) as refusal:
+        build_features(config_of(log, **keys))
+    assert refusal.value.exit_code == 2  # type: ignore[attr-defined]
+    assert not list((log / "work").glob("**/*.json"))
+    assert not list((log / "work").glob("**/*.parquet"))
