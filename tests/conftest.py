@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from features.spark.session import spark_session
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# a busy machine is no failing property, and every run draws the same examples
+settings.register_profile("fieldwise", deadline=None, derandomize=True)
+settings.load_profile("fieldwise")
 
 
 @pytest.fixture(scope="session")
