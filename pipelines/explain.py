@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from features.encoder import Encoder
 from features.errors import InputError
 from features.log import LogReader
 from features.source import list_files, split_ranges
+from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.models import resolve_model
 from pipelines.say import say
@@ -53,33 +53,21 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     raise InputError("source", expected="at least one row", found="none", fix="Check source.path.")
 
 
-def explain(scorer: Scorer, spec: Any, slots: npt.NDArray[np.int32], raw: pa.RecordBatch) -> dict[str, Any]:
-    """Split one row's logit: ``logit = bias + sum of field terms + sum of pair terms``.
-
-    Every model of the family is a sum over fields and pairs of fields, and padding contributes nothing. So the logit
-    with only fields i and j present, less those with i and j alone, is the pair's term, whatever the model.
-    """
-    fields = spec.fields
-    pairs = list(itertools.combinations(range(len(fields)), 2))
-    shown: list[tuple[int, ...]] = [(), *((f,) for f in range(len(fields))), *pairs, tuple(range(len(fields)))]
-    masked = np.zeros((len(shown), len(slots)), np.int32)
-    for row, present in enumerate(shown):
-        for f in present:
-            own = slice(fields[f].first_slot, fields[f].first_slot + fields[f].slots)
-            masked[row, own] = slots[own]
-    logits = dict(zip(shown, scorer.logits(masked).astype(np.float64).tolist(), strict=True))
-    bias = logits[()]
-    terms: list[tuple[tuple[int, ...], float]] = [((f,), logits[f,] - bias) for f in range(len(fields))]
-    terms += [((f, g), logits[f, g] - logits[f,] - logits[g,] + bias) for f, g in pairs]
-    terms.sort(key=lambda term: -abs(term[1]))
-    values = {f.name: [raw.column(c)[0].as_py() for c in f.config.columns] for f in fields}
-    total = logits[shown[-1]]
+def explain(scorer: Scorer, spec: FeatureSpec, slots: npt.NDArray[np.int32], raw: pa.RecordBatch) -> dict[str, Any]:
+    """One row's logit as bias and shares of fields and pairs of fields, with the raw values behind them."""
+    logit = scorer.logits(slots[None])
+    values = {f.name: [raw.column(c)[0].as_py() for c in f.config.columns] for f in spec.fields}
+    parts = scorer.explain(slots)
     return {
-        "logit": total,
-        "probability": float(1.0 / (1.0 + np.exp(-total))),
-        "bias": bias,
+        "logit": float(logit[0]),
+        "probability": float(scorer.calibrated(logit)[0]),
+        "bias": next(part.value for part in parts if not part.fields),
         "values": {name: found[0] if len(found) == 1 else found for name, found in values.items()},
-        "terms": [{"fields": [fields[f].name for f in present], "logit": term} for present, term in terms if term],
+        "terms": [
+            {"fields": [spec.fields[f].name for f in part.fields], "logit": part.value}
+            for part in parts
+            if part.fields and part.value
+        ],
     }
 
 

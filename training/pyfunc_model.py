@@ -33,7 +33,8 @@ class FieldwiseModel(mlflow.pyfunc.PythonModel):
                 f"row {first.row}, field {first.field}", expected="a readable value", found=repr(first.value),
                 fix=f"{first.reason}: mend it or leave it missing.",
             )  # fmt: skip
-        return pd.Series(self.scorer.probabilities(encoded.slots), index=model_input.index, name="probability")
+        found = self.scorer.probabilities(encoded.slots).astype("float64")
+        return pd.Series(found, index=model_input.index, name="probability")
 
 
 mlflow.models.set_model(FieldwiseModel())

@@ -2,8 +2,8 @@
 
 The default store is SQLite in the workspace with artifacts beside it. A bundle is logged as a pyfunc model by "models
 from code": files and this package's sources, no pickle, so it loads where there is no checkout. ``champion`` and
-``challenger`` are registry aliases; the registered model's tag ``champion_history`` is the stack of former champions that
-rollback pops.
+``challenger`` are registry aliases; the registered model's tag ``champion_history`` is the stack of former champions
+that rollback pops.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "xxhash"]
 """What a loaded model imports."""
 HISTORY = "champion_history"
+STORE = "MLFLOW_TRACKING_URI"
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 for name in ("alembic", "mlflow"):  # people's words on stderr are ours
@@ -39,7 +40,8 @@ for name in ("alembic", "mlflow"):  # people's words on stderr are ours
 
 def connect(uri: str | None, workspace: str) -> str:
     """Point MLflow at ``uri``, else MLFLOW_TRACKING_URI, else SQLite in the workspace. Returns the store's URI."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    given = os.environ.get(STORE)
+    uri = uri or given
     if not uri:
         if "://" in workspace:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
@@ -48,6 +50,10 @@ def connect(uri: str | None, workspace: str) -> str:
         uri = f"sqlite:///{workspace}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if given is None:
+        os.environ.pop(STORE, None)  # MLflow sets it, which would bind the next config to this one's store
+    else:
+        os.environ[STORE] = given
     return uri
 
 
