@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from features import publish, store
 from features.config import FeatureConfig
 from features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from features.fitting import fit_spec
 from features.log import LogReader
 from features.manifest import (
     MANIFEST,
@@ -96,11 +97,10 @@ def _build(spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: A
     counted = bool(rows) and config.snapshot.negative_rate is None
     spec = frozen
     if spec is None or (config.snapshot.shuffle == "global" and not counted):
-        fitted, rows = build.tally(spark, job, fit=spec is None)
-        spec = spec or fitted
+        values, rows = build.tally(spark, job, fit=spec is None)
         _require_quality(rows, config)
         _require_rows(rows, job.splitter)
-    assert spec is not None
+        spec = spec or fit_spec(config.fields, values)
     written = build.encode(spark, job, spec, attempt.data_dir, rows)
     _require_quality(written.counts, config, written.examples)
     _require_rows(written.counts, job.splitter)

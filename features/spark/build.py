@@ -25,6 +25,7 @@ from features import fitting
 from features.fields import VocabularyField
 from features.manifest import ROLES, FileEntry
 from features.spark import tasks
+from features.spark.errors import unwrapped
 from features.spark.reading import Counts, Job
 from features.spark.tasks import COUNTS_FIELD, PLACED, TALLY, Places
 from features.spec import FeatureSpec
@@ -71,22 +72,23 @@ def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]
     return (low, before) if target - before <= before + at - target else (low + 1, before + at)
 
 
-def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[FeatureSpec | None, Counts]:
-    """One pass over all fields: the fitted spec (of training rows only) if ``fit``, and the counts of all rows.
+def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[pa.Table, Counts]:
+    """One pass over all fields: the training rows' values to fit a spec from if ``fit``, and all rows' ``Counts``.
 
     Tasks add up their own values, Spark adds up the tasks' (and spills), ``min_count`` and ``max_size`` are applied
     before anything reaches the driver.
     """
     raw = _ranges(spark, job).mapInArrow(tasks.tally_task(job, fit), TALLY)
-    partitions = _partitions(spark, job)
     with progress(spark, "fit" if fit else "count"):
-        table = _collect(_limited(_summed(raw.repartition(partitions, "field", "key"), "field", "key"), job))
+        table = _collect(
+            _limited(_summed(raw.repartition(_partitions(spark, job), "field", "key"), "field", "key"), job)
+        )
     is_count = np.asarray(table["field"]) == COUNTS_FIELD
     told = table.filter(pa.array(is_count))
     counts: Counts = Counter()
     for key, count in zip(told["key"].to_pylist(), told["count"].to_pylist(), strict=True):
         counts[tuple(json.loads(key))] = count
-    return (fitting.fit_spec(job.config.fields, table.filter(pa.array(~is_count))) if fit else None), counts
+    return table.filter(pa.array(~is_count)), counts
 
 
 def _summed(counted: DataFrame, *keys: str | Column) -> DataFrame:
@@ -208,7 +210,8 @@ def progress(spark: SparkSession, what: str) -> Iterator[None]:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
         thread.start()
         try:
-            yield
+            with unwrapped():
+                yield
         finally:
             stop.set()
             thread.join()

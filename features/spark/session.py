@@ -19,7 +19,8 @@ _DEFAULTS = {
     "spark.python.daemon.module": "features.spark.daemon",
     # One Arrow batch holds the tallies or packed rows of one task, whatever their bytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
-    "spark.log.level": "ERROR",
+    # What fails in a task is raised in the driver; Spark's log of it would only bury the message.
+    "spark.log.level": "FATAL",
 }
 
 _SPARKS_PARTITIONS = "200"

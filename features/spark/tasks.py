@@ -7,7 +7,7 @@ rows travels as counts (a key of words -> a number) the same way as the rows, so
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ from features.encoder import Encoder
 from features.hashing import xxh64_rows
 from features.manifest import FileEntry
 from features.spark import files, placement
+from features.spark.errors import Task, carried
 from features.spark.placement import Float32
 from features.spark.reading import Findings, Job, read_log, read_rows
 from features.spark.split import TEST, VALID, Roles
@@ -40,7 +41,6 @@ def _indices(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
 
 
 Numbers = npt.NDArray[np.int64]
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def time_task(job: Job) -> Task:
@@ -53,7 +53,7 @@ def time_task(job: Job) -> Task:
                 times, counts = np.unique(batch.time, return_counts=True)
                 yield pa.record_batch([pa.array(times), pa.array(counts.astype(np.int64))], ["time", "count"])
 
-    return run
+    return carried(run)
 
 
 def tally_task(job: Job, fit: bool) -> Task:
@@ -82,7 +82,7 @@ def tally_task(job: Job, fit: bool) -> Task:
         arrays = [pa.array(column, kind) for column, kind in zip(columns, fitting.TALLY.types, strict=True)]
         yield pa.record_batch(arrays, schema=fitting.TALLY)
 
-    return run
+    return carried(run)
 
 
 @dataclass
@@ -183,7 +183,7 @@ def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
                 yield _reports(writer.add(rows))
             yield _reports([*writer.finish(), _report(findings, directory, index)])
 
-    return run
+    return carried(run)
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def place_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory
             report = pa.array([_report(findings, directory, index)], pa.binary())
             yield pa.record_batch([pa.array([places.keys[-1]], pa.int32()), report], ["place", "payload"])
 
-    return run
+    return carried(run)
 
 
 def _placed(
@@ -269,7 +269,7 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
             entry = files.write_rows(directory, role, f"{number:05d}", schema, *columns)
             yield _reports([_file_report([number], entry)])
 
-    return run
+    return carried(run)
 
 
 def _file_report(place: list[int], entry: FileEntry) -> bytes:

