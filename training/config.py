@@ -40,10 +40,13 @@ class TrainingConfig(Strict):
     """At most; early stopping usually ends sooner."""
     batch_size: Annotated[int, Field(ge=1)] = 4096
     """Rows of one step over all ranks together; a multiple of ``streams``."""
-    optimizer: Literal["adagrad", "adam", "sgd"] = "adagrad"
+    optimizer: Literal["adagrad", "rowwise_adagrad", "adam", "ftrl", "sgd"] = "adagrad"
+    """Of touched table rows. ftrl: lr and poly2 only; with it the bias is trained by adagrad."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     l2: Annotated[float, Field(ge=0)] = 1e-6
     """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias."""
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2
     """Epochs without a better validation logloss before training stops; null: train all epochs. The best are kept."""
     seed: int = 42

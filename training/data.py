@@ -116,6 +116,12 @@ class TrainData:
         """The splits made when the snapshot was built."""
         return cls.of([snapshot], [snapshot], [snapshot])
 
+    def require_both_classes(self, *, valid: bool) -> None:
+        """InputError when a split cannot serve; a validation split need not exist unless ``valid``."""
+        for split, needed in ((self.train, True), (self.valid, valid), (self.test, False)):
+            if needed or split.files:
+                split.require_both_classes()
+
 
 def _refuse_overlap(roles: dict[str, Sequence[Snapshot]]) -> None:
     seen: dict[str, str] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.errors import IntegrityError
+from features.errors import DivergedError, IntegrityError
 from training.data import Split
 from training.metrics import Curve, Metrics
 from training.network import Network
@@ -50,10 +50,22 @@ def evaluate(
     metrics = Metrics()
     names = network.spec.slot_names
     reader = PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), names, verified=verified)
+    overflows = 0
     with network.work(reader) as steps:
         for batch, compact in steps:
-            if batch.rows:
-                metrics.add(network.score(compact) + shift, batch.label, batch.weight)
+            logits = network.score(compact) + shift
+            finite = np.isfinite(logits)
+            if finite.all():
+                metrics.add(logits, batch.label, batch.weight)
+            else:
+                overflows += batch.rows - int(finite.sum())
+    if world.sum(np.array([float(overflows)]))[0] > 0:  # together, so that no rank waits for one that stopped
+        raise DivergedError(
+            f"split {split.role}",
+            expected="finite logits",
+            found="an overflow",
+            fix="Training diverged: lower training.learning_rate, or raise training.l2.",
+        )
     total = Metrics.from_sums(world.sum(metrics.sums()))
     if total.rows != split.rows:
         raise IntegrityError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import closing
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from features.errors import ConfigError, DivergedError
+from features.errors import ArtifactError, ConfigError
 from features.spec import FeatureSpec
 from training.batch import Batch, Float32, layout_of
 from training.bundle import Bundle
@@ -87,6 +88,39 @@ class Network:
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(torch.from_numpy(dense[name]))
 
+    def warm_start(self, bundle: Bundle, logit_shift: float) -> None:
+        """Take a bundle's weights over, the bias as it stands under our ``logit_shift``.
+
+        Raises ArtifactError for another feature spec, ConfigError for another model.
+        """
+        if bundle.spec.digest != self.spec.digest:
+            raise ArtifactError(
+                f"warm start from bundle {bundle.digest[:12]}",
+                expected=f"feature spec {self.spec.digest[:12]} of the data",
+                found=f"spec {bundle.spec.digest[:12]}",
+                fix="Build the snapshots with the bundle's spec (--spec), or train from scratch.",
+            )
+        ours, theirs = ((of.kind, of.dim, of.pair_buckets) for of in (self, bundle))
+        if ours != theirs:
+            raise ConfigError(
+                "model",
+                expected=f"{theirs} (kind, dim, pair_buckets) of the warm start's bundle",
+                found=str(ours),
+                fix="Use the bundle's model settings, or train from scratch.",
+            )
+        self.load(bundle.weight, bundle.dense)
+        with torch.no_grad():
+            self.model.bias.add_(bundle.logit_shift - logit_shift)
+
+    def start_at(self, rate: float) -> None:
+        """The bias starts at logit(mean label)."""
+        with torch.no_grad():
+            self.model.bias.fill_(math.log(rate / (1 - rate)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights themselves: the table and the dense parameters by name."""
+        return {"table": self.table.weight, **{name: p.data for name, p in self.model.named_parameters()}}
+
     def dense(self) -> dict[str, Float32]:
         """Copies of the dense parameters (the bias, and what else a model has)."""
         return {name: p.detach().cpu().numpy().copy() for name, p in self.model.named_parameters()}
@@ -108,18 +142,16 @@ class Network:
         """Index and factor on the network's device."""
         return compact.index.to(self.device), compact.factor.to(self.device)
 
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Label and weight on the network's device."""
+        weight = None if batch.weight is None else torch.from_numpy(batch.weight).to(self.device)
+        return torch.from_numpy(batch.label).to(self.device), weight
+
     def score(self, compact: Compact) -> Float32:
-        """Logits [B]; DivergedError when one is not finite."""
+        """Logits [B] of a looked-up batch."""
         with torch.no_grad():
             rows = self.table.weight.index_select(0, compact.ids.to(self.device))
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
-        if not np.isfinite(logits).all():
-            raise DivergedError(
-                f"{self.kind} model",
-                expected="finite logits",
-                found="an overflow",
-                fix="Training diverged: lower training.learning_rate, or raise training.l2.",
-            )
         return logits
 
     def logits(self, slots: npt.NDArray[np.int32]) -> Float32:

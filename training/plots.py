@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from training.metrics import Curve
-from training.run import EpochRecord
+from training.progress import EpochRecord
 
 
 def loss_curves(history: Sequence[EpochRecord]) -> Figure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from training.bundle import Bundle
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
 from training.evaluate import Evaluation
+from training.progress import EpochRecord
 
 
 class Tracker(Protocol):
@@ -29,34 +32,25 @@ class TrainRun:
     training: TrainingConfig
     bundle_dir: str
     """Local directory the bundle is written to."""
+    checkpoint_dir: str | None = None
+    """Local directory of checkpoints; a killed run of the same settings and data is resumed from it. None: none."""
     warm_start: Bundle | None = None
     """Start from these weights; its spec and model must be the run's own."""
     tracker: Tracker | None = None
     """On rank 0 only."""
+    tracker_id: str | None = None
+    """Name of the tracked run, kept in checkpoints so that a resumed run reports to the same one."""
 
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What happened in an epoch; the same on every rank."""
-
-    epoch: int
-    train_logloss: float
-    """Progressive: each batch is scored before it is trained on."""
-    valid: dict[str, float]
-    """Empty without a validation split."""
-    rows_planned: int
-    """As the manifests say."""
-    rows_read: int
-    """That left the readers of all ranks."""
-    rows_trained: int
-    """That came with the summed gradients."""
-    steps: int
-    seconds: float
-    """Of training steps, evaluation left out."""
-    exchanged_bytes: int
-    """Handed to collectives by all ranks."""
-    order_digests: list[str]
-    """Per rank, of its rows in the order they were trained."""
+    @property
+    def request(self) -> str:
+        """Digest of all that decides the result, beside the number of epochs, ranks and threads."""
+        training = self.training.model_dump(
+            exclude={"epochs", "threads", "verify_checksums", "timeout_seconds", "checkpoint"}
+        )
+        files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
+        warm = self.warm_start.digest if self.warm_start else None
+        what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

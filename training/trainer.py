@@ -1,61 +1,45 @@
 """The training loop: plan -> reader -> lookup -> exchange -> model -> loss -> optimizer, epoch after epoch.
 
 Every rank runs this file. The replicas of table and model start alike and see the same summed gradients, so they stay
-alike; each epoch ends with a check of that, and of rows planned = rows read = rows trained.
+alike; each epoch ends with a proof of that (see ``training.proofs``).
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from features.errors import ArtifactError, ConfigError, DivergedError, IntegrityError
-from training.batch import Batch, Float32
 from training.bundle import Bundle, save_bundle
+from training.checkpoint import Checkpoints, read_into
 from training.evaluate import Evaluation, evaluate
 from training.exchange import Exchange, Union
-from training.models import logloss
 from training.network import Network, Work
 from training.optim import build_optimizer
 from training.plan import Plan
-from training.reader import PlanReader, name_rows
-from training.run import EpochRecord, TrainResult, TrainRun
-from training.world import World
+from training.progress import EpochRecord, Progress
+from training.proofs import diverged, require_all_rows, require_equal_replicas
+from training.reader import PlanReader
+from training.run import TrainResult, TrainRun
+from training.step import FusedStep, Loss
+from training.world import StopSignal, World
 
-_DENSE_OPTIMIZERS = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-
-
-@dataclass
-class Progress:
-    """Where training stands; the sums are of the epoch being trained, over all ranks."""
-
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    weight: float = 0.0
-    rows_read: int = 0
-    rows_trained: int = 0
-    seconds: float = 0.0
-    exchanged_bytes: int = 0
-    best_epoch: int = -1
-    best_logloss: float = math.inf
-    history: list[EpochRecord] = field(default_factory=list)
+_DENSE_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # of the other kinds: Adagrad
+_STOP, _SAVE = 1, 2  # signals a rank sends along with a step
 
 
-class Gradient(NamedTuple):
+@dataclass(frozen=True)
+class Gradient:
     """What a step knows before it updates anything; all but ``logits`` is of the global batch."""
 
-    union: Union
     grad: Tensor  # [G, width] of the rows union.ids
     loss: float
     rows: int
@@ -65,147 +49,129 @@ class Gradient(NamedTuple):
 def train(run: TrainRun, world: World) -> TrainResult:
     """Train until early stopping or the last epoch, keep the best weights, save them as a bundle, evaluate all splits.
 
+    On SIGTERM a checkpoint is written after the step at hand, then the process exits with 128 + 15.
+
     Raises:
         InputError: an empty split, or one whose labels are all equal.
-        ArtifactError, ConfigError: a warm start from another spec or model; settings without effect.
-        IntegrityError: rows lost or damaged, replicas apart, or a loss that is not finite.
+        ArtifactError, ConfigError: a warm start or checkpoint of another spec, model or run; settings without effect.
+        IntegrityError: rows lost or damaged, replicas apart, a loss that is not finite, a rank that does not answer.
     """
-    return Trainer(run, world).train()
+    with world.naming_silent_ranks(), StopSignal() as stop:
+        return Trainer(run, world, stop).train()
 
 
 class Trainer:
     """One rank's share of a training run."""
 
-    def __init__(self, run: TrainRun, world: World) -> None:
+    def __init__(self, run: TrainRun, world: World, stop: StopSignal | None = None) -> None:
         self.task, self.world, self.config, self.data = run, world, run.training, run.data
-        self._require_splits()
+        self.stop = stop or StopSignal()
+        self.data.require_both_classes(valid=self.config.patience is not None)
         world.use_threads(self.config.threads)
         torch.manual_seed(self.config.seed)
         self.network = Network.configured(
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device
         )
         self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
-        self._start_weights()
-        self.model = self.network.model if world.size == 1 else DistributedDataParallel(self.network.model)
-        self.optimizer = build_optimizer(self.config.optimizer, self.network.table)
-        dense = _DENSE_OPTIMIZERS[self.config.optimizer]
-        self.dense_optimizer = dense(self.network.model.parameters(), lr=self.config.learning_rate)
-        self.exchange = Exchange(world, self.network.table.rows)
+        if run.warm_start is None:
+            self.network.start_at(self.data.train.base_rate(world))
+        else:
+            self.network.warm_start(run.warm_start, self.logit_shift)
+        model, table = self.network.model, self.network.table
+        self.optimizer = build_optimizer(self.config.optimizer, table, l1=self.config.l1)
+        dense = _DENSE_OPTIMIZERS.get(self.config.optimizer, torch.optim.Adagrad)
+        self.dense_optimizer: torch.optim.Optimizer = dense(model.parameters(), lr=self.config.learning_rate)
+        self.loss = Loss(model) if world.size == 1 else DistributedDataParallel(Loss(model))
+        alone = world.size == 1 and FusedStep.serves(model, table)
+        self.fused_step = FusedStep(model, table, self.optimizer) if alone else None
+        self.exchange = Exchange(world, table.rows)
         self.verified: set[str] | None = set() if self.config.verify_checksums else None
         self.progress = Progress()
-        self.best: tuple[Float32, dict[str, Float32]] | None = None
+        self.best: dict[str, Tensor] | None = None
+        self.checkpoints = None
+        if run.checkpoint_dir is not None:
+            self.checkpoints = Checkpoints(run.checkpoint_dir, run.request, self.config.checkpoint.keep)
+            self._resume(self.checkpoints)
+        self.saved_at = time.monotonic()
 
     def train(self) -> TrainResult:
-        if self.task.tracker is not None:
+        if self.task.tracker is not None and not self.progress.history:
             self.task.tracker.params(
                 {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
             )
-        while not self._finished():
-            plan = self._plan()
-            self._train_epoch(plan)
-            self._end_epoch(plan)
+        patience = self.config.patience or self.config.epochs
+        while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
+            plan = Plan(
+                [file.rows for file in self.data.train.files],
+                batch_size=self.config.batch_size,
+                streams=self.config.streams,
+                seed=self.config.seed,
+                epoch=self.progress.epoch,
+            )
+            self._end_epoch(plan, self._train_epoch(plan))
         return self._conclude()
 
-    def _require_splits(self) -> None:
-        self.data.train.require_both_classes()
-        if self.data.valid.files or self.config.patience is not None:
-            self.data.valid.require_both_classes()
-        if self.data.test.files:
-            self.data.test.require_both_classes()
-
-    def _start_weights(self) -> None:
-        """The bias starts at logit(mean label); a warm start takes all weights over."""
-        warm = self.task.warm_start
-        if warm is None:
-            rate = self.data.train.base_rate(self.world)
-            with torch.no_grad():
-                self.network.model.bias.fill_(math.log(rate / (1 - rate)))
-            return
-        if warm.spec.digest != self.data.spec.digest:
-            raise ArtifactError(
-                f"warm start from bundle {warm.digest[:12]}",
-                expected=f"feature spec {self.data.spec.digest[:12]} of the data",
-                found=f"spec {warm.spec.digest[:12]}",
-                fix="Build the snapshots with the bundle's spec (--spec), or train from scratch.",
-            )
-        ours, theirs = ((of.kind, of.dim, of.pair_buckets) for of in (self.network, warm))
-        if ours != theirs:
-            raise ConfigError(
-                "model", expected=f"{theirs} (kind, dim, pair_buckets) of the warm start's bundle", found=str(ours),
-                fix="Use the bundle's model settings, or train from scratch.",
-            )  # fmt: skip
-        self.network.load(warm.weight, warm.dense)
-        with torch.no_grad():  # logits of the bundle's downsampling rate become those of ours
-            self.network.model.bias.add_(warm.logit_shift - self.logit_shift)
-
-    def _finished(self) -> bool:
-        done = self.progress.epoch
-        waited = done - 1 - self.progress.best_epoch
-        return done >= self.config.epochs or (
-            self.config.patience is not None and done > 0 and waited >= self.config.patience
-        )
-
-    def _plan(self) -> Plan:
-        return Plan(
-            [file.rows for file in self.data.train.files],
-            batch_size=self.config.batch_size,
-            streams=self.config.streams,
-            seed=self.config.seed,
-            epoch=self.progress.epoch,
-        )
-
-    def _train_epoch(self, plan: Plan) -> None:
+    def _train_epoch(self, plan: Plan) -> list[str]:
+        """Every step of the epoch that is left; returns each rank's order digest."""
+        now = self.progress
         streams = plan.streams_of(self.world.rank, self.world.size)
         reader = PlanReader(
-            self.data.train.files,
-            plan,
-            streams,
-            self.data.spec.slot_names,
-            start_step=self.progress.step,
-            verified=self.verified,
+            self.data.train.files, plan, streams, self.data.spec.slot_names, start_step=now.step, verified=self.verified
         )
-        description = f"{self.network.kind} epoch {self.progress.epoch + 1}/{self.config.epochs}"
-        bar = tqdm(total=plan.total, initial=self.progress.rows_trained, desc=description, unit="rows", unit_scale=True,
-                   disable=not self.world.first, leave=False)  # fmt: skip
+        name = f"{self.network.kind} epoch {now.epoch + 1}/{self.config.epochs}"
+        bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
+                   mininterval=0.5, disable=not self.world.first)  # fmt: skip
         with bar, self.network.work(reader) as steps:
             started = time.perf_counter()
             for work in steps:
-                rows = self._step(plan, work)
-                bar.update(rows)
-                if self.progress.step % 16 == 0:
-                    bar.set_postfix(
-                        logloss=f"{self.progress.loss / max(self.progress.weight, 1e-30):.5f}", refresh=False
-                    )
-            self.progress.seconds += time.perf_counter() - started
-        self.order_digests = self.world.gather(reader.digest.hexdigest())
+                before = now.rows_trained
+                signals = self._step(plan, work)
+                bar.set_postfix(logloss=f"{now.loss / max(now.weight, 1e-30):.5f}", refresh=False)
+                bar.update(now.rows_trained - before)
+                every = self.config.checkpoint.every_steps
+                if signals or (every and (now.epoch * plan.steps + now.step) % every == 0):
+                    now.seconds += time.perf_counter() - started
+                    self._save()
+                    started = time.perf_counter()
+                if signals & _STOP:
+                    raise SystemExit(128 + signal.SIGTERM)
+            now.seconds += time.perf_counter() - started
+        return [str(digest) for digest in self.world.gather(reader.digest.hexdigest())]
 
     def _step(self, plan: Plan, work: Work) -> int:
-        """One optimizer step on the global batch; returns its rows."""
-        step = self.gradient(work)
+        """One optimizer step on the global batch; returns the signals of all ranks."""
+        batch, compact = work
+        union = self.exchange.union(compact.ids, batch.rows, batch.weight_sum, self._signals())
+        rate, l2 = self.config.learning_rate, self.config.l2
+        if self.fused_step is not None:
+            label, weight = self.network.targets(batch)
+            loss, logits = self.fused_step(compact, label, weight, union.weight or 1.0, rate, l2)
+            step = Gradient(torch.empty(0), loss, len(logits), logits)
+        else:
+            step = self.gradient(work, union)
         if not math.isfinite(step.loss):
-            raise self._diverged(plan, work.batch, step.logits)
-        ids = step.union.ids.to(self.world.device)
-        self.optimizer.step(self.network.table, ids, step.grad, self.config.learning_rate, self.config.l2)
+            raise diverged(
+                self.progress, self.world, self.data.train.files, plan, batch, step.logits, self._keep_last_good()
+            )
+        if self.fused_step is None:
+            self.optimizer.step(self.network.table, union.ids.to(self.world.device), step.grad, rate, l2)
         self.dense_optimizer.step()
-        self.progress.step += 1
-        self.progress.loss += step.loss * step.union.weight
-        self.progress.weight += step.union.weight
-        self.progress.rows_read += step.union.rows
-        self.progress.rows_trained += step.rows
-        return step.rows
+        now = self.progress
+        now.step += 1
+        now.loss += step.loss * union.weight
+        now.weight += union.weight
+        now.rows_read += union.rows
+        now.rows_trained += step.rows
+        return union.signals
 
-    def gradient(self, work: Work) -> Gradient:
+    def gradient(self, work: Work, union: Union) -> Gradient:
         """Of ``sum of w * logloss / sum of w`` over the global batch; dense parameters have theirs in ``grad``."""
         batch, compact = work
-        device = self.world.device
-        union = self.exchange.union(compact.ids, batch.rows, batch.weight_sum)
-        rows = self.network.table.gather(compact.ids.to(device))
-        logits = self.model(rows, *self.network.inputs(compact))
-        label = torch.from_numpy(batch.label).to(device)
-        weight = None if batch.weight is None else torch.from_numpy(batch.weight).to(device)
-        loss = logloss(logits, label, weight, union.weight or 1.0)
+        rows = self.network.table.gather(compact.ids.to(self.world.device))
+        label, weight = self.network.targets(batch)
+        loss, logits = self.loss(rows, *self.network.inputs(compact), label, weight, union.weight or 1.0)
         self.dense_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for parameter in self.network.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= self.world.size  # DDP averages, but the loss is divided by the global weight already
@@ -213,35 +179,19 @@ class Trainer:
         mine = torch.stack([loss.detach(), loss.new_tensor(len(logits))])
         grad, sums = self.exchange.sum_rows(union, rows.grad, mine)
         total, trained = sums.tolist()
-        return Gradient(union, grad, total, int(trained), logits.detach())
+        return Gradient(grad, total, int(trained), logits)
 
-    def _diverged(self, plan: Plan, batch: Batch, logits: Tensor) -> DivergedError:
-        """Every rank sees the same sum, so all come here in the same step; nothing has been updated by it."""
-        bad = ~np.isfinite(logits.cpu().numpy()) | ~np.isfinite(batch.label)
-        if batch.weight is not None:
-            bad |= ~np.isfinite(batch.weight)
-        mine = name_rows(self.data.train.files, plan, batch.origin, np.flatnonzero(bad))
-        where = [name for names in self.world.gather(mine) for name in names]
-        fix = "Lower training.learning_rate, or look at these rows' weights."
-        if self.best is not None:
-            kept = f"{self.task.bundle_dir}.last-good"
-            if self.world.first:
-                save_bundle(kept, self._bundle())
-            fix += f" The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
-        return DivergedError(
-            f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
-            expected="a finite loss",
-            found=f"inf or nan in {'; '.join(where) or 'the sum of the batch'}",
-            fix=fix,
-        )
+    def _signals(self) -> int:
+        minutes = self.config.checkpoint.every_minutes
+        due = self.world.first and minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
+        return _STOP * self.stop.received | _SAVE * (due and self.checkpoints is not None)
 
-    def _end_epoch(self, plan: Plan) -> None:
+    def _end_epoch(self, plan: Plan, order_digests: list[str]) -> None:
         """Prove the epoch, validate, record, remember the best weights."""
         now = self.progress
-        self._require_all_rows(plan)
-        self._require_equal_replicas()
+        require_all_rows(now, plan.total)
+        require_equal_replicas(self.network, self.world, now.epoch)
         valid = self._evaluate("valid").values if self.data.valid.files else {}
-        bytes_now = int(self.world.sum(np.array([float(self.exchange.bytes)]))[0])
         record = EpochRecord(
             epoch=now.epoch,
             train_logloss=now.loss / max(now.weight, 1e-30),
@@ -251,53 +201,28 @@ class Trainer:
             rows_trained=now.rows_trained,
             steps=now.step,
             seconds=max(self.world.gather(now.seconds)),
-            exchanged_bytes=bytes_now - sum(past.exchanged_bytes for past in now.history),
-            order_digests=self.order_digests,
+            exchanged_bytes=int(self.world.sum(np.array([float(self.exchange.bytes)]))[0]),
+            order_digests=order_digests,
         )
+        self.exchange.bytes = 0
         self._report(record)
-        history = [*now.history, record]
         better = valid.get("logloss", -math.inf) < now.best_logloss
         if better:
-            self.best = (self.network.table.weight.cpu().numpy().copy(), self.network.dense())
+            self.best = {name: tensor.cpu().clone() for name, tensor in self.network.tensors().items()}
         self.progress = Progress(
             epoch=now.epoch + 1,
             best_epoch=now.epoch if better else now.best_epoch,
             best_logloss=valid.get("logloss", math.inf) if better else now.best_logloss,
-            history=history,
+            history=[*now.history, record],
         )
 
-    def _require_all_rows(self, plan: Plan) -> None:
-        now = self.progress
-        if not plan.total == now.rows_read == now.rows_trained:
-            raise IntegrityError(
-                f"epoch {now.epoch + 1}",
-                expected=f"{plan.total} rows as planned",
-                found=f"{now.rows_read} rows read, {now.rows_trained} trained",
-                fix="Verify the snapshot's checksums; if they hold, report this as a defect.",
-            )
-
-    def _require_equal_replicas(self) -> None:
-        digest = xxhash.xxh3_64(self.network.table.weight.cpu().numpy().data)
-        for _, value in sorted(self.network.dense().items()):
-            digest.update(value.data)
-        digests = self.world.gather(digest.hexdigest())
-        apart = [rank for rank, value in enumerate(digests) if value != digests[0]]
-        if apart:
-            raise IntegrityError(
-                f"epoch {self.progress.epoch + 1}",
-                expected="the same weights on every rank",
-                found=f"ranks {apart} apart from rank 0",
-                fix="Check that all hosts run the same packages on the same kind of processor.",
-            )
-
     def _report(self, record: EpochRecord) -> None:
-        if self.task.tracker is None:
-            return
-        values = {f"valid_{name}": value for name, value in record.valid.items() if math.isfinite(value)}
-        plain = ("train_logloss", "rows_planned", "rows_read", "rows_trained", "seconds", "exchanged_bytes")
-        values |= {name: float(value) for name, value in asdict(record).items() if name in plain}
-        values["rows_per_second"] = record.rows_trained / max(record.seconds, 1e-9)
-        self.task.tracker.metrics(values, record.epoch)
+        if self.task.tracker is not None:
+            plain = ("train_logloss", "rows_planned", "rows_read", "rows_trained", "seconds", "exchanged_bytes")
+            values = {name: float(value) for name, value in asdict(record).items() if name in plain}
+            values["rows_per_second"] = record.rows_trained / max(record.seconds, 1e-9)
+            values |= {f"valid_{name}": value for name, value in record.valid.items() if math.isfinite(value)}
+            self.task.tracker.metrics(values, record.epoch)
 
     def _evaluate(self, role: str) -> Evaluation:
         return evaluate(
@@ -310,29 +235,71 @@ class Trainer:
         )
 
     def _bundle(self) -> Bundle:
-        """The best weights so far; without validation, the present ones."""
-        weight, dense = self.best or (self.network.table.weight.cpu().numpy(), self.network.dense())
-        return self.network.bundle(weight, dense, self.logit_shift)
+        assert self.best is not None
+        arrays = {name: tensor.numpy() for name, tensor in self.best.items()}
+        return self.network.bundle(arrays.pop("table"), arrays, self.logit_shift)
+
+    def _keep_last_good(self) -> str | None:
+        """Save the best weights of a run that fails; None when no epoch has ended."""
+        if self.best is None:
+            return None
+        kept = f"{self.task.bundle_dir}.last-good"
+        if self.world.first:
+            save_bundle(kept, self._bundle())
+        return kept
 
     def _conclude(self) -> TrainResult:
+        """Save the best weights and measure them on every split."""
         bundle = self._bundle()
         self.network.load(bundle.weight, bundle.dense)
-        digest = self.world.gather(save_bundle(self.task.bundle_dir, bundle) if self.world.first else "")[0]
+        digest = self.world.share(save_bundle(self.task.bundle_dir, bundle) if self.world.first else None)
         evaluations = {
             role: self._evaluate(role) for role in ("train", "valid", "test") if getattr(self.data, role).files
         }
         if self.task.tracker is not None:
-            self.task.tracker.metrics(
-                {f"{role}_{k}": v for role, e in evaluations.items() for k, v in e.values.items() if math.isfinite(v)},
-                self.progress.epoch,
-            )
+            final = {f"{role}_{name}": v for role, e in evaluations.items() for name, v in e.values.items()}
+            self.task.tracker.metrics({k: v for k, v in final.items() if math.isfinite(v)}, self.progress.epoch)
         history = self.progress.history
-        seconds = sum(record.seconds for record in history)
+        seconds = sum(past.seconds for past in history)
         return TrainResult(
             bundle_dir=str(Path(self.task.bundle_dir)),
             bundle_digest=digest,
             best_epoch=self.progress.best_epoch,
             history=history,
             evaluations=evaluations,
-            rows_per_second=sum(record.rows_trained for record in history) / max(seconds, 1e-9),
+            rows_per_second=sum(past.rows_trained for past in history) / max(seconds, 1e-9),
         )
+
+    def _state(self) -> dict[str, Tensor]:
+        """Live tensors a resumed run needs; those of the dense optimizer, which grow with its first step, apart."""
+        optimizer = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
+        return {**self.network.tensors(), **optimizer}
+
+    def _save(self) -> None:
+        if self.checkpoints is not None and self.world.first:
+            dense = self.dense_optimizer.state_dict()["state"]
+            flat = {f"dense_optimizer.{i}.{key}": value for i, state in dense.items() for key, value in state.items()}
+            self.checkpoints.save(self.progress, self.task.tracker_id, {**self._state(), **flat}, self.best)
+        self.saved_at = time.monotonic()
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        """Go on where the newest checkpoint of any number of ranks stands."""
+        saved = self.world.share(checkpoints.latest() if self.world.first else None)
+        if saved is None:
+            return
+        state = self._state()
+        extra = self.world.share(read_into(saved.state, state) if self.world.first else None)
+        self.world.copy_from_first(state)
+        self.optimizer.load_state_dict({name[10:]: t for name, t in state.items() if name.startswith("optimizer.")})
+        dense: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in extra.items():
+            _, number, key = name.split(".", 2)
+            dense.setdefault(int(number), {})[key] = tensor
+        groups = self.dense_optimizer.state_dict()["param_groups"]
+        self.dense_optimizer.load_state_dict({"state": dense, "param_groups": groups})
+        self.progress = saved.progress
+        if saved.best is not None:
+            self.best = {name: torch.empty_like(t, device="cpu") for name, t in self.network.tensors().items()}
+            if self.world.first:
+                read_into(saved.best, self.best)
+            self.world.copy_from_first(self.best)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType, TracebackType
 from typing import Any
 
 import numba
@@ -15,6 +18,9 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from features.errors import IntegrityError
+
+_ROLL_CALL_SECONDS = 10.0
 _CPU = torch.device("cpu")
 
 
@@ -40,6 +46,19 @@ class World:
         dist.all_reduce(tensor)
         return tensor.numpy()
 
+    def share(self, value: Any) -> Any:
+        """Rank 0's (small) value on every rank."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def copy_from_first(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite every rank's tensors by rank 0's."""
+        if self.size > 1:
+            for _, tensor in sorted(tensors.items()):
+                dist.broadcast(tensor, src=0)
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's (small) value, in the order of ranks."""
         if self.size == 1:
@@ -48,12 +67,59 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    @contextmanager
+    def naming_silent_ranks(self) -> Iterator[None]:
+        """IntegrityError, naming ranks that do not answer, for a collective that failed or took too long."""
+        if self.size == 1:
+            yield
+            return
+        watch = dist.new_group(backend="gloo", timeout=timedelta(seconds=_ROLL_CALL_SECONDS))
+        try:
+            yield
+        except RuntimeError as error:
+            if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
+                raise
+            raise IntegrityError(
+                f"rank {self.rank}",
+                expected="every rank to take part in each step",
+                found=self._roll_call(watch) or str(error).splitlines()[0],
+                fix="See that rank's output; if it is only slow, raise training.timeout_seconds. Training can resume.",
+            ) from error
+
+    @staticmethod
+    def _roll_call(watch: Any) -> str | None:
+        try:
+            dist.monitored_barrier(group=watch, wait_all_ranks=True)
+        except RuntimeError as error:
+            return str(error).splitlines()[0]
+        return None
+
     def use_threads(self, threads: int | None) -> int:
         """Set the compute threads of this rank; default: the host's cores shared among its ranks."""
         count = threads or max(1, len(os.sched_getaffinity(0)) // self.ranks_on_host)
         torch.set_num_threads(count)
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
         return count
+
+
+class StopSignal:
+    """Remembers that SIGTERM came, while used as a context manager in the main thread."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._former: Any = None
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGTERM, self._remember)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._former is not None:
+            signal.signal(signal.SIGTERM, self._former)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
 
 
 @contextmanager

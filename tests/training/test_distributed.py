@@ -63,9 +63,11 @@ def shared_gradients(world: World, directory: str) -> dict[str, list[tuple[np.nd
                 if world.size > 1
                 else batch_of(64, weighted)
             )
-            step = trainer.gradient(Work(own, trainer.network.lookup(own.slots)))
+            compact = trainer.network.lookup(own.slots)
+            union = trainer.exchange.union(compact.ids, own.rows, own.weight_sum)
+            step = trainer.gradient(Work(own, compact), union)
             table = np.zeros(trainer.network.table.weight.shape, np.float32)
-            table[step.union.ids.numpy()] = step.grad.numpy()
+            table[union.ids.numpy()] = step.grad.numpy()
             bias = trainer.network.model.bias.grad
             assert bias is not None
             found.setdefault(kind, []).append((table, bias.numpy().copy(), step.loss))

@@ -1,0 +1,72 @@
+"""What a run proves as it goes, or stops: all rows once, equal replicas, finite losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xxhash
+from torch import Tensor
+
+from features.errors import DivergedError, IntegrityError
+from training.batch import Batch
+from training.network import Network
+from training.plan import Plan
+from training.progress import Progress
+from training.reader import DataFile, name_rows
+from training.world import World
+
+
+def require_all_rows(progress: Progress, planned: int) -> None:
+    """rows planned = rows read = rows trained, over all ranks and resumes of the epoch."""
+    if not planned == progress.rows_read == progress.rows_trained:
+        raise IntegrityError(
+            f"epoch {progress.epoch + 1}",
+            expected=f"{planned} rows as planned",
+            found=f"{progress.rows_read} rows read, {progress.rows_trained} trained",
+            fix="Verify the snapshot's checksums; if they hold, report this as a defect.",
+        )
+
+
+def require_equal_replicas(network: Network, world: World, epoch: int) -> None:
+    """Every rank holds the same bits."""
+    if world.size == 1:
+        return
+    digest = xxhash.xxh3_64(network.table.weight.cpu().numpy().data)
+    for _, value in sorted(network.dense().items()):
+        digest.update(value.data)
+    digests = world.gather(digest.hexdigest())
+    apart = [rank for rank, value in enumerate(digests) if value != digests[0]]
+    if apart:
+        raise IntegrityError(
+            f"epoch {epoch + 1}",
+            expected="the same weights on every rank",
+            found=f"ranks {apart} apart from rank 0",
+            fix="Check that all hosts run the same packages on the same kind of processor.",
+        )
+
+
+def diverged(
+    progress: Progress,
+    world: World,
+    files: Sequence[DataFile],
+    plan: Plan,
+    batch: Batch,
+    logits: Tensor,
+    kept: str | None,
+) -> DivergedError:
+    """The error of a step whose loss is not finite. Every rank sees the same loss, so all call this together."""
+    bad = ~np.isfinite(logits.cpu().numpy()) | ~np.isfinite(batch.label)
+    if batch.weight is not None:
+        bad |= ~np.isfinite(batch.weight)
+    mine = name_rows(files, plan, batch.origin, np.flatnonzero(bad))
+    where = [name for names in world.gather(mine) for name in names]
+    fix = "Lower training.learning_rate, or look at these rows' weights."
+    if kept is not None:
+        fix += f" The weights after epoch {progress.best_epoch + 1} are kept in {kept}."
+    return DivergedError(
+        f"epoch {progress.epoch + 1}, step {progress.step + 1}",
+        expected="a finite loss",
+        found=f"inf or nan in {'; '.join(where) or 'the sum of the batch'}",
+        fix=fix,
+    )
