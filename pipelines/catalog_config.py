@@ -2,8 +2,71 @@
 
 from __future__ import annotations
 
-from features.schema import Strict
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from features.config import SourceConfig
+from features.schema import Names, Strict
+
+
+class PairsConfig(SourceConfig):
+    """A table of (context, item) pairs; its columns are named as the two ids unless said otherwise."""
+
+    context: str | None = None
+    """Column of the context's id. Default: ``context_id``."""
+    item: str | None = None
+    """Column of the item's id. Default: ``item_id``."""
+
+
+class CapConfig(Strict):
+    """At most so many items of one kind in a list."""
+
+    column: str
+    """Column of the items; items without a value count as one kind."""
+    items: Annotated[int, Field(ge=1)]
 
 
 class CatalogConfig(Strict):
-    """Sources of contexts and items."""
+    """Sources of contexts and items, and what a list may hold.
+
+    A field belongs to the item if the items have its raw columns, else to the context if the contexts have them. Side
+    tables of ``join`` add their columns to whichever of the two has the key. Text ids sort by their UTF-8 bytes, integer
+    columns of Parquet by value.
+    """
+
+    contexts: SourceConfig
+    """Who gets a list: users, sessions, requests. One row each; a repeated id is refused."""
+    items: SourceConfig
+    """What is ranked. One row each; a repeated id among eligible items is refused."""
+    context_id: str
+    """Column of the contexts that names them in the output."""
+    item_id: str
+    """Column of the items that names them in the output and breaks ties, smaller first."""
+    k: Annotated[int, Field(ge=1)] = 100
+    """Length of a list; shorter where fewer items may be in it."""
+    time: str | None = None
+    """Moment of scoring for time fields, ISO 8601; ``{date}`` stands for the day. Default: the contexts' own column."""
+    fixed: dict[str, str | int | float | bool | None] = {}
+    """Raw columns that hold one value while scoring, such as ``position: 1``; null for missing."""
+    exclude: PairsConfig | None = None
+    """Pairs that must not be in a list, such as items already bought."""
+    candidates: PairsConfig | None = None
+    """The only pairs that may be in a list. A context without any gets none."""
+    filter: str | None = None
+    """Expression on the items' columns; only items where it is true are eligible."""
+    cap: CapConfig | None = None
+    """Limit per category."""
+    context_fields: Names | None = None
+    """Fields taken from the context, where the rule above says otherwise."""
+    item_fields: Names | None = None
+    """Fields taken from the item, where the rule above says otherwise."""
+    max_pairs: Annotated[int, Field(ge=1)] = 20_000_000
+    """Most pairs scored one by one, where model or fields do not split into context and item factors."""
+
+    @model_validator(mode="after")
+    def _once(self) -> CatalogConfig:
+        both = sorted(set(self.context_fields or ()) & set(self.item_fields or ()))
+        if both:
+            raise ValueError(f"field {both[0]!r} is in context_fields and in item_fields: keep one")
+        return self

@@ -6,6 +6,7 @@ MLflow takes seconds to import: only calls that need the registry do it, so that
 from __future__ import annotations
 
 import os
+import re
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,15 @@ def resolve_model(reference: str | None, config: Config) -> str:
     if reference is not None and os.path.isfile(os.path.join(reference, "model.json")):
         return os.path.abspath(reference)
     return str(registry(config).bundle_of(reference or f"models:/{config.model_name}@champion"))
+
+
+def model_version(reference: str | None, config: Config) -> str | None:
+    """Registered version that a reference stands for now; None for a bundle's directory."""
+    match = re.fullmatch(r"models:/([^@/]+)(?:@(.+)|/(\d+))", reference or f"models:/{config.model_name}@champion")
+    if match is None:
+        return None
+    name, alias, version = match.groups()
+    return version or registry(config).version_of(name, alias)
 
 
 def registry(config: Config) -> ModuleType:

@@ -123,7 +123,7 @@ def scan(scores, linear, base, contexts, error, relative, buffers, k, groups, ex
         The context whose buffer is full of items that bounds cannot tell apart (``resume`` then says where to go on), else -1.
     """
     capacity, width = buffers.lower.shape[1], scores.shape[1]
-    lower, upper, group, count, threshold = (
+    lower, upper, group, held, threshold = (
         buffers.lower,
         buffers.upper,
         buffers.group,

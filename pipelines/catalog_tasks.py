@@ -1,0 +1,263 @@
+"""What runs inside the Spark tasks of score-catalog.
+
+    encode_task   ranges of contexts, exclusions, candidates  ->  (kind, id, key, payload, item)
+    place_task    rows get the number of the file their context id belongs to
+    rank_task     one file's rows  ->  its lists, written; (report)
+
+Nothing here depends on which task reads what: a context meets its pairs, and its twin if its id is repeated, by its id alone.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import Broadcast, SparkFiles
+
+from features.hashing import xxh64_array
+from features.kernels import FIRST
+from features.source import FileRange, read_range
+from features.spec import FeatureSpec
+from features.spark.files import write_rejects
+from features.text import texts
+from features.vocabulary import TextIndex
+from pipelines.catalog_config import PairsConfig
+from pipelines.output import write_part
+from pipelines.sides import Side, identity
+from training.layout import Layout
+
+CONTEXT, EXCLUDE, CANDIDATE, REPORT = range(4)
+ROW = "kind int, id {id}, key bigint, payload binary, item bigint"
+PLACED = "place int, kind int, id {id}, payload binary, item bigint"
+"""id: string or bigint, as the source has it. payload: slots of a context, or what a report says."""
+
+Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+class Pairs(NamedTuple):
+    """Item positions per context: ``item[start[c]:start[c + 1]]``, ascending, each once."""
+
+    start: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int64]
+
+
+class Lists(NamedTuple):
+    """Ranked lists of n contexts, one after another, and the ids that positions stand for."""
+
+    start: npt.NDArray[np.int64]  # [n + 1]
+    item: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float32]
+    ids: pa.Array
+
+
+Rank = Callable[["Model", pa.ChunkedArray, Pairs, "Pairs | None"], Lists]
+"""(model, payloads of contexts, excluded, candidates) -> lists; see `pipelines.catalog_lists`."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What encoding tasks read: ranges numbered over contexts, then exclusions, then candidates."""
+
+    contexts: Side
+    pairs: tuple[tuple[int, PairsConfig, str, str], ...]
+    """(EXCLUDE or CANDIDATE, source, context column, item column)."""
+    ranges: tuple[tuple[int, FileRange], ...]
+    """(CONTEXT, EXCLUDE or CANDIDATE, range)."""
+    item_ids: pa.Array
+    """Of eligible items, sorted."""
+    whole: bool
+    """Contexts travel as raw columns, to be encoded pair by pair, not as slots."""
+    directory: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where executors find model and catalog, and what a list may hold."""
+
+    files: tuple[str, ...]
+    local: str | None
+    """The directory itself where driver and executors share a machine; else the files come through Spark."""
+    kind: str
+    dim: int
+    pair_buckets: int
+    layout: Layout
+    dense: dict[str, npt.NDArray[np.float32]]
+    logit_shift: float
+    k: int
+    cap: int
+    only: bool
+    """Lists hold candidates alone."""
+    version: str
+    directory: str
+    """Where parts are written."""
+    spec: FeatureSpec | None = None
+    """Where pairs are encoded one by one."""
+
+    def path(self, name: str) -> Path:
+        return Path(self.local, name) if self.local else Path(SparkFiles.get(name))
+
+
+def id_type(ids: pa.DataType) -> str:
+    """Spark's name of an id column's type."""
+    return "bigint" if pa.types.is_integer(ids) else "string"
+
+
+def encode_task(inputs: Broadcast[Inputs], spec: Broadcast[FeatureSpec], schema: pa.Schema) -> Task:
+    """Rows of numbered ranges, and one report per task."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        todo = inputs.value
+        counts: Counter[str] = Counter()
+        for index in (int(i) for batch in batches for i in batch.column(0).to_pylist()):
+            kind, rng = todo.ranges[index]
+            parts = (
+                _contexts(todo, rng, spec.value, index, counts) if kind == CONTEXT else _pairs(todo, kind, rng, counts)
+            )
+            for ids, payload, items in parts:
+                counts[("contexts", "excluded", "candidates")[kind]] += len(ids)
+                key = xxh64_array(ids).view(np.int64)
+                yield _rows(schema, kind, ids, key, payload, items)
+        report = pa.array([json.dumps(dict(counts)).encode()], pa.binary())
+        yield _rows(schema, REPORT, pa.nulls(1, schema.field("id").type), np.zeros(1, np.int64), report, None)
+
+    return run
+
+
+Part = tuple[pa.Array, pa.Array | None, npt.NDArray[np.int64] | None]
+
+
+def _contexts(todo: Inputs, rng: FileRange, spec: FeatureSpec, index: int, counts: Counter[str]) -> Iterator[Part]:
+    rejects = []
+    for rows in todo.contexts.rows(rng, spec):
+        rejects += rows.rejects
+        if todo.whole:
+            payload = pa.array([_packed(rows.columns.slice(i, 1)) for i in range(len(rows.ids))], pa.binary())
+        else:
+            slots = np.ascontiguousarray(rows.slots)
+            offsets = np.arange(len(slots) + 1, dtype=np.int32) * (4 * slots.shape[1])
+            payload = pa.Array.from_buffers(pa.binary(), len(slots), [None, pa.py_buffer(offsets), pa.py_buffer(slots)])
+        yield rows.ids, payload, None
+    for reject in rejects:
+        counts[f"rejected {reject.reason}"] += 1
+    if rejects:
+        counts[f"quarantine {write_rejects(todo.directory, index, rejects)}"] = 1
+
+
+def _pairs(todo: Inputs, kind: int, rng: FileRange, counts: Counter[str]) -> Iterator[Part]:
+    """Pairs whose item is in the catalog; the others cannot matter."""
+    source, context, item = next((s, c, i) for k, s, c, i in todo.pairs if k == kind)
+    for raw in read_range(source, rng, list(dict.fromkeys([context, item]))):
+        columns = dict(zip(raw.columns.schema.names, raw.columns.columns, strict=True))
+        counts["rejected pairs"] += len(raw.rejects)
+        place = _places(todo.item_ids, columns[item])
+        known = (place >= 0) & ~columns[context].is_null().to_numpy(zero_copy_only=False)
+        yield identity(columns[context]).filter(pa.array(known)), None, place[known]
+
+
+def _places(ids: pa.Array, column: pa.Array) -> npt.NDArray[np.int64]:
+    """Position of every value of ``column`` among ``ids``, negative where it is none."""
+    found = np.empty(len(column), np.int32)
+    _index(ids).find(texts(identity(column)), found)
+    return found.astype(np.int64) - FIRST
+
+
+_INDEX: dict[int, TextIndex] = {}
+
+
+def _index(ids: pa.Array) -> TextIndex:
+    """One per process and array of ids."""
+    if id(ids) not in _INDEX:
+        _INDEX.clear()
+        _INDEX[id(ids)] = TextIndex(ids)
+    return _INDEX[id(ids)]
+
+
+def _rows(
+    schema: pa.Schema, kind: int, ids: pa.Array, key: npt.NDArray[np.int64], payload: pa.Array | None, items: Any
+) -> pa.RecordBatch:
+    n = len(ids)
+    ids = ids.cast(schema.field("id").type)
+    kinds, places = pa.array(np.full(n, kind, np.int32)), pa.nulls(n, pa.int64()) if items is None else pa.array(items)
+    return pa.RecordBatch.from_arrays(
+        [kinds, ids, pa.array(key), pa.nulls(n, pa.binary()) if payload is None else payload, places], schema=schema
+    )
+
+
+def _packed(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def place_task(borders: list[Any], keys: list[int]) -> Task:
+    """(place, kind, id, payload, item): file p holds the ids in [borders[p - 1], borders[p]), ``keys[p]`` sends it away."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            kind, ids, _, payload, item = batch.columns
+            part = [bisect.bisect_right(borders, value) for value in ids.to_pylist()]
+            place = pa.array(np.array(keys, np.int32)[np.array(part, np.int64)])
+            yield pa.RecordBatch.from_arrays(
+                [place, kind, ids, payload, item], ["place", "kind", "id", "payload", "item"]
+            )
+
+    return run
+
+
+def rank_task(model: Broadcast[Model], keys: list[int], lists: Rank) -> Task:
+    """(report): every file's contexts in the order of their ids, their lists in the order of ranks."""
+    part_of = {key: part for part, key in enumerate(keys)}
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held: dict[int, list[pa.RecordBatch]] = {}
+        for batch in batches:
+            places = batch.column(0).to_numpy()
+            for place in np.unique(places):
+                held.setdefault(part_of[int(place)], []).append(batch.filter(pa.array(places == place)))
+        for part in sorted(held):
+            report = _rank(model.value, part, pa.Table.from_batches(held.pop(part)), lists)
+            yield pa.record_batch([pa.array([json.dumps(report).encode()], pa.binary())], ["report"])
+
+    return run
+
+
+def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any]:
+    kinds = rows["kind"].to_numpy()
+    contexts = rows.filter(pa.array(kinds == CONTEXT)).sort_by("id").combine_chunks()
+    ids = contexts["id"].combine_chunks() if len(contexts) else pa.array([], rows.schema.field("id").type)
+    twins = np.flatnonzero(pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0))).to_numpy(zero_copy_only=False))
+    if len(twins):
+        return {"twin": ids[int(twins[0])].as_py()}
+
+    def pairs(kind: int) -> Pairs:
+        mine = rows.filter(pa.array(kinds == kind))
+        context = pc.index_in(mine["id"], ids).to_numpy() if len(mine) else np.empty(0)
+        known = ~np.isnan(context.astype(np.float64))
+        flat = np.unique(np.column_stack([context[known].astype(np.int64), mine["item"].to_numpy()[known]]), axis=0)
+        return Pairs(np.searchsorted(flat[:, 0], np.arange(len(ids) + 1)), np.ascontiguousarray(flat[:, 1]))
+
+    exclude, only = pairs(EXCLUDE), pairs(CANDIDATE) if model.only else None
+    ranked = lists(model, contexts["payload"], exclude, only)
+    lengths = np.diff(ranked.start)
+    rank = np.arange(len(ranked.item)) - np.repeat(ranked.start[:-1], lengths) + 1
+    table = pa.table(
+        {
+            "context_id": ids.take(pa.array(np.repeat(np.arange(len(ids)), lengths))),
+            "rank": pa.array(rank.astype(np.int32)),
+            "item_id": ranked.ids.take(pa.array(ranked.item)),
+            "probability": pa.array(ranked.probability),
+            "model_version": pa.repeat(pa.scalar(model.version), len(rank)),
+        }
+    )
+    return {**write_part(model.directory, part, table), "contexts": len(ids)}

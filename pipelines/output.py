@@ -1,0 +1,107 @@
+"""Published directories of Parquet: invisible while written, then there all at once.
+
+    <parent>/_<name>.<attempt>/     while a job works; readers of partitioned Parquet skip names that begin with _
+    <parent>/<name>/                part files and _manifest.json
+
+On local file systems publishing is one rename; where another output stands, it makes room by a rename first, so a reader
+finds the old one, for an instant none, then the new one, and never a mixture. Object stores know no rename of directories:
+there files are moved one by one and ``_manifest.json`` comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features import store
+
+MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
+
+
+class Output:
+    """One try at publishing ``target``; leaves nothing behind unless ``publish`` was reached.
+
+    Args:
+        request: what was asked for; an output of the same request is not made twice.
+    """
+
+    def __init__(self, target: str, request: Any) -> None:
+        self.target = target.rstrip("/")
+        self.request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        parent, _, name = self.target.rpartition("/")
+        self.attempt = uuid.uuid4().hex[:16]
+        self.staging = store.join(parent or ".", f"_{name}.{self.attempt}")
+        self.retired = store.join(parent or ".", f"_{name}.{self.attempt}.old")
+
+    def standing(self) -> dict[str, Any] | None:
+        """The manifest of a published output of the same request."""
+        try:
+            found: dict[str, Any] = json.loads(store.read_bytes(store.join(self.target, MANIFEST)))
+        except FileNotFoundError:
+            return None
+        return found if found.get("request") == self.request else None
+
+    def __enter__(self) -> Output:
+        store.make_dir(self.staging)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        store.remove_tree(self.staging)
+        store.remove_tree(self.retired)
+
+    def publish(self, parts: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+        """Make the reported ``parts`` (of ``write_part``, in order) the output, with the quarantine if there is one.
+
+        Other files are of lost attempts and go.
+
+        Returns the manifest.
+        """
+        kept = {part["path"] for part in parts} | {QUARANTINE}
+        for name in store.list_sizes(self.staging):
+            if name not in kept:
+                store.remove(store.join(self.staging, name))
+        digest = hashlib.sha256("\n".join(part["sha256"] for part in parts).encode()).hexdigest()
+        manifest = {"request": self.request, "digest": digest, **more, "files": parts}
+        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        if store.is_local(self.staging):
+            store.write_atomic(store.join(self.staging, MANIFEST), data)
+            self._swap()
+        else:
+            store.remove_tree(self.target)
+            filesystem, source = store.resolve(self.staging)
+            filesystem.mv(source, store.resolve(self.target)[1], recursive=True)
+            store.write_atomic(store.join(self.target, MANIFEST), data)
+        return manifest
+
+    def _swap(self) -> None:
+        staging, target, retired = (store.resolve(path)[1] for path in (self.staging, self.target, self.retired))
+        while True:
+            if os.path.isdir(target):
+                os.rename(target, retired)
+            try:
+                os.rename(staging, target)
+                return
+            except OSError:
+                if not os.path.isdir(target):
+                    raise
+                shutil.rmtree(retired, ignore_errors=True)  # another job published in between: the later one stands
+
+
+def write_part(directory: str, number: int, table: pa.Table) -> dict[str, Any]:
+    """One Parquet file under a name no other attempt uses, and what to tell the driver of it."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=1 << 17, store_schema=False)
+    data = sink.getvalue()
+    name = f"part-{number:05d}-{uuid.uuid4().hex[:12]}.parquet"
+    store.write_new(store.join(directory, name), data)
+    checksum = hashlib.sha256(data).hexdigest()
+    return {"number": number, "path": name, "rows": table.num_rows, "bytes": len(data), "sha256": checksum}

@@ -1,0 +1,366 @@
+"""The exact top-K items of a catalog for every context, as published Parquet sorted by (context id, rank)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark import Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from features import store
+from features.config import SourceConfig
+from features.errors import ConfigError, InputError, RefusedError
+from features.expression import Expression
+from features.source import Reject, list_files, split_ranges
+from features.spark.build import progress
+from features.spark.files import merge_rejects, write_rejects
+from features.spark.session import spark_session
+from features.text import canonical
+from pipelines import catalog_tasks as tasks
+from pipelines.catalog_config import CatalogConfig
+from pipelines.catalog_lists import IDS, RAW, TABLE, factored_lists, pairwise_lists
+from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, REPORT, Inputs, Model
+from pipelines.config import Config, resolve
+from pipelines.models import model_version, resolve_model
+from pipelines.output import QUARANTINE, Output
+from pipelines.say import say
+from pipelines.sides import Side, Split, require_fields, split_sides
+from training.bundle import Bundle, load_bundle
+from training.factors import FACTORED
+from training.scoring import Scorer
+from training.topk import Catalog
+
+RANGE_BYTES = 8 << 20
+"""Source bytes a task reads."""
+CONTEXTS_PER_FILE = 1024
+MOST_FILES = 4096
+_DRAWN_PER_FILE = 200
+"""Contexts whose ids say where files begin, drawn by the hash of their ids."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """Eligible items in the order of their ids."""
+
+    ids: pa.Array
+    slots: npt.NDArray[np.int32]
+    category: npt.NDArray[np.int32]
+    columns: pa.Table
+    rows: int
+    """Of the source, eligible or not."""
+    rejects: list[Reject]
+
+
+def score_catalog(
+    config: Config, *, model: str | None = None, date: str | None = None, out: str | None = None
+) -> dict[str, Any]:
+    """Publish ``<out>/date=<date or all>``: context_id, rank (from 1), item_id, probability, model_version.
+
+    The list of a context holds its ``catalog.k`` best eligible items by (logit descending, item id ascending), exactly
+    those that scoring every pair with the model gives. Running it again changes nothing unless model, sources or the
+    ``catalog`` block changed; then the new output takes the old one's place.
+
+    Args:
+        model: a bundle's directory or a registered model; default: the champion.
+        date: stands for ``{date}`` in the catalog's paths and its ``time``, and names the partition.
+        out: default ``<workspace>/scores/catalog``.
+
+    Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
+    """
+    started = time.perf_counter()
+    catalog = config.catalog
+    if catalog is None:
+        raise ConfigError(
+            "catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:` to the config."
+        )
+    bundle = load_bundle(resolve_model(model, config))
+    version = model_version(model, config) or bundle.digest[:12]
+    require_fields(bundle.spec, config, f"model {version}")
+    split = split_sides(config, bundle.spec, date)
+    target = store.join(
+        resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "catalog"),
+        f"date={date or 'all'}",
+    )
+    output = Output(
+        target, [bundle.digest, version, date, catalog.model_dump(mode="json"), _stamps(config, catalog, date)]
+    )
+    found = output.standing()
+    if found is not None:
+        return _result(found, target, "already published", started)
+    spark = spark_session("fieldwise score-catalog")
+    scratch = tempfile.mkdtemp(prefix="fieldwise-catalog-")
+    try:
+        with output:
+            run = _Run(spark, config, catalog, bundle, split, output.staging, scratch, version, date)
+            parts, facts = run.score()
+            manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _result(manifest, target, "published", started)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One job: items on the driver, contexts and lists in tasks."""
+
+    spark: SparkSession
+    config: Config
+    catalog: CatalogConfig
+    bundle: Bundle
+    split: Split
+    staging: str
+    scratch: str
+    version: str
+    date: str | None
+
+    def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Reports of the written files, and figures."""
+        items = self._items()
+        lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
+        encoded = self._encoded(items, whole=lists is pairwise_lists).persist()
+        try:
+            with progress(self.spark, "contexts"):
+                counts, quarantined = self._counts(encoded, items)
+            if lists is pairwise_lists:
+                self._require_small(counts["contexts"] * len(items.ids))
+            borders = self._borders(encoded, counts["contexts"])
+            model = self.spark.sparkContext.broadcast(self._model(items, factored=lists is factored_lists))
+            keys = _keys(self.spark, len(borders) + 1)
+            schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
+            placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
+            ranked = placed.repartition(len(keys), "place").mapInArrow(
+                tasks.rank_task(model, keys, lists), "report binary"
+            )
+            with progress(self.spark, "lists"):
+                reports = [json.loads(row["report"]) for row in ranked.collect()]
+        finally:
+            encoded.unpersist()
+        self._refuse_twins(reports)
+        if quarantined:
+            merge_rejects(self.staging, quarantined, QUARANTINE)
+        reports.sort(key=lambda report: report["number"])
+        facts = {
+            "contexts": counts["contexts"],
+            "items": len(items.ids),
+            "items_read": items.rows,
+            "rows": sum(report["rows"] for report in reports),
+            "pairs": counts["candidates"] if self.catalog.candidates else counts["contexts"] * len(items.ids),
+            "by": "factors" if lists is factored_lists else "pairs",
+            "quarantined": {
+                k.removeprefix("rejected "): n for k, n in sorted(counts.items()) if k.startswith("rejected ")
+            },
+        }
+        return reports, facts
+
+    def _items(self) -> Items:
+        """Read, filter and sort the items."""
+        side, found, category, rejects, total = self.split.items, [], [], [], 0
+        rule = Expression(self.catalog.filter, "catalog.filter") if self.catalog.filter else None
+        for rng in split_ranges(side.source, list_files(side.source, self.config.base, self.date), RANGE_BYTES):
+            for rows in side.rows(rng, self.bundle.spec):
+                total += len(rows.ids) + len(rows.rejects)
+                rejects += rows.rejects
+                keep = (
+                    pa.array(np.ones(len(rows.ids), np.bool_))
+                    if rule is None
+                    else pc.equal(rule.evaluate(rows.columns)[0], True)
+                )  # noqa: FBT003
+                kept = pc.fill_null(keep, False)  # noqa: FBT003
+                found.append(
+                    (rows.ids.filter(kept), rows.columns.filter(kept), rows.slots[kept.to_numpy(zero_copy_only=False)])
+                )
+        _require_quality(total, len(rejects), rejects, self.config, "items")
+        ids = pa.concat_arrays([part[0] for part in found])
+        if len(ids) == 0:
+            raise InputError(
+                "catalog.items",
+                expected="at least one eligible item",
+                found=f"none of {total}",
+                fix="Check items and filter.",
+            )
+        order = pc.sort_indices(ids)
+        ids = ids.take(order)
+        twins = np.flatnonzero(pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False))
+        if len(twins):
+            raise InputError(
+                "catalog.items", expected=f"each {side.id} once", found=f"{ids[int(twins[0])].as_py()!r} again",
+                fix="Remove the duplicates, or tell them apart by catalog.filter.",
+            )  # fmt: skip
+        columns = pa.Table.from_batches([part[1] for part in found]).take(order).combine_chunks()
+        codes = np.zeros(len(ids), np.int32)
+        if self.catalog.cap is not None:
+            column = canonical(columns[self.catalog.cap.column].combine_chunks()).cast(pa.string())
+            codes = pc.fill_null(column, "").dictionary_encode().indices.to_numpy().astype(np.int32)
+        return Items(ids, np.concatenate([part[2] for part in found])[order.to_numpy()], codes, columns, total, rejects)
+
+    def _encoded(self, items: Items, *, whole: bool) -> DataFrame:
+        """Contexts and pairs, read and encoded by tasks."""
+        contexts, pairs = self.split.contexts, []
+        ranges = [(CONTEXT, rng) for rng in self._ranges(contexts.source)]
+        for kind, source in ((EXCLUDE, self.catalog.exclude), (CANDIDATE, self.catalog.candidates)):
+            if source is not None:
+                pairs.append(
+                    (kind, source, source.context or self.catalog.context_id, source.item or self.catalog.item_id)
+                )
+                ranges += [(kind, rng) for rng in self._ranges(source)]
+        inputs = Inputs(contexts, tuple(pairs), tuple(ranges), items.ids, whole, self.staging)
+        context = self.spark.sparkContext
+        kind = self._id_type(contexts)
+        schema = pa.schema(
+            [("kind", pa.int32()), ("id", kind), ("key", pa.int64()), ("payload", pa.binary()), ("item", pa.int64())]
+        )
+        task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
+        numbers = self.spark.range(0, len(ranges), 1, len(ranges))
+        return numbers.mapInArrow(task, tasks.ROW.format(id=tasks.id_type(kind)))
+
+    def _ranges(self, source: SourceConfig) -> list[Any]:
+        return split_ranges(source, list_files(source, self.config.base, self.date), RANGE_BYTES)
+
+    def _id_type(self, side: Side) -> pa.DataType:
+        if side.source.format != "parquet":
+            return pa.string()
+        schema = pq.read_schema(list_files(side.source, self.config.base, self.date)[0].path)
+        integer = side.id in schema.names and pa.types.is_integer(schema.field(side.id).type)
+        return pa.int64() if integer else pa.string()
+
+    def _counts(self, encoded: DataFrame, items: Items) -> tuple[Counter[str], list[str]]:
+        """What tasks counted, and the names of their quarantine files."""
+        counts: Counter[str] = Counter()
+        for row in encoded.filter(F.col("kind") == REPORT).select("payload").collect():
+            counts.update(json.loads(bytes(row["payload"])))
+        quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
+        bad = sum(n for key, n in counts.items() if key.startswith("rejected ") and key != "rejected pairs")
+        _require_quality(counts["contexts"] + bad, bad, [], self.config, "contexts")
+        if not counts["contexts"]:
+            raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
+        if items.rejects:
+            quarantined.append(write_rejects(self.staging, 1 << 20, items.rejects))
+            counts["rejected items"] = len(items.rejects)
+        return counts, quarantined
+
+    def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:
+        """First ids of all files but the first: quantiles of ids drawn by their hash, so the data alone decides."""
+        files = min(MOST_FILES, -(-contexts // CONTEXTS_PER_FILE))
+        if files == 1:
+            return []
+        share = min(1.0, _DRAWN_PER_FILE * files / contexts)
+        drawn = F.expr(f"shiftrightunsigned(key, 40) < {int(share * 2**24)}")
+        ids = sorted(row["id"] for row in encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id").collect())
+        return [ids[len(ids) * i // files] for i in range(1, files)]
+
+    def _model(self, items: Items, *, factored: bool) -> Model:
+        """Write what executors open, and say where it is."""
+        bundle, scorer = self.bundle, Scorer(self.bundle)
+        np.save(Path(self.scratch, TABLE), bundle.weight, allow_pickle=False)
+        _write_arrow(Path(self.scratch, IDS), pa.table({"id": items.ids}))
+        names = [TABLE, IDS]
+        if factored:
+            built = Catalog.of(scorer, self.split.of_item, items.slots, items.category)
+            names += [path.name for path in built.save(self.scratch)]
+        else:
+            own = [c for c in bundle.spec.raw_columns if c in {*self.split.items.read, *_joined(self.split.items)}]
+            own = [c for c in own if c not in self.split.contexts.constants]
+            _write_arrow(
+                Path(self.scratch, RAW), items.columns.select(own).append_column("__category", pa.array(items.category))
+            )
+            names.append(RAW)
+        context = self.spark.sparkContext
+        local = context.master.startswith("local")
+        for name in [] if local else names:
+            context.addFile(str(Path(self.scratch, name)))
+        return Model(
+            files=tuple(names), local=self.scratch if local else None, kind=bundle.kind, dim=bundle.dim,
+            pair_buckets=bundle.pair_buckets, layout=bundle.layout, dense=bundle.dense, logit_shift=bundle.logit_shift,
+            k=self.catalog.k, cap=self.catalog.cap.items if self.catalog.cap else 0, only=self.catalog.candidates is not None,
+            version=self.version, directory=self.staging, spec=None if factored else bundle.spec,
+        )  # fmt: skip
+
+    def _require_small(self, pairs: int) -> None:
+        reason = (
+            f"field {self.split.mixed[0]!r} reads columns of both contexts and items"
+            if self.split.mixed
+            else f"a {self.bundle.kind} model does not split into context and item factors"
+        )
+        if pairs > self.catalog.max_pairs:
+            raise ConfigError(
+                "catalog",
+                expected=f"at most {self.catalog.max_pairs:,} pairs, because {reason}",
+                found=f"{pairs:,}",
+                fix="Use a model and fields that split, fewer contexts or items, or raise catalog.max_pairs.",
+            )
+
+    def _refuse_twins(self, reports: list[dict[str, Any]]) -> None:
+        for report in reports:
+            if "twin" in report:
+                raise InputError(
+                    "catalog.contexts", expected=f"each {self.catalog.context_id} once", found=f"{report['twin']!r} again",
+                    fix="Give every context one row.",
+                )  # fmt: skip
+
+
+def _joined(side: Side) -> set[str]:
+    return {name for table in side.tables for name in table.names}
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _keys(spark: SparkSession, partitions: int) -> list[int]:
+    """Values of a shuffle column that Spark's hash sends to partitions 0, 1, 2, ... of their own."""
+    keys: dict[int, int] = {}
+    tried = 4 * partitions
+    while len(keys) < partitions:
+        partition = F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions))
+        keys = dict(tuple(row) for row in spark.range(0, tried, 1, 1).select(partition, "id").collect())
+        tried *= 4
+    return [keys[partition] for partition in range(partitions)]
+
+
+def _require_quality(rows: int, bad: int, rejects: list[Reject], config: Config, what: str) -> None:
+    if bad > config.snapshot.max_bad_fraction * rows:
+        example = f", such as {rejects[0].reason} at {rejects[0].path}:{rejects[0].position}" if rejects else ""
+        raise RefusedError(
+            f"catalog.{what}",
+            expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
+            found=f"{bad} of {rows}{example}",
+            fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
+        )
+
+
+def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> list[list[str]]:
+    """Marks of every file the output depends on."""
+    sources = [
+        s for s in (catalog.contexts, catalog.items, catalog.exclude, catalog.candidates, *config.join) if s is not None
+    ]
+    return [[file.path, store.stamp(file.path)] for source in sources for file in list_files(source, config.base, date)]
+
+
+def _result(manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:
+    """The job's result; its summary goes to stderr."""
+    seconds = time.perf_counter() - started
+    say(f"catalog {manifest['digest'][:12]} {status}: {target}")
+    say(
+        f"  {manifest['contexts']:,} contexts x {manifest['items']:,} items by {manifest['by']}, model {manifest['model_version']}"
+    )
+    say(
+        f"  {manifest['rows']:,} rows in {len(manifest['files'])} files, {seconds:.1f} s, {manifest['pairs'] / seconds:,.0f} pairs/s"
+    )
+    for reason, count in manifest["quarantined"].items():
+        say(f"  quarantined {reason}: {count:,}")
+    facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}
+    return {**facts, "dir": target, "status": status, "files": len(manifest["files"]), "seconds": round(seconds, 3)}

@@ -1,0 +1,277 @@
+"""Contexts and items as the encoder wants them: which side a field belongs to, and rows of one side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.config import SourceConfig
+from features.encoder import Encoder
+from features.errors import ArtifactError, ConfigError, InputError
+from features.expression import Expression
+from features.join import SideTable
+from features.source import FileRange, Reject, SourceFile, column_names, list_files, read_range
+from features.spec import FeatureSpec
+from features.text import canonical
+from pipelines.config import Config
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class SideRows:
+    """n rows of one side."""
+
+    ids: pa.Array
+    columns: pa.RecordBatch
+    """Every raw column of the spec (null where the side has none), then further ones asked for."""
+    slots: Int32
+    """[n, S]; slots of the other side's fields mean nothing."""
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Contexts or items. Picklable: side tables travel with it."""
+
+    name: str
+    source: SourceConfig
+    id: str
+    read: tuple[str, ...]
+    """Columns read from the source."""
+    tables: tuple[SideTable, ...]
+    constants: Mapping[str, Any]
+    wanted: tuple[str, ...]
+    """Columns of a row: the spec's, then further ones."""
+
+    def rows(self, rng: FileRange, spec: FeatureSpec) -> Iterator[SideRows]:
+        """Encoded rows of a range; rows with unreadable values or without an id become rejects."""
+        for raw in read_range(self.source, rng, self.read):
+            columns = raw.columns
+            for table in self.tables:
+                columns = table.add_to(columns, self.wanted)
+            have = dict(zip(columns.schema.names, columns.columns, strict=True))
+            have |= {name: _repeated(value, columns.num_rows) for name, value in self.constants.items()}
+            nothing = pa.nulls(columns.num_rows, pa.string())
+            batch = pa.RecordBatch.from_arrays([have.get(name, nothing) for name in self.wanted], list(self.wanted))
+            encoded = _encoder(spec).encode(batch)
+            ids = identity(have[self.id])
+            reasons = {problem.row: (problem.reason, problem.field) for problem in reversed(encoded.problems)}
+            reasons |= {int(row): ("missing_id", self.id) for row in np.flatnonzero(_empty(ids))}
+            rejects = raw.rejects + [
+                Reject(raw.path, int(raw.positions[row]), reason, field, raw.raw(row))
+                for row, (reason, field) in sorted(reasons.items())
+            ]
+            keep = np.ones(len(ids), np.bool_)
+            keep[list(reasons)] = False
+            kept = pa.array(keep)
+            yield SideRows(ids.filter(kept), batch.filter(kept), encoded.slots[keep], rejects)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a config's fields divide between contexts and items."""
+
+    of_item: npt.NDArray[np.bool_]
+    """[F]"""
+    mixed: tuple[str, ...]
+    """Fields that read columns of both sides."""
+    contexts: Side
+    items: Side
+
+
+def require_fields(spec: FeatureSpec, config: Config, where: str) -> None:
+    """Raises ArtifactError when a model was trained on other fields than the config's."""
+    theirs, ours = {f.name: f.config for f in spec.fields}, {f.name: f for f in config.fields}
+    if list(theirs.items()) != list(ours.items()):
+        names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n)) or ["their order"]
+        raise ArtifactError(
+            where,
+            expected="a model of the config's fields",
+            found=f"spec {spec.digest[:12]}, which differs in {', '.join(names)}",
+            fix="Use the config the model was trained with, or train one with this config.",
+        )
+
+
+def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
+    """Assign every field.
+
+    Raises InputError naming the columns that neither side has, ConfigError for fields that do not exist.
+    """
+    catalog = config.catalog
+    assert catalog is not None
+    constants = dict(catalog.fixed)
+    if catalog.time is not None:
+        moment = _moment(catalog.time, date)
+        constants |= {field.config.of.column: moment for field in spec.fields if field.kind == "time"}
+    has_context, context_tables = _available(config, catalog.contexts, set(constants), date)
+    has_item, item_tables = _available(config, catalog.items, set(), date)
+    has_item -= set(constants)
+    for name, side, has in (("context_id", catalog.context_id, has_context), ("item_id", catalog.item_id, has_item)):
+        if side not in has:
+            source = catalog.contexts if name == "context_id" else catalog.items
+            raise InputError(
+                f"catalog.{name}", expected=f"a column {side!r} in {', '.join(source.path)}",
+                found=f"columns {', '.join(sorted(has))}", fix="Name a column of that source.",
+            )  # fmt: skip
+    of_item = _assign(spec, catalog.context_fields, catalog.item_fields, has_context, has_item)
+    mixed = tuple(
+        field.name
+        for field, item in zip(spec.fields, of_item, strict=True)
+        if not set(field.config.columns) <= (has_item if item else has_context)
+    )
+    context_columns = {c for f, item in zip(spec.fields, of_item, strict=True) if not item or f.name in mixed
+                       for c in f.config.columns}  # fmt: skip
+    item_columns = {c for f, item in zip(spec.fields, of_item, strict=True) if item or f.name in mixed
+                    for c in f.config.columns}  # fmt: skip
+    context_columns &= has_context
+    item_columns = (item_columns & has_item) - (context_columns if mixed else set())
+    further = [] if catalog.cap is None else [catalog.cap.column]
+    if catalog.filter is not None:
+        further += Expression(catalog.filter, "catalog.filter").columns
+    contexts = _side(
+        "contexts",
+        catalog.contexts,
+        catalog.context_id,
+        context_columns,
+        context_tables,
+        constants,
+        spec,
+        [],
+        config,
+        date,
+    )
+    items = _side("items", catalog.items, catalog.item_id, item_columns, item_tables, {}, spec, further, config, date)
+    return Split(of_item, mixed, contexts, items)
+
+
+def _assign(
+    spec: FeatureSpec,
+    context_fields: list[str] | None,
+    item_fields: list[str] | None,
+    has_context: set[str],
+    has_item: set[str],
+) -> npt.NDArray[np.bool_]:
+    names = [field.name for field in spec.fields]
+    for key, chosen in (("context_fields", context_fields), ("item_fields", item_fields)):
+        for name in chosen or ():
+            if name not in names:
+                raise ConfigError(
+                    f"catalog.{key}",
+                    expected=f"fields of the model: {', '.join(names)}",
+                    found=name,
+                    fix="Name these only.",
+                )
+    of_item = np.zeros(len(names), np.bool_)
+    for f, field in enumerate(spec.fields):
+        columns = set(field.config.columns)
+        absent = sorted(columns - has_context - has_item)
+        if absent:
+            raise InputError(
+                f"catalog: field {field.name!r}",
+                expected=f"column {absent[0]!r} in contexts or items",
+                found="it in neither",
+                fix=f"Add it to a source, or give it a value under catalog.fixed (`{absent[0]}: ...`, null for missing)"
+                + (", or set catalog.time." if field.kind == "time" else "."),
+            )
+        of_item[f] = columns <= has_item
+        if field.name in (context_fields or ()):
+            of_item[f] = False
+        if field.name in (item_fields or ()):
+            of_item[f] = True
+    return of_item
+
+
+def _available(
+    config: Config, source: SourceConfig, constants: set[str], date: str | None
+) -> tuple[set[str], list[SideTable]]:
+    """Columns of a side, and the side tables whose key it has."""
+    own = set(_columns(source, list_files(source, config.base, date)))
+    needed = {column for field in config.fields for column in field.columns} - own - constants
+    tables = []
+    for join in config.join:
+        if join.on in own and needed:
+            table = SideTable(join, config.base)
+            if needed & set(table.names):
+                tables.append(table)
+    return own | constants | {name for table in tables for name in table.names}, tables
+
+
+def _columns(source: SourceConfig, files: list[SourceFile]) -> list[str]:
+    names = column_names(source, files[0].path)
+    if names is None:  # jsonl: the first object tells
+        with fsspec.open(files[0].path, "rt", encoding="utf-8", compression="infer") as file:
+            names = list(json.loads(file.readline() or "{}"))
+    return names
+
+
+def _side(
+    name: str, source: SourceConfig, id: str, columns: set[str], tables: list[SideTable], constants: Mapping[str, Any],
+    spec: FeatureSpec, further: list[str], config: Config, date: str | None,
+) -> Side:  # fmt: skip
+    own = _columns(source, list_files(source, config.base, date))
+    used = [t for t in tables if set(t.names) & (columns | set(further)) - set(own)]
+    for column in further:
+        if column not in own and not any(column in t.names for t in used):
+            raise InputError(
+                f"catalog: {name}",
+                expected=f"a column {column!r}",
+                found=f"columns {', '.join(own)}",
+                fix="Add it to that source.",
+            )
+    read = [
+        c
+        for c in dict.fromkeys([id, *columns, *further, *(t.on for t in used)])
+        if c in own and c not in constants or c == id
+    ]
+    wanted = tuple(dict.fromkeys([*spec.raw_columns, *further]))
+    return Side(name, source, id, tuple(sorted(read)), tuple(used), dict(constants), wanted)
+
+
+@lru_cache(maxsize=1)
+def _encoder(spec: FeatureSpec) -> Encoder:
+    """One per process and spec: vocabularies are indexed once."""
+    return Encoder(spec)
+
+
+def identity(column: pa.Array) -> pa.Array:
+    """Ids as they are compared and written: integers as int64, everything else as its text."""
+    return column.cast(pa.int64()) if pa.types.is_integer(column.type) else canonical(column).cast(pa.string())
+
+
+def _empty(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    empty = ids.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_string(ids.type):
+        empty = empty | (
+            np.diff(np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]) == 0
+        )
+    found: npt.NDArray[np.bool_] = empty
+    return found
+
+
+def _repeated(value: Any, n: int) -> pa.Array:
+    return pa.nulls(n, pa.string()) if value is None else pa.repeat(pa.scalar(value), n)
+
+
+def _moment(text: str, date: str | None) -> datetime:
+    """The scoring time: with its own zone if it names one, else in the zone of each field."""
+    if "{date}" in text and date is None:
+        raise ConfigError(
+            "catalog.time", expected="a day, because it holds {date}", found="none", fix="Pass --date YYYY-MM-DD."
+        )
+    try:
+        moment = datetime.fromisoformat(text.replace("{date}", date or ""))
+    except ValueError:
+        raise ConfigError(
+            "catalog.time", expected="ISO 8601", found=repr(text), fix="Example: '{date}T18:00:00'."
+        ) from None
+    return moment.astimezone(timezone.utc) if moment.tzinfo else moment
