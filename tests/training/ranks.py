@@ -15,10 +15,10 @@ import torch.distributed as dist
 from training.world import World, join_world
 
 
-def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any, seconds: float = 120) -> list[Any]:
+def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any, seconds: float = 200) -> list[Any]:
     """``function(world, *args)`` on every rank; its values (or errors, as values) in the order of ranks.
 
-    ``function`` must be importable: defined at the top of a module.
+    ``function`` must be importable: defined at the top of a module. ``seconds`` is how long a rank waits for others.
     """
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -30,7 +30,7 @@ def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any,
     for process in ranks:
         process.start()
     try:
-        found = dict(results.get(timeout=seconds) for _ in ranks)
+        found = dict(results.get(timeout=250) for _ in ranks)
     finally:
         for process in ranks:
             process.join(timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,19 @@ def test_an_infinite_loss_stops_all_ranks_in_the_same_step_and_names_rows(snapsh
     assert str(first) == str(second)
     assert "epoch 1, step 1: expected a finite loss" in str(first)
     assert "train-00000.parquet rows " in str(first)
+
+
+def falling_silent(world: World, directory: str) -> None:
+    run = TrainRun(TrainData.of_one(load_snapshot(directory)), small("lr"), CONFIG, "unused")
+    if world.rank == 1:
+        with world.naming_silent_ranks():
+            Trainer(run, world)
+            time.sleep(30)
+    train(run, world)
+
+
+def test_a_rank_that_hangs_is_named(snapshot: Snapshot, tmp_path: Path) -> None:
+    error, _ = run_ranks(2, tmp_path, falling_silent, snapshot.dir, seconds=12)
+    assert isinstance(error, IntegrityError)
+    assert "rank 0: expected every rank to take part in each step" in str(error)
+    assert "1" in error.found
