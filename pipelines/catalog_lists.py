@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from pyspark import TaskContext
 
 from features.encoder import Encoder
 from pipelines.catalog_tasks import Lists, Model, Pairs
-from training.scoring import PlainWeights, Scorer
 from training.selection_kernels import Lists as Positions
 from training.topk import Catalog, top_k
 
-TABLE, IDS, RAW = "weights.npy", "ids.arrow", "items.arrow"
-"""Files beside the catalog's arrays: embedding table, item ids in order, and the items' raw columns with categories."""
+IDS, RAW, CATEGORY = "ids.arrow", "items.arrow", "__category"
+"""Files beside the catalog's arrays: item ids in order, and the items' raw columns with the column of their categories."""
 
 _HELD: dict[str, Any] = {}
 """What this process has opened, for the model in use; the arrays are memory-mapped."""
@@ -27,8 +24,8 @@ def factored_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
     """Payloads are the contexts' slots."""
     held = _held(model)
     if "catalog" not in held:
-        held["catalog"] = Catalog.load(model.path("catalog-slots.npy").parent)
-    slots = np.frombuffer(b"".join(payloads.to_pylist()), np.int32).reshape(-1, model.layout.slots)
+        held["catalog"] = Catalog.load(model.shipped.path)
+    slots = np.frombuffer(b"".join(payloads.to_pylist()), np.int32).reshape(-1, model.shipped.layout.slots)
     ranking = top_k(
         held["scorer"],
         held["catalog"],
@@ -58,7 +55,7 @@ def pairwise_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
         columns = [mine[n] if n in mine.column_names else context[n].take(same) for n in model.spec.raw_columns]
         slots = held["encoder"].encode(pa.Table.from_arrays(columns, list(model.spec.raw_columns))).slots
         found = held["scorer"].logits(slots)
-        best = _best(allowed, found, mine["__category"].to_numpy(), model.k, model.cap)
+        best = _best(allowed, found, mine[CATEGORY].to_numpy(), model.k, model.cap)
         items.append(allowed[best])
         logits.append(found[best])
         starts.append(starts[-1] + len(best))
@@ -84,19 +81,13 @@ def _best(
 
 
 def _held(model: Model) -> dict[str, Any]:
-    key = str(model.path(TABLE))
+    key = str(model.shipped.path(IDS))
     if _HELD.get("key") != key:
         _HELD.clear()
-        task = TaskContext.get()
-        torch.set_num_threads(task.cpus() if task is not None else 1)
-        table = np.load(key, mmap_mode="r", allow_pickle=False)
-        weights = PlainWeights(
-            model.kind, model.dim, model.pair_buckets, model.layout, table, model.dense, model.logit_shift
-        )
-        _HELD.update(key=key, scorer=Scorer(weights), ids=_read(model, IDS)["id"].combine_chunks())
+        _HELD.update(key=key, scorer=model.shipped.scorer(), ids=_read(model, IDS)["id"].combine_chunks())
     return _HELD
 
 
 def _read(model: Model, name: str) -> pa.Table:
-    with pa.memory_map(str(model.path(name))) as file:
+    with pa.memory_map(str(model.shipped.path(name))) as file:
         return pa.ipc.open_file(file).read_all()

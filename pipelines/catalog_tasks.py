@@ -14,26 +14,25 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import Broadcast, SparkFiles
+from pyspark import Broadcast
 
 from features.hashing import xxh64_array
 from features.kernels import FIRST
 from features.source import FileRange, read_range
-from features.spec import FeatureSpec
 from features.spark.files import write_rejects
+from features.spec import FeatureSpec
 from features.text import texts
 from features.vocabulary import TextIndex
 from pipelines.catalog_config import PairsConfig
 from pipelines.output import write_part
+from pipelines.shipping import Shipped
 from pipelines.sides import Side, identity
-from training.layout import Layout
 
 CONTEXT, EXCLUDE, CANDIDATE, REPORT = range(4)
 ROW = "kind int, id {id}, key bigint, payload binary, item bigint"
@@ -81,17 +80,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Model:
-    """Where executors find model and catalog, and what a list may hold."""
+    """Model and catalog as executors find them, and what a list may hold."""
 
-    files: tuple[str, ...]
-    local: str | None
-    """The directory itself where driver and executors share a machine; else the files come through Spark."""
-    kind: str
-    dim: int
-    pair_buckets: int
-    layout: Layout
-    dense: dict[str, npt.NDArray[np.float32]]
-    logit_shift: float
+    shipped: Shipped
     k: int
     cap: int
     only: bool
@@ -101,9 +92,6 @@ class Model:
     """Where parts are written."""
     spec: FeatureSpec | None = None
     """Where pairs are encoded one by one."""
-
-    def path(self, name: str) -> Path:
-        return Path(self.local, name) if self.local else Path(SparkFiles.get(name))
 
 
 def id_type(ids: pa.DataType) -> str:

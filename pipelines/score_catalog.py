@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -31,12 +30,13 @@ from features.spark.session import spark_session
 from features.text import canonical
 from pipelines import catalog_tasks as tasks
 from pipelines.catalog_config import CatalogConfig
-from pipelines.catalog_lists import IDS, RAW, TABLE, factored_lists, pairwise_lists
+from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, REPORT, Inputs, Model
 from pipelines.config import Config, resolve
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output
 from pipelines.say import say
+from pipelines.shipping import Shipment
 from pipelines.sides import Side, Split, require_fields, split_sides
 from training.bundle import Bundle, load_bundle
 from training.factors import FACTORED
@@ -167,7 +167,7 @@ class _Run:
 
     def _items(self) -> Items:
         """Read, filter and sort the items."""
-        side, found, category, rejects, total = self.split.items, [], [], [], 0
+        side, found, rejects, total = self.split.items, [], [], 0
         rule = Expression(self.catalog.filter, "catalog.filter") if self.catalog.filter else None
         for rng in split_ranges(side.source, list_files(side.source, self.config.base, self.date), RANGE_BYTES):
             for rows in side.rows(rng, self.bundle.spec):
@@ -177,8 +177,8 @@ class _Run:
                     pa.array(np.ones(len(rows.ids), np.bool_))
                     if rule is None
                     else pc.equal(rule.evaluate(rows.columns)[0], True)
-                )  # noqa: FBT003
-                kept = pc.fill_null(keep, False)  # noqa: FBT003
+                )
+                kept = pc.fill_null(keep, False)
                 found.append(
                     (rows.ids.filter(kept), rows.columns.filter(kept), rows.slots[kept.to_numpy(zero_copy_only=False)])
                 )
@@ -263,30 +263,25 @@ class _Run:
 
     def _model(self, items: Items, *, factored: bool) -> Model:
         """Write what executors open, and say where it is."""
-        bundle, scorer = self.bundle, Scorer(self.bundle)
-        np.save(Path(self.scratch, TABLE), bundle.weight, allow_pickle=False)
-        _write_arrow(Path(self.scratch, IDS), pa.table({"id": items.ids}))
-        names = [TABLE, IDS]
+        bundle, prefix = self.bundle, f"{self.staging.rpartition('.')[2]}-"
+        shipment = Shipment(self.spark.sparkContext, bundle, self.scratch, prefix)
+        _write_arrow(shipment.path(IDS), pa.table({"id": items.ids}))
         if factored:
-            built = Catalog.of(scorer, self.split.of_item, items.slots, items.category)
-            names += [path.name for path in built.save(self.scratch)]
+            names = Catalog.of(Scorer(bundle), self.split.of_item, items.slots, items.category).save(shipment.path)
         else:
-            own = [c for c in bundle.spec.raw_columns if c in {*self.split.items.read, *_joined(self.split.items)}]
-            own = [c for c in own if c not in self.split.contexts.constants]
-            _write_arrow(
-                Path(self.scratch, RAW), items.columns.select(own).append_column("__category", pa.array(items.category))
-            )
-            names.append(RAW)
-        context = self.spark.sparkContext
-        local = context.master.startswith("local")
-        for name in [] if local else names:
-            context.addFile(str(Path(self.scratch, name)))
+            side, names = self.split.items, [RAW]
+            own = {*side.read, *(name for table in side.tables for name in table.names)} - set(self.split.contexts.constants)
+            raw = items.columns.select([column for column in bundle.spec.raw_columns if column in own])
+            _write_arrow(shipment.path(RAW), raw.append_column(CATEGORY, pa.array(items.category)))
         return Model(
-            files=tuple(names), local=self.scratch if local else None, kind=bundle.kind, dim=bundle.dim,
-            pair_buckets=bundle.pair_buckets, layout=bundle.layout, dense=bundle.dense, logit_shift=bundle.logit_shift,
-            k=self.catalog.k, cap=self.catalog.cap.items if self.catalog.cap else 0, only=self.catalog.candidates is not None,
-            version=self.version, directory=self.staging, spec=None if factored else bundle.spec,
-        )  # fmt: skip
+            shipped=shipment.send([IDS, *names]),
+            k=self.catalog.k,
+            cap=self.catalog.cap.items if self.catalog.cap else 0,
+            only=self.catalog.candidates is not None,
+            version=self.version,
+            directory=self.staging,
+            spec=None if factored else bundle.spec,
+        )
 
     def _require_small(self, pairs: int) -> None:
         reason = (
@@ -309,10 +304,6 @@ class _Run:
                     "catalog.contexts", expected=f"each {self.catalog.context_id} once", found=f"{report['twin']!r} again",
                     fix="Give every context one row.",
                 )  # fmt: skip
-
-
-def _joined(side: Side) -> set[str]:
-    return {name for table in side.tables for name in table.names}
 
 
 def _write_arrow(path: Path, table: pa.Table) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark import Broadcast, TaskContext
+from pyspark import Broadcast
 
 from features import store
 from features.config import SourceConfig
@@ -23,12 +23,14 @@ from features.source import FileRange, Reject, column_names, list_files, split_r
 from features.spark.build import progress
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
+from features.spec import FeatureSpec
 from pipelines.config import Config, resolve
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output, write_part
 from pipelines.say import say
+from pipelines.shipping import Shipment, Shipped, cores
 from pipelines.sides import require_fields
-from training.bundle import Bundle, load_bundle
+from training.bundle import load_bundle
 
 RANGE_BYTES = 32 << 20
 """Source bytes a task reads; an output file holds the rows of one task, in source order."""
@@ -43,7 +45,8 @@ class Job:
     ranges: tuple[FileRange, ...]
     columns: tuple[str, ...]
     """Source columns handed through."""
-    bundle: Bundle
+    spec: FeatureSpec
+    model: Shipped
     directory: str
 
 
@@ -88,8 +91,10 @@ def score_rows(
     if found is not None:
         return _result(found, target, "already published", started)
     spark = spark_session("fieldwise score-rows")
-    with output:
-        job = Job(reader, tuple(split_ranges(source, files, RANGE_BYTES)), tuple(columns), bundle, output.staging)
+    with output, tempfile.TemporaryDirectory(prefix="fieldwise-rows-") as scratch:
+        shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
+        parts_of = tuple(split_ranges(source, files, RANGE_BYTES))
+        job = Job(reader, parts_of, tuple(columns), bundle.spec, shipped, output.staging)
         ranges = spark.range(0, len(job.ranges), 1, len(job.ranges))
         with progress(spark, "score"):
             rows = ranges.mapInArrow(_task(spark.sparkContext.broadcast(job)), "report binary").collect()
@@ -137,9 +142,7 @@ def _task(job: Broadcast[Job]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[
 
 def _score_range(job: Job, index: int) -> dict[str, Any]:
     """Score one range into one file."""
-    encoder, scorer = _ready(job.bundle)
-    task = TaskContext.get()
-    threads = task.cpus() if task is not None else 1
+    encoder, scorer = _ready(job)
     scored: list[pa.RecordBatch] = []
     rejects: list[Reject] = []
     filtered = 0
@@ -153,7 +156,7 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
             slots, batch = slots[keep], batch.without(encoded.problems)
         rejects += batch.rejects
         if batch.rows:
-            scored.append(_with_probability(batch, job.columns, scorer.probabilities(slots, threads)))
+            scored.append(_with_probability(batch, job.columns, scorer.probabilities(slots, cores())))
     part = write_part(job.directory, index, pa.Table.from_batches(scored)) if scored else None
     name = write_rejects(job.directory, index, rejects) if rejects else None
     examples = [[r.reason, f"{r.path}:{r.position}"] for r in rejects[:1]]
@@ -169,12 +172,15 @@ def _with_probability(batch: LogBatch, columns: tuple[str, ...], probability: An
     )
 
 
-@lru_cache(maxsize=1)
-def _ready(bundle: Bundle) -> tuple[Encoder, Any]:
-    """One per process and bundle."""
-    from training.scoring import Scorer
+_READY: dict[str, tuple[Encoder, Any]] = {}
+"""Encoder and scorer of the model in use: one per process."""
 
-    return Encoder(bundle.spec), Scorer(bundle)
+
+def _ready(job: Job) -> tuple[Encoder, Any]:
+    if job.model.prefix not in _READY:
+        _READY.clear()
+        _READY[job.model.prefix] = Encoder(job.spec), job.model.scorer()
+    return _READY[job.model.prefix]
 
 
 def _facts(reports: list[dict[str, Any]], config: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ of a catalog may be skipped.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -78,20 +78,17 @@ class Catalog:
     def groups(self) -> Lists:
         return Lists(self.start, self.item)
 
-    def save(self, directory: str | Path) -> list[Path]:
-        """One .npy file per array; returns their paths."""
-        paths = []
-        for name in ARRAYS:
-            paths.append(Path(directory) / f"catalog-{name}.npy")
-            np.save(paths[-1], getattr(self, name), allow_pickle=False)
-        return paths
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """One .npy file per array, at ``path(name)``; returns the names."""
+        names = {f"catalog-{name}.npy": getattr(self, name) for name in ARRAYS}
+        for name, array in names.items():
+            np.save(path(name), array, allow_pickle=False)
+        return list(names)
 
     @staticmethod
-    def load(directory: str | Path) -> Catalog:
+    def load(path: Callable[[str], Path]) -> Catalog:
         """Memory-mapped: processes on one host share the pages."""
-        files = {
-            name: np.load(Path(directory) / f"catalog-{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS
-        }
+        files = {n: np.load(path(f"catalog-{n}.npy"), mmap_mode="r", allow_pickle=False) for n in ARRAYS}
         return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
 
 
