@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from features.errors import ArtifactError
-from features.manifest import load_snapshot, snapshot_dir
+from features.manifest import Snapshot, load_snapshot, snapshot_dir
 from pipelines.config import Config
 from pipelines.models import resolve_model
 from training.bundle import load_bundle
@@ -38,7 +38,8 @@ def evaluate_model(
                 found=f"spec {snapshot.spec.digest[:12]}",
                 fix="Build the snapshot with the model's spec (--spec), or name another model.",
             )
-    data = TrainData.of(**{role: opened})
+    roles: dict[str, list[Snapshot]] = {"train": [], "valid": [], "test": [], role: opened}
+    data = TrainData.of(**roles)
     split = getattr(data, role)
     split.require_both_classes()
     world = World()

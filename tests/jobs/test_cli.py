@@ -1,0 +1,125 @@
+"""The command line: help, exit codes, one line per mistake, one JSON object per result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from features.errors import FieldwiseError, InputError, RefusedError
+from jobs.cli import main, parser
+from pipelines.launch import read_failure, write_failure
+from tests.snapshots import hash_spec, write_snapshot
+
+COMMANDS = [
+    "demo",
+    "features",
+    "train",
+    "evaluate",
+    "score-rows",
+    "score-catalog",
+    "explain",
+    "promote",
+    "rollback",
+    "daily",
+    "doctor",
+]
+CONFIG = """
+name: planted
+source: {path: log.csv}
+label: click
+fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
+model: {kind: lr}
+training: {batch_size: 256, epochs: 1, threads: 1}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "planted.yaml").write_text(CONFIG)
+    return tmp_path / "planted.yaml"
+
+
+def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    """Exit code and the one line on stderr; nothing on stdout."""
+    code = main(list(argv))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    return code, said.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse_args([name, "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert f"example:\n  fieldwise {name}" in said
+    assert "--config FILE" in said
+    assert "--set A.B=VALUE" in said
+
+
+def test_a_misspelt_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = failure(capsys, "train", "--config", str(config), "--set", "training.epoch=3")
+    assert code == 2
+    assert line.startswith(f"fieldwise train: {config}")
+    assert "Did you mean `epochs`?" in line
+
+
+def test_no_snapshot(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = failure(capsys, "train", "--config", str(config))
+    assert code == 2
+    assert "found no manifest.json. Build the snapshot with `fieldwise features`" in line
+    assert sorted(p.name for p in config.parent.iterdir()) == ["planted.yaml"]
+
+
+def test_no_champion(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("evaluate", "explain"):
+        code, line = failure(capsys, command, "--config", str(config))
+        assert code == 2
+        assert "models:/planted@champion: expected a registered model" in line
+
+
+def test_one_class_only_across_ranks(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rank's error arrives whole, with its exit code, though torchrun itself knows only 1."""
+    files = {"train": [600], "valid": [200], "test": [200]}
+    write_snapshot(
+        config.parent / "work/planted/snapshots/all", hash_spec((10, 10)), files, logit=lambda s: s[:, 0] * 0.0 - 99
+    )
+    code, line = failure(capsys, "train", "--config", str(config), "--ranks", "2")
+    assert code == 2
+    assert line == (
+        "fieldwise train: split train: expected rows of both classes, found 600 rows, all labelled 0. "
+        "Check the label expression and the split settings."
+    )
+    assert not (config.parent / "work/planted/training").exists()
+
+
+def test_train_evaluate_promote_rollback(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"train": [900], "valid": [300], "test": [300]}
+    write_snapshot(config.parent / "work/planted/snapshots/all", hash_spec((10, 10)), files)
+
+    def result(*argv: str) -> dict:
+        assert main([*argv, "--config", str(config)]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    trained = result("train")
+    assert trained["registered"] == {"model": "planted", "version": "1", "champion": "1"}
+    evaluated = result("evaluate")
+    assert evaluated["metrics"] == pytest.approx({k: v for k, v in trained["metrics"]["test"].items() if k != "rows"})
+    again = result("train", "--init", trained["bundle"], "--set", "training.learning_rate=0.01")
+    assert again["registered"]["version"] == "2"
+    assert result("promote")["champion"] == "2"
+    assert result("rollback") == {"model": "planted", "champion": "1", "former": "2"}
+
+
+@pytest.mark.parametrize("kind", [InputError, RefusedError])
+def test_failures_cross_processes(kind: type[FieldwiseError], tmp_path: Path) -> None:
+    error = kind("here", expected="a", found="b", fix="Do c.")
+    write_failure(str(tmp_path), error)
+    back = read_failure(tmp_path / "rank-0.json")
+    assert type(back) is kind
+    assert (str(back), back.exit_code) == (str(error), error.exit_code)
