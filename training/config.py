@@ -42,9 +42,10 @@ class TrainingConfig(Strict):
     """Rows of one step over all ranks together; a multiple of ``streams``."""
     optimizer: Literal["adagrad", "rowwise_adagrad", "adam", "ftrl", "sgd"] = "adagrad"
     """Of touched table rows. ftrl: lr and poly2 only; with it the bias is trained by adagrad."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    l2: Annotated[float, Field(ge=0)] = 1e-6
-    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Default: the model's own, see ``training.defaults``."""
+    l2: Annotated[float, Field(ge=0)] | None = None
+    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior / rows."""
     l1: Annotated[float, Field(ge=0)] = 0.0
     """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2

@@ -40,6 +40,10 @@ class Model(nn.Module):
     """``dim`` when the user names none."""
     paired: ClassVar[bool] = False
     """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
+    learning_rate: ClassVar[float] = 0.03
+    """Of Adagrad, when the user names none."""
+    prior: ClassVar[float] = 10.0
+    """Precision of a weight's Gaussian prior: ``l2`` times training rows, when the user names no ``l2``."""
     score: ClassVar[str | None] = None
     """Its compiled kernel in ``kernels.SCORES``, if it has one."""
 
@@ -84,6 +88,7 @@ class Model(nn.Module):
 
     def forward(self, rows: Tensor, index: Tensor, factor: Tensor) -> Tensor:
         """Logits [B] of a looked-up batch."""
+        rows = at_least_one(rows)
         if self.compiled_for(rows):
             return self.bias + Interaction.apply(rows, index, factor, self.form)  # type: ignore[no-untyped-call]
         weighted = rows[index] * factor.to(rows.dtype)[..., None]
@@ -95,6 +100,11 @@ class Model(nn.Module):
     def interaction(self, v: Tensor) -> Tensor:
         """[B] from the fields' pooled latent weights ``v`` [B, F, width - 1]."""
         raise NotImplementedError
+
+
+def at_least_one(rows: Tensor) -> Tensor:
+    """``rows``, or one row of zeros for the index of a batch of nothing but padding to point at."""
+    return rows if len(rows) else functional.pad(rows, (0, 0, 0, 1))
 
 
 def logloss(logits: Tensor, label: Tensor, weight: Tensor | None, total: float) -> Tensor:

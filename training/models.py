@@ -16,6 +16,8 @@ __all__ = ["FFM", "FM", "LR", "MODELS", "POLY2", "FwFM", "Model", "build_model",
 class LR(Model):
     """Logistic regression: one weight per value."""
 
+    learning_rate = 0.1
+    prior = 1.0
     score = "lr"
 
 
@@ -23,6 +25,8 @@ class POLY2(Model):
     """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
 
     paired = True
+    learning_rate = 0.02
+    prior = 2.0
     score = "lr"
 
 
@@ -44,6 +48,8 @@ class FFM(Model):
     """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
 
     latent = True
+    learning_rate = 0.05
+    prior = 20.0
     score = "ffm"
     default_dim = 4  # per partner field
 

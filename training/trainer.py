@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from training.bundle import Bundle, save_bundle
 from training.checkpoint import Checkpoints, read_into
+from training.defaults import settle
 from training.evaluate import Evaluation, evaluate
 from training.exchange import Exchange, Union
 from training.network import Network, Work
@@ -72,6 +73,7 @@ class Trainer:
         self.network = Network.configured(
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device
         )
+        self.config = settle(self.config, run.model.kind, self.data.train.rows)
         self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
         if run.warm_start is None:
             self.network.start_at(self.data.train.base_rate(world))
@@ -143,6 +145,8 @@ class Trainer:
         batch, compact = work
         union = self.exchange.union(compact.ids, batch.rows, batch.weight_sum, self._signals())
         rate, l2 = self.config.learning_rate, self.config.l2
+        assert rate is not None
+        assert l2 is not None
         if self.fused_step is not None:
             label, weight = self.network.targets(batch)
             loss, logits = self.fused_step(compact, label, weight, union.weight or 1.0, rate, l2)
