@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 NUMBERS, CATEGORIES, BUCKETS = 13, 26, 1 << 20
 COLUMNS = ["label", *(f"I{i}" for i in range(1, NUMBERS + 1)), *(f"C{i}" for i in range(1, CATEGORIES + 1))]
 DISTINCT = [1460, 583, 10**7, 2 * 10**6, 305, 24, 12517, 633, 3, 93145, 5683, 8 * 10**6, 3194, 27, 14992, 5 * 10**6, 10]
