@@ -46,7 +46,7 @@ class Form(NamedTuple):
 
 
 @inner
-def pool(kind, k, table, first, offset, mean, slots, r, take, linear, own, partner):
+def pool(kind, k, table, first, offset, mean, slots, take, linear, own, partner):
     """Pool the fields that ``take`` [F] names, of row r, over their non-padding slots, by sum or mean.
 
     linear [F], own [F, D] the pooled vectors (D = k, FFM: F*k); FFM also partner[h, f*k:] = V_f,h for h < f, so that
@@ -58,7 +58,7 @@ def pool(kind, k, table, first, offset, mean, slots, r, take, linear, own, partn
             continue
         count = 0
         for s in range(first[f], first[f + 1]):
-            local = slots[r, s]
+            local = slots[s]
             if local == 0:
                 continue
             row = offset[s] + local
@@ -134,31 +134,31 @@ def fwfm_pairs(k, relation, own, lanes):
 
 
 @inner
-def poly2_pairs(table, field, offset, share, pair_first, pair_buckets, slots, r):
+def poly2_pairs(table, field, offset, share, pair_first, pair_buckets, slots):
     """``share`` [F] is 1/n of row r's n values of a mean-pooled field, else 1; ``field`` [S] the field of a slot."""
     total = 0.0
     for s in range(len(field)):
-        if slots[r, s] == 0:
+        if slots[s] == 0:
             continue
-        left = offset[s] + slots[r, s]
+        left = offset[s] + slots[s]
         for t in range(s + 1, len(field)):
-            if field[t] != field[s] and slots[r, t] != 0:
-                bucket = pair_bucket(left, offset[t] + slots[r, t], pair_buckets)
+            if field[t] != field[s] and slots[t] != 0:
+                bucket = pair_bucket(left, offset[t] + slots[t], pair_buckets)
                 total += share[field[s]] * share[field[t]] * table[pair_first + bucket, 0]
     return total
 
 
 @inner
-def shares(first, mean, slots, r, share):
+def shares(first, mean, slots, share):
     for f in range(len(mean)):
         count = 0
         for s in range(first[f], first[f + 1]):
-            count += slots[r, s] != 0
+            count += slots[s] != 0
         share[f] = 1.0 / count if mean[f] and count > 1 else 1.0
 
 
 @inner
-def finish(form, slots, r, linear, own, partner, lanes):
+def finish(form, slots, linear, own, partner, lanes):
     """The logit of row r once all its fields are pooled."""
     pairs = 0.0
     if form.kind == FM:
@@ -169,8 +169,8 @@ def finish(form, slots, r, linear, own, partner, lanes):
         pairs = fwfm_pairs(form.dim, form.relation, own, lanes)
     elif form.kind == POLY2:
         share = np.empty(len(linear))
-        shares(form.first, form.mean, slots, r, share)
-        pairs = poly2_pairs(form.table, form.field, form.offset, share, form.pair_first, form.pair_buckets, slots, r)
+        shares(form.first, form.mean, slots, share)
+        pairs = poly2_pairs(form.table, form.field, form.offset, share, form.pair_first, form.pair_buckets, slots)
     total = 0.0
     for f in range(len(linear)):
         total += linear[f]
@@ -178,79 +178,66 @@ def finish(form, slots, r, linear, own, partner, lanes):
 
 
 @kernel
-def score_rows(form, slots, out):
-    """Logits of whole rows: slots int32 [n, S] -> out float64 [n]."""
-    fields, width = len(form.mean), form.table.shape[1] - 1
-    linear, own, lanes = np.zeros(fields), np.zeros((fields, width)), np.zeros(2 * width)
-    partner = np.zeros((fields if form.kind == FFM else 0, width))
-    take = np.ones(fields, np.bool_)
-    for r in range(len(slots)):
-        pool(form.kind, form.dim, form.table, form.first, form.offset, form.mean, slots, r, take, linear, own, partner)
-        out[r] = finish(form, slots, r, linear, own, partner, lanes)
-
-
-@kernel
-def score_pairs(form, contexts, items, of_item, start, chosen, out):
-    """Logits of context c with items ``chosen[start[c]:start[c + 1]]``: rows that take their ``of_item`` fields from the item.
+def score(form, contexts, items, of_item, start, chosen, out):
+    """Logits of context c with the items ``chosen[start[c]:start[c + 1]]``, whose ``of_item`` fields complete its row.
 
     contexts int32 [C, S], items int32 [N, S], of_item bool [F], start int64 [C + 1], chosen int64 and out float64
-    [start[C]]. A context is pooled once for all its items; the sums are those of ``score_rows``.
+    [start[C]]. A context is pooled once for all its items. Whole rows are items without context: see ``score_rows``.
     """
-    fields, width = len(form.mean), form.table.shape[1] - 1
+    kind, k, table, first, offset, mean = form.kind, form.dim, form.table, form.first, form.offset, form.mean
+    fields, width, field = len(mean), table.shape[1] - 1, form.field
     linear, own, lanes = np.zeros(fields), np.zeros((fields, width)), np.zeros(2 * width)
-    partner = np.zeros((fields if form.kind == FFM else 0, width))
+    partner = np.zeros((fields if kind == FFM else 0, width))
     of_context = ~of_item
-    row = np.empty((1, contexts.shape[1]), np.int32)
+    row = np.empty(contexts.shape[1], np.int32)
     for c in range(len(contexts)):
-        for s in range(contexts.shape[1]):
-            row[0, s] = contexts[c, s]
-        pool(
-            form.kind,
-            form.dim,
-            form.table,
-            form.first,
-            form.offset,
-            form.mean,
-            row,
-            0,
-            of_context,
-            linear,
-            own,
-            partner,
-        )
-        for j in range(start[c], start[c + 1]):
-            for s in range(contexts.shape[1]):
-                if of_item[form.field[s]]:
-                    row[0, s] = items[chosen[j], s]
-            pool(
-                form.kind,
-                form.dim,
-                form.table,
-                form.first,
-                form.offset,
-                form.mean,
-                row,
-                0,
-                of_item,
-                linear,
-                own,
-                partner,
-            )
-            out[j] = finish(form, row, 0, linear, own, partner, lanes)
+        for s in range(len(row)):
+            row[s] = contexts[c, s]
+        for side in range(1 + start[c + 1] - start[c]):  # the context, then its items
+            take = of_context if side == 0 else of_item
+            j = start[c] + side - 1
+            if side > 0:
+                for s in range(len(row)):
+                    if of_item[field[s]]:
+                        row[s] = items[chosen[j], s]
+            pool(kind, k, table, first, offset, mean, row, take, linear, own, partner)
+            if side > 0:
+                out[j] = finish(form, row, linear, own, partner, lanes)
+
+
+def score_rows(form, slots, out):
+    """Logits of whole rows: slots int32 [n, S] -> out float64 [n]."""
+    nobody = constant(np.zeros((1, slots.shape[1])), np.int32)
+    every, count = constant(np.ones(len(form.mean)), np.bool_), len(slots)
+    score(form, nobody, slots, every, constant([0, count], np.int64), constant(np.arange(count), np.int64), out)
+
+
+def constant(array, dtype):
+    """A read-only, contiguous plain array: kernels are compiled once, for read-only input."""
+    view = np.ascontiguousarray(array, dtype).view(np.ndarray)
+    if view.flags.writeable:
+        view = view[...]
+        view.flags.writeable = False
+    return view
 
 
 @kernel
 def across_pairs(form, slots, field, row, entry, share, out):
-    """POLY2: out [n, items] = pairs of the context slots [n, S] with the items' values; see `training.factors.PairTable`."""
-    context_share = np.empty(len(form.mean))
-    weight = np.empty(len(field))
+    """POLY2: out [n, items] = pairs of context slots [n, S] with the items' values; see `training.factors.PairTable`."""
+    context_share, weight = np.empty(len(form.mean)), np.empty(len(field))
+    own = np.empty(slots.shape[1], np.int32)
     for r in range(len(slots)):
-        shares(form.first, form.mean, slots, r, context_share)
+        for s in range(len(own)):
+            own[s] = slots[r, s]
+        shares(form.first, form.mean, own, context_share)
         weight[:] = 0.0
-        for s in range(slots.shape[1]):
-            if slots[r, s] != 0:
-                add_pairs(form.table, field, row, form.offset[s] + slots[r, s], form.field[s], context_share[form.field[s]],
-                           form.pair_first, form.pair_buckets, weight)  # fmt: skip
+        for s in range(len(own)):
+            if own[s] != 0:
+                f = form.field[s]
+                value = form.offset[s] + own[s]
+                add_pairs(
+                    form.table, field, row, value, f, context_share[f], form.pair_first, form.pair_buckets, weight
+                )
         for i in range(len(entry)):
             total = 0.0
             for t in range(entry.shape[1]):

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, IntegrityError
-from training.exact_kernels import across_pairs, score_rows
-from training.scoring import Float32, Float64, Int32, Scorer, constant
+from training.exact_kernels import across_pairs, constant, score_rows
+from training.scoring import Float32, Float64, Int32, Scorer
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

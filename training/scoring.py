@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from features.errors import IntegrityError
-from training.exact_kernels import KINDS, Form, score_rows
+from training.exact_kernels import KINDS, Form, constant, score_rows
 from training.layout import Layout
 from training.lookup import Lookup
 from training.models import Model, build_model
@@ -205,12 +205,3 @@ class Scorer:
         own = {name: torch.from_numpy(value) for name, value in self.dense.items()}
         self._model.double().load_state_dict(own)
         return self._model, Lookup(self.layout, self.pair_buckets)
-
-
-def constant(array: Any, dtype: Any) -> Any:
-    """A read-only, contiguous plain array: kernels are compiled once, for read-only input."""
-    view = np.ascontiguousarray(array, dtype).view(np.ndarray)
-    if view.flags.writeable:
-        view = view[...]
-        view.flags.writeable = False
-    return view

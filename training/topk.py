@@ -14,16 +14,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.exact_kernels import score_pairs
+from training.exact_kernels import constant, score
 from training.factors import Bool, Factors, Int64, PairTable, context_factors, item_factors
-from training.scoring import Float32, Float64, Int32, Scorer, constant
-from training.selection_kernels import Buffers, Lists, first_items, keep_exact, ranked, scan, shrink
+from training.scoring import Float32, Float64, Int32, Scorer
+from training.selection_kernels import Buffers, Lists, roomy, scan, shrink
 
 CONTEXTS, ITEMS = 512, 2048
 """Contexts and items of one product: its scores (4 MB) stay in the cache."""
@@ -172,6 +172,8 @@ class _Search:
         self.scorer, self.catalog, self.k, self.cap = scorer, catalog, k, cap
         self.capacity = min(len(catalog.slots) + 1, max(4 * k, k + 1024))
         self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
+        self.group = np.empty(len(catalog.item), np.int64)
+        self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
         self.product = _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(scorer, catalog)
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:
@@ -186,69 +188,113 @@ class _Search:
         )
         factors = context_factors(self.scorer, self.catalog.of_item, contexts)
         for block in self.product.blocks(contexts, factors, buffers.threshold):
+            linear = self.catalog.linear[block.base : block.base + block.scores.shape[1]]
             resume = np.zeros(2, np.int64)
             while True:
                 full = scan(
-                    block.scores, self.catalog.linear[block.base : block.base + block.scores.shape[1]], block.base, block.contexts,
-                    block.error, np.float32(0), buffers, self.k, self.catalog.groups, exclude, self.catalog.category, self.cap, resume,
+                    block.scores, linear, block.base, block.contexts, block.error, np.float32(0),
+                    buffers, self.k, self.catalog.groups, exclude, self.cap == 0, resume,
                 )  # fmt: skip
                 if full < 0:
                     break
-                self._resolve(contexts, factors, buffers, exclude, full)
+                self._make_room(contexts, factors, buffers, exclude, full)
         for c in range(len(contexts)):
-            shrink(buffers, c, self.k, self.catalog.category, self.cap)
+            self._shrink(buffers, c)
         start = np.concatenate([[0], np.cumsum(buffers.held)])
         chosen = np.concatenate([buffers.group[c, : buffers.held[c]] for c in range(len(contexts))]).astype(np.int64)
-        return self._ranked(contexts, start, chosen, chosen, self.catalog.groups, self.catalog.category, exclude)
+        logits = self._logits(contexts, start, chosen)
+        context = np.repeat(np.arange(len(contexts)), np.diff(start))
+        enough = self.k + np.diff(exclude.start)[context]  # members of a group that may matter
+        many = np.minimum(np.diff(self.catalog.start)[chosen], enough)
+        first = np.repeat(self.catalog.start[chosen] - (np.cumsum(many) - many), many)
+        item = self.catalog.item[first + np.arange(many.sum())]
+        return self._ranked(len(contexts), np.repeat(context, many), item, np.repeat(logits, many), exclude)
 
     def among(self, contexts: Int32, exclude: Lists, only: Lists) -> Ranking:
         """The lists of a block of contexts over each context's own items."""
-        group = np.empty(len(self.catalog.item), np.int64)
-        group[self.catalog.item] = np.repeat(np.arange(len(self.catalog.slots)), np.diff(self.catalog.start))
-        alone = Lists(constant(np.arange(len(group) + 1), np.int64), constant(np.arange(len(group)), np.int64))
-        chosen = only.item[only.start[0] : only.start[-1]]
-        category = constant(self.catalog.category[group], np.int32)
-        return self._ranked(contexts, only.start - only.start[0], chosen, group[chosen], alone, category, exclude)
+        item = only.item[only.start[0] : only.start[-1]]
+        start = only.start - only.start[0]
+        logits = self._logits(contexts, start, self.group[item])
+        return self._ranked(len(contexts), np.repeat(np.arange(len(contexts)), np.diff(start)), item, logits, exclude)
 
     def _logits(self, contexts: Int32, start: Int64, groups: Int64) -> Float32:
         out = np.empty(len(groups))
-        of_item = constant(self.catalog.of_item, np.bool_)
-        score_pairs(
-            self.scorer.form,
-            contexts,
-            self.catalog.slots,
-            of_item,
-            constant(start, np.int64),
-            constant(groups, np.int64),
-            out,
+        of_item, start, groups = (
+            constant(array, dtype)
+            for array, dtype in ((self.catalog.of_item, np.bool_), (start, np.int64), (groups, np.int64))
         )
+        score(self.scorer.form, contexts, self.catalog.slots, of_item, start, groups, out)
         return out.astype(np.float32)
 
-    def _resolve(self, contexts: Int32, factors: Factors, buffers: Buffers, exclude: Lists, c: int) -> None:
-        """A buffer full of near ties: score them exactly and keep the best."""
-        count = int(buffers.held[c])
-        logits = self._logits(contexts[c : c + 1], np.array([0, count]), buffers.group[c, :count].astype(np.int64))
-        shifted = (logits - factors.linear[c]).astype(np.float32)
-        first = first_items(buffers, self.catalog.groups, exclude, c)
-        keep_exact(buffers, c, logits, shifted, first, self.k, self.catalog.category, self.cap)
+    def _shrink(self, buffers: Buffers, c: int) -> None:
+        """`shrink`, and its counterpart under a cap: the k-th greedy pick, and the cap-th of each category."""
+        if self.cap == 0:
+            shrink(buffers, c, self.k)
+            return
+        n = int(buffers.held[c])
+        lower, upper, group = buffers.lower[c, :n], buffers.upper[c, :n], buffers.group[c, :n]
+        category = self.catalog.category[group]
+        order = np.argsort(-lower, kind="stable")
+        nth = _nth_of(category[order])
+        picks = lower[order[nth < self.cap]]
+        if len(picks) >= self.k:
+            buffers.threshold[c] = max(buffers.threshold[c], picks[self.k - 1])
+        floor = np.full(int(category.max(initial=0)) + 1, -np.inf, np.float32)
+        last = order[nth == self.cap - 1]
+        floor[category[last]] = lower[last]
+        kept = (upper >= buffers.threshold[c]) & (upper >= floor[category])
+        self._keep(buffers, c, lower[kept], upper[kept], group[kept])
 
-    def _ranked(
-        self,
-        contexts: Int32,
-        start: Int64,
-        chosen: Int64,
-        group: Int64,
-        members: Lists,
-        category: Int32,
-        exclude: Lists,
-    ) -> Ranking:
-        """Rescore ``chosen`` (sets of ``members``, whose slots are those of ``group``) and cut the lists."""
-        count = np.empty(len(contexts), np.int64)
-        item, logit = np.empty((len(contexts), self.k), np.int64), np.empty((len(contexts), self.k), np.float32)
-        logits = self._logits(contexts, start, group)
-        ranked(start, chosen, logits, members, exclude, category, self.k, self.cap, count, item, logit)
-        listed = np.arange(self.k) < count[:, None]
-        return Ranking(np.concatenate([[0], np.cumsum(count)]), item[listed], logit[listed])
+    def _keep(self, buffers: Buffers, c: int, lower: Float32, upper: Float32, group: Int32) -> None:
+        buffers.held[c] = n = len(group)
+        buffers.lower[c, :n], buffers.upper[c, :n], buffers.group[c, :n] = lower, upper, group
+
+    def _make_room(self, contexts: Int32, factors: Factors, buffers: Buffers, exclude: Lists, c: int) -> None:
+        """Where bounds cannot: score the near ties exactly, and keep the best k by (logit, first item), under the cap."""
+        if self.cap:
+            self._shrink(buffers, c)
+        n = int(buffers.held[c])
+        if n <= roomy(self.capacity):
+            return
+        group = buffers.group[c, :n].copy()
+        logits = self._logits(contexts[c : c + 1], np.array([0, n]), group.astype(np.int64))
+        unwanted = exclude.item[exclude.start[c] : exclude.start[c + 1]]
+        item, start = self.catalog.item, self.catalog.start
+        members = [item[start[g] : start[g + 1]] for g in group]
+        first = np.array([m[0] if len(m) == 1 else np.setdiff1d(m, unwanted, assume_unique=True)[0] for m in members])
+        order = np.lexsort((first, -logits))
+        if self.cap:
+            order = order[_nth_of(self.catalog.category[group[order]]) < self.cap]
+        order = order[: self.k]
+        exact = (logits[order] - factors.linear[c]).astype(np.float32)
+        self._keep(buffers, c, exact, exact, group[order])
+        if len(order) == self.k:
+            buffers.threshold[c] = max(buffers.threshold[c], exact[-1])
+
+    def _ranked(self, contexts: int, context: Int64, item: Int64, logit: Float32, exclude: Lists) -> Ranking:
+        """The lists out of scored pairs (context ascending): unwanted ones out, sorted, cut at cap and k."""
+        lengths = np.diff(exclude.start)
+        if lengths.any():
+            pair = np.repeat(np.arange(contexts), lengths) * len(self.catalog.item)
+            pair += exclude.item[exclude.start[0] : exclude.start[-1]]
+            wanted = ~np.isin(context * len(self.catalog.item) + item, pair)
+            context, item, logit = context[wanted], item[wanted], logit[wanted]
+        order = np.lexsort((item, -logit, context))
+        if self.cap:
+            category = self.catalog.category[self.group[item[order]]].astype(np.int64)
+            order = order[_nth_of(context[order] * (int(self.catalog.category.max()) + 1) + category) < self.cap]
+        order = order[_nth_of(context[order]) < self.k]
+        start = np.searchsorted(context[order], np.arange(contexts + 1))
+        return Ranking(start, item[order], logit[order])
+
+
+def _nth_of(kind: npt.NDArray[np.integer[Any]]) -> Int64:
+    """How many equal values stand before each."""
+    order = np.argsort(kind, kind="stable")
+    sorted_kind = kind[order]
+    nth = np.empty(len(kind), np.int64)
+    nth[order] = np.arange(len(kind)) - np.searchsorted(sorted_kind, sorted_kind)
+    return nth
 
 
 class _Block(NamedTuple):
