@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from features.errors import IntegrityError
 from training import kernels
 from training.lookup import is_unit
+from training.table import zeros
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -127,7 +128,7 @@ class Form:
 
     @staticmethod
     def _parts(batch: int, rows: Float32) -> Float32:
-        return np.zeros((team(batch).threads, rows.size), np.float32)
+        return zeros(team(batch).threads, rows.size)
 
     @staticmethod
     def _summed(parts: Float32, rows: Float32) -> Float32:

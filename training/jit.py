@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numba as nb
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic, models, register_model
 

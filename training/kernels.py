@@ -289,7 +289,7 @@ def batch_pass(task: str, kind: str, fields: int, dim: int, width: int, unit: bo
         columns = index.shape[1]
         loss, bias_grad = 0.0, 0.0
         for b in range(first, last):
-            if step and b + 1 < last:
+            if step and len(ids) and b + 1 < last:
                 for c in range(columns):
                     u = index[b + 1, c]
                     if place[u] < 0:
@@ -325,8 +325,8 @@ def batch_pass(task: str, kind: str, fields: int, dim: int, width: int, unit: bo
                 slope = w * share * (1.0 / (1.0 + math.exp(-z)) - label[b])
                 bias_grad += slope
                 g = np.float32(slope)
-                if step and not math.isfinite(slope):
-                    continue  # the loss says so; the table stays clean
+                if not math.isfinite(slope):
+                    continue  # the loss says so; the gradient stays clean
             for c in range(columns):
                 f, alpha = c, g
                 if not unit:

@@ -7,19 +7,21 @@
 
 K = S, and for POLY2 K = S + pairs: one column for every pair of slots of different fields, whose row is
 ``layout.rows + pair_bucket(row_s, row_t, buckets)`` and whose factor is the product of the two factors.
-When every factor is 1, ``factor`` is one number expanded to [B, K] (strides 0): it costs nothing and says so.
+Padding has index 0 whatever that is, so a batch of nothing but padding has an index and no rows. When every factor
+is 1, ``factor`` is one number expanded to [B, K] (strides 0): it costs nothing and says so.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from features.errors import IntegrityError
+from training.jit import inner, kernel, prefetch
 from training.layout import Layout
 
 _ONE = torch.ones(())
@@ -82,8 +84,8 @@ class Lookup:
         by_slot = np.ascontiguousarray(slots.T)
         self._refuse_strangers(by_slot)
         batch = len(slots)
-        if len(self._ids) < min(batch * self.columns, self.rows):
-            self._ids = np.empty(min(batch * self.columns, self.rows), np.int64)
+        if len(self._ids) <= min(batch * self.columns, self.rows):
+            self._ids = np.empty(min(batch * self.columns, self.rows) + 1, np.int64)
             self._again = np.zeros(len(self._ids), np.bool_)
         index = np.empty((batch, self.columns), np.int32)
         distinct, padded = _distinct(by_slot, layout.offset_of_slot, self._position, self._ids, self._again, index)
@@ -99,8 +101,6 @@ class Lookup:
             distinct = _distinct_pairs(self._first, self._second, base, buckets, *scratch, distinct, index, weights)
         repeat = np.empty(distinct, np.int32)
         _finish(self._position, self._ids[:distinct], self._again, repeat)
-        if distinct == 0 and batch:  # padding only: index must point somewhere; its factor is 0
-            self._ids[0], distinct, repeat = layout.offset_of_slot[0], 1, np.full(1, -1, np.int32)
         ids = torch.from_numpy(self._ids[:distinct].copy())
         return Compact(ids, torch.from_numpy(index), factor, torch.from_numpy(repeat))
 
@@ -134,8 +134,8 @@ def slot_pairs(layout: Layout) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.in
     return s[different].astype(np.int32), t[different].astype(np.int32)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
-def pair_bucket(first, second, buckets):  # type: ignore[no-untyped-def]
+@inner
+def pair_bucket(first, second, buckets):
     """Bucket in [0, buckets) of a pair of table rows (first of the smaller slot); buckets < 2**32.
 
     h = (first * A + second) * B mod 2**64, h ^= h >> 29, h *= C; bucket = (h >> 32) * buckets >> 32.
@@ -145,8 +145,8 @@ def pair_bucket(first, second, buckets):  # type: ignore[no-untyped-def]
     return np.int64(((h >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32))
 
 
-@nb.njit(cache=True, nogil=True)
-def _first_stranger(by_slot, size):  # type: ignore[no-untyped-def]
+@kernel
+def _first_stranger(by_slot, size):
     for s in range(by_slot.shape[0]):
         low, high = np.int32(0), np.int32(0)
         for value in by_slot[s]:
@@ -158,8 +158,8 @@ def _first_stranger(by_slot, size):  # type: ignore[no-untyped-def]
     return -1, -1
 
 
-@nb.njit(cache=True, nogil=True)
-def _distinct(by_slot, offset, position, ids, again, index):  # type: ignore[no-untyped-def]
+@kernel
+def _distinct(by_slot, offset, position, ids, again, index):
     distinct, padded = 0, False
     for s in range(by_slot.shape[0]):
         base = offset[s]
@@ -181,8 +181,8 @@ def _distinct(by_slot, offset, position, ids, again, index):  # type: ignore[no-
     return distinct, padded
 
 
-@nb.njit(cache=True, nogil=True)
-def _factors(by_slot, field_of_slot, mean_pooled, factor):  # type: ignore[no-untyped-def]
+@kernel
+def _factors(by_slot, field_of_slot, mean_pooled, factor):
     count = np.empty(len(mean_pooled), np.int32)
     slots = by_slot.shape[0]
     for b in range(by_slot.shape[1]):
@@ -199,36 +199,46 @@ def _factors(by_slot, field_of_slot, mean_pooled, factor):  # type: ignore[no-un
                 factor[b, s] = 1.0
 
 
-@nb.njit(cache=True, nogil=True)
-def _distinct_pairs(first, second, rows, buckets, position, ids, again, distinct, index, factor):  # type: ignore[no-untyped-def]
-    """The pairs' columns of ``index`` (and of ``factor``, unless it is empty because all are 1)."""
-    slots = index.shape[1] - len(first)
-    own = np.empty(slots, np.int64)
-    for b in range(index.shape[0]):
-        for s in range(slots):
-            own[s] = ids[index[b, s]]
-        for p in range(len(first)):
+@kernel
+def _distinct_pairs(first, second, rows, buckets, position, ids, again, distinct, index, factor):
+    """The pairs' columns of ``index`` (and of ``factor``, unless it is empty because all are 1).
+
+    A row's pairs are hashed, and their places in the map asked for, while the row before is looked up; no branch on
+    whether a pair is new, because no processor could predict it.
+    """
+    slots, pairs, batch = index.shape[1] - len(first), len(first), index.shape[0]
+    row, ahead, own = np.empty(pairs, np.int64), np.empty(pairs, np.int64), np.empty(slots, np.int64)
+    for b in range(batch + 1):
+        row, ahead = ahead, row
+        if b < batch:
+            for s in range(slots):
+                own[s] = ids[index[b, s]]
+            for p in range(pairs):
+                ahead[p] = rows + pair_bucket(own[first[p]], own[second[p]], buckets)
+            for p in range(pairs):
+                prefetch(position, ahead[p])
+        if b == 0:
+            continue
+        for p in range(pairs):
             column = slots + p
             if factor.size:
-                factor[b, column] = factor[b, first[p]] * factor[b, second[p]]
-                if factor[b, column] == 0.0:
-                    index[b, column] = 0
+                factor[b - 1, column] = factor[b - 1, first[p]] * factor[b - 1, second[p]]
+                if factor[b - 1, column] == 0.0:
+                    index[b - 1, column] = 0
                     continue
-            row = rows + pair_bucket(own[first[p]], own[second[p]], buckets)
-            at = position[row]
-            if at < 0:
-                at = np.int32(distinct)
-                position[row] = at
-                ids[distinct] = row
-                distinct += 1
-            else:
-                again[at] = True
-            index[b, column] = at
+            at = position[row[p]]
+            new = at < 0
+            at = np.int32(distinct) if new else at
+            position[row[p]] = at
+            index[b - 1, column] = at
+            ids[distinct] = row[p]  # overwritten by the next one unless it is new
+            again[at] = not new
+            distinct += new
     return distinct
 
 
-@nb.njit(cache=True, nogil=True)
-def _finish(position, ids, again, repeat):  # type: ignore[no-untyped-def]
+@kernel
+def _finish(position, ids, again, repeat):
     """Number the repeated rows; leave the scratch space as it was found."""
     repeats = 0
     for u in range(len(ids)):

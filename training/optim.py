@@ -17,7 +17,7 @@ from torch import Tensor
 from features.errors import ConfigError
 from training import kernels
 from training.fused import NONE, team
-from training.table import EmbeddingTable
+from training.table import EmbeddingTable, zeros
 
 Float32 = npt.NDArray[np.float32]
 
@@ -43,8 +43,7 @@ class RowOptimizer:
         if l1 and self.rule != "ftrl":
             raise ConfigError("training.l1", expected="0 (no effect here)", found=str(l1), fix="Use optimizer: ftrl.")
         shape = (table.rows, self.state_width(table.width))
-        zeros = (torch.from_numpy(np.zeros(shape, np.float32)) for _ in self.states)
-        self.state = {name: zero.to(table.weight.device) for name, zero in zip(self.states, zeros, strict=True)}
+        self.state = {name: torch.from_numpy(zeros(*shape)).to(table.weight.device) for name in self.states}
 
     @classmethod
     def state_width(cls, width: int) -> int:

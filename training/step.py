@@ -16,9 +16,9 @@ from features.errors import ConfigError
 from training import kernels
 from training.fused import NONE, Float32, team
 from training.lookup import Compact
-from training.model import Model, logloss
+from training.model import Model, at_least_one, logloss
 from training.optim import RowOptimizer
-from training.table import EmbeddingTable
+from training.table import EmbeddingTable, zeros
 
 
 class Loss(nn.Module):
@@ -35,6 +35,7 @@ class Loss(nn.Module):
         self, rows: Tensor, index: Tensor, factor: Tensor, label: Tensor, weight: Tensor | None, total: float
     ) -> tuple[Tensor, Tensor]:
         if self.model.compiled_for(rows):
+            rows = at_least_one(rows)
             loss, logits = _FusedLoss.apply(rows, self.model.bias, index, factor, label, weight, total, self.model)  # type: ignore[no-untyped-call]
             return loss, logits
         logits = self.model(rows, index, factor)
@@ -83,7 +84,7 @@ class FusedStep:
                 fix="Use Loss and RowOptimizer.step.",
             )
         self.model, self.table, self.optimizer = model, table, optimizer
-        self._parts = np.zeros((1, 0), np.float32)
+        self._parts = zeros(1, 0)
 
     @staticmethod
     def serves(model: Model, table: EmbeddingTable) -> bool:
@@ -99,7 +100,26 @@ class FusedStep:
             label, weight: float32 [B].
             total: the batch's sum of weights.
         """
-        form, model, rule = self.model.form, self.model, self.optimizer.rule
+        step = self._compact if self.model.width == 1 else self._in_place
+        loss, by_bias, logits = step(compact, label.numpy(), _array(weight), 1.0 / total, lr, l2)
+        self.model.bias.grad = self.model.bias.detach().new_full(self.model.bias.shape, by_bias)
+        return loss / total, torch.from_numpy(logits)
+
+    def _compact(
+        self, compact: Compact, label: Float32, weight: Float32, share: float, lr: float, l2: float
+    ) -> tuple[float, float, Float32]:
+        """Rows of one number: all the distinct ones of a batch fit into the cache, so they are gathered there first."""
+        rows = at_least_one(self.table.weight.index_select(0, compact.ids)).numpy()
+        loss, logits, by_bias, by_rows = self.model.form.loss(
+            rows, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
+        )
+        self.optimizer.step(self.table, compact.ids, torch.from_numpy(by_rows[: len(compact.ids)]), lr, l2)
+        return loss, by_bias, logits
+
+    def _in_place(
+        self, compact: Compact, label: Float32, weight: Float32, share: float, lr: float, l2: float
+    ) -> tuple[float, float, Float32]:
+        form, rule = self.model.form, self.optimizer.rule
         unit, index, factor = form.inputs(compact.index, compact.factor)
         ids, place = compact.ids.numpy(), compact.repeat.numpy()
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
@@ -107,25 +127,23 @@ class FusedStep:
         parts = self._gradients(workers.threads, int(place.max(initial=-1)) + 1)
         logits = np.empty(len(index), np.float32)
         first_half, second_half = form.batch_pass("step", unit, rule), kernels.repeated_rows(form.width, rule)
-        bias, share = np.float32(float(model.bias.detach())), 1.0 / total
-        labels, weights = label.numpy(), _array(weight)
+        bias = np.float32(float(self.model.bias.detach()))
 
         def rows_of_batch(part: int, first: int, last: int) -> Any:
             return first_half(
-                first, last, values, ids, index, factor, form.field_of_column, bias, labels, weights, share, logits,
+                first, last, values, ids, index, factor, form.field_of_column, bias, label, weight, share, logits,
                 parts[part], place, states, hyper,
             )  # fmt: skip
 
         sums = workers.share(len(index), rows_of_batch)
         workers.share(len(ids), lambda _, a, b: second_half(a, b, values, ids, parts, place, states, hyper))
-        model.bias.grad = model.bias.detach().new_full(model.bias.shape, sum(s[1] for s in sums))
-        return sum(s[0] for s in sums) / total, torch.from_numpy(logits)
+        return sum(s[0] for s in sums), sum(s[1] for s in sums), logits
 
     def _gradients(self, threads: int, repeated: int) -> Float32:
         """A zeroed gradient of the repeated rows for every thread; the second half leaves it zeroed."""
         size = repeated * self.model.width
         if len(self._parts) < threads or self._parts.shape[1] < size:
-            self._parts = np.zeros((threads, size + size // 4), np.float32)
+            self._parts = zeros(threads, size + size // 4)
         return self._parts[:threads]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -41,6 +42,13 @@ class EmbeddingTable:
         _fill(grown, self.rows, np.uint64(self.seed), np.float32(self.scale * 3**0.5))
         self.array = grown
         self.weight = torch.from_numpy(grown)
+
+
+def zeros(*shape: int) -> npt.NDArray[np.float32]:
+    """Zeros on huge pages: numpy asks for them in ``empty`` and not in ``zeros``, and rows are read at random."""
+    array = np.empty(shape, np.float32)
+    array.fill(0.0)
+    return array
 
 
 @nb.njit(cache=True, nogil=True)

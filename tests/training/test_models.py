@@ -178,7 +178,7 @@ def test_logits_do_not_depend_on_threads_and_a_seed_repeats(kind: str) -> None:
         assert run(1)[0] == run(3)[0]
 
 
-def _trained(kind: str, slots: np.ndarray, label: np.ndarray, *, dim: int = 4, steps: int = 300) -> tuple[float, object]:
+def _trained(kind: str, slots: np.ndarray, label: np.ndarray, *, dim: int = 4, steps: int = 100) -> tuple[float, object]:
     """Full-batch training on single-valued slots: final logloss, and a function from slots to logits."""
     layout = Layout.single([int(column.max()) + 1 for column in slots.T])
     model = build_model(kind, layout, dim=dim, pair_buckets=1 << 16)
@@ -193,7 +193,7 @@ def _trained(kind: str, slots: np.ndarray, label: np.ndarray, *, dim: int = 4, s
         dense.zero_grad()
         loss.backward()
         assert rows.grad is not None
-        optimizer.step(table, found.ids, rows.grad, 0.1)
+        optimizer.step(table, found.ids, rows.grad, 0.3)
         dense.step()
 
     def logits(of: np.ndarray) -> np.ndarray:
@@ -237,8 +237,8 @@ def test_ffm_fits_what_depends_on_the_partners_field() -> None:
     values = np.array([[a, b, c] for a in (1, 2) for b in (1, 2) for c in (1, 2)] * 4, np.int32)
     a, b, c = (values * 2 - 3).T
     label = (a * b - a * c + b * c > 0).astype(np.float32)
-    fm, _ = _trained("fm", values, label, dim=1, steps=600)
-    ffm, _ = _trained("ffm", values, label, dim=1, steps=600)
+    fm, _ = _trained("fm", values, label, dim=1, steps=200)
+    ffm, _ = _trained("ffm", values, label, dim=1, steps=200)
     assert ffm < 0.1
     assert fm > 3 * ffm
 

@@ -1,0 +1,178 @@
+"""Compiled kernels against the reference in float64: scores, losses and gradients, on random shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.errors import IntegrityError
+from tests.training.test_models import multi_valued, random_slots
+from training import kernels
+from training.layout import Layout
+from training.lookup import Compact, Lookup
+from training.models import MODELS, Model, build_model, logloss
+from training.optim import build_optimizer
+from training.step import FusedStep, Loss
+from training.table import EmbeddingTable
+
+COMPILED = sorted(kind for kind, model in MODELS.items() if model.score is not None)
+# few shapes, because each is a compilation of seconds: odd field counts, vectors below, at and above 16 lanes, 4 unrolled
+SHAPES = [(Layout.single([7]), 1), (Layout.single([4, 9, 3, 5, 8, 6]), 5), (multi_valued(), 16), (multi_valued(), 19)]
+
+
+class Case:
+    """A random problem: model, rows, a looked-up batch, labels, weights."""
+
+    def __init__(self, kind: str, layout: Layout, dim: int, rows: int, seed: int, padding: float, scale: float) -> None:
+        self.model = build_model(kind, layout, dim=dim, pair_buckets=31)
+        self.slots = random_slots(layout, rows, seed, padding)
+        self.found: Compact = Lookup(layout, self.model.pair_buckets)(self.slots)
+        generator = torch.Generator().manual_seed(seed)
+        self.rows = scale * torch.randn(len(self.found.ids), self.model.width, generator=generator)
+        self.label = torch.randint(0, 2, (rows,), generator=generator).float()
+        self.weight = torch.rand(rows, generator=generator)
+
+    def reference(self) -> tuple[Model, torch.Tensor]:
+        """The same model in float64, and its leaf."""
+        model = build_model(
+            next(kind for kind, cls in MODELS.items() if isinstance(self.model, cls) and type(self.model) is cls),
+            self.model.layout, dim=self.model.dim, pair_buckets=self.model.pair_buckets, fused=False,
+        ).double()  # fmt: skip
+        with torch.no_grad():
+            model.bias.copy_(self.model.bias)
+        return model, self.rows.double().requires_grad_()
+
+    def absolute_terms(self, by_logit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of absolute terms of logits and of gradients: every product of the model taken with its absolute value."""
+        model, rows = self.reference()
+        rows = rows.detach().abs().requires_grad_()
+        with torch.no_grad():
+            model.bias.abs_()
+        logits = model(rows, self.found.index, self.found.factor)
+        if type(model).__name__ == "FM":  # its identity subtracts squares, which are terms too
+            pooled = rows.new_zeros(len(logits), model.layout.fields, model.width)
+            weighted = rows[self.found.index] * self.found.factor.double()[..., None]
+            pooled = pooled.index_add(1, model.field_of_slot, weighted)[..., 1:]
+            logits = logits + pooled.square().sum((1, 2))
+        logits.backward(by_logit.abs().double())
+        assert rows.grad is not None
+        return logits.detach(), rows.grad
+
+
+cases = st.builds(
+    lambda kind, shape, *rest: Case(kind, *SHAPES[shape], *rest),
+    st.sampled_from(COMPILED),
+    st.integers(0, len(SHAPES) - 1),
+    st.sampled_from([1, 2, 130, 301]),
+    st.integers(0, 10_000),
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0.05, 1.0]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases, st.booleans())
+def test_scores_and_gradients_equal_the_reference(case: Case, weighted: bool) -> None:
+    weight, total = (case.weight, float(case.weight.sum())) if weighted else (None, float(len(case.label)))
+    model, leaf = case.reference()
+    expected = model(leaf, case.found.index, case.found.factor)
+    double = None if weight is None else weight.double()
+    value = logloss(expected, case.label.double(), double, total)
+    by_logit, by_leaf, by_bias = torch.autograd.grad(value, [expected, leaf, model.bias], retain_graph=True)
+    logit_terms, grad_terms = case.absolute_terms(by_logit)
+
+    rows = case.rows.clone().requires_grad_()
+    logits = case.model(rows, case.found.index, case.found.factor)
+    assert ((logits - expected).abs() <= 1e-5 * logit_terms).all()
+    logits.backward(by_logit.float())
+    assert rows.grad is not None
+    assert ((rows.grad - by_leaf).abs() <= 1e-5 * grad_terms).all()
+
+    rows = case.rows.clone().requires_grad_()
+    case.model.bias.grad = None
+    loss, scores = Loss(case.model)(rows, case.found.index, case.found.factor, case.label, weight, total)
+    (3.0 * loss).backward()
+    assert rows.grad is not None
+    assert case.model.bias.grad is not None
+    assert loss.item() == pytest.approx(value.item(), rel=1e-5)
+    assert ((scores - expected).abs() <= 1e-5 * logit_terms).all()
+    # the slope w (p - y) inherits the logit's rounding
+    slack = 1e-5 * (1 + float(logit_terms.max()))
+    assert ((rows.grad / 3.0 - by_leaf).abs() <= slack * grad_terms + 1e-9).all()
+    assert case.model.bias.grad.item() / 3.0 == pytest.approx(by_bias.item(), abs=slack)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases, st.sampled_from(["adagrad", "sgd"]), st.booleans())
+def test_the_fused_step_equals_loss_and_optimizer(case: Case, rule: str, weighted: bool) -> None:
+    weight, total = (case.weight, float(case.weight.sum())) if weighted else (None, float(len(case.label)))
+    tables = [EmbeddingTable(case.model.rows, case.model.width, seed=5, scale=0.3) for _ in range(2)]
+    optimizers = [build_optimizer(rule, table) for table in tables]
+    for _ in range(2):
+        rows = tables[0].gather(case.found.ids)
+        case.model.bias.grad = None
+        loss, scores = Loss(case.model)(rows, case.found.index, case.found.factor, case.label, weight, total)
+        loss.backward()
+        assert rows.grad is not None
+        assert case.model.bias.grad is not None
+        by_bias = case.model.bias.grad.item()
+        optimizers[0].step(tables[0], case.found.ids, rows.grad, 0.1, 0.01)
+        step = FusedStep(case.model, tables[1], optimizers[1])
+        fused_loss, fused_scores = step(case.found, case.label, weight, total, 0.1, 0.01)
+        assert fused_loss == pytest.approx(loss.item(), rel=1e-6)
+        assert case.model.bias.grad.item() == pytest.approx(by_bias, rel=1e-5, abs=1e-9)
+        assert torch.equal(scores, fused_scores)
+        assert torch.allclose(tables[0].weight, tables[1].weight, atol=1e-6)
+
+
+def test_gradient_by_logit_may_be_anything() -> None:
+    """The interaction is an autograd citizen: twice the loss, or another loss altogether, works."""
+    case = Case("ffm", *SHAPES[1], 50, 3, 0.2, 1.0)
+    model, leaf = case.reference()
+    model(leaf, case.found.index, case.found.factor).square().sum().backward()
+    rows = case.rows.clone().requires_grad_()
+    case.model(rows, case.found.index, case.found.factor).square().sum().backward()
+    assert rows.grad is not None
+    assert leaf.grad is not None
+    assert torch.allclose(rows.grad.double(), leaf.grad, rtol=1e-3, atol=1e-3 * float(leaf.grad.abs().max()))
+
+
+def test_a_logit_that_is_not_finite_shows_and_spoils_no_other_row() -> None:
+    layout = Layout.single([4, 5])
+    model = build_model("fm", layout, dim=5)
+    table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.1)
+    table.weight[1] = float("inf")  # field 0, value 1
+    before = table.weight.clone()
+    slots = np.array([[1, 1], [2, 2], [3, 2]], np.int32)
+    found = Lookup(layout)(slots)
+    loss, logits = FusedStep(model, table, build_optimizer("adagrad", table))(found, torch.ones(3), None, 3.0, 0.1)
+    assert not np.isfinite(loss)
+    assert torch.isfinite(logits).tolist() == [False, True, True]
+    assert torch.equal(table.weight[1], before[1])
+    assert torch.equal(table.weight[4 + 1], before[4 + 1])
+    assert torch.isfinite(table.weight[2:]).all()
+    assert not torch.equal(table.weight[2], before[2])
+
+
+def test_extreme_logits_have_a_finite_loss() -> None:
+    model = build_model("lr", Layout.single([4]))
+    found = Lookup(model.layout)(np.array([[1], [2]], np.int32))
+    loss, _ = Loss(model)(torch.tensor([[500.0], [-500.0]]), found.index, found.factor, torch.tensor([0.0, 0.0]), None, 2.0)
+    assert loss.item() == pytest.approx(250.0)
+
+
+def test_an_index_outside_the_rows_is_refused() -> None:
+    model = build_model("fm", Layout.single([4, 5]), dim=3)
+    found = Lookup(model.layout)(np.array([[1, 1]], np.int32))
+    with pytest.raises(IntegrityError, match=r"positions in \[0, 1\), found 0 to 1"):
+        model(torch.zeros(1, model.width), found.index, found.factor)
+
+
+def test_every_rule_and_score_is_named_by_a_model_or_an_optimizer() -> None:
+    from training.optim import OPTIMIZERS
+
+    assert {model.score for model in MODELS.values()} - {None} == set(kernels.SCORES)
+    assert {optimizer.rule for optimizer in OPTIMIZERS.values()} == set(kernels.RULES)
