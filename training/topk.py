@@ -172,9 +172,10 @@ class _Search:
         self.scorer, self.catalog, self.k, self.cap = scorer, catalog, k, cap
         self.capacity = min(len(catalog.slots) + 1, max(4 * k, k + 1024))
         self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
+        self.product: _MatrixProduct | _PairProduct
         self.group = np.empty(len(catalog.item), np.int64)
         self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
-        self.product = _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(scorer, catalog)
+        self.product = _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(catalog, self.contexts)
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:
         """The lists of a block of contexts over the whole catalog."""
@@ -309,13 +310,13 @@ class _Block(NamedTuple):
 class _MatrixProduct:
     """``u v'`` in float32, the catalog's blocks in order, for the contexts they may still matter to."""
 
-    def __init__(self, scorer: Scorer, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, contexts: int) -> None:
         self.catalog = catalog
         norm, linear = np.linalg.norm(catalog.vectors, axis=1).astype(np.float64), catalog.linear.astype(np.float64)
         self.norm = np.maximum.accumulate(norm[::-1])[::-1][::ITEMS]  # of this block and all that follow
         self.linear = np.maximum.accumulate(linear[::-1])[::-1][::ITEMS]
         self.largest = float(np.abs(linear).max(initial=0.0))
-        self.scores = np.empty(CONTEXTS * ITEMS, np.float32)
+        self.scores = np.empty(contexts * ITEMS, np.float32)
 
     def blocks(self, contexts: Int32, factors: Factors, threshold: Float32) -> Iterator[_Block]:
         """``threshold`` [C] rises between blocks; a context that no later item can pass leaves."""

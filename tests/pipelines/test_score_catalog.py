@@ -1,0 +1,257 @@
+"""score-catalog as its users run it: files in, published lists out, equal to scoring every pair and sorting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from features.encoder import Encoder
+from features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from pipelines.config import Config
+from pipelines.score_catalog import score_catalog
+from tests.pipelines.shop import FIELDS, shop_config, write_bundle, write_shop
+from training.bundle import load_bundle
+from training.scoring import Scorer
+
+DAY = "2026-01-08"
+CROSS = {"name": "user_category", "kind": "cross", "of": ["user", "category"]}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, spark: SparkSession) -> Path:
+    write_shop(tmp_path)
+    return tmp_path
+
+
+def read(path: Path) -> pa.Table:
+    """A csv file, all columns text, nothing null."""
+    names = path.read_text().splitlines()[0].split(",")
+    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+    return pa.csv.read_csv(path, convert_options=options)
+
+
+def published(result: dict[str, Any]) -> pa.Table:
+    """All parts in the order of their names."""
+    return pa.concat_tables([pq.read_table(path) for path in sorted(Path(result["dir"]).glob("part-*.parquet"))])
+
+
+def expected(shop: Path, bundle_dir: str, k: int, **rules: Any) -> list[tuple[str, int, str, float]]:
+    """Every pair as a raw row through the one encoder and the model, sorted in plain Python."""
+    bundle = load_bundle(bundle_dir)
+    users, items = read(shop / "users.csv").sort_by("user"), read(shop / "items.csv").sort_by("item")
+    scorer, encoder, rows = Scorer(bundle), Encoder(bundle.spec), []
+    for u in users.to_pylist():
+        n = items.num_rows
+        raw = items.append_column("user", pa.array([u["user"]] * n)).append_column("age", pa.array([u["age"]] * n))
+        raw = raw.append_column("when", pa.array([f"{DAY}T18:30:00"] * n)).append_column("position", pa.array([1] * n))
+        slots = encoder.encode(raw).slots
+        logits, probabilities = scorer.logits(slots), scorer.probabilities(slots)
+        used: dict[str, int] = {}
+        rank = 0
+        for i in sorted(range(n), key=lambda i: (-logits[i], items["item"][i].as_py())):
+            item = items.slice(i, 1).to_pylist()[0]
+            pair = (u["user"], item["item"])
+            allowed = int(item["stock"]) >= rules.get("stock", 0) and pair not in rules.get("exclude", set())
+            allowed = allowed and ("only" not in rules or pair in rules["only"])
+            if rank < k and allowed and used.get(item["category"], 0) < rules.get("cap", n):
+                used[item["category"]] = used.get(item["category"], 0) + 1
+                rank += 1
+                rows.append((u["user"], rank, item["item"], float(probabilities[i])))
+    return rows
+
+
+def rows_of(table: pa.Table) -> list[tuple[str, int, str, float]]:
+    names = ("context_id", "rank", "item_id", "probability")
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["lr", "poly2", "fm", "ffm", "fwfm"])
+def test_equals_scoring_every_pair(shop: Path, kind: str) -> None:
+    config = shop_config(shop, kind)
+    bundle = write_bundle(shop, config)
+    result = score_catalog(config, model=bundle, date=DAY)
+    table = published(result)
+    assert rows_of(table) == expected(shop, bundle, 7)
+    assert result["by"] == "factors"
+    assert table.column_names == ["context_id", "rank", "item_id", "probability", "model_version"]
+    assert set(table["model_version"].to_pylist()) == {load_bundle(bundle).digest[:12]}
+    assert result["dir"].endswith(f"work/scores/catalog/date={DAY}")
+
+
+def test_a_shops_rules(shop: Path) -> None:
+    """In stock, not seen yet, at most two of a category, all at once."""
+    draw = np.random.default_rng(3)
+    seen = {(f"u{draw.integers(45):03d}", f"i{draw.integers(65):03d}") for _ in range(900)}
+    (shop / "seen.csv").write_text("item,user\n" + "".join(f"{i},{u}\n" for u, i in sorted(seen)) + ",u001\ni001,\n")
+    config = shop_config(
+        shop, k=9, filter="stock >= 2", exclude={"path": "seen.csv"}, cap={"column": "category", "items": 2}
+    )
+    bundle = write_bundle(shop, config)
+    found = rows_of(published(score_catalog(config, model=bundle, date=DAY)))
+    assert found == expected(shop, bundle, 9, stock=2, exclude=seen, cap=2)
+
+
+def test_candidates_only(shop: Path) -> None:
+    only = {(f"u{n % 7:03d}", f"i{n * 13 % 70:03d}") for n in range(60)}
+    lines = [json.dumps({"who": u, "what": i}) for u, i in sorted(only)]
+    (shop / "some.jsonl").write_text("\n".join(lines + lines[:5]) + "\n")
+    block = {"path": "some.jsonl", "format": "jsonl", "context": "who", "item": "what"}
+    config = shop_config(shop, candidates=block)
+    bundle = write_bundle(shop, config)
+    found = rows_of(published(score_catalog(config, model=bundle, date=DAY)))
+    assert found == expected(shop, bundle, 7, only=only)
+    assert {row[0] for row in found} == {f"u{n:03d}" for n in range(7)}
+
+
+def test_a_cross_of_both_sides_is_scored_pair_by_pair_or_refused(shop: Path) -> None:
+    config = shop_config(shop, fields=[*FIELDS, CROSS])
+    bundle = write_bundle(shop, config)
+    result = score_catalog(config, model=bundle, date=DAY)
+    assert result["by"] == "pairs"
+    assert rows_of(published(result)) == expected(shop, bundle, 7)
+    small = shop_config(shop, fields=[*FIELDS, CROSS], max_pairs=2399)
+    with pytest.raises(
+        ConfigError, match="field 'user_category' reads columns of both contexts and items, found 2,400"
+    ):
+        score_catalog(small, model=bundle, date=DAY)
+    assert rows_of(published(result)) == expected(shop, bundle, 7)
+
+
+def test_side_tables_serve_both_sides(shop: Path) -> None:
+    """Contexts and items are bare ids; ages and categories come by `join`."""
+    (shop / "who.csv").write_text("user\n" + "\n".join(read(shop / "users.csv")["user"].to_pylist()) + "\n")
+    (shop / "what.csv").write_text("item\n" + "\n".join(read(shop / "items.csv")["item"].to_pylist()) + "\n")
+    plain = shop_config(shop)
+    bundle = write_bundle(shop, plain)
+    joins = [{"path": "users.csv", "on": "user"}, {"path": "items.csv", "on": "item"}]
+    block = plain.model_dump(mode="json") | {"join": joins}
+    block["catalog"] |= {"contexts": {"path": "who.csv"}, "items": {"path": "what.csv"}}
+    config = Config.model_validate(block)
+    config._file = str(shop / "shop.yaml")
+    assert rows_of(published(score_catalog(config, model=bundle, date=DAY))) == expected(shop, bundle, 7)
+
+
+def test_integer_ids_sort_by_value_and_k_may_exceed_the_catalog(shop: Path) -> None:
+    items = read(shop / "items.csv")
+    items = items.append_column("number", pc.cast(pc.utf8_slice_codeunits(items["item"], 1), pa.int32()))
+    pq.write_table(items, shop / "items.parquet")
+    config = shop_config(shop, items={"path": "items.parquet", "format": "parquet"}, item_id="number", k=1000)
+    bundle = write_bundle(shop, config)
+    table = published(score_catalog(config, model=bundle, date=DAY))
+    assert table.schema.field("item_id").type == pa.int64()
+    found = [(c, r, f"i{i:03d}", p) for c, r, i, p in rows_of(table)]
+    assert found == expected(shop, bundle, 1000)
+    assert len(found) == 40 * 60
+
+
+def test_running_again_changes_nothing_until_something_changed(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    first = score_catalog(config, model=bundle, date=DAY)
+    before = {path: path.stat().st_mtime_ns for path in Path(first["dir"]).iterdir()}
+    second = score_catalog(config, model=bundle, date=DAY)
+    assert (first["status"], second["status"]) == ("published", "already published")
+    assert {path: path.stat().st_mtime_ns for path in Path(first["dir"]).iterdir()} == before
+    other = write_bundle(shop, config, seed=2)
+    third = score_catalog(config, model=other, date=DAY)
+    assert third["status"] == "published"
+    assert third["digest"] != first["digest"]
+    assert rows_of(published(third)) == expected(shop, other, 7)
+    assert [path.name for path in Path(first["dir"]).parent.iterdir()] == [f"date={DAY}"]
+
+
+def test_the_order_of_rows_and_the_cut_into_files_do_not_matter(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.score_catalog.CONTEXTS_PER_FILE", 9)
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    first = score_catalog(config, model=bundle, date=DAY)
+    assert first["files"] == 5
+    assert rows_of(published(first)) == expected(shop, bundle, 7)
+    header, *lines = (shop / "users.csv").read_text().splitlines()
+    (shop / "users.csv").write_text("\n".join([header, *reversed(lines)]) + "\n")
+    monkeypatch.setattr("pipelines.score_catalog.RANGE_BYTES", 64)
+    second = score_catalog(config, model=bundle, date=DAY, out=str(shop / "elsewhere"))
+    assert second["digest"] == first["digest"]
+
+
+def test_duplicates_are_refused(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    with (shop / "users.csv").open("a") as file:
+        file.write("u007,1\n")
+    with pytest.raises(InputError, match=r"catalog.contexts: expected each user once, found 'u007' again"):
+        score_catalog(config, model=bundle, date=DAY)
+    with (shop / "items.csv").open("a") as file:
+        file.write("i007,a,p,9\n")
+    with pytest.raises(InputError, match=r"catalog.items: expected each item once, found 'i007' again"):
+        score_catalog(config, model=bundle, date=DAY)
+    assert not list((shop / "work" / "scores").glob("**/*.parquet"))
+    assert not list((shop / "work" / "scores").glob("**/_*"))
+
+
+def test_empty_sources_are_refused(shop: Path) -> None:
+    config = shop_config(shop, filter="stock > 99")
+    bundle = write_bundle(shop, config)
+    with pytest.raises(InputError, match=r"catalog.items: expected at least one eligible item, found none of 60"):
+        score_catalog(config, model=bundle, date=DAY)
+    (shop / "users.csv").write_text("user,age\n")
+    with pytest.raises(InputError, match=r"catalog.contexts: expected at least one context, found none"):
+        score_catalog(shop_config(shop), model=bundle, date=DAY)
+
+
+def test_unreadable_rows_are_set_aside_up_to_a_share(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    with (shop / "users.csv").open("a") as file:
+        file.write("u900,old\n,33\n")
+    with pytest.raises(
+        RefusedError, match=r"catalog.contexts: expected at most 0.1000% unreadable rows, found 2 of 42"
+    ):
+        score_catalog(config, model=bundle, date=DAY)
+    tolerant = config.model_copy(update={"snapshot": config.snapshot.model_copy(update={"max_bad_fraction": 0.1})})
+    tolerant._file = config.file
+    result = score_catalog(tolerant, model=bundle, date=DAY)
+    assert result["quarantined"] == {"bad_number": 1, "missing_id": 1}
+    assert pq.read_table(Path(result["dir"]) / "_quarantine.parquet")["raw"].to_pylist() == [b"u900,old", b",33"]
+    assert result["contexts"] == 40
+
+
+@pytest.mark.parametrize(
+    ("catalog", "error", "words"),
+    [
+        (
+            {"fixed": {}},
+            InputError,
+            r"field 'position': expected column 'position' in contexts or items.*catalog.fixed",
+        ),
+        ({"time": None}, InputError, r"field 'hour': expected column 'when'.*or set catalog.time"),
+        ({"context_id": "uid"}, InputError, r"catalog.context_id: expected a column 'uid' in users.csv"),
+        ({"item_id": "sku"}, InputError, r"catalog.item_id: expected a column 'sku' in items.csv"),
+        ({"item_fields": ["price"]}, ConfigError, r"catalog.item_fields: expected fields of the model: .*found price"),
+        ({"filter": "colour == 'red'"}, InputError, r"catalog: items: expected a column 'colour'"),
+        ({"time": "tomorrow"}, ConfigError, r"catalog.time: expected ISO 8601, found 'tomorrow'"),
+    ],
+)
+def test_mistakes_are_named(shop: Path, catalog: dict[str, Any], error: type[Exception], words: str) -> None:
+    config = shop_config(shop, **catalog)
+    bundle = write_bundle(shop, config)
+    with pytest.raises(error, match=words):
+        score_catalog(config, model=bundle, date=DAY)
+
+
+def test_a_model_of_other_fields_is_refused(shop: Path) -> None:
+    bundle = write_bundle(shop, shop_config(shop))
+    other = shop_config(shop, fields=[{"name": "user", "kind": "hash", "buckets": 98}, *FIELDS[1:]])
+    with pytest.raises(
+        ArtifactError, match=r"expected a model of the config's fields, found spec \w+, which differs in user"
+    ):
+        score_catalog(other, model=bundle, date=DAY)

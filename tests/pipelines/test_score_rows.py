@@ -1,0 +1,95 @@
+"""score-rows as its users run it: raw rows in, the same rows with a probability out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from features.encoder import Encoder
+from features.errors import ConfigError, InputError, RefusedError
+from pipelines.score_rows import score_rows
+from tests.pipelines.shop import shop_config, write_bundle, write_shop
+from tests.pipelines.test_score_catalog import read
+from training.bundle import load_bundle
+from training.network import Network
+from training.scoring import Scorer
+
+
+@pytest.fixture
+def shop(tmp_path: Path, spark: SparkSession) -> Path:
+    write_shop(tmp_path)
+    return tmp_path
+
+
+def published(result: dict[str, Any]) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted(Path(result["dir"]).glob("part-*.parquet"))])
+
+
+@pytest.mark.parametrize("kind", ["lr", "poly2", "fm", "ffm", "fwfm"])
+def test_equals_the_training_sides_prediction(shop: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.score_rows.RANGE_BYTES", 3000)
+    config = shop_config(shop, kind)
+    bundle = load_bundle(write_bundle(shop, config))
+    result = score_rows(config, model=str(shop / "bundle"))
+    table, log = published(result), read(shop / "log.csv")
+    assert result["files"] > 3
+    assert table.drop_columns(["probability"]).equals(log)
+    slots = Encoder(bundle.spec).encode(log).slots
+    network = Network.from_bundle(bundle)
+    logits = network.score(network.lookup(np.ascontiguousarray(slots))).astype(np.float64) + bundle.logit_shift
+    np.testing.assert_allclose(table["probability"], 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(table["probability"], Scorer(bundle).probabilities(slots))
+
+
+def test_the_label_may_be_absent_and_inputs_named(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    lines = [line.rpartition(",")[0] for line in (shop / "log.csv").read_text().splitlines()[:51]]
+    (shop / "new.csv").write_text("\n".join(lines) + "\n")
+    result = score_rows(config, model=bundle, inputs=["new.csv"], out=str(shop / "new"))
+    assert (result["rows"], result["dir"]) == (50, str(shop / "new"))
+    whole = published(score_rows(config, model=bundle))
+    assert published(result)["probability"].to_pylist() == whole["probability"].slice(0, 50).to_pylist()
+
+
+def test_running_again_changes_nothing(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    first, second = score_rows(config, model=bundle), score_rows(config, model=bundle)
+    assert (first["status"], second["status"]) == ("published", "already published")
+    assert first["digest"] == second["digest"]
+
+
+def test_unreadable_rows_go_to_quarantine(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    with (shop / "log.csv").open("a") as file:
+        file.write("u001,old,i001,a,p,2026-01-01T00:00:00,1,0\nbroken\n")
+    with pytest.raises(RefusedError, match=r"source: expected at most 0.1000% unreadable rows, found 2 of 402"):
+        score_rows(config, model=bundle)
+    assert not (shop / "work" / "scores").exists() or not list((shop / "work" / "scores").iterdir())
+    tolerant = config.model_copy(update={"snapshot": config.snapshot.model_copy(update={"max_bad_fraction": 0.01})})
+    result = score_rows(tolerant, model=bundle)
+    assert (result["rows"], sum(result["quarantined"].values())) == (400, 2)
+    raw = pq.read_table(Path(result["dir"]) / "_quarantine.parquet")["raw"].to_pylist()
+    assert sorted(raw) == [b"broken", b"u001,old,i001,a,p,2026-01-01T00:00:00,1,0"]
+
+
+def test_mistakes_are_named(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    header, *lines = (shop / "log.csv").read_text().splitlines()
+    (shop / "empty.csv").write_text(header + "\n")
+    with pytest.raises(InputError, match="source: expected rows to score, found none"):
+        score_rows(config, model=bundle, inputs=["empty.csv"])
+    (shop / "twice.csv").write_text(header.replace("click", "probability") + "\n" + lines[0] + "\n")
+    with pytest.raises(ConfigError, match="no column called 'probability'"):
+        score_rows(config, model=bundle, inputs=["twice.csv"])
+    with pytest.raises(InputError, match=r"expected at least one file"):
+        score_rows(config, model=bundle, inputs=["nowhere.csv"])
