@@ -25,8 +25,7 @@ class POLY2(Model):
     """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
 
     paired = True
-    learning_rate = 0.02
-    prior = 2.0
+    prior = 5.0
     score = "lr"
 
 
