@@ -31,8 +31,8 @@ class CatalogConfig(Strict):
     """Sources of contexts and items, and what a list may hold.
 
     A field belongs to the item if the items have its raw columns, else to the context if the contexts have them. Side
-    tables of ``join`` add their columns to whichever of the two has the key. Text ids sort by their UTF-8 bytes, integer
-    columns of Parquet by value.
+    tables of ``join`` add their columns to whichever of the two has the key. Text ids sort by their UTF-8 bytes,
+    integer columns of Parquet by value.
     """
 
     contexts: SourceConfig
@@ -47,7 +47,7 @@ class CatalogConfig(Strict):
     """Length of a list; shorter where fewer items may be in it."""
     time: str | None = None
     """Moment of scoring for time fields, ISO 8601; ``{date}`` stands for the day. Default: the contexts' own column."""
-    fixed: dict[str, str | int | float | bool | None] = {}
+    fixed: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Raw columns that hold one value while scoring, such as ``position: 1``; null for missing."""
     exclude: PairsConfig | None = None
     """Pairs that must not be in a list, such as items already bought."""

@@ -14,7 +14,7 @@ from training.selection_kernels import Lists as Positions
 from training.topk import Catalog, top_k
 
 IDS, RAW, CATEGORY = "ids.arrow", "items.arrow", "__category"
-"""Files beside the catalog's arrays: item ids in order, and the items' raw columns with the column of their categories."""
+"""Files beside the catalog's arrays: item ids in order; the items' raw columns and their categories."""
 
 _HELD: dict[str, Any] = {}
 """What this process has opened, for the model in use; the arrays are memory-mapped."""

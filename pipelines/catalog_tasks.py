@@ -4,7 +4,8 @@
     place_task    rows get the number of the file their context id belongs to
     rank_task     one file's rows  ->  its lists, written; (report)
 
-Nothing here depends on which task reads what: a context meets its pairs, and its twin if its id is repeated, by its id alone.
+Nothing here depends on which task reads what: a context meets its pairs, and its twin if its id is repeated, by its id
+alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from features.spec import FeatureSpec
 from features.text import texts
 from features.vocabulary import TextIndex
 from pipelines.catalog_config import PairsConfig
+from pipelines.catalog_items import repeated
 from pipelines.output import write_part
 from pipelines.shipping import Shipped
 from pipelines.sides import Side, identity
@@ -189,7 +191,9 @@ def _packed(batch: pa.RecordBatch) -> bytes:
 
 
 def place_task(borders: list[Any], keys: list[int]) -> Task:
-    """(place, kind, id, payload, item): file p holds the ids in [borders[p - 1], borders[p]), ``keys[p]`` sends it away."""
+    """(place, kind, id, payload, item): file p holds the ids in [borders[p - 1], borders[p]), ``keys[p]`` sends it
+    away.
+    """
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -224,7 +228,7 @@ def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any
     kinds = rows["kind"].to_numpy()
     contexts = rows.filter(pa.array(kinds == CONTEXT)).sort_by("id").combine_chunks()
     ids = contexts["id"].combine_chunks() if len(contexts) else pa.array([], rows.schema.field("id").type)
-    twins = np.flatnonzero(pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0))).to_numpy(zero_copy_only=False))
+    twins = repeated(ids)
     if len(twins):
         return {"twin": ids[int(twins[0])].as_py()}
 

@@ -3,9 +3,9 @@
     <parent>/_<name>.<attempt>/     while a job works; readers of partitioned Parquet skip names that begin with _
     <parent>/<name>/                part files and _manifest.json
 
-On local file systems publishing is one rename; where another output stands, it makes room by a rename first, so a reader
-finds the old one, for an instant none, then the new one, and never a mixture. Object stores know no rename of directories:
-there files are moved one by one and ``_manifest.json`` comes last.
+On local file systems publishing is one rename; where another output stands, it makes room by a rename first, so a
+reader finds the old one, for an instant none, then the new one, and never a mixture. Object stores know no rename of
+directories: there files are moved one by one and ``_manifest.json`` comes last.
 """
 
 from __future__ import annotations

@@ -11,25 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from features import store
 from features.config import SourceConfig
-from features.errors import ConfigError, InputError, RefusedError
-from features.expression import Expression
-from features.source import Reject, list_files, split_ranges
+from features.errors import ConfigError, InputError
+from features.source import list_files, split_ranges
 from features.spark.build import progress
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
-from features.text import canonical
 from pipelines import catalog_tasks as tasks
 from pipelines.catalog_config import CatalogConfig
+from pipelines.catalog_items import RANGE_BYTES, Items, read_items, require_quality
 from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, REPORT, Inputs, Model
 from pipelines.config import Config, resolve
@@ -43,25 +39,10 @@ from training.factors import FACTORED
 from training.scoring import Scorer
 from training.topk import Catalog
 
-RANGE_BYTES = 8 << 20
-"""Source bytes a task reads."""
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
-
-
-@dataclass(frozen=True)
-class Items:
-    """Eligible items in the order of their ids."""
-
-    ids: pa.Array
-    slots: npt.NDArray[np.int32]
-    category: npt.NDArray[np.int32]
-    columns: pa.Table
-    rows: int
-    """Of the source, eligible or not."""
-    rejects: list[Reject]
 
 
 def score_catalog(
@@ -128,7 +109,7 @@ class _Run:
 
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
-        items = self._items()
+        items = read_items(self.config, self.split.items, self.bundle.spec, self.date)
         lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
         encoded = self._encoded(items, whole=lists is pairwise_lists).persist()
         try:
@@ -164,47 +145,6 @@ class _Run:
             },
         }
         return reports, facts
-
-    def _items(self) -> Items:
-        """Read, filter and sort the items."""
-        side, found, rejects, total = self.split.items, [], [], 0
-        rule = Expression(self.catalog.filter, "catalog.filter") if self.catalog.filter else None
-        for rng in split_ranges(side.source, list_files(side.source, self.config.base, self.date), RANGE_BYTES):
-            for rows in side.rows(rng, self.bundle.spec):
-                total += len(rows.ids) + len(rows.rejects)
-                rejects += rows.rejects
-                keep = (
-                    pa.array(np.ones(len(rows.ids), np.bool_))
-                    if rule is None
-                    else pc.equal(rule.evaluate(rows.columns)[0], True)
-                )
-                kept = pc.fill_null(keep, False)
-                found.append(
-                    (rows.ids.filter(kept), rows.columns.filter(kept), rows.slots[kept.to_numpy(zero_copy_only=False)])
-                )
-        _require_quality(total, len(rejects), rejects, self.config, "items")
-        ids = pa.concat_arrays([part[0] for part in found])
-        if len(ids) == 0:
-            raise InputError(
-                "catalog.items",
-                expected="at least one eligible item",
-                found=f"none of {total}",
-                fix="Check items and filter.",
-            )
-        order = pc.sort_indices(ids)
-        ids = ids.take(order)
-        twins = np.flatnonzero(pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False))
-        if len(twins):
-            raise InputError(
-                "catalog.items", expected=f"each {side.id} once", found=f"{ids[int(twins[0])].as_py()!r} again",
-                fix="Remove the duplicates, or tell them apart by catalog.filter.",
-            )  # fmt: skip
-        columns = pa.Table.from_batches([part[1] for part in found]).take(order).combine_chunks()
-        codes = np.zeros(len(ids), np.int32)
-        if self.catalog.cap is not None:
-            column = canonical(columns[self.catalog.cap.column].combine_chunks()).cast(pa.string())
-            codes = pc.fill_null(column, "").dictionary_encode().indices.to_numpy().astype(np.int32)
-        return Items(ids, np.concatenate([part[2] for part in found])[order.to_numpy()], codes, columns, total, rejects)
 
     def _encoded(self, items: Items, *, whole: bool) -> DataFrame:
         """Contexts and pairs, read and encoded by tasks."""
@@ -243,7 +183,7 @@ class _Run:
             counts.update(json.loads(bytes(row["payload"])))
         quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
         bad = sum(n for key, n in counts.items() if key.startswith("rejected ") and key != "rejected pairs")
-        _require_quality(counts["contexts"] + bad, bad, [], self.config, "contexts")
+        require_quality(self.config, "catalog.contexts", counts["contexts"] + bad, bad)
         if not counts["contexts"]:
             raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
         if items.rejects:
@@ -270,7 +210,8 @@ class _Run:
             names = Catalog.of(Scorer(bundle), self.split.of_item, items.slots, items.category).save(shipment.path)
         else:
             side, names = self.split.items, [RAW]
-            own = {*side.read, *(name for table in side.tables for name in table.names)} - set(self.split.contexts.constants)
+            joined = {name for table in side.tables for name in table.names}
+            own = {*side.read, *joined} - set(self.split.contexts.constants)
             raw = items.columns.select([column for column in bundle.spec.raw_columns if column in own])
             _write_arrow(shipment.path(RAW), raw.append_column(CATEGORY, pa.array(items.category)))
         return Model(
@@ -301,9 +242,11 @@ class _Run:
         for report in reports:
             if "twin" in report:
                 raise InputError(
-                    "catalog.contexts", expected=f"each {self.catalog.context_id} once", found=f"{report['twin']!r} again",
+                    "catalog.contexts",
+                    expected=f"each {self.catalog.context_id} once",
+                    found=f"{report['twin']!r} again",
                     fix="Give every context one row.",
-                )  # fmt: skip
+                )
 
 
 def _write_arrow(path: Path, table: pa.Table) -> None:
@@ -322,17 +265,6 @@ def _keys(spark: SparkSession, partitions: int) -> list[int]:
     return [keys[partition] for partition in range(partitions)]
 
 
-def _require_quality(rows: int, bad: int, rejects: list[Reject], config: Config, what: str) -> None:
-    if bad > config.snapshot.max_bad_fraction * rows:
-        example = f", such as {rejects[0].reason} at {rejects[0].path}:{rejects[0].position}" if rejects else ""
-        raise RefusedError(
-            f"catalog.{what}",
-            expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
-            found=f"{bad} of {rows}{example}",
-            fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-        )
-
-
 def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> list[list[str]]:
     """Marks of every file the output depends on."""
     sources = [
@@ -345,12 +277,10 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
     """The job's result; its summary goes to stderr."""
     seconds = time.perf_counter() - started
     say(f"catalog {manifest['digest'][:12]} {status}: {target}")
-    say(
-        f"  {manifest['contexts']:,} contexts x {manifest['items']:,} items by {manifest['by']}, model {manifest['model_version']}"
-    )
-    say(
-        f"  {manifest['rows']:,} rows in {len(manifest['files'])} files, {seconds:.1f} s, {manifest['pairs'] / seconds:,.0f} pairs/s"
-    )
+    size = f"{manifest['contexts']:,} contexts x {manifest['items']:,} items"
+    say(f"  {size} by {manifest['by']}, model {manifest['model_version']}")
+    pace = f"{seconds:.1f} s, {manifest['pairs'] / seconds:,.0f} pairs/s"
+    say(f"  {manifest['rows']:,} rows in {len(manifest['files'])} files, {pace}")
     for reason, count in manifest["quarantined"].items():
         say(f"  quarantined {reason}: {count:,}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}

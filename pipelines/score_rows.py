@@ -60,8 +60,8 @@ def score_rows(
 ) -> dict[str, Any]:
     """Publish every row of the source with a ``probability`` behind its columns.
 
-    Rows that ``filter`` leaves out are left out here too; label and weight are not read, so they may be absent. Rows that
-    cannot be read go to ``_quarantine.parquet``. Columns that side tables add are not written.
+    Rows that ``filter`` leaves out are left out here too; label and weight are not read, so they may be absent. Rows
+    that cannot be read go to ``_quarantine.parquet``. Columns that side tables add are not written.
 
     Args:
         model: a bundle's directory or a registered model; default: the champion.
@@ -161,7 +161,8 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
     name = write_rejects(job.directory, index, rejects) if rejects else None
     examples = [[r.reason, f"{r.path}:{r.position}"] for r in rejects[:1]]
     return {
-        "part": part, "quarantine": name, "filtered": filtered, "rejected": Counter(r.reason for r in rejects), "examples": examples,
+        "part": part, "quarantine": name, "filtered": filtered, "rejected": Counter(r.reason for r in rejects),
+        "examples": examples,
     }  # fmt: skip
 
 

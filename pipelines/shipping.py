@@ -1,4 +1,4 @@
-"""A model on its way to Spark's Python workers: files that every executor gets once and every process maps into memory."""
+"""A model on its way to Spark's workers: files that every executor gets once and every process maps into memory."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from features.config import SourceConfig
 from features.encoder import Encoder
 from features.errors import ArtifactError, ConfigError, InputError
 from features.expression import Expression
+from features.fields import TimeField
 from features.join import SideTable
 from features.source import FileRange, Reject, SourceFile, column_names, list_files, read_range
 from features.spec import FeatureSpec
@@ -109,10 +110,10 @@ def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
     """
     catalog = config.catalog
     assert catalog is not None
-    constants = dict(catalog.fixed)
+    constants: dict[str, Any] = dict(catalog.fixed)
     if catalog.time is not None:
         moment = _moment(catalog.time, date)
-        constants |= {field.config.of.column: moment for field in spec.fields if field.kind == "time"}
+        constants |= {f.config.of.column: moment for f in spec.fields if isinstance(f.config, TimeField)}
     has_context, context_tables = _available(config, catalog.contexts, set(constants), date)
     has_item, item_tables = _available(config, catalog.items, set(), date)
     has_item -= set(constants)
@@ -181,7 +182,7 @@ def _assign(
                 expected=f"column {absent[0]!r} in contexts or items",
                 found="it in neither",
                 fix=f"Add it to a source, or give it a value under catalog.fixed (`{absent[0]}: ...`, null for missing)"
-                + (", or set catalog.time." if field.kind == "time" else "."),
+                + (", or set catalog.time." if isinstance(field.config, TimeField) else "."),
             )
         of_item[f] = columns <= has_item
         if field.name in (context_fields or ()):
@@ -231,7 +232,7 @@ def _side(
     read = [
         c
         for c in dict.fromkeys([id, *columns, *further, *(t.on for t in used)])
-        if c in own and c not in constants or c == id
+        if (c in own and c not in constants) or c == id
     ]
     wanted = tuple(dict.fromkeys([*spec.raw_columns, *further]))
     return Side(name, source, id, tuple(sorted(read)), tuple(used), dict(constants), wanted)

@@ -13,7 +13,7 @@ its bits depend neither on its neighbours nor on blocks nor on threads. No paral
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -205,14 +205,14 @@ def score(form, contexts, items, of_item, start, chosen, out):
                 out[j] = finish(form, row, linear, own, partner, lanes)
 
 
-def score_rows(form, slots, out):
+def score_rows(form: Form, slots: Int32, out: Float64) -> None:
     """Logits of whole rows: slots int32 [n, S] -> out float64 [n]."""
     nobody = constant(np.zeros((1, slots.shape[1])), np.int32)
     every, count = constant(np.ones(len(form.mean)), np.bool_), len(slots)
     score(form, nobody, slots, every, constant([0, count], np.int64), constant(np.arange(count), np.int64), out)
 
 
-def constant(array, dtype):
+def constant(array: Any, dtype: Any) -> Any:
     """A read-only, contiguous plain array: kernels are compiled once, for read-only input."""
     view = np.ascontiguousarray(array, dtype).view(np.ndarray)
     if view.flags.writeable:
@@ -223,7 +223,7 @@ def constant(array, dtype):
 
 @kernel
 def across_pairs(form, slots, field, row, entry, share, out):
-    """POLY2: out [n, items] = pairs of context slots [n, S] with the items' values; see `training.factors.PairTable`."""
+    """POLY2: out [n, items] = pairs of context slots [n, S] with items' values; see `training.factors.PairTable`."""
     context_share, weight = np.empty(len(form.mean)), np.empty(len(field))
     own = np.empty(slots.shape[1], np.int32)
     for r in range(len(slots)):

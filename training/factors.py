@@ -2,8 +2,8 @@
 
     score(c, i) = a(c) + b(i) + <u(c), v(i)>
 
-Pairs of fields lie within the context (in a, with the bias), within the item (in b), or across (in u, v). With C context
-fields, I item fields and vectors of k numbers:
+Pairs of fields lie within the context (in a, with the bias), within the item (in b), or across (in u, v). With C
+context fields, I item fields and vectors of k numbers:
 
     LR     no u, v
     FM     u = sum of the context fields' vectors, v = sum of the item fields'           k numbers

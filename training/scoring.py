@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +73,8 @@ class Contribution:
 class Scorer:
     """Logits that depend on the row alone: not on the batch around it, its order or the number of threads.
 
-    Kinds that `training.exact_kernels` knows are summed by it. Another model is called itself, in float64: equal to within
-    float64's last bits before the rounding to float32, whatever the batch.
+    Kinds that `training.exact_kernels` knows are summed by it. Another model is called itself, in float64: equal to
+    within float64's last bits before the rounding to float32, whatever the batch.
     """
 
     def __init__(self, model: Weights) -> None:
@@ -162,8 +162,8 @@ class Scorer:
     def explain(self, slots: Int32) -> list[Contribution]:
         """Bias, fields and pairs of fields of one row [S], largest first; they add up to its logit before rounding.
 
-        Padding contributes nothing, so the logit with only fields f and g present, less those of f and of g alone, is the
-        pair's share: of any model that is a sum over fields and pairs of fields.
+        Padding contributes nothing, so the logit with only fields f and g present, less those of f and of g alone, is
+        the pair's share: of any model that is a sum over fields and pairs of fields.
         """
         fields = range(self.layout.fields)
         shown = [(), *((f,) for f in fields), *combinations(fields, 2)]

@@ -1,9 +1,10 @@
 """Compiled selection: which items of a block of proposed scores may still be among a context's best K.
 
-A proposed score s of (context, item) comes with bounds: its float32 logit lies in [s - e, s + e]. Per context a buffer keeps
-(lower, upper, item); ``threshold`` is the K-th largest lower bound seen, so an item whose upper bound is below it is out for
-good. Ties stay in. With a cap of m items per category, the greedy choice under the cap takes the place of the K largest:
-raising scores never lowers the K-th greedy pick, so its lower bound serves the same way, and so does the m-th of a category.
+A proposed score s of (context, item) comes with bounds: its float32 logit lies in [s - e, s + e]. Per context a buffer
+keeps (lower, upper, item); ``threshold`` is the K-th largest lower bound seen, so an item whose upper bound is below it
+is out for good. Ties stay in. With a cap of m items per category, the greedy choice under the cap takes the place of
+the K largest: raising scores never lowers the K-th greedy pick, so its lower bound serves the same way, and so does the
+m-th of a category.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -104,7 +105,7 @@ def shrink(buffers, c, k):
 
 @inner
 def any_reaches(scores, a, linear, start, stop, relative, floor):
-    """Whether some score of row a in [start, stop) may reach ``floor``: counted without a branch, so by vector units."""
+    """Whether some score of row a in [start, stop) may reach ``floor``; counted without a branch, by vector units."""
     hits = np.uint32(0)
     for j in range(np.uint64(start), np.uint64(stop)):  # unsigned: no check for negative indices in the way
         hits += np.uint32(scores[a, j] + linear[j] + relative * abs(scores[a, j]) >= floor)
@@ -127,8 +128,8 @@ def below(threshold, error):
 def scan(scores, linear, base, contexts, error, relative, buffers, k, groups, exclude, alone, resume):
     """Keep what a block of proposed scores may contribute.
 
-    scores float32 [A, B]: contexts ``contexts`` [A] against groups base..base+B, without ``linear`` [B]; error float64 [A];
-    a score's bound is ``error + relative |score|``. ``resume`` int64 [2] is where to start (row, column).
+    scores float32 [A, B]: contexts ``contexts`` [A] against groups base..base+B, without ``linear`` [B]; error float64
+    [A]; a score's bound is ``error + relative |score|``. ``resume`` int64 [2] is where to start (row, column).
 
     Returns:
         The context whose buffer is full (``resume`` then says where to go on), else -1. With ``alone`` the kernel makes

@@ -1,11 +1,10 @@
 """Exact top-K of a catalog: a blocked matrix product proposes, bounds select, the float64 routine decides.
 
-For a block of contexts and a block of items the product ``<u, v> + b`` is computed in float32 (or bfloat16 where the machine
-multiplies it faster). It differs from the true score by at most an error that is bounded per context and block, so a
-context's K-th best lower bound is a threshold that no item below it can pass. What passes is rescored by
-`training.exact_kernels` and sorted by (float32 logit descending, item id ascending): the list that scoring every pair gives, bit for
-bit. No [contexts x items] matrix is kept; blocks of items come by descending bound, so thresholds rise at once and the rest
-of a catalog may be skipped.
+For a block of contexts and a block of items the product ``<u, v> + b`` is computed in float32. It differs from the true
+score by at most an error that is bounded per context and block, so a context's K-th best lower bound is a threshold
+that no item below it can pass. What passes is rescored by `training.exact_kernels` and sorted by (float32 logit
+descending, item id ascending): the list that scoring every pair gives, bit for bit. No [contexts x items] matrix is
+kept; blocks of items come by descending bound, so thresholds rise at once and the rest of a catalog may be skipped.
 """
 
 from __future__ import annotations
@@ -175,7 +174,9 @@ class _Search:
         self.product: _MatrixProduct | _PairProduct
         self.group = np.empty(len(catalog.item), np.int64)
         self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
-        self.product = _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(catalog, self.contexts)
+        self.product = (
+            _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(catalog, self.contexts)
+        )
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:
         """The lists of a block of contexts over the whole catalog."""
@@ -251,7 +252,7 @@ class _Search:
         buffers.lower[c, :n], buffers.upper[c, :n], buffers.group[c, :n] = lower, upper, group
 
     def _make_room(self, contexts: Int32, factors: Factors, buffers: Buffers, exclude: Lists, c: int) -> None:
-        """Where bounds cannot: score the near ties exactly, and keep the best k by (logit, first item), under the cap."""
+        """Where bounds cannot: score near ties exactly, and keep the best k by (logit, first item), under the cap."""
         if self.cap:
             self._shrink(buffers, c)
         n = int(buffers.held[c])

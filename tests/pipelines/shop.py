@@ -33,17 +33,18 @@ def write_shop(folder: Path, *, users: int = 40, items: int = 60, seed: int = 0)
     draw = np.random.default_rng(seed)
     lines = [f"u{u:03d},{draw.choice(['', '15', '33', '47', '81'])}" for u in range(users)]
     (folder / "users.csv").write_text("user,age\n" + "\n".join(draw.permutation(lines)) + "\n")
-    lines = [
-        f"i{i:03d},{draw.choice(['', 'a', 'b', 'c'])},{'|'.join(draw.choice(list('pqrst'), draw.integers(0, 4)))},{i % 5}"
-        for i in range(items)
-    ]
+    lines = [f"i{i:03d},{draw.choice(['', 'a', 'b', 'c'])},{_tags(draw, 'pqrst')},{i % 5}" for i in range(items)]
     (folder / "items.csv").write_text("item,category,tags,stock\n" + "\n".join(draw.permutation(lines)) + "\n")
     rows = [
-        f"u{draw.integers(users):03d},{draw.integers(10, 90)},i{draw.integers(items * 4 // 5):03d},{draw.choice(['a', 'b'])},"
-        f"{'|'.join(draw.choice(list('pqr'), draw.integers(0, 4)))},2026-01-0{1 + n % 7}T{n % 24:02d}:00:00,{n % 3},{n % 2}"
+        f"u{draw.integers(users):03d},{draw.integers(10, 90)},i{draw.integers(items * 4 // 5):03d},"
+        f"{draw.choice(['a', 'b'])},{_tags(draw, 'pqr')},2026-01-0{1 + n % 7}T{n % 24:02d}:00:00,{n % 3},{n % 2}"
         for n in range(400)
     ]
     (folder / "log.csv").write_text("user,age,item,category,tags,when,position,click\n" + "\n".join(rows) + "\n")
+
+
+def _tags(draw: np.random.Generator, among: str) -> str:
+    return "|".join(draw.choice(list(among), draw.integers(0, 4)))
 
 
 def shop_config(folder: Path, kind: str = "ffm", fields: list[dict[str, Any]] | None = None, **catalog: Any) -> Config:

@@ -1,0 +1,196 @@
+"""Exact top-K of a catalog, from files to published files, against a model call per pair and the bare matrix product.
+
+    python benchmarks/score_catalog.py --contexts 10000 --items 100000 --k 100
+
+FM (k = 16) and FFM (k = 4, so 20 * 19 * 4 = 1,520 numbers a vector) with 20 context and 19 item fields, random weights.
+
+pairs_per_s            score_catalog as a whole: reading, encoding, lists, writing; the Spark session runs already
+over_model_call        its ratio to (a): every pair encoded as a row and sent through the compiled training-side model
+over_bare_product      its ratio to (b): torch.topk(u @ v.T), the vectors given, nothing else done
+peak_rss_mb            largest resident memory of one Spark Python worker, mapped files included
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from features import fitting  # noqa: E402
+from features.spark.session import spark_session  # noqa: E402
+from pipelines.config import Config, load_config  # noqa: E402
+from pipelines.say import say  # noqa: E402
+from pipelines.score_catalog import score_catalog  # noqa: E402
+from training.batch import layout_of  # noqa: E402
+from training.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
+from training.factors import context_factors, item_factors  # noqa: E402
+from training.models import build_model  # noqa: E402
+from training.network import Network  # noqa: E402
+from training.scoring import Scorer  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "score_catalog.json"
+CONTEXT_FIELDS, ITEM_FIELDS = 20, 19
+SAMPLE = 40_000
+"""Pairs of the model-call measurement."""
+MEASURED = 2_000
+"""Contexts of the bare-product measurement."""
+
+
+def main() -> None:
+    options = parse()
+    os.environ.setdefault("SPARK_MASTER", f"local[{options.cores}]")
+    torch.set_num_threads(options.cores)
+    spark_session("benchmark")
+    results = {}
+    for kind in options.kinds.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            results[kind] = measure(Path(folder), kind, options)
+    figures = {
+        "command": " ".join(["python", "benchmarks/score_catalog.py", *sys.argv[1:]]),
+        "versions": {name: metadata.version(name) for name in ("torch", "numba", "pyspark", "pyarrow")},
+        "machine": platform.processor() or platform.machine(), "cores": options.cores,
+        "contexts": options.contexts, "items": options.items, "k": options.k, "results": results,
+    }  # fmt: skip
+    if options.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--contexts", type=int, default=10_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--kinds", default="fm,ffm")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help=f"also write {RESULTS.relative_to(ROOT)}")
+    return parser.parse_args()
+
+
+def measure(folder: Path, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    config = write_inputs(folder, kind, options)
+    bundle = str(folder / "bundle")
+    warm = load_config(folder / "config.yaml", ["catalog.contexts.path=few.csv"])
+    score_catalog(warm, model=bundle, out=str(folder / "warm"))  # compiles kernels, starts workers
+    with Peak() as peak:
+        started = time.perf_counter()
+        result = score_catalog(config, model=bundle)
+        seconds = time.perf_counter() - started
+    pairs = options.contexts * options.items
+    call, bare = model_call(bundle, options), bare_product(bundle, options)
+    row = {
+        "pairs": pairs, "seconds": seconds, "pairs_per_s": pairs / seconds, "digest": result["digest"],
+        "model_call_pairs_per_s": call, "bare_product_pairs_per_s": bare,
+        "over_model_call": pairs / seconds / call, "over_bare_product": pairs / seconds / bare,
+        "peak_rss_mb": peak.megabytes,
+    }  # fmt: skip
+    say(f"{kind}: {row['pairs_per_s'] / 1e6:.1f} M pairs/s, {row['over_model_call']:.0f}x model calls, "
+        f"{row['over_bare_product']:.2f}x bare product, peak {peak.megabytes:.0f} MB a worker")  # fmt: skip
+    return row
+
+
+def write_inputs(folder: Path, kind: str, options: argparse.Namespace) -> Config:
+    """CSV files of random values, a config, a bundle of random weights."""
+    draw = np.random.default_rng(0)
+    for name, rows, fields, letter in (
+        ("contexts", options.contexts, CONTEXT_FIELDS, "c"),
+        ("few", 64, CONTEXT_FIELDS, "c"),
+        ("items", options.items, ITEM_FIELDS, "i"),
+    ):
+        values = draw.integers(0, 1000, (rows, fields))
+        values[:, 0] = np.arange(rows)
+        lines = [",".join(f"{letter}{n}" for n in range(fields)), *(",".join(map(str, row)) for row in values.tolist())]
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    fields = [(f"c{n}", options.contexts if n == 0 else 1000) for n in range(CONTEXT_FIELDS)]
+    fields += [(f"i{n}", options.items if n == 0 else 1000) for n in range(ITEM_FIELDS)]
+    document = {
+        "name": "catalog", "source": {"path": "items.csv"}, "label": "i0 == 1",
+        "fields": [{"name": name, "kind": "hash", "buckets": buckets} for name, buckets in fields],
+        "model": {"kind": kind},
+        "catalog": {"contexts": {"path": "contexts.csv"}, "items": {"path": "items.csv"}, "context_id": "c0",
+                    "item_id": "i0", "k": options.k},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(document))
+    config = load_config(folder / "config.yaml")
+    spec = fitting.fit_spec(config.fields, fitting.TALLY.empty_table())
+    model = build_model(kind, layout_of(spec), dim={"ffm": 4, "fm": 16}.get(kind, 0), pair_buckets=1 << 20)
+    weight = draw.standard_normal((model.rows, model.width), dtype=np.float32) * np.float32(0.2)
+    dense = {name: np.ones(tuple(p.shape), np.float32) for name, p in model.named_parameters()}
+    save_bundle(folder / "bundle", Bundle(kind, model.dim, model.pair_buckets, spec, weight, dense))
+    return config
+
+
+def random_rows(scorer: Scorer, rows: int) -> Any:
+    draw = np.random.default_rng(1)
+    return np.stack([draw.integers(3, size, rows) for size in scorer.layout.size_of_slot], axis=1).astype(np.int32)
+
+
+def model_call(bundle: str, options: argparse.Namespace) -> float:
+    """Pairs/s of the training-side model on whole rows."""
+    loaded = load_bundle(bundle)
+    network, slots = Network.from_bundle(loaded), random_rows(Scorer(loaded), SAMPLE)
+    network.score(network.lookup(slots[:1000]))
+    started = time.perf_counter()
+    for start in range(0, SAMPLE, 4096):
+        network.score(network.lookup(slots[start : start + 4096]))
+    return SAMPLE / (time.perf_counter() - started)
+
+
+def bare_product(bundle: str, options: argparse.Namespace) -> float:
+    """Pairs/s of torch.topk(u @ v.T) in blocks of 500 contexts."""
+    scorer = Scorer(load_bundle(bundle))
+    of_item = np.arange(CONTEXT_FIELDS + ITEM_FIELDS) >= CONTEXT_FIELDS
+    contexts = min(MEASURED, options.contexts)
+    u = torch.from_numpy(context_factors(scorer, of_item, random_rows(scorer, contexts)).vectors)
+    v = torch.from_numpy(item_factors(scorer, of_item, random_rows(scorer, options.items)).vectors)
+    torch.topk(u[:100] @ v.T, min(options.k, options.items), dim=1)
+    started = time.perf_counter()
+    for start in range(0, contexts, 500):
+        torch.topk(u[start : start + 500] @ v.T, min(options.k, options.items), dim=1)
+    return contexts * options.items / (time.perf_counter() - started)
+
+
+class Peak:
+    """Largest resident memory of any one of our Spark workers while it is open."""
+
+    def __enter__(self) -> Peak:
+        self.megabytes = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            for status in Path("/proc").glob("[0-9]*/status"):
+                try:
+                    if b"daemon" not in status.with_name("cmdline").read_bytes():
+                        continue
+                    size = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+                except (OSError, StopIteration):
+                    continue  # it ended while we looked
+                self.megabytes = max(self.megabytes, int(size.split()[1]) / 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The items of a catalog: read, filtered, sorted by id, on the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.errors import InputError, RefusedError
+from features.expression import Expression
+from features.source import Reject, list_files, split_ranges
+from features.spec import FeatureSpec
+from features.text import canonical
+from pipelines.config import Config
+from pipelines.sides import Side, SideRows
+
+RANGE_BYTES = 8 << 20
+"""Source bytes read at a time, by the driver or a task."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """Eligible items in the order of their ids."""
+
+    ids: pa.Array
+    slots: npt.NDArray[np.int32]
+    category: npt.NDArray[np.int32]
+    columns: pa.Table
+    rows: int
+    """Of the source, eligible or not."""
+    rejects: list[Reject]
+
+
+def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) -> Items:
+    """All eligible items.
+
+    Raises InputError for repeated ids and when none is eligible, RefusedError past the tolerated share of bad rows.
+    """
+    catalog = config.catalog
+    assert catalog is not None
+    rule = None if catalog.filter is None else Expression(catalog.filter, "catalog.filter")
+    ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
+    parts = [rows for rng in ranges for rows in side.rows(rng, spec)]
+    rejects = [reject for part in parts for reject in part.rejects]
+    total = sum(len(part.ids) + len(part.rejects) for part in parts)
+    require_quality(config, "catalog.items", total, len(rejects), rejects)
+    keep = [_eligible(part, rule) for part in parts]
+    ids = pa.concat_arrays([part.ids.filter(pa.array(kept)) for part, kept in zip(parts, keep, strict=True)])
+    if len(ids) == 0:
+        raise InputError(
+            "catalog.items",
+            expected="at least one eligible item",
+            found=f"none of {total}",
+            fix="Check items and filter.",
+        )
+    order = pc.sort_indices(ids)
+    ids = ids.take(order)
+    twins = repeated(ids)
+    if len(twins):
+        raise InputError(
+            "catalog.items",
+            expected=f"each {side.id} once",
+            found=f"{ids[int(twins[0])].as_py()!r} again",
+            fix="Remove the duplicates, or tell them apart by catalog.filter.",
+        )
+    batches = [part.columns.filter(pa.array(kept)) for part, kept in zip(parts, keep, strict=True)]
+    columns = pa.Table.from_batches(batches).take(order).combine_chunks()
+    slots = np.concatenate([part.slots[kept] for part, kept in zip(parts, keep, strict=True)])
+    category = np.zeros(len(ids), np.int32)
+    if catalog.cap is not None:
+        text = canonical(columns[catalog.cap.column].combine_chunks()).cast(pa.string())
+        category = pc.fill_null(text, "").dictionary_encode().indices.to_numpy().astype(np.int32)
+    return Items(ids, slots[order.to_numpy()], category, columns, total, rejects)
+
+
+def _eligible(rows: SideRows, rule: Expression | None) -> npt.NDArray[np.bool_]:
+    if rule is None:
+        return np.ones(len(rows.ids), np.bool_)
+    found = pc.fill_null(pc.cast(rule.evaluate(rows.columns)[0], pa.bool_()), pa.scalar(False))
+    kept: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
+    return kept
+
+
+def repeated(ids: pa.Array) -> npt.NDArray[np.intp]:
+    """Positions in sorted ids whose successor is the same."""
+    same = pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0)))
+    return np.flatnonzero(same.to_numpy(zero_copy_only=False))
+
+
+def require_quality(config: Config, where: str, rows: int, bad: int, rejects: Sequence[Reject] = ()) -> None:
+    """Raises RefusedError past ``snapshot.max_bad_fraction``."""
+    most = config.snapshot.max_bad_fraction
+    if bad > most * rows:
+        example = "".join(f", such as {r.reason} at {r.path}:{r.position}" for r in rejects[:1])
+        raise RefusedError(
+            where,
+            expected=f"at most {most:.4%} unreadable rows",
+            found=f"{bad} of {rows}{example}",
+            fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
+        )
