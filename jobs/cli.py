@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     train = add("train", _train, "Train one model on snapshots, log it, register it as challenger.",
                 "fieldwise train --config configs/movielens.yaml --ranks 2 --set model.kind=fm")  # fmt: skip
     train.add_argument("--train", metavar="DIR", action="append", default=[],
-                       help="snapshots to train on (default: <workspace>/snapshots/all with its own splits)")  # fmt: skip
+                       help="snapshots to train on (default: the workspace's `all`, by its own splits)")  # fmt: skip
     train.add_argument("--valid", metavar="DIR", action="append", default=[], help="snapshots to validate on")
     train.add_argument("--test", metavar="DIR", action="append", default=[], help="snapshots to test on")
     train.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
@@ -154,6 +154,11 @@ def _load(options: argparse.Namespace) -> Any:
     return load_config(options.config, options.overrides)
 
 
+def _here(path: str) -> str:
+    """Paths on the command line count from the current directory, those in a config from its own."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def _demo(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.demo import demo
 
@@ -192,13 +197,14 @@ def _evaluate(o: argparse.Namespace) -> dict[str, Any]:
 def _score_rows(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.score_rows import score_rows
 
-    return score_rows(_load(o), model=o.model, inputs=o.input, date=o.date, out=o.out)
+    inputs = [_here(path) for path in o.input] if o.input else None
+    return score_rows(_load(o), model=o.model, inputs=inputs, date=o.date, out=o.out and _here(o.out))
 
 
 def _score_catalog(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.score_catalog import score_catalog
 
-    return score_catalog(_load(o), model=o.model, date=o.date, out=o.out)
+    return score_catalog(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
 
 
 def _explain(o: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One day of the cycle: features with the frozen spec, a challenger from the champion, comparison, promotion, scores.
 
-The day itself is held out: the challenger learns from the days before it, and both models are measured on it. What a date
-has done is kept step by step in ``<workspace>/daily/<date>.json``; a rerun goes on where that stopped, so running a
-finished date again changes nothing.
+The day itself is held out: the challenger learns from the days before it, and both models are measured on it. What a
+date has done is kept step by step in ``<workspace>/daily/<date>.json``; a rerun goes on where that stopped, so running
+a finished date again changes nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from features import store
@@ -57,13 +58,14 @@ def run_day(config: Config, *, date: str, ranks: int = 1) -> dict[str, Any]:
     champion = record.step("champion", lambda: _champion(config))
     bundle = resolve_model(champion, config)
     for day in days:
-        record.step(f"features {day}", lambda day=day: build_features(config, date=day, spec=bundle))
+        record.step(f"features {day}", partial(build_features, config, date=day, spec=bundle))
     *before, today = [snapshot_dir(config.workspace_dir, day) for day in days]
     challenger = record.step("challenger", lambda: _train(config, before, today, champion, ranks))
     measured = record.step(
         "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
     )
-    better = challenger["metrics"]["test"]["logloss"] <= measured["logloss"] * (1 + config.daily.tolerance)
+    logloss = {"champion": measured["logloss"], "challenger": challenger["metrics"]["test"]["logloss"]}
+    better = logloss["challenger"] <= logloss["champion"] * (1 + config.daily.tolerance)
     version = challenger["registered"]["version"]
     promotion = record.step(
         "promotion", lambda: tracking.promote(config.model_name, version) if better else {"kept": champion}
@@ -71,10 +73,15 @@ def run_day(config: Config, *, date: str, ranks: int = 1) -> dict[str, Any]:
     catalog = record.step("catalog", lambda: score_catalog(config, date=date) if config.catalog else None)
     record.step("done", lambda: True)
     return {
-        "date": date, "repeated": repeated, "champion": champion, "challenger": f"models:/{config.model_name}/{version}",
-        "logloss": {"champion": measured["logloss"], "challenger": challenger["metrics"]["test"]["logloss"]},
-        "promoted": better, "promotion": promotion, "catalog": catalog,
-    }  # fmt: skip
+        "date": date,
+        "repeated": repeated,
+        "champion": champion,
+        "challenger": f"models:/{config.model_name}/{version}",
+        "logloss": logloss,
+        "promoted": better,
+        "promotion": promotion,
+        "catalog": catalog,
+    }
 
 
 def _days(date: str, window: int) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from training.scoring import Scorer
 
 from features.encoder import Encoder
 from features.errors import InputError
@@ -18,6 +17,7 @@ from pipelines.config import Config
 from pipelines.models import resolve_model
 from pipelines.say import say
 from training.bundle import load_bundle
+from training.scoring import Scorer
 
 HEAD_BYTES = 1 << 16
 

