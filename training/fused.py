@@ -1,15 +1,12 @@
-"""The compiled kernels on torch tensors: threads, and the interaction as an autograd function.
+"""The compiled kernels on torch tensors, and the interaction as an autograd function.
 
 They equal the reference of `training.model` up to float32 rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,41 +18,15 @@ from features.errors import IntegrityError
 from training import kernels
 from training.lookup import is_unit
 from training.table import zeros
+from training.threads import team
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
-Result = TypeVar("Result")
 
 NONE = np.empty(0, np.float32)
 _NO_FACTOR = np.empty((0, 0), np.float32)
 _NO_IDS = np.empty(0, np.int64)
 _NO_PLACE = np.empty(0, np.int32)
-_FEWEST = 64
-"""Rows that are worth a thread."""
-
-
-class Team:
-    """A fixed number of threads that share a range: part t of T is [n t / T, n (t + 1) / T)."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._others = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="kernel")
-
-    def share(self, count: int, job: Callable[[int, int, int], Result]) -> list[Result]:
-        """``job(part, first, last)`` on every thread; results in the order of parts."""
-        bounds = [count * t // self.threads for t in range(self.threads + 1)]
-        others = [self._others.submit(job, t, bounds[t], bounds[t + 1]) for t in range(1, self.threads)]
-        return [job(0, bounds[0], bounds[1]), *(other.result() for other in others)]
-
-
-@cache
-def _team(threads: int) -> Team:
-    return Team(threads)
-
-
-def team(count: int) -> Team:
-    """torch's number of threads, fewer when there is little to share."""
-    return _team(max(1, min(torch.get_num_threads(), count // _FEWEST)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +51,9 @@ class Form:
         weights: Float32 = _NO_FACTOR if unit else np.ascontiguousarray(factor.numpy(), np.float32)
         return unit, np.ascontiguousarray(index.numpy(), np.int32), weights
 
-    def batch_pass(self, task: str, unit: bool, rule: str = "sgd") -> Any:
-        return kernels.batch_pass(task, self.score, self.fields, self.dim, self.width, unit, rule)
+    def batch_pass(self, unit: bool, rule: str = "") -> Any:
+        """The compiled pass; see `kernels.batch_pass`."""
+        return kernels.batch_pass(self.score, self.fields, self.dim, self.width, unit, rule)
 
     def logits(self, rows: Float32, index: Tensor, factor: Tensor) -> Float32:
         """Logits [B] without the bias from rows [U, width]."""
@@ -89,7 +61,17 @@ class Form:
         unit, at, weights = self.inputs(index, factor)
         logits = np.empty(len(at), np.float32)
         self._run(
-            "logits", unit, rows, at, weights, np.float32(0), NONE, NONE, 0.0, logits, np.empty((0, 0), np.float32)
+            kernels.LOGITS,
+            unit,
+            rows,
+            at,
+            weights,
+            np.float32(0),
+            NONE,
+            NONE,
+            0.0,
+            logits,
+            np.empty((0, 0), np.float32),
         )
         return logits
 
@@ -97,7 +79,7 @@ class Form:
         """Gradient [U, width] of the rows from dloss/dlogit [B]."""
         unit, at, weights = self.inputs(index, factor)
         parts = self._parts(len(at), rows)
-        self._run("gradient", unit, rows, at, weights, np.float32(0), by_logit, NONE, 0.0, NONE, parts)
+        self._run(kernels.GRADIENT, unit, rows, at, weights, np.float32(0), by_logit, NONE, 0.0, NONE, parts)
         return self._summed(parts, rows)
 
     def loss(
@@ -107,20 +89,20 @@ class Form:
         require_inside(index, len(rows))
         unit, at, weights = self.inputs(index, factor)
         parts, logits = self._parts(len(at), rows), np.empty(len(at), np.float32)
-        sums = self._run("loss", unit, rows, at, weights, np.float32(bias), label, weight, share, logits, parts)
+        sums = self._run(kernels.LOSS, unit, rows, at, weights, np.float32(bias), label, weight, share, logits, parts)
         return sum(s[0] for s in sums), logits, sum(s[1] for s in sums), self._summed(parts, rows)
 
     def _run(
-        self, task: str, unit: bool, rows: Float32, index: Int32, factor: Float32, bias: np.float32, label: Float32,
+        self, task: int, unit: bool, rows: Float32, index: Int32, factor: Float32, bias: np.float32, label: Float32,
         weight: Float32, share: float, logits: Float32, parts: Float32,
     ) -> list[Any]:  # fmt: skip
-        run = self.batch_pass(task, unit)
+        run = self.batch_pass(unit)
         values, columns = rows.reshape(-1), self.field_of_column
 
         def job(part: int, first: int, last: int) -> Any:
             grads = parts[part] if len(parts) else NONE
             return run(
-                first, last, values, _NO_IDS, index, factor, columns, bias, label, weight, share, logits, grads,
+                task, first, last, values, _NO_IDS, index, factor, columns, bias, label, weight, share, logits, grads,
                 _NO_PLACE, (NONE,), NONE,
             )  # fmt: skip
 
@@ -139,9 +121,10 @@ class Form:
 
 def require_inside(index: Tensor, rows: int) -> None:
     """Kernels check no bounds, so the index of a batch is checked before they see it."""
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < rows:
+    low, high = (int(index.numpy().min()), int(index.numpy().max())) if index.numel() else (0, rows - 1)
+    if not 0 <= low <= high < rows:
         raise IntegrityError(
-            "index", expected=f"positions in [0, {rows})", found=f"{int(index.min())} to {int(index.max())}",
+            "index", expected=f"positions in [0, {rows})", found=f"{low} to {high}",
             fix="Use rows and index of one lookup.",
         )  # fmt: skip
 

@@ -263,23 +263,32 @@ def _accumulate(width, out, at, alpha, x, x_at):
 # ---- the pass over a batch -------------------------------------------------------------------------------------------
 
 
+LOGITS, GRADIENT, LOSS = range(3)
+
+
+@inner
+def logloss(z, y):
+    """Logloss of a logit and its derivative, finite for any finite z."""
+    return max(z, 0.0) - z * y + math.log1p(math.exp(-abs(z))), 1.0 / (1.0 + math.exp(-z)) - y
+
+
 @cache
-def batch_pass(task: str, kind: str, fields: int, dim: int, width: int, unit: bool, rule: str) -> Any:
-    """The kernel of rows [first, last) of a batch; returns (sum of w * logloss, derivative of the loss by the bias).
+def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: str) -> Any:
+    """The kernel of rows [first, last) of a batch; returns (sum of w * logloss, share * its derivative by the bias).
+
+    Its ``task`` is LOGITS, GRADIENT (``label`` holds dloss/dlogit) or LOSS (both, of the logloss, in one pass).
 
     Args:
-        task: ``logits``, ``gradient`` (``label`` holds dloss/dlogit), ``loss`` (logits and gradient in one pass), or
-            ``step`` (values is the table, and rows that occur once are updated on the spot).
         kind, fields, dim, width: the model.
         unit: every column is a field of its own and every factor is 1.
-        rule: the optimizer of ``step``.
+        rule: the optimizer of a step, where values is the table and rows that occur once are updated on the spot; or ""
     """
-    step, backward, gradient = task == "step", task != "logits", task == "gradient"
+    step = rule != ""
 
     @kernel
     def run(
-        first, last, values, ids, index, factor, field_of_column, bias, label, weight, share, logits, grads, place,
-        states, hyper,
+        task, first, last, values, ids, index, factor, field_of_column, bias, label, weight, share, logits, grads,
+        place, states, hyper,
     ):  # fmt: skip
         d = np.zeros(fields * width, np.float32)
         for f in range(fields):
@@ -312,20 +321,19 @@ def batch_pass(task: str, kind: str, fields: int, dim: int, width: int, unit: bo
                         row = (ids[u] if step else u) * width
                         accumulate(width, pooled, np.int64(field_of_column[c]) * width, factor[b, c], values, row)
                 z = bias + score(kind, fields, dim, pooled, at, d)
-            if not gradient:
+            if task != GRADIENT:
                 logits[b] = z
-            if not backward:
+            if task == LOGITS:
                 continue
-            if gradient:
+            if task == GRADIENT:
                 g = label[b]
             else:
-                z = np.float64(z)
+                of_row, by_logit = logloss(np.float64(z), label[b])
                 w = np.float64(weight[b]) if weight.size else 1.0
-                loss += w * (max(z, 0.0) - z * label[b] + math.log1p(math.exp(-abs(z))))
-                slope = w * share * (1.0 / (1.0 + math.exp(-z)) - label[b])
-                bias_grad += slope
-                g = np.float32(slope)
-                if not math.isfinite(slope):
+                loss += w * of_row
+                bias_grad += share * w * by_logit
+                g = np.float32(share * w * by_logit)
+                if not math.isfinite(g):
                     continue  # the loss says so; the gradient stays clean
             for c in range(columns):
                 f, alpha = c, g
@@ -335,7 +343,7 @@ def batch_pass(task: str, kind: str, fields: int, dim: int, width: int, unit: bo
                     f, alpha = field_of_column[c], g * factor[b, c]
                 u = np.int64(index[b, c])
                 p = np.int64(place[u]) if step else u
-                if step and p < 0:
+                if step and p < 0:  # nothing else of the batch reads this row
                     update(rule, width, values, ids[u] * width, states, d, np.int64(f) * width, alpha, hyper)
                 else:
                     accumulate(width, grads, p * width, alpha, d, np.int64(f) * width)
@@ -371,6 +379,11 @@ def given_rows(width: int, rule: str) -> Any:
     @kernel
     def run(first, last, values, ids, grads, states, hyper):
         for u in range(first, last):
+            if u + 4 < last:
+                for j in range(0, width, 16):
+                    prefetch(values, ids[u + 4] * width + j)
+                    for state in states:
+                        prefetch(state, ids[u + 4] * width + j)
             update(rule, width, values, ids[u] * width, states, grads, np.int64(u) * width, np.float32(1.0), hyper)
 
     return run

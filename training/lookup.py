@@ -25,6 +25,8 @@ from training.jit import inner, kernel, prefetch
 from training.layout import Layout
 
 _ONE = torch.ones(())
+_AHEAD = 16
+"""Rows between asking for a place in the map and using it."""
 
 
 @dataclass(frozen=True)
@@ -160,24 +162,27 @@ def _first_stranger(by_slot, size):
 
 @kernel
 def _distinct(by_slot, offset, position, ids, again, index):
+    """The slots' columns of ``index``: places in the map are asked for early, and no branch guesses what is new."""
+    slots, batch = by_slot.shape
     distinct, padded = 0, False
-    for s in range(by_slot.shape[0]):
-        base = offset[s]
-        for b in range(by_slot.shape[1]):
-            local = by_slot[s, b]
-            if local == 0:
+    for s in range(slots):
+        base, column = offset[s], by_slot[s]
+        for b in range(batch):
+            if b + _AHEAD < batch:
+                prefetch(position, base + column[b + _AHEAD])
+            if column[b] == 0:
                 padded = True
                 index[b, s] = 0
                 continue
-            at = position[base + local]
-            if at < 0:
-                at = np.int32(distinct)
-                position[base + local] = at
-                ids[distinct] = base + local
-                distinct += 1
-            else:
-                again[at] = True
+            row = base + column[b]
+            at = position[row]
+            new = at < 0
+            at = np.int32(distinct) if new else at
+            position[row] = at
             index[b, s] = at
+            ids[distinct] = row  # overwritten by the next one unless it is new
+            again[at] = not new
+            distinct += new
     return distinct, padded
 
 
@@ -203,8 +208,7 @@ def _factors(by_slot, field_of_slot, mean_pooled, factor):
 def _distinct_pairs(first, second, rows, buckets, position, ids, again, distinct, index, factor):
     """The pairs' columns of ``index`` (and of ``factor``, unless it is empty because all are 1).
 
-    A row's pairs are hashed, and their places in the map asked for, while the row before is looked up; no branch on
-    whether a pair is new, because no processor could predict it.
+    A row's pairs are hashed, and asked for, while the row before is looked up.
     """
     slots, pairs, batch = index.shape[1] - len(first), len(first), index.shape[0]
     row, ahead, own = np.empty(pairs, np.int64), np.empty(pairs, np.int64), np.empty(slots, np.int64)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from features.errors import ConfigError
 from training import kernels
-from training.fused import NONE, team
+from training.fused import NONE
 from training.table import EmbeddingTable, zeros
+from training.threads import team
 
 Float32 = npt.NDArray[np.float32]
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from features.errors import ConfigError
 from training import kernels
-from training.fused import NONE, Float32, team
+from training.fused import NONE, Float32
 from training.lookup import Compact
 from training.model import Model, at_least_one, logloss
 from training.optim import RowOptimizer
 from training.table import EmbeddingTable, zeros
+from training.threads import team
 
 
 class Loss(nn.Module):
@@ -109,7 +110,7 @@ class FusedStep:
         self, compact: Compact, label: Float32, weight: Float32, share: float, lr: float, l2: float
     ) -> tuple[float, float, Float32]:
         """Rows of one number: all the distinct ones of a batch fit into the cache, so they are gathered there first."""
-        rows = at_least_one(self.table.weight.index_select(0, compact.ids)).numpy()
+        rows = at_least_one(self.table.gather(compact.ids).detach()).numpy()
         loss, logits, by_bias, by_rows = self.model.form.loss(
             rows, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
         )
@@ -126,13 +127,13 @@ class FusedStep:
         workers = team(len(index))
         parts = self._gradients(workers.threads, int(place.max(initial=-1)) + 1)
         logits = np.empty(len(index), np.float32)
-        first_half, second_half = form.batch_pass("step", unit, rule), kernels.repeated_rows(form.width, rule)
+        first_half, second_half = form.batch_pass(unit, rule), kernels.repeated_rows(form.width, rule)
         bias = np.float32(float(self.model.bias.detach()))
 
         def rows_of_batch(part: int, first: int, last: int) -> Any:
             return first_half(
-                first, last, values, ids, index, factor, form.field_of_column, bias, label, weight, share, logits,
-                parts[part], place, states, hyper,
+                kernels.LOSS, first, last, values, ids, index, factor, form.field_of_column, bias, label, weight, share,
+                logits, parts[part], place, states, hyper,
             )  # fmt: skip
 
         sums = workers.share(len(index), rows_of_batch)

@@ -1,12 +1,15 @@
 """The embedding table: one float32 matrix for every model of the family."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from training.jit import inner, kernel, prefetch
+from training.threads import team
 
 
 class EmbeddingTable:
@@ -33,7 +36,12 @@ class EmbeddingTable:
 
     def gather(self, ids: Tensor) -> Tensor:
         """Rows [U, width] of distinct ``ids``: a fresh leaf that requires grad."""
-        return self.weight.index_select(0, ids).requires_grad_()
+        if self.weight.device.type != "cpu":
+            return self.weight.index_select(0, ids).requires_grad_()
+        weight, rows, out = self.weight.numpy().reshape(-1), ids.numpy(), torch.empty(len(ids), self.width)
+        into = out.numpy().reshape(-1)
+        team(len(rows)).share(len(rows), lambda _, first, last: _gather(first, last, weight, self.width, rows, into))
+        return out.requires_grad_()
 
     def grow(self, rows: int) -> None:
         """Append rows up to ``rows``; those already there keep their weights."""
@@ -51,8 +59,19 @@ def zeros(*shape: int) -> npt.NDArray[np.float32]:
     return array
 
 
-@nb.njit(cache=True, nogil=True)
-def _fill(weight, first, seed, bound):  # type: ignore[no-untyped-def]
+@kernel
+def _gather(first, last, weight, width, ids, out):
+    for u in range(first, last):
+        if u + 4 < last:
+            for j in range(0, width, 16):
+                prefetch(weight, ids[u + 4] * width + j)
+        at = ids[u] * width
+        for j in range(width):
+            out[u * width + j] = weight[at + j]
+
+
+@kernel
+def _fill(weight, first, seed, bound):
     """weight[r, c] = bound * uniform(-1, 1) from the SplitMix64 of (seed, r, c)."""
     for r in range(first, weight.shape[0]):
         start = _mix(_mix(seed) ^ np.uint64(r))
@@ -62,8 +81,8 @@ def _fill(weight, first, seed, bound):  # type: ignore[no-untyped-def]
         weight[r, 0] = 0.0
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
-def _mix(z):  # type: ignore[no-untyped-def]
+@inner
+def _mix(z):
     z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -86,7 +86,11 @@ def test_closed_form(kind: str, weight: float, expected: float, fused: bool) -> 
 def test_a_batch_equals_its_rows_one_by_one(kind: str) -> None:
     layout = multi_valued()
     model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
-    table, slots, lookup = filled(model, seed=3), random_slots(layout, 19, seed=4, padding=0.3), Lookup(layout, model.pair_buckets)
+    table, slots, lookup = (
+        filled(model, seed=3),
+        random_slots(layout, 19, seed=4, padding=0.3),
+        Lookup(layout, model.pair_buckets),
+    )
     whole = lookup(slots)
     together = model(table[whole.ids], whole.index, whole.factor)
     for row in range(len(slots)):
@@ -178,7 +182,9 @@ def test_logits_do_not_depend_on_threads_and_a_seed_repeats(kind: str) -> None:
         assert run(1)[0] == run(3)[0]
 
 
-def _trained(kind: str, slots: np.ndarray, label: np.ndarray, *, dim: int = 4, steps: int = 100) -> tuple[float, object]:
+def _trained(
+    kind: str, slots: np.ndarray, label: np.ndarray, *, dim: int = 4, steps: int = 100
+) -> tuple[float, object]:
     """Full-batch training on single-valued slots: final logloss, and a function from slots to logits."""
     layout = Layout.single([int(column.max()) + 1 for column in slots.T])
     model = build_model(kind, layout, dim=dim, pair_buckets=1 << 16)

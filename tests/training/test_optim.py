@@ -41,7 +41,8 @@ def test_equals_torch_on_sparse_gradients(kind: str, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "width"), [(kind, width) for kind in sorted(OPTIMIZERS) for width in WIDTHS if kind != "ftrl" or width == 1]
+    ("kind", "width"),
+    [(kind, width) for kind in sorted(OPTIMIZERS) for width in WIDTHS if kind != "ftrl" or width == 1],
 )
 def test_compiled_equals_torch_form_and_leaves_other_rows_alone(kind: str, width: int) -> None:
     ours, oracle = table_of(width), table_of(width)

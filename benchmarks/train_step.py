@@ -1,0 +1,196 @@
+"""Rows per second of one training step, in memory: lookup, forward, loss, gradient and optimizer.
+
+Data: F fields in one table of ``--rows`` rows; two thirds of the fields are small (8 to 1,150 values), the others share
+the remaining rows; values follow a Zipf law (exponent 1.05). With the defaults a batch of 4,096 touches about 24,000
+distinct table rows, 75 % of them once; the first 4,096 rows of Criteo's public sample touch 23,300, 71 % of them once.
+
+Steps follow each other on this process's threads while one thread looks the next batch up, as in training; nothing is
+read from disk. rows_per_second is the median over the repeats, ``best`` the fastest repeat; ``lookup_ms`` and
+``step_ms`` are measured one after the other. On a machine that others use too, cpu_us_per_row is the steadier figure.
+Bytes per row: what the step must move at least
+between memory and cache when every distinct row of the batch is loaded and stored once with its optimizer state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose scripts would hide packages
+
+from training.layout import Layout  # noqa: E402
+from training.lookup import Compact, Lookup  # noqa: E402
+from training.models import build_model  # noqa: E402
+from training.optim import build_optimizer  # noqa: E402
+from training.step import FusedStep, Loss  # noqa: E402
+from training.table import EmbeddingTable  # noqa: E402
+
+SMALL = [25, 80, 60, 25, 190, 76, 50, 26, 73, 8, 21, 18, 40, 180, 400, 56, 10, 93, 12, 24, 12, 600, 9, 10, 15, 40, 1150]
+GOALS = {"fm-16": 650_000, "ffm-4": 215_000, "lr-0": 2_000_000, "poly2-0": 40_000}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["lr", "poly2", "fm-16", "ffm-4"], help="kind or kind-dim")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[4096, 16384])
+    parser.add_argument("--fields", type=int, default=39)
+    parser.add_argument("--rows", type=int, default=1 << 20, help="table rows of all fields together")
+    parser.add_argument("--pair-buckets", type=int, default=1 << 20, help="poly2")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--optimizer", default="adagrad")
+    parser.add_argument("--batches", type=int, default=8, help="different batches, prepared in memory")
+    parser.add_argument("--repeats", type=int, default=4, help="times through the batches")
+    parser.add_argument("--ways", nargs="+", default=["step"], choices=["step", "loss", "reference"],
+                        help="step: fused step of one process; loss: gather, Loss, optimizer, as with several ranks; "
+                             "reference: plain torch")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train_step.json")
+    return parser.parse_args()
+
+
+def field_sizes(fields: int, rows: int) -> list[int]:
+    small = [SMALL[i % len(SMALL)] + 3 for i in range(fields * 27 // 39)]
+    rest, large = rows - sum(small), fields - len(small)
+    return small + [rest // large + (i < rest % large) for i in range(large)]
+
+
+def long_tailed(sizes: list[int], rows: int, seed: int = 0) -> np.ndarray:
+    """Slots [rows, F]: Zipf-distributed values in a random order of popularity."""
+    rng = np.random.default_rng(seed)
+    slots = np.empty((len(sizes), rows), np.int32)
+    for field, size in enumerate(sizes):
+        shares = np.cumsum(np.arange(1, size - 2, dtype=np.float64) ** -1.05)
+        ranks = np.searchsorted(shares, rng.random(rows) * shares[-1])
+        slots[field] = 3 + rng.permutation(size - 3)[np.minimum(ranks, size - 4)]
+    return slots.T
+
+
+def bandwidth(threads: int) -> dict[str, float]:
+    """GB/s of a copy (bytes read + written) of 256 MiB, and of random gathers of 64-byte lines."""
+    torch.set_num_threads(threads)
+    source = torch.ones(1 << 26)
+    target = torch.empty_like(source)
+    lines = source.view(-1, 16)
+    order = torch.randint(0, len(lines), (1 << 21,))
+    gathered = torch.empty(len(order), 16)
+    figures = {}
+    for name, bytes_moved, run in (
+        ("copy", 2 * source.nbytes, lambda: target.copy_(source)),
+        ("gather_64B", 2 * gathered.nbytes, lambda: torch.index_select(lines, 0, order, out=gathered)),
+    ):
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        figures[name] = round(bytes_moved / min(seconds) / 1e9, 2)
+    return figures
+
+
+def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+    kind, _, dim = name.partition("-")
+    sizes = field_sizes(options.fields, options.rows)
+    layout = Layout.single(sizes)
+    model = build_model(kind, layout, dim=int(dim or 0), pair_buckets=options.pair_buckets, fused=way != "reference")
+    table = EmbeddingTable(model.rows, model.width, seed=1, scale=model.init_scale)
+    optimizer, lookup = build_optimizer(options.optimizer, table), Lookup(layout, model.pair_buckets)
+    slots = long_tailed(sizes, batch * options.batches)
+    batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, batch).astype(np.float32))
+    step = FusedStep(model, table, optimizer) if way == "step" else None
+    loss = Loss(model)
+
+    def run(found: Compact) -> None:
+        if step is not None:
+            step(found, labels, None, float(batch), 0.05, 1e-6)
+            return
+        rows = table.gather(found.ids)
+        loss(rows, found.index, found.factor, labels, None, float(batch))[0].backward()
+        assert rows.grad is not None
+        optimizer.step(table, found.ids, rows.grad, 0.05, 1e-6)
+
+    found = lookup(batches[0])
+    run(found)  # compile
+    apart = np.array([_seconds(lookup, run, one) for one in batches])
+    walls, cpus = [], []
+    with ThreadPoolExecutor(1) as ahead:
+        for _ in range(options.repeats):
+            wall, cpu = time.perf_counter(), time.process_time()
+            coming = ahead.submit(lookup, batches[0])
+            for number in range(len(batches)):
+                found = coming.result()
+                coming = ahead.submit(lookup, batches[(number + 1) % len(batches)])
+                run(found)
+            coming.result()
+            walls.append((time.perf_counter() - wall) / (len(batches) + 0.5))  # one lookup more than steps
+            cpus.append((time.process_time() - cpu) / (len(batches) + 0.5))
+    matrices = 1 + sum(matrix.shape[1] for matrix in optimizer.state.values()) / model.width
+    distinct = len(found.ids)
+    return {
+        "model": name, "way": way, "batch": batch, "dim": model.dim, "width": model.width,
+        "rows_per_second": round(batch / float(np.median(walls))), "best": round(batch / min(walls)),
+        "cpu_us_per_row": round(1e6 * float(np.median(cpus)) / batch, 3),
+        "lookup_ms": round(1e3 * float(np.median(apart[:, 0])), 3),
+        "step_ms": round(1e3 * float(np.median(apart[:, 1])), 3),
+        "distinct_rows": distinct, "occur_once": round(float((found.repeat < 0).float().mean()), 3),
+        "bytes_per_row": round(distinct * model.width * 4 * matrices * 2 / batch),
+        "goal": GOALS.get(f"{kind}-{dim or 0}"),
+    }  # fmt: skip
+
+
+def _seconds(lookup: Lookup, run: Callable[[Compact], None], slots: np.ndarray) -> tuple[float, float]:
+    start = time.perf_counter()
+    found = lookup(slots)
+    middle = time.perf_counter()
+    run(found)
+    return middle - start, time.perf_counter() - middle
+
+
+def machine(threads: int) -> dict[str, Any]:
+    models = [
+        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return {"cpu": models[0] if models else platform.machine(), "cores": len(os.sched_getaffinity(0)),
+            "threads": threads, "load_before": round(os.getloadavg()[0], 2)}  # fmt: skip
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(options.threads),
+        "versions": {name: version(name) for name in ("torch", "numba", "numpy")}
+        | {"python": platform.python_version()},
+        "bandwidth_gb_per_second": bandwidth(options.threads),
+        "fields": options.fields, "rows": options.rows, "pair_buckets": options.pair_buckets,
+        "optimizer": options.optimizer, "steps": [],
+    }  # fmt: skip
+    columns = ["model", "way", "batch", "rows_per_second", "best", "goal", "cpu_us_per_row", "lookup_ms", "step_ms",
+               "bytes_per_row"]  # fmt: skip
+    print(f"bandwidth GB/s {result['bandwidth_gb_per_second']}", file=sys.stderr)
+    print(" ".join(f"{column:>15}" for column in columns), file=sys.stderr)
+    for name in options.models:
+        for way in options.ways:
+            for batch in options.batch_sizes:
+                row = measure(name, way, batch, options)
+                result["steps"].append(row)
+                print(" ".join(f"{row[column]!s:>15}" for column in columns), file=sys.stderr)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
