@@ -38,6 +38,10 @@ class Factors:
 
     linear: Float64
     vectors: Float32
+    mass: Float64
+    """[n] no less than the sum of absolute terms of ``linear``."""
+    lossless: Bool
+    """[n] whether ``vectors`` are the pooled vectors to the bit: sums and means may not fit float32."""
 
 
 def require_factors(kind: str) -> None:
@@ -73,13 +77,18 @@ def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool) -> Fact
     size = dimensions(scorer, of_item)
     mine = of_item == item
     slots = scorer.checked(np.where(mine[scorer.layout.field_of_slot], slots, 0))
-    out = Factors(np.empty(len(slots)), np.empty((len(slots), size), np.float32))
+    n = len(slots)
+    out = Factors(np.empty(n), np.empty((n, size), np.float32), _linear_mass(scorer, slots), np.ones(n, np.bool_))
     score_rows(scorer.form, slots, out.linear)  # the other side is padding, so its pairs and the pairs across are 0
     if item:
         out.linear[:] -= scorer.bias
     for start in range(0, len(slots) if size else 0, BLOCK):
         block = slice(start, start + BLOCK)
-        out.vectors[block] = _across(scorer, of_item, slots[block], item=item)
+        own = _pool(scorer, slots[block], np.flatnonzero(mine))
+        across = _across(scorer, of_item, own, item=item)
+        out.vectors[block] = across
+        out.lossless[block] = (out.vectors[block] == across).all(1)
+        out.mass[block] += 0.5 * np.square(own).sum((1, 2))  # |<x, y>| <= (|x|^2 + |y|^2) / 2
     if not (np.isfinite(out.linear).all() and np.isfinite(out.vectors).all()):
         raise IntegrityError(
             "weights", expected="finite numbers", found="NaN or infinity", fix="Train again: the model diverged."
@@ -87,10 +96,10 @@ def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool) -> Fact
     return out
 
 
-def _across(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool) -> Float64:
+def _across(scorer: Scorer, of_item: Bool, own: Float64, *, item: bool) -> Float64:
     """[n, D] what meets the other side; both sides lay their numbers in the same order."""
     mine, theirs = np.flatnonzero(of_item == item), np.flatnonzero(of_item != item)
-    own, n, k = _pool(scorer, slots, mine), len(slots), scorer.dim
+    n, k = len(own), scorer.dim
     if scorer.kind == "fm":
         summed: Float64 = own.sum(1)
         return summed
@@ -101,6 +110,12 @@ def _across(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool) -> Float
     return (np.einsum("nfk,fg->ngk", own, scorer.form.relation[np.ix_(mine, theirs)]) if weighted else own).reshape(
         n, -1
     )
+
+
+def _linear_mass(scorer: Scorer, slots: Int32) -> Float64:
+    """[n] bias and absolute linear weights of the slots that are used."""
+    rows = scorer.layout.offset_of_slot + slots
+    return abs(scorer.bias) + (np.abs(scorer.table[rows, 0]) * (slots != 0)).sum(1, dtype=np.float64)
 
 
 def _pool(scorer: Scorer, slots: Int32, mine: npt.NDArray[np.intp]) -> Float64:

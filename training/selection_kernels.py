@@ -12,10 +12,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from training.jit import inner, kernel
+
+reordered = nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+"""Decorator of a kernel's part that may sum in any order."""
 
 LANES = 64
 """Proposed scores compared with the threshold at a time, without a branch."""
@@ -101,6 +105,37 @@ def shrink(buffers, c, k):
             lower[c, kept], upper[c, kept], group[c, kept] = lower[c, a], upper[c, a], group[c, a]
             kept += 1
     buffers.held[c] = kept
+
+
+@reordered
+def dot(x, y, i, j):
+    """<x[i], y[j]> in float64, in whatever order is fast."""
+    total = 0.0
+    for d in range(x.shape[1]):
+        total += np.float64(x[i, d]) * np.float64(y[j, d])
+    return total
+
+
+@kernel
+def certify(u, v, a, b, context_error, item_error, share, start, chosen, logit, sure):
+    """float32 logits of pairs from their factors, and whether they are certain.
+
+    ``a + b + <u, v>`` is within context_error + item_error + share |u| |v| of what `training.exact_kernels` would sum. Where
+    both ends of that range round to one float32, that is the logit; elsewhere (and where an error is infinite) it is not
+    ``sure``. u [C, D], a, context_error [C]; v [G, D], b, item_error [G]; chosen, logit, sure [start[C]].
+    """
+    for c in range(len(start) - 1):
+        norm = dot(u, u, c, c)
+        for j in range(start[c], start[c + 1]):
+            g = chosen[j]
+            sure[j] = False
+            error = context_error[c] + item_error[g]
+            if error == np.inf:
+                continue
+            value = a[c] + b[g] + dot(u, v, c, g)
+            error += share * np.sqrt(norm * dot(v, v, g, g))
+            low, high = np.float32(value - error), np.float32(value + error)
+            logit[j], sure[j] = low, low == high
 
 
 @inner

@@ -22,7 +22,7 @@ import torch
 from training.exact_kernels import constant, score
 from training.factors import Bool, Factors, Int64, PairTable, context_factors, item_factors
 from training.scoring import Float32, Float64, Int32, Scorer
-from training.selection_kernels import Buffers, Lists, roomy, scan, shrink
+from training.selection_kernels import Buffers, Lists, certify, roomy, scan, shrink
 
 CONTEXTS, ITEMS = 512, 2048
 """Contexts and items of one product: its scores (4 MB) stay in the cache."""
@@ -45,8 +45,10 @@ class Catalog:
 
     of_item: Bool  # [F] which fields are the item's
     slots: Int32  # [G, S], by descending bound
-    linear: Float32  # [G] b
+    linear: Float64  # [G] b
     vectors: Float32  # [G, D] v
+    norm: Float64  # [G] |v|
+    error: Float64  # [G] see `certify`
     category: Int32  # [G], all 0 without categories
     start: Int64  # [G + 1]
     item: Int64  # [N] items of group g: item[start[g]:start[g + 1]], ascending
@@ -58,7 +60,8 @@ class Catalog:
         category = np.zeros(len(slots), np.int32) if category is None else category
         distinct, group = _distinct(np.column_stack([slots, category]))
         factors = item_factors(scorer, of_item, distinct[:, :-1])
-        order = np.argsort(-(factors.linear + np.linalg.norm(factors.vectors, axis=1)), kind="stable")
+        norm = _norms(factors.vectors)
+        order = np.argsort(-(factors.linear + norm), kind="stable")
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         group = place[group]
@@ -66,8 +69,10 @@ class Catalog:
         return Catalog(
             of_item=of_item,
             slots=constant(distinct[order, :-1], np.int32),
-            linear=constant(factors.linear[order], np.float32),
+            linear=constant(factors.linear[order], np.float64),
             vectors=constant(factors.vectors[order], np.float32),
+            norm=constant(norm[order], np.float64),
+            error=constant(_errors(scorer, factors)[order], np.float64),
             category=constant(distinct[order, -1], np.int32),
             start=constant(np.searchsorted(group[item], np.arange(len(order) + 1)), np.int64),
             item=constant(item, np.int64),
@@ -91,7 +96,27 @@ class Catalog:
         return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
 
 
-ARRAYS = ("of_item", "slots", "linear", "vectors", "category", "start", "item")
+ARRAYS = ("of_item", "slots", "linear", "vectors", "norm", "error", "category", "start", "item")
+
+
+def _norms(vectors: Float32) -> Float64:
+    """Lengths of rows, in float64."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+
+
+def _share(scorer: Scorer) -> float:
+    """Relative to the sum of absolute terms: how far two float64 sums of a logit's terms in any order may be apart."""
+    fields = scorer.layout.fields
+    return 4 * (scorer.layout.slots + fields * fields * max(scorer.dim, 1) + 64) * 2.0**-53
+
+
+def _errors(scorer: Scorer, factors: Factors) -> Float64:
+    """What a side adds to the error of ``a + b + <u, v>``; infinite where factors cannot certify a logit.
+
+    FFM alone gains by it: its vectors are rows of the table, and one contiguous product replaces many scattered reads.
+    """
+    usable = factors.lossless if scorer.kind == "ffm" else np.zeros(len(factors.mass), np.bool_)
+    return np.where(usable, _share(scorer) * factors.mass, np.inf)
 
 
 def _distinct(rows: Int32) -> tuple[Int32, npt.NDArray[np.intp]]:
@@ -172,6 +197,7 @@ class _Search:
         self.capacity = min(len(catalog.slots) + 1, max(4 * k, k + 1024))
         self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
         self.product: _MatrixProduct | _PairProduct
+        self.linear = constant(catalog.linear, np.float32)
         self.group = np.empty(len(catalog.item), np.int64)
         self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
         self.product = (
@@ -190,7 +216,7 @@ class _Search:
         )
         factors = context_factors(self.scorer, self.catalog.of_item, contexts)
         for block in self.product.blocks(contexts, factors, buffers.threshold):
-            linear = self.catalog.linear[block.base : block.base + block.scores.shape[1]]
+            linear = self.linear[block.base : block.base + block.scores.shape[1]]
             resume = np.zeros(2, np.int64)
             while True:
                 full = scan(
@@ -204,7 +230,7 @@ class _Search:
             self._shrink(buffers, c)
         start = np.concatenate([[0], np.cumsum(buffers.held)])
         chosen = np.concatenate([buffers.group[c, : buffers.held[c]] for c in range(len(contexts))]).astype(np.int64)
-        logits = self._logits(contexts, start, chosen)
+        logits = self._logits(contexts, start, chosen, factors)
         context = np.repeat(np.arange(len(contexts)), np.diff(start))
         enough = self.k + np.diff(exclude.start)[context]  # members of a group that may matter
         many = np.minimum(np.diff(self.catalog.start)[chosen], enough)
@@ -216,10 +242,22 @@ class _Search:
         """The lists of a block of contexts over each context's own items."""
         item = only.item[only.start[0] : only.start[-1]]
         start = only.start - only.start[0]
-        logits = self._logits(contexts, start, self.group[item])
+        logits = self._exact(contexts, start, self.group[item])
         return self._ranked(len(contexts), np.repeat(np.arange(len(contexts)), np.diff(start)), item, logits, exclude)
 
-    def _logits(self, contexts: Int32, start: Int64, groups: Int64) -> Float32:
+    def _logits(self, contexts: Int32, start: Int64, groups: Int64, factors: Factors) -> Float32:
+        """What `_exact` gives, by way of the factors where they leave no doubt."""
+        logits, sure = np.empty(len(groups), np.float32), np.empty(len(groups), np.bool_)
+        catalog, errors = self.catalog, _errors(self.scorer, factors)
+        certify(
+            factors.vectors, catalog.vectors, factors.linear, catalog.linear, errors, catalog.error,
+            _share(self.scorer), constant(start, np.int64), constant(groups, np.int64), logits, sure,
+        )  # fmt: skip
+        doubt = np.flatnonzero(~sure)
+        logits[doubt] = self._exact(contexts, np.searchsorted(doubt, start), groups[doubt])
+        return logits
+
+    def _exact(self, contexts: Int32, start: Int64, groups: Int64) -> Float32:
         out = np.empty(len(groups))
         of_item, start, groups = (
             constant(array, dtype)
@@ -259,7 +297,7 @@ class _Search:
         if n <= roomy(self.capacity):
             return
         group = buffers.group[c, :n].copy()
-        logits = self._logits(contexts[c : c + 1], np.array([0, n]), group.astype(np.int64))
+        logits = self._exact(contexts[c : c + 1], np.array([0, n]), group.astype(np.int64))
         unwanted = exclude.item[exclude.start[c] : exclude.start[c + 1]]
         item, start = self.catalog.item, self.catalog.start
         members = [item[start[g] : start[g + 1]] for g in group]
@@ -313,7 +351,7 @@ class _MatrixProduct:
 
     def __init__(self, catalog: Catalog, contexts: int) -> None:
         self.catalog = catalog
-        norm, linear = np.linalg.norm(catalog.vectors, axis=1).astype(np.float64), catalog.linear.astype(np.float64)
+        norm, linear = catalog.norm, catalog.linear
         self.norm = np.maximum.accumulate(norm[::-1])[::-1][::ITEMS]  # of this block and all that follow
         self.linear = np.maximum.accumulate(linear[::-1])[::-1][::ITEMS]
         self.largest = float(np.abs(linear).max(initial=0.0))
@@ -323,7 +361,7 @@ class _MatrixProduct:
         """``threshold`` [C] rises between blocks; a context that no later item can pass leaves."""
         vectors, norm, offset = (
             factors.vectors,
-            np.linalg.norm(factors.vectors.astype(np.float64), axis=1),
+            _norms(factors.vectors),
             np.abs(factors.linear),
         )
         alive = np.arange(len(contexts))
