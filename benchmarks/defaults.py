@@ -3,8 +3,8 @@
     fieldwise features --config configs/movielens.yaml
     python benchmarks/defaults.py --configs configs/movielens.yaml --trials 32
 
-Both are trained with the same seeds; the figure is the ratio of their mean test logloss (goal: at most 1.01). The search
-resumes where it stopped. ``ctr`` is the logloss of always predicting the training rows' mean label.
+Both are trained with the same seeds; the figure is the ratio of their mean test logloss (goal: at most 1.01). The
+search resumes where it stopped. ``ctr`` is the logloss of always predicting the training rows' mean label.
 """
 
 from __future__ import annotations
