@@ -177,8 +177,10 @@ def split_texts(data, start, length, separator, out_start, out_length):  # type:
             out_start[j, i], out_length[j, i] = 0, PADDING_VIEW if j else -1
 
 
-@entry("void(Array(int64, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), "
-       "Array(int32, 1, 'C', readonly=True), int64[:, ::1], int32[:, ::1])")
+@entry(
+    "void(Array(int64, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), "
+    "Array(int32, 1, 'C', readonly=True), int64[:, ::1], int32[:, ::1])"
+)
 def spread_items(row, start, length, out_start, out_length):  # type: ignore[no-untyped-def]
     """``split_texts`` for lists: the items of row i are views row[i] to row[i + 1]."""
     slots = out_start.shape[0]

@@ -126,9 +126,7 @@ class DelimitedParser(_Lines):
         self._separator = np.uint8(ord(separator))
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
-        return pk.scan_delimited(
-            data, begin, end, self._separator, self._quote, len(self._target), self._target, *out
-        )
+        return pk.scan_delimited(data, begin, end, self._separator, self._quote, len(self._target), self._target, *out)
 
 
 class JsonParser(_Lines):

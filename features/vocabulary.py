@@ -45,9 +45,7 @@ class TextIndex:
         self._hashes = np.empty(n, np.uint64)
         self._table = np.full(1 << max(1, int(2 * n).bit_length()), -1, np.int32)
         views = self._views
-        self.repeated = int(
-            kernels.build_table(views.data, views.start, views.length, SEED, self._hashes, self._table)
-        )
+        self.repeated = int(kernels.build_table(views.data, views.start, views.length, SEED, self._hashes, self._table))
         """Position of a value that occurred before, -1 when all are distinct."""
 
     def find(self, queries: Texts, out: npt.NDArray[np.int32]) -> None:

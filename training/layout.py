@@ -1,4 +1,4 @@
-"""The shape of a row as training sees it: which slot belongs to which field and to which rows of the embedding table."""
+"""The shape of a row as training sees it: which slot belongs to which field and to which row of the table."""
 
 from __future__ import annotations
 
@@ -39,5 +39,9 @@ class Layout:
         """One slot per field, fields of the given sizes one after another."""
         s = np.asarray(sizes, np.int64)
         return Layout(
-            np.arange(len(s), dtype=np.int32), np.concatenate([[0], np.cumsum(s)[:-1]]), s, np.zeros(len(s), np.bool_), int(s.sum())
+            np.arange(len(s), dtype=np.int32),
+            np.concatenate([[0], np.cumsum(s)[:-1]]),
+            s,
+            np.zeros(len(s), np.bool_),
+            int(s.sum()),
         )

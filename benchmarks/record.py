@@ -1,0 +1,33 @@
+"""What every benchmark leaves: figures with the command, the versions and the machine they were measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("pyspark", "pyarrow", "torch", "petastorm", "mlflow", "numba", "numpy")
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Write ``results/<name>.json`` and print the same object as the last line of stdout."""
+    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    whole = {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": cpu, "python": platform.python_version()},
+        "versions": {package: version(package) for package in PACKAGES},
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+    print(json.dumps(whole, sort_keys=True))
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
