@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from features.encoder import Encoder
 from pipelines.catalog_tasks import Lists, Model, Pairs
+from training.catalog import Catalog
 from training.selection_kernels import Lists as Positions
-from training.topk import Catalog, top_k
+from training.topk import top_k
 
 IDS, RAW, CATEGORY = "ids.arrow", "items.arrow", "__category"
 """Files beside the catalog's arrays: item ids in order; the items' raw columns and their categories."""

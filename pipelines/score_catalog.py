@@ -35,9 +35,9 @@ from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Side, Split, require_fields, split_sides
 from training.bundle import Bundle, load_bundle
+from training.catalog import Catalog
 from training.factors import FACTORED
 from training.scoring import Scorer
-from training.topk import Catalog
 
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096

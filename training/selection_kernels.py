@@ -110,7 +110,7 @@ def shrink(buffers, c, k):
 @reordered
 def dot(x, y, i, j):
     """<x[i], y[j]> in float64, in whatever order is fast."""
-    total = 0.0
+    total = np.float64(0.0)
     for d in range(x.shape[1]):
         total += np.float64(x[i, d]) * np.float64(y[j, d])
     return total
@@ -120,9 +120,9 @@ def dot(x, y, i, j):
 def certify(u, v, a, b, context_error, item_error, share, start, chosen, logit, sure):
     """float32 logits of pairs from their factors, and whether they are certain.
 
-    ``a + b + <u, v>`` is within context_error + item_error + share |u| |v| of what `training.exact_kernels` would sum. Where
-    both ends of that range round to one float32, that is the logit; elsewhere (and where an error is infinite) it is not
-    ``sure``. u [C, D], a, context_error [C]; v [G, D], b, item_error [G]; chosen, logit, sure [start[C]].
+    ``a + b + <u, v>`` is within context_error + item_error + share |u| |v| of what `training.exact_kernels` would sum.
+    Where both ends of that range round to one float32, that is the logit; elsewhere (and where an error is infinite) it
+    is not ``sure``. u [C, D], a, context_error [C]; v [G, D], b, item_error [G]; chosen, logit, sure [start[C]].
     """
     for c in range(len(start) - 1):
         norm = dot(u, u, c, c)

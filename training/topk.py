@@ -1,130 +1,32 @@
 """Exact top-K of a catalog: a blocked matrix product proposes, bounds select, the float64 routine decides.
 
-For a block of contexts and a block of items the product ``<u, v> + b`` is computed in float32. It differs from the true
-score by at most an error that is bounded per context and block, so a context's K-th best lower bound is a threshold
-that no item below it can pass. What passes is rescored by `training.exact_kernels` and sorted by (float32 logit
-descending, item id ascending): the list that scoring every pair gives, bit for bit. No [contexts x items] matrix is
-kept; blocks of items come by descending bound, so thresholds rise at once and the rest of a catalog may be skipped.
+For a block of contexts and a block of items the product ``<u, v> + b`` is computed in float32, or in bfloat16 where the
+machine is much faster at it. It differs from the true score by at most an error that is bounded per context and block,
+so a context's K-th best lower bound is a threshold that no item below it can pass. What passes is rescored by
+`training.exact_kernels` and sorted by (float32 logit descending, item id ascending): the list that scoring every pair
+gives, bit for bit. No [contexts x items] matrix is kept; blocks of items come by descending bound, so thresholds rise
+at once and the rest of a catalog may be skipped.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from training.catalog import Catalog, errors, share
 from training.exact_kernels import constant, score
-from training.factors import Bool, Factors, Int64, PairTable, context_factors, item_factors
-from training.scoring import Float32, Float64, Int32, Scorer
+from training.factors import Factors, Int64, context_factors
+from training.products import PAIR_CONTEXTS, MatrixProduct, PairProduct
+from training.scoring import Float32, Int32, Scorer
 from training.selection_kernels import Buffers, Lists, certify, roomy, scan, shrink
 
-CONTEXTS, ITEMS = 512, 2048
-"""Contexts and items of one product: its scores (4 MB) stay in the cache."""
-PAIR_CONTEXTS = 16
-"""POLY2: contexts scored against the whole catalog at a time."""
+CONTEXTS = 1024
+"""Contexts of one product: with `training.products.ITEMS` items its scores (8 MB) stay in the cache."""
 BUFFERED = 2**21
 """Items kept for all contexts of a block together."""
-TINY = 1e-37
-"""Where float32 loses relative accuracy."""
-SLACK = 16 * 2.0**-24
-"""Room for the rounding of sums of three and of the final logit, relative to the largest number involved."""
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """Items ready for scoring. Items with equal slots (and category) are one of G groups: they score alike.
-
-    An item is named by its position in the order of item ids, so a smaller position wins a tie.
-    """
-
-    of_item: Bool  # [F] which fields are the item's
-    slots: Int32  # [G, S], by descending bound
-    linear: Float64  # [G] b
-    vectors: Float32  # [G, D] v
-    norm: Float64  # [G] |v|
-    error: Float64  # [G] see `certify`
-    category: Int32  # [G], all 0 without categories
-    start: Int64  # [G + 1]
-    item: Int64  # [N] items of group g: item[start[g]:start[g + 1]], ascending
-
-    @staticmethod
-    def of(scorer: Scorer, of_item: Bool, slots: Int32, category: Int32 | None = None) -> Catalog:
-        """Of item rows [N, S] in the order of their ids; ``category`` [N] counts from 0."""
-        slots = np.where(of_item[scorer.layout.field_of_slot], slots, 0).astype(np.int32)
-        category = np.zeros(len(slots), np.int32) if category is None else category
-        distinct, group = _distinct(np.column_stack([slots, category]))
-        factors = item_factors(scorer, of_item, distinct[:, :-1])
-        norm = _norms(factors.vectors)
-        order = np.argsort(-(factors.linear + norm), kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        group = place[group]
-        item = np.argsort(group, kind="stable")
-        return Catalog(
-            of_item=of_item,
-            slots=constant(distinct[order, :-1], np.int32),
-            linear=constant(factors.linear[order], np.float64),
-            vectors=constant(factors.vectors[order], np.float32),
-            norm=constant(norm[order], np.float64),
-            error=constant(_errors(scorer, factors)[order], np.float64),
-            category=constant(distinct[order, -1], np.int32),
-            start=constant(np.searchsorted(group[item], np.arange(len(order) + 1)), np.int64),
-            item=constant(item, np.int64),
-        )
-
-    @property
-    def groups(self) -> Lists:
-        return Lists(self.start, self.item)
-
-    def save(self, path: Callable[[str], Path]) -> list[str]:
-        """One .npy file per array, at ``path(name)``; returns the names."""
-        names = {f"catalog-{name}.npy": getattr(self, name) for name in ARRAYS}
-        for name, array in names.items():
-            np.save(path(name), array, allow_pickle=False)
-        return list(names)
-
-    @staticmethod
-    def load(path: Callable[[str], Path]) -> Catalog:
-        """Memory-mapped: processes on one host share the pages."""
-        files = {n: np.load(path(f"catalog-{n}.npy"), mmap_mode="r", allow_pickle=False) for n in ARRAYS}
-        return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
-
-
-ARRAYS = ("of_item", "slots", "linear", "vectors", "norm", "error", "category", "start", "item")
-
-
-def _norms(vectors: Float32) -> Float64:
-    """Lengths of rows, in float64."""
-    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-
-
-def _share(scorer: Scorer) -> float:
-    """Relative to the sum of absolute terms: how far two float64 sums of a logit's terms in any order may be apart."""
-    fields = scorer.layout.fields
-    return 4 * (scorer.layout.slots + fields * fields * max(scorer.dim, 1) + 64) * 2.0**-53
-
-
-def _errors(scorer: Scorer, factors: Factors) -> Float64:
-    """What a side adds to the error of ``a + b + <u, v>``; infinite where factors cannot certify a logit.
-
-    FFM alone gains by it: its vectors are rows of the table, and one contiguous product replaces many scattered reads.
-    """
-    usable = factors.lossless if scorer.kind == "ffm" else np.zeros(len(factors.mass), np.bool_)
-    return np.where(usable, _share(scorer) * factors.mass, np.inf)
-
-
-def _distinct(rows: Int32) -> tuple[Int32, npt.NDArray[np.intp]]:
-    """Distinct rows and, for every row, which it is."""
-    rows = np.ascontiguousarray(rows)
-    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, group = np.unique(packed, return_index=True, return_inverse=True)
-    return rows[first], group
 
 
 @dataclass(frozen=True)
@@ -196,13 +98,11 @@ class _Search:
         self.scorer, self.catalog, self.k, self.cap = scorer, catalog, k, cap
         self.capacity = min(len(catalog.slots) + 1, max(4 * k, k + 1024))
         self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
-        self.product: _MatrixProduct | _PairProduct
+        self.product: MatrixProduct | PairProduct
         self.linear = constant(catalog.linear, np.float32)
         self.group = np.empty(len(catalog.item), np.int64)
         self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
-        self.product = (
-            _PairProduct(scorer, catalog) if scorer.kind == "poly2" else _MatrixProduct(catalog, self.contexts)
-        )
+        self.product = PairProduct(scorer, catalog) if scorer.kind == "poly2" else MatrixProduct(catalog, self.contexts)
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:
         """The lists of a block of contexts over the whole catalog."""
@@ -220,7 +120,7 @@ class _Search:
             resume = np.zeros(2, np.int64)
             while True:
                 full = scan(
-                    block.scores, linear, block.base, block.contexts, block.error, np.float32(0),
+                    block.scores, linear, block.base, block.contexts, block.error, np.float32(block.relative),
                     buffers, self.k, self.catalog.groups, exclude, self.cap == 0, resume,
                 )  # fmt: skip
                 if full < 0:
@@ -248,10 +148,10 @@ class _Search:
     def _logits(self, contexts: Int32, start: Int64, groups: Int64, factors: Factors) -> Float32:
         """What `_exact` gives, by way of the factors where they leave no doubt."""
         logits, sure = np.empty(len(groups), np.float32), np.empty(len(groups), np.bool_)
-        catalog, errors = self.catalog, _errors(self.scorer, factors)
+        catalog, own = self.catalog, errors(self.scorer, factors)
         certify(
-            factors.vectors, catalog.vectors, factors.linear, catalog.linear, errors, catalog.error,
-            _share(self.scorer), constant(start, np.int64), constant(groups, np.int64), logits, sure,
+            factors.vectors, catalog.vectors, factors.linear, catalog.linear, own, catalog.error,
+            share(self.scorer), constant(start, np.int64), constant(groups, np.int64), logits, sure,
         )  # fmt: skip
         doubt = np.flatnonzero(~sure)
         logits[doubt] = self._exact(contexts, np.searchsorted(doubt, start), groups[doubt])
@@ -335,75 +235,3 @@ def _nth_of(kind: npt.NDArray[np.integer[Any]]) -> Int64:
     nth = np.empty(len(kind), np.int64)
     nth[order] = np.arange(len(kind)) - np.searchsorted(sorted_kind, sorted_kind)
     return nth
-
-
-class _Block(NamedTuple):
-    """Proposed scores, without a and b, of some contexts against groups base..base + B, and their bound."""
-
-    contexts: Int64  # [A] positions in the block of contexts
-    base: int
-    scores: Float32  # [A, B]
-    error: Float64  # [A]
-
-
-class _MatrixProduct:
-    """``u v'`` in float32, the catalog's blocks in order, for the contexts they may still matter to."""
-
-    def __init__(self, catalog: Catalog, contexts: int) -> None:
-        self.catalog = catalog
-        norm, linear = catalog.norm, catalog.linear
-        self.norm = np.maximum.accumulate(norm[::-1])[::-1][::ITEMS]  # of this block and all that follow
-        self.linear = np.maximum.accumulate(linear[::-1])[::-1][::ITEMS]
-        self.largest = float(np.abs(linear).max(initial=0.0))
-        self.scores = np.empty(contexts * ITEMS, np.float32)
-
-    def blocks(self, contexts: Int32, factors: Factors, threshold: Float32) -> Iterator[_Block]:
-        """``threshold`` [C] rises between blocks; a context that no later item can pass leaves."""
-        vectors, norm, offset = (
-            factors.vectors,
-            _norms(factors.vectors),
-            np.abs(factors.linear),
-        )
-        alive = np.arange(len(contexts))
-        for position, base in enumerate(range(0, len(self.catalog.linear), ITEMS)):
-            reach = norm * self.norm[position]
-            error = (vectors.shape[1] + 4) * 2.0**-24 * 1.02 * reach + SLACK * (reach + offset + self.largest) + TINY
-            hope = self.linear[position] + reach + error >= threshold[alive]
-            if not hope.all():
-                alive, vectors, norm, offset, error = alive[hope], vectors[hope], norm[hope], offset[hope], error[hope]
-                if len(alive) == 0:
-                    return
-            items = self.catalog.vectors[base : base + ITEMS]
-            yield _Block(alive, base, _product(vectors, items, self.scores), error)
-
-
-def _product(u: Float32, v: Float32, out: Float32) -> Float32:
-    """u v' by torch's float32 product, in the memory of ``out``."""
-    if u.shape[1] == 0:
-        return np.zeros((len(u), len(v)), np.float32)
-    result = torch.from_numpy(out[: len(u) * len(v)].reshape(len(u), len(v)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch would mind that the catalog is read-only
-        torch.mm(torch.from_numpy(u), torch.from_numpy(v).T, out=result)
-    return result.numpy()
-
-
-class _PairProduct:
-    """POLY2's pairs across, for a few contexts against the whole catalog."""
-
-    def __init__(self, scorer: Scorer, catalog: Catalog) -> None:
-        self.scorer, self.catalog = scorer, catalog
-        self.table = PairTable.of(scorer, catalog.of_item, catalog.slots)
-        pairs = scorer.table[scorer.layout.rows :, 0]
-        slots = scorer.layout.slots
-        self.largest = (
-            float(np.abs(catalog.linear).max(initial=0.0)) + float(np.abs(pairs).max(initial=0.0)) * slots * slots / 4
-        )
-
-    def blocks(self, contexts: Int32, factors: Factors, threshold: Float32) -> Iterator[_Block]:
-        groups = len(self.catalog.slots)
-        for start in range(0, len(contexts), PAIR_CONTEXTS):
-            some = np.arange(start, min(start + PAIR_CONTEXTS, len(contexts)))
-            scores = np.empty((len(some), groups), np.float32)
-            self.table.across(self.scorer, self.catalog.of_item, contexts[some], slice(0, groups), scores)
-            yield _Block(some, 0, scores, SLACK * (self.largest + np.abs(factors.linear[some])) + TINY)

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training import random_models as models
-from training import topk
+from training import products, topk
+from training.catalog import Catalog
 from training.factors import FACTORED
 from training.scoring import Scorer
 from training.selection_kernels import Lists
-from training.topk import Catalog, Ranking, top_k
+from training.topk import Ranking, top_k
 
 Pair = tuple[int, float]
 
@@ -77,15 +78,18 @@ def test_equals_brute_force(data: st.DataObject) -> None:
         else None
     )
     catalog = Catalog.of(scorer, sides, items, category if cap else None)
-    found = top_k(
-        scorer,
-        catalog,
-        contexts,
-        k,
-        exclude=packed(exclude),
-        only=None if only is None else packed(only),
-        per_category=cap,
-    )
+    half = data.draw(st.booleans())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "half_pays", lambda dimensions: half)
+        found = top_k(
+            scorer,
+            catalog,
+            contexts,
+            k,
+            exclude=packed(exclude),
+            only=None if only is None else packed(only),
+            per_category=cap,
+        )
     assert lists_of(found) == brute_force(scorer, sides, contexts, items, k, exclude, only, category, cap)
 
 
@@ -111,7 +115,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     contexts, items = models.rows(shape, 50, 2), models.rows(shape, 6000, 3)
     whole = lists_of(top_k(scorer, Catalog.of(scorer, sides, items), contexts, 10))
     for block, some in ((64, 7), (100_000, 1000)):
-        monkeypatch.setattr(topk, "ITEMS", block)
+        monkeypatch.setattr(products, "ITEMS", block)
         monkeypatch.setattr(topk, "CONTEXTS", some)
         assert lists_of(top_k(scorer, Catalog.of(scorer, sides, items), contexts, 10)) == whole
 
@@ -133,3 +137,8 @@ def test_a_saved_catalog_is_the_same(tmp_path: Path) -> None:
     catalog.save(lambda name: tmp_path / name)
     mapped = Catalog.load(lambda name: tmp_path / name)
     assert lists_of(top_k(scorer, mapped, contexts, 9)) == lists_of(top_k(scorer, catalog, contexts, 9))
+
+
+def test_bfloat16_is_taken_only_for_long_vectors() -> None:
+    assert not products.half_pays(17)
+    assert products.half_pays(512) in (False, True)  # as the machine is

@@ -1,0 +1,130 @@
+"""Items ready for scoring: factors in the order of their bounds, equal items once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.exact_kernels import constant
+from training.factors import Bool, Factors, Int64, item_factors
+from training.scoring import Float32, Float64, Int32, Scorer
+from training.selection_kernels import Lists
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items ready for scoring. Items with equal slots (and category) are one of G groups: they score alike.
+
+    An item is named by its position in the order of item ids, so a smaller position wins a tie.
+    """
+
+    of_item: Bool  # [F] which fields are the item's
+    slots: Int32  # [G, S], by descending bound
+    linear: Float64  # [G] b
+    vectors: Float32  # [G, D] v
+    norm: Float64  # [G] |v|
+    error: Float64  # [G] see `certify`
+    category: Int32  # [G], all 0 without categories
+    start: Int64  # [G + 1]
+    item: Int64  # [N] items of group g: item[start[g]:start[g + 1]], ascending
+
+    @staticmethod
+    def of(scorer: Scorer, of_item: Bool, slots: Int32, category: Int32 | None = None) -> Catalog:
+        """Of item rows [N, S] in the order of their ids; ``category`` [N] counts from 0."""
+        slots = np.where(of_item[scorer.layout.field_of_slot], slots, 0).astype(np.int32)
+        category = np.zeros(len(slots), np.int32) if category is None else category
+        distinct, group = _distinct(np.column_stack([slots, category]))
+        factors = item_factors(scorer, of_item, distinct[:, :-1])
+        norm = norms(factors.vectors)
+        order = np.argsort(-(factors.linear + norm), kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        group = place[group]
+        item = np.argsort(group, kind="stable")
+        return Catalog(
+            of_item=of_item,
+            slots=constant(distinct[order, :-1], np.int32),
+            linear=constant(factors.linear[order], np.float64),
+            vectors=constant(factors.vectors[order], np.float32),
+            norm=constant(norm[order], np.float64),
+            error=constant(errors(scorer, factors)[order], np.float64),
+            category=constant(distinct[order, -1], np.int32),
+            start=constant(np.searchsorted(group[item], np.arange(len(order) + 1)), np.int64),
+            item=constant(item, np.int64),
+        )
+
+    @cached_property
+    def half(self) -> tuple[torch.Tensor, Float64]:
+        """v in bfloat16, and what its rounding lost: 2 D bytes an item, in the memory of each process that asks."""
+        return halved(self.vectors)
+
+    @property
+    def groups(self) -> Lists:
+        return Lists(self.start, self.item)
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """One .npy file per array, at ``path(name)``; returns the names."""
+        names = {f"catalog-{name}.npy": getattr(self, name) for name in ARRAYS}
+        for name, array in names.items():
+            np.save(path(name), array, allow_pickle=False)
+        return list(names)
+
+    @staticmethod
+    def load(path: Callable[[str], Path]) -> Catalog:
+        """Memory-mapped: processes on one host share the pages."""
+        files = {n: np.load(path(f"catalog-{n}.npy"), mmap_mode="r", allow_pickle=False) for n in ARRAYS}
+        return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
+
+
+ARRAYS = ("of_item", "slots", "linear", "vectors", "norm", "error", "category", "start", "item")
+
+
+def norms(vectors: Float32) -> Float64:
+    """Lengths of rows, in float64."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+
+
+def share(scorer: Scorer) -> float:
+    """Relative to the sum of absolute terms: how far two float64 sums of a logit's terms in any order may be apart."""
+    fields = scorer.layout.fields
+    return 4 * (scorer.layout.slots + fields * fields * max(scorer.dim, 1) + 64) * 2.0**-53
+
+
+def errors(scorer: Scorer, factors: Factors) -> Float64:
+    """What a side adds to the error of ``a + b + <u, v>``; infinite where factors cannot certify a logit.
+
+    FFM alone gains by it: its vectors are rows of the table, and one contiguous product replaces many scattered reads.
+    """
+    usable = factors.lossless if scorer.kind == "ffm" else np.zeros(len(factors.mass), np.bool_)
+    return np.where(usable, share(scorer) * factors.mass, np.inf)
+
+
+def _distinct(rows: Int32) -> tuple[Int32, npt.NDArray[np.intp]]:
+    """Distinct rows and, for every row, which it is."""
+    rows = np.ascontiguousarray(rows)
+    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, group = np.unique(packed, return_index=True, return_inverse=True)
+    return rows[first], group
+
+
+def tensor(array: Float32) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch would mind that the catalog is read-only
+        return torch.from_numpy(array)
+
+
+def halved(vectors: Float32) -> tuple[torch.Tensor, Float64]:
+    """bfloat16 vectors, and the lengths of what rounding took from each."""
+    half = tensor(vectors).bfloat16()
+    lost = np.empty(len(vectors))
+    for start in range(0, len(vectors), 4096):
+        block = slice(start, start + 4096)
+        lost[block] = norms(vectors[block] - half[block].float().numpy())
+    return half, lost
