@@ -45,4 +45,9 @@ def evaluate_model(
     world = World()
     world.use_threads(config.training.threads)
     found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, verified=set())
-    return {"model": bundle.digest, "role": role, "rows": found.rows, "metrics": found.values}
+    return {
+        "model": bundle.digest,
+        "role": role,
+        "rows": found.rows,
+        "metrics": {name: float(value) for name, value in found.values.items()},
+    }

@@ -134,6 +134,9 @@ def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
         "bundle_digest": result.bundle_digest,
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
-        "metrics": {split: {"rows": found.rows, **found.values} for split, found in result.evaluations.items()},
+        "metrics": {
+            split: {"rows": found.rows, **{name: float(value) for name, value in found.values.items()}}
+            for split, found in result.evaluations.items()
+        },
         "rows_per_second": round(result.rows_per_second),
     }
