@@ -1,0 +1,89 @@
+"""Context and item vectors for a vector index (inner product), and the recipe that makes it give our lists.
+
+    query  q(c) = [u(c), 1]        item  x(i) = [v(i), b(i)]
+    logit(c, i) = a(c) + <q(c), x(i)>,   probability = 1 / (1 + exp(-(logit + logit_shift)))
+
+a(c) is the same for all items, so the index ranks by <q, x> alone: build it over items.npy with the inner-product
+metric (FAISS: IndexFlatIP for exact lists, IndexHNSWFlat or IndexIVFFlat for approximate ones) and search it with rows
+of contexts.npy. Its float32 sums may swap items whose logits agree to about six digits; score_catalog decides such ties.
+
+    items.parquet, contexts.parquet    id, bias (b or a), vector (u or v)
+    items.npy, contexts.npy            float32 rows x(i) and q(c), in the order of the Parquet files
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.errors import ConfigError
+from features.source import list_files, split_ranges
+from pipelines.catalog_items import RANGE_BYTES, read_items, require_quality
+from pipelines.config import Config, resolve
+from pipelines.models import resolve_model
+from pipelines.say import say
+from pipelines.sides import require_fields, split_sides
+from training.bundle import load_bundle
+from training.factors import Factors, context_factors, item_factors, require_factors
+from training.scoring import Float32, Scorer
+
+
+def export_factors(
+    config: Config, *, model: str | None = None, date: str | None = None, out: str | None = None
+) -> dict[str, Any]:
+    """Write the factors of the catalog's contexts and eligible items to a local directory, on this machine alone.
+
+    Raises ConfigError for models and fields without such a split: POLY2's pairs across are no inner product.
+    """
+    started = time.perf_counter()
+    catalog = config.catalog
+    if catalog is None:
+        raise ConfigError("catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:`.")
+    bundle = load_bundle(resolve_model(model, config))
+    require_fields(bundle.spec, config, "the model")
+    require_factors(bundle.kind)
+    split = split_sides(config, bundle.spec, date)
+    if split.mixed or bundle.kind == "poly2":
+        raise ConfigError(
+            "catalog",
+            expected="a score that is an inner product of context and item",
+            found=f"field {split.mixed[0]!r} over both" if split.mixed else "model.kind poly2",
+            fix="Export lr, fm, ffm or fwfm over fields of one side each.",
+        )
+    scorer = Scorer(bundle)
+    folder = Path(resolve(out or str(Path(config.workspace_dir, "factors")), config.base))
+    folder.mkdir(parents=True, exist_ok=True)
+    items = read_items(config, split.items, bundle.spec, date)
+    _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
+    side = split.contexts
+    ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
+    parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
+    rejects = [reject for part in parts for reject in part.rejects]
+    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), len(rejects), rejects)
+    slots = np.concatenate([part.slots for part in parts])
+    ids = pa.concat_arrays([part.ids for part in parts])
+    found = context_factors(scorer, split.of_item, slots)
+    _write(folder, "contexts", ids, found, one=True)
+    recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "recipe": __doc__}
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    seconds = time.perf_counter() - started
+    say(f"factors of {len(ids):,} contexts and {len(items.ids):,} items: {folder}, {seconds:.1f} s")
+    return {"dir": str(folder), "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1}
+
+
+def _write(folder: Path, name: str, ids: pa.Array, factors: Factors, *, one: bool) -> None:
+    width = factors.vectors.shape[1]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(factors.vectors.ravel()), width) if width else None
+    vectors = pa.array([[]] * len(ids), pa.list_(pa.float32())) if vectors is None else vectors
+    pq.write_table(
+        pa.table({"id": ids, "bias": pa.array(factors.linear), "vector": vectors}), folder / f"{name}.parquet"
+    )
+    last = np.ones(len(ids)) if one else factors.linear
+    rows: Float32 = np.column_stack([factors.vectors, last]).astype(np.float32)
+    np.save(folder / f"{name}.npy", rows, allow_pickle=False)
