@@ -4,8 +4,9 @@
     logit(c, i) = a(c) + <q(c), x(i)>,   probability = 1 / (1 + exp(-(logit + logit_shift)))
 
 a(c) is the same for all items, so the index ranks by <q, x> alone: build it over items.npy with the inner-product
-metric (FAISS: IndexFlatIP for exact lists, IndexHNSWFlat or IndexIVFFlat for approximate ones) and search it with rows
-of contexts.npy. Its float32 sums may swap items whose logits agree to about six digits; score_catalog decides such ties.
+metric (FAISS: IndexFlatIP for exact lists, IndexHNSWFlat or IndexIVFFlat for approximate ones) and search it with
+rows of contexts.npy. Its float32 sums may swap items whose logits agree to about six digits; score_catalog decides
+such ties.
 
     items.parquet, contexts.parquet    id, bias (b or a), vector (u or v)
     items.npy, contexts.npy            float32 rows x(i) and q(c), in the order of the Parquet files
