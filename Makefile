@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/fieldwise demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -22,7 +22,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The CPU build of torch; an environment with GPUs installs its own torch first and leaves out the index.
+# An environment with GPUs installs its own torch first; constraints.txt pins what was tested.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -94,13 +94,11 @@ def drop_column(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [spoil_bytes, truncate, drop_rows, drop_column, Path.unlink])
 def test_a_spoilt_file_is_named(snapshot: Snapshot, spoil: object) -> None:
-    files = TrainData.of([snapshot]).train.files
+    files, before = TrainData.of([snapshot]).train.files, set(threading.enumerate())
     spoil(Path(files[2].path))  # type: ignore[operator]
     with pytest.raises(IntegrityError, match=r"train-00002\.parquet: expected .* found .* build the snapshot again"):
         read(files, Plan([file.rows for file in files], batch_size=64), range(8))
-    assert not [
-        thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
-    ]
+    assert set(threading.enumerate()) <= before
 
 
 def test_without_checksums_a_wrong_row_count_is_still_seen(snapshot: Snapshot) -> None:
