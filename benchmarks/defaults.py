@@ -10,12 +10,9 @@ search resumes where it stopped. ``ctr`` is the logloss of always predicting the
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.record import record  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
 from pipelines.launch import Days  # noqa: E402
 from pipelines.say import say  # noqa: E402
@@ -35,22 +33,12 @@ from training.run import TrainRun  # noqa: E402
 from training.trainer import train  # noqa: E402
 from training.world import World  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "defaults.json"
-
 
 def main() -> None:
     options = parse()
     results = {config.name: compare(config, options) for config in map(load_config, options.configs)}
-    figures = {
-        "command": " ".join(["python", "benchmarks/defaults.py", *sys.argv[1:]]),
-        "versions": {name: metadata.version(name) for name in ("torch", "numba", "petastorm")},
-        "machine": platform.processor() or platform.machine(),
-        "trials": options.trials, "seeds": options.seeds, "results": results,
-        "worst_ratio": max(row["ratio"] for of in results.values() for row in of["kinds"].values()),
-    }  # fmt: skip
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures))
+    worst = max(row["ratio"] for of in results.values() for row in of["kinds"].values())
+    record("defaults", {"trials": options.trials, "seeds": options.seeds, "results": results, "worst_ratio": worst})
 
 
 def parse() -> argparse.Namespace:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
+
+from benchmarks.record import record  # noqa: E402
+
 NUMBERS, CATEGORIES, BUCKETS = 13, 26, 1 << 20
 COLUMNS = ["label", *(f"I{i}" for i in range(1, NUMBERS + 1)), *(f"C{i}" for i in range(1, CATEGORIES + 1))]
 DISTINCT = [1460, 583, 10**7, 2 * 10**6, 305, 24, 12517, 633, 3, 93145, 5683, 8 * 10**6, 3194, 27, 14992, 5 * 10**6, 10]
@@ -226,12 +228,7 @@ def main() -> None:
                 figures[name] = measure(name, place, small, large, arguments.cores)
                 print(f"{name:<40}{figures[name]}", file=sys.stderr)
         size = large.stat().st_size
-    machine = {
-        "cores": arguments.cores,
-        "cpu": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-    }
-    print(json.dumps({"bytes": size, "machine": machine, "figures": figures}))
+    record("features", {"bytes": size, "rows": arguments.rows, "cores": arguments.cores, "contenders": figures})
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 
 import matplotlib  # noqa: E402
-from record import RESULTS, record  # noqa: E402
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
+from benchmarks.record import RESULTS, record  # noqa: E402
 from pipelines.config import load_config  # noqa: E402
 from pipelines.demo import demo  # noqa: E402
 

@@ -15,11 +15,19 @@ PACKAGES = ("pyspark", "pyarrow", "torch", "petastorm", "mlflow", "numba", "nump
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
-    """Write ``results/<name>.json`` and print the same object as the last line of stdout."""
+    """Write ``results/<name>.json`` and print the same object as the last line of stdout.
+
+    ``load`` counts the benchmark itself: far above the cores, others were using the machine too.
+    """
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     whole = {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": cpu, "python": platform.python_version()},
+        "machine": {
+            "cores": len(os.sched_getaffinity(0)),
+            "cpu": cpu,
+            "python": platform.python_version(),
+            "load": round(os.getloadavg()[0], 2),
+        },
         "versions": {package: version(package) for package in PACKAGES},
         "figures": figures,
     }

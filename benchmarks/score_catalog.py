@@ -13,14 +13,11 @@ peak_rss_mb            largest resident memory of one Spark Python worker, mappe
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.record import record  # noqa: E402
 from features import fitting  # noqa: E402
 from features.spark.session import spark_session  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
@@ -43,7 +41,6 @@ from training.models import build_model  # noqa: E402
 from training.network import Network  # noqa: E402
 from training.scoring import Scorer  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "score_catalog.json"
 CONTEXT_FIELDS, ITEM_FIELDS = 20, 19
 SAMPLE = 40_000
 """Pairs of the model-call measurement."""
@@ -60,16 +57,8 @@ def main() -> None:
     for kind in options.kinds.split(","):
         with tempfile.TemporaryDirectory() as folder:
             results[kind] = measure(Path(folder), kind, options)
-    figures = {
-        "command": " ".join(["python", "benchmarks/score_catalog.py", *sys.argv[1:]]),
-        "versions": {name: metadata.version(name) for name in ("torch", "numba", "pyspark", "pyarrow")},
-        "machine": platform.processor() or platform.machine(), "cores": options.cores,
-        "contexts": options.contexts, "items": options.items, "k": options.k, "results": results,
-    }  # fmt: skip
-    if options.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures))
+    sizes = {"contexts": options.contexts, "items": options.items, "k": options.k, "cores": options.cores}
+    record("score_catalog", {**sizes, "kinds": results})
 
 
 def parse() -> argparse.Namespace:
@@ -79,7 +68,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--kinds", default="fm,ffm")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help=f"also write {RESULTS.relative_to(ROOT)}")
     return parser.parse_args()
 
 

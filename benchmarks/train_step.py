@@ -14,14 +14,11 @@ between memory and cache when every distinct row of the batch is loaded and stor
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ import torch
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose scripts would hide packages
 
+from benchmarks.record import record  # noqa: E402
 from training.layout import Layout  # noqa: E402
 from training.lookup import Compact, Lookup  # noqa: E402
 from training.models import build_model  # noqa: E402
@@ -55,7 +53,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", default=["step"], choices=["step", "loss", "reference"],
                         help="step: fused step of one process; loss: gather, Loss, optimizer, as with several ranks; "
                              "reference: plain torch")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "train_step.json")
     return parser.parse_args()
 
 
@@ -157,23 +154,11 @@ def _seconds(lookup: Lookup, run: Callable[[Compact], None], slots: np.ndarray) 
     return middle - start, time.perf_counter() - middle
 
 
-def machine(threads: int) -> dict[str, Any]:
-    models = [
-        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {"cpu": models[0] if models else platform.machine(), "cores": len(os.sched_getaffinity(0)),
-            "threads": threads, "load_before": round(os.getloadavg()[0], 2)}  # fmt: skip
-
-
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(options.threads),
-        "versions": {name: version(name) for name in ("torch", "numba", "numpy")}
-        | {"python": platform.python_version()},
-        "bandwidth_gb_per_second": bandwidth(options.threads),
+        "threads": options.threads, "bandwidth_gb_per_second": bandwidth(options.threads),
         "fields": options.fields, "rows": options.rows, "pair_buckets": options.pair_buckets,
         "optimizer": options.optimizer, "steps": [],
     }  # fmt: skip
@@ -187,9 +172,7 @@ def main() -> None:
                 row = measure(name, way, batch, options)
                 result["steps"].append(row)
                 print(" ".join(f"{row[column]!s:>15}" for column in columns), file=sys.stderr)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    record("train_step", result)
 
 
 if __name__ == "__main__":

@@ -28,19 +28,19 @@ FIELDS = [
 ]
 
 
-def write_shop(folder: Path, *, users: int = 40, items: int = 60, seed: int = 0) -> None:
+def write_shop(folder: Path, *, users: int = 40, items: int = 60, rows: int = 400, seed: int = 0) -> None:
     """users.csv, items.csv and log.csv; a fifth of the values is missing or new."""
     draw = np.random.default_rng(seed)
     lines = [f"u{u:03d},{draw.choice(['', '15', '33', '47', '81'])}" for u in range(users)]
     (folder / "users.csv").write_text("user,age\n" + "\n".join(draw.permutation(lines)) + "\n")
     lines = [f"i{i:03d},{draw.choice(['', 'a', 'b', 'c'])},{_tags(draw, 'pqrst')},{i % 5}" for i in range(items)]
     (folder / "items.csv").write_text("item,category,tags,stock\n" + "\n".join(draw.permutation(lines)) + "\n")
-    rows = [
+    lines = [
         f"u{draw.integers(users):03d},{draw.integers(10, 90)},i{draw.integers(items * 4 // 5):03d},"
         f"{draw.choice(['a', 'b'])},{_tags(draw, 'pqr')},2026-01-0{1 + n % 7}T{n % 24:02d}:00:00,{n % 3},{n % 2}"
-        for n in range(400)
+        for n in range(rows)
     ]
-    (folder / "log.csv").write_text("user,age,item,category,tags,when,position,click\n" + "\n".join(rows) + "\n")
+    (folder / "log.csv").write_text("user,age,item,category,tags,when,position,click\n" + "\n".join(lines) + "\n")
 
 
 def _tags(draw: np.random.Generator, among: str) -> str:

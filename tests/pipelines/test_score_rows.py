@@ -33,7 +33,8 @@ def published(result: dict[str, Any]) -> pa.Table:
 
 @pytest.mark.parametrize("kind", ["lr", "poly2", "fm", "ffm", "fwfm"])
 def test_equals_the_training_sides_prediction(shop: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.score_rows.RANGE_BYTES", 3000)
+    monkeypatch.setattr("pipelines.score_rows.RANGE_BYTES", 100_000)
+    write_shop(shop, rows=10_000)
     config = shop_config(shop, kind)
     bundle = load_bundle(write_bundle(shop, config))
     result = score_rows(config, model=str(shop / "bundle"))
