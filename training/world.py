@@ -12,7 +12,6 @@ from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -98,7 +97,6 @@ class World:
         """Set the compute threads of this rank; default: the host's cores shared among its ranks."""
         count = threads or max(1, len(os.sched_getaffinity(0)) // self.ranks_on_host)
         torch.set_num_threads(count)
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
         return count
 
 
