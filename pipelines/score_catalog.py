@@ -20,7 +20,7 @@ from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
 from features.source import list_files, split_ranges
-from features.spark.build import progress
+from features.spark.build import progress, shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
 from pipelines import catalog_tasks as tasks
@@ -119,7 +119,7 @@ class _Run:
                 self._require_small(counts["contexts"] * len(items.ids))
             borders = self._borders(encoded, counts["contexts"])
             model = self.spark.sparkContext.broadcast(self._model(items, factored=lists is factored_lists))
-            keys = _keys(self.spark, len(borders) + 1)
+            keys = shuffle_keys(self.spark, len(borders) + 1)
             schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
             placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
             ranked = placed.repartition(len(keys), "place").mapInArrow(
@@ -252,17 +252,6 @@ class _Run:
 def _write_arrow(path: Path, table: pa.Table) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-
-
-def _keys(spark: SparkSession, partitions: int) -> list[int]:
-    """Values of a shuffle column that Spark's hash sends to partitions 0, 1, 2, ... of their own."""
-    keys: dict[int, int] = {}
-    tried = 4 * partitions
-    while len(keys) < partitions:
-        partition = F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions))
-        keys = dict(tuple(row) for row in spark.range(0, tried, 1, 1).select(partition, "id").collect())
-        tried *= 4
-    return [keys[partition] for partition in range(partitions)]
 
 
 def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> list[list[str]]:

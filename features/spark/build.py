@@ -171,14 +171,18 @@ def _places(spark: SparkSession, job: Job, rows: Counts) -> Places:
     count = [-(-rows["rows", role] // job.config.snapshot.rows_per_file) for role in ROLES]
     first = [sum(count[:role]) for role in range(len(ROLES))]
     partitions = sum(count) + 1
+    return Places(tuple(first), tuple(count), tuple(shuffle_keys(spark, partitions)))
+
+
+def shuffle_keys(spark: SparkSession, partitions: int) -> list[int]:
+    """Values of a shuffle column that Spark's hash sends to partitions 0, 1, 2, ... of their own."""
     keys: dict[int, int] = {}
     tried = 4 * partitions
     while len(keys) < partitions:
-        # Spark hashes the column: draw keys until every partition has one
         partition = F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions))
         keys = dict(tuple(row) for row in spark.range(0, tried, 1, 1).select(partition, "id").collect())
         tried *= 4
-    return Places(tuple(first), tuple(count), tuple(keys[partition] for partition in range(partitions)))
+    return [keys[partition] for partition in range(partitions)]
 
 
 def _ranges(spark: SparkSession, job: Job) -> DataFrame:
