@@ -106,10 +106,14 @@ def digest_of(process: subprocess.Popen[str]) -> str:
     return json.loads(output.splitlines()[-1])["digest"]
 
 
-def children(pid: int) -> list[int]:
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+def executors(worker: int) -> list[int]:
+    """The executors a worker runs; what it starts for a moment besides (a shell that sets a file's mode) is not one."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{worker}/task").iterdir()
+        for child in (task / "children").read_text().split()
     ]
+    return [pid for pid in children if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
@@ -122,7 +126,7 @@ def test_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
     url, workers = cluster
     with building(config, tmp_path / "broken", url) as broken:
         wait_for("the first file", lambda: list(tmp_path.glob("broken/**/train-*.parquet")))
-        (executor,) = children(workers[0])
+        (executor,) = wait_for("an executor", lambda: executors(workers[0]))
         os.kill(executor, signal.SIGKILL)
         assert broken.poll() is None  # still at work when its executor died
         digest = digest_of(broken)

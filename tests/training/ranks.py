@@ -20,7 +20,8 @@ def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any,
 
     ``function`` must be importable: defined at the top of a module. ``seconds`` is how long a rank waits for others.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # a rank starts from a process that has imported torch
+    context.set_forkserver_preload(["training.trainer"])
     results = context.Queue()
     meeting = str(folder / f"rendezvous-{os.urandom(4).hex()}")
     ranks = [

@@ -169,12 +169,12 @@ def falling_silent(world: World, directory: str) -> None:
     if world.rank == 1:
         with world.naming_silent_ranks():
             Trainer(run, world)
-            time.sleep(30)
+            time.sleep(12)
     train(run, world)
 
 
 def test_a_rank_that_hangs_is_named(snapshot: Snapshot, tmp_path: Path) -> None:
-    error, _ = run_ranks(2, tmp_path, falling_silent, snapshot.dir, seconds=12)
+    error, _ = run_ranks(2, tmp_path, falling_silent, snapshot.dir, seconds=6)
     assert isinstance(error, IntegrityError)
     assert "rank 0: expected every rank to take part in each step" in str(error)
     assert "1" in error.found
