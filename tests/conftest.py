@@ -18,21 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("fieldwise", deadline=None, derandomize=True)
 settings.load_profile("fieldwise")
 
-LONGEST = [
-    f"test_{name}.py" for name in ("readme", "distributed", "demo", "cluster", "checkpoint", "build", "score_catalog", "cli")
-]
-    "test_readme.py",
-    "test_distributed.py",
-    "test_demo.py",
-    "test_cluster.py",
-    "test_checkpoint.py",
-    "test_build.py",
-)
+LONGEST = ["readme", "distributed", "demo", "cluster", "checkpoint", "build", "score_catalog", "cli"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two processes of tests end together."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")
