@@ -1,8 +1,9 @@
 """How kernels are compiled and where the compiled code is kept.
 
 numba's cache watches only the file of the function itself, so an edited helper in another file would silently keep old
-code: the cache directory's name carries a digest of all kernel sources. It lies beside them, or in a private temporary
-directory where the installation is read-only. ``NUMBA_CACHE_DIR`` overrides both.
+code: the cache directory's name carries a digest of all kernel sources, which are the files of a package that import
+its ``jit``. It lies beside them, or in a private temporary directory where the installation is read-only.
+``NUMBA_CACHE_DIR`` overrides both.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ def _writable(directory: Path) -> bool:
 def cache_dir(beside: Path = _HERE) -> Path:
     """``<beside>/__pycache__/numba-<digest>``, else ``<tmp>/fieldwise-<uid>/numba-<digest>`` if that is ours alone."""
     digest = hashlib.sha256()
-    for source in sorted([beside / "jit.py", *beside.glob("*kernels.py")]):
-        digest.update(source.read_bytes() if source.exists() else b"")
+    for source in sorted(beside.glob("*.py")):
+        code = source.read_bytes()
+        if source.name == "jit.py" or b".jit import" in code:
+            digest.update(code)
     name = f"numba-{digest.hexdigest()[:12]}"
     local = beside / "__pycache__" / name
     if _writable(local):

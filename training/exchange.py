@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.jit import kernel
 from training.world import World
 
 
@@ -86,7 +86,7 @@ class Exchange:
         dist.all_gather([into[rank : rank + 1] for rank in range(self.world.size)], mine)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _union(everyones, counts, rank, position, union, mine):  # type: ignore[no-untyped-def]
     """Distinct ids in the order of first sight, rank after rank; returns how many."""
     distinct = 0

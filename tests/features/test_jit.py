@@ -12,12 +12,17 @@ from features.jit import cache_dir
 
 def test_the_cache_follows_every_kernel_source(tmp_path: Path) -> None:
     (tmp_path / "jit.py").write_text("a")
-    (tmp_path / "kernels.py").write_text("b")
+    (tmp_path / "kernels.py").write_text("from features.jit import kernel")
     first = cache_dir(tmp_path)
     assert first.parent == tmp_path / "__pycache__"
     assert cache_dir(tmp_path) == first
-    (tmp_path / "parse_kernels.py").write_text("c")
-    assert cache_dir(tmp_path) != first
+    (tmp_path / "plain.py").write_text("c")
+    assert cache_dir(tmp_path) == first
+    (tmp_path / "lookup.py").write_text("from features.jit import kernel")
+    second = cache_dir(tmp_path)
+    assert second != first
+    (tmp_path / "lookup.py").write_text("from features.jit import kernel  # edited")
+    assert cache_dir(tmp_path) != second
 
 
 def test_an_unusable_place_falls_back_to_a_private_one(tmp_path: Path) -> None:
