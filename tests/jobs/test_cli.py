@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from features.errors import FieldwiseError, InputError, RefusedError
 from jobs.cli import main, parser
@@ -33,6 +35,7 @@ fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
 model: {kind: lr}
 training: {batch_size: 256, epochs: 1, threads: 1}
 """
+SPLIT = "split={by: hash, key: f0, valid: 0.2, test: 0.2}"
 
 
 @pytest.fixture
@@ -67,6 +70,41 @@ def test_a_misspelt_key(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert code == 2
     assert line.startswith(f"fieldwise train: {config}")
     assert "Did you mean `epochs`?" in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("training.batch_size=many", "training.batch_size: expected"),
+        ("fields=[{name: color, kind: hash, buckets: 10}]", "color"),
+        ("split.valid=0.0001", "split.valid"),
+        ("label=f0 >= 'a'", "both classes"),
+    ],
+)
+def test_features_that_cannot_be_built(
+    config: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], setting: str, said: str
+) -> None:
+    """A value of the wrong type, a missing column, an empty split, one class only."""
+    rows = "".join(f"{i % 2},a{i % 70},b{i % 5}\n" for i in range(200))
+    (config.parent / "log.csv").write_text("click,f0,f1\n" + rows)
+    code, line = failure(capsys, "features", "--config", str(config), "--set", SPLIT, "--set", setting)
+    assert code == 2
+    assert said in line
+    assert not [path for path in config.parent.glob("work/**/*") if path.is_file()]
+
+
+def test_a_model_of_other_fields(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"train": [300], "valid": [100], "test": [100]}
+    snapshot = config.parent / "work/planted/snapshots/all"
+    write_snapshot(snapshot, hash_spec((10, 10)), files)
+    assert main(["train", "--config", str(config)]) == 0
+    shutil.rmtree(snapshot)
+    write_snapshot(snapshot, hash_spec((10, 11)), files)
+    capsys.readouterr()
+    code, line = failure(capsys, "evaluate", "--config", str(config))
+    assert code == 2
+    assert "expected" in line
+    assert "spec" in line
 
 
 def test_no_snapshot(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
