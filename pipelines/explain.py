@@ -54,25 +54,26 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
 
 
 def explain(scorer: Scorer, spec: FeatureSpec, slots: npt.NDArray[np.int32], raw: pa.RecordBatch) -> dict[str, Any]:
-    """One row's logit as bias and shares of fields and pairs of fields, with the raw values behind them."""
-    logit = scorer.logits(slots[None])
+    """`Scorer.explain` of one row, with the names of its fields and the raw values behind them."""
     values = {f.name: [raw.column(c)[0].as_py() for c in f.config.columns] for f in spec.fields}
-    parts = scorer.explain(slots)
+    explained = scorer.explain(slots)
     return {
-        "logit": float(logit[0]),
-        "probability": float(scorer.calibrated(logit)[0]),
-        "bias": next(part.value for part in parts if not part.fields),
+        "logit": explained.logit,
+        "logit_shift": explained.logit_shift,
+        "probability": explained.probability,
+        "bias": next(part.value for part in explained.parts if not part.fields),
         "values": {name: found[0] if len(found) == 1 else found for name, found in values.items()},
         "terms": [
             {"fields": [spec.fields[f].name for f in part.fields], "logit": part.value}
-            for part in parts
+            for part in explained.parts
             if part.fields and part.value
         ],
     }
 
 
 def _show(row: dict[str, Any], top: int) -> None:
-    say(f"probability {row['probability']:.5f}, logit {row['logit']:+.4f}, bias {row['bias']:+.4f}")
+    shift = f" {row['logit_shift']:+.4f} by calibration" if row["logit_shift"] else ""
+    say(f"probability {row['probability']:.5f}, logit {row['logit']:+.4f}{shift}, bias {row['bias']:+.4f}")
     for term in row["terms"][:top]:
         named = " x ".join(f"{name}={row['values'][name]}" for name in term["fields"])
         say(f"  {term['logit']:+.4f}  {named}")

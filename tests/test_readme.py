@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -110,6 +111,8 @@ def test_the_tour(
     assert len(results["explain"]["rows"]) == 2
     row = results["explain"]["rows"][0]
     assert sum(term["logit"] for term in row["terms"]) + row["bias"] == pytest.approx(row["logit"], abs=1e-6)
+    odds = row["logit"] + row["logit_shift"]
+    assert row["probability"] == pytest.approx(1 / (1 + math.exp(-odds)), rel=1e-6)
     daily = results["daily"]
     assert daily["repeated"], "the second run of a date finds the first"
     assert daily["champion"] == "models:/demo/1"

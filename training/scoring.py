@@ -70,6 +70,17 @@ class Contribution:
     value: float
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Why a row has its probability = 1 / (1 + exp(-(logit + logit_shift))), with logit = the sum of ``parts``."""
+
+    logit: float
+    logit_shift: float
+    probability: float
+    parts: list[Contribution]
+    """Bias, fields and pairs of fields, largest first."""
+
+
 class Scorer:
     """Logits that depend on the row alone: not on the batch around it, its order or the number of threads.
 
@@ -159,8 +170,8 @@ class Scorer:
         tail = np.exp(-np.abs(z))
         return (np.where(z >= 0, 1.0, tail) / (1.0 + tail)).astype(np.float32)
 
-    def explain(self, slots: Int32) -> list[Contribution]:
-        """Bias, fields and pairs of fields of one row [S], largest first; they add up to its logit before rounding.
+    def explain(self, slots: Int32) -> Explanation:
+        """One row [S] taken apart; the parts add up to its logit before rounding.
 
         Padding contributes nothing, so the logit with only fields f and g present, less those of f and of g alone, is
         the pair's share: of any model that is a sum over fields and pairs of fields.
@@ -175,7 +186,9 @@ class Scorer:
         bias = sums[()]
         parts = [Contribution((), bias), *(Contribution((f,), sums[f,] - bias) for f in fields)]
         parts += [Contribution((f, g), sums[f, g] - sums[f,] - sums[g,] + bias) for f, g in combinations(fields, 2)]
-        return sorted(parts, key=lambda part: -abs(part.value))
+        parts.sort(key=lambda part: -abs(part.value))
+        logit = self.logits(np.asarray(slots)[None])
+        return Explanation(float(logit[0]), self.logit_shift, float(self.calibrated(logit)[0]), parts)
 
     def _sums(self, slots: Int32, threads: int) -> Float64:
         """Logits before rounding."""

@@ -65,12 +65,15 @@ def test_calibration_never_reorders(logits: list[float], shift: float) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_an_explanation_adds_up(kind: str) -> None:
-    scorer, slots = models.scorer(kind, SHAPE, 8), models.rows(SHAPE, 30, 9)
+    scorer, slots = models.scorer(kind, SHAPE, 8, shift=-0.75), models.rows(SHAPE, 30, 9)
     for row in slots:
-        parts = scorer.explain(row)
-        total = math.fsum(part.value for part in parts)
-        assert total == pytest.approx(float(scorer.logits(row[None])[0]), rel=1e-6, abs=1e-6)
-        sizes = [abs(part.value) for part in parts]
+        explained = scorer.explain(row)
+        total = math.fsum(part.value for part in explained.parts)
+        assert total == pytest.approx(explained.logit, rel=1e-6, abs=1e-6)
+        odds = explained.logit + explained.logit_shift
+        assert explained.probability == pytest.approx(1 / (1 + math.exp(-odds)), rel=1e-6)
+        assert explained.probability == scorer.probabilities(row[None])[0]
+        sizes = [abs(part.value) for part in explained.parts]
         assert sizes == sorted(sizes, reverse=True)
 
 
@@ -80,7 +83,7 @@ def test_an_explanation_names_the_pair() -> None:
     table = np.zeros((8, 3), np.float32)
     table[3], table[7] = (0.25, 1, 2), (0.5, 3, 4)
     scorer = Scorer(PlainWeights("fm", 2, 0, shape, table, {"bias": np.array([-1], np.float32)}))
-    shares = {part.fields: part.value for part in scorer.explain(np.array([3, 3], np.int32))}
+    shares = {part.fields: part.value for part in scorer.explain(np.array([3, 3], np.int32)).parts}
     assert shares == {(): -1, (0,): 0.25, (1,): 0.5, (0, 1): 11}
 
 
