@@ -9,22 +9,14 @@ Killed anywhere, a job leaves a lease that goes stale and data that nothing name
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
-import threading
-import time
 import uuid
 from types import TracebackType
 
 from features import store
 from features.errors import ArtifactError
+from features.lease import Lease, alive
 from features.manifest import MANIFEST, Manifest, standing
-
-HEARTBEAT_SECONDS = 30.0
-LEASE_SECONDS = 900.0
-"""A lease not renewed for this long is dead: 30 missed heartbeats, and room for clocks that differ between machines."""
 
 
 class Attempt:
@@ -35,31 +27,18 @@ class Attempt:
         self.id = uuid.uuid4().hex[:16]
         self.data = f"data-{self.id}"
         self.data_dir = store.join(directory, self.data)
-        self._lease = store.join(directory, f"lease-{self.id}.json")
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="snapshot-lease", daemon=True)
+        self._lease = Lease(store.join(directory, f"lease-{self.id}.json"))
         self._published = False
 
     def __enter__(self) -> Attempt:
-        self._renew()
+        self._lease.__enter__()
         store.make_dir(self.data_dir)
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join()
         if not self._published:
             store.remove_tree(self.data_dir)
-        store.remove(self._lease)
-
-    def _renew(self) -> None:
-        lease = {"host": _host(), "pid": os.getpid(), "time": time.time()}
-        store.write_atomic(self._lease, json.dumps(lease).encode())
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            self._renew()
+        self._lease.__exit__(kind, error, at)
 
     def publish(self, manifest: Manifest, *, replace: bool) -> Manifest:
         """Make ``manifest`` the snapshot's, and return the one that stands.
@@ -104,7 +83,7 @@ def clean(directory: str) -> list[str]:
     names = store.list_sizes(directory)
     data = {name.removeprefix("data-") for name in names if name.startswith("data-")}
     leases = {name[6:-5] for name in store.list_sizes(directory) if name.startswith("lease-")}
-    dead = {attempt for attempt in leases if not _alive(store.join(directory, f"lease-{attempt}.json"))}
+    dead = {attempt for attempt in leases if not alive(store.join(directory, f"lease-{attempt}.json"))}
     manifest = standing(directory)
     named = manifest.data.removeprefix("data-") if manifest else None
     removed = []
@@ -120,28 +99,3 @@ def clean(directory: str) -> list[str]:
     for attempt in dead:
         store.remove(store.join(directory, f"lease-{attempt}.json"))
     return removed
-
-
-def _alive(path: str) -> bool:
-    try:
-        lease = json.loads(store.read_bytes(path))
-    except FileNotFoundError:
-        return False  # its job ended while we looked
-    if lease["host"] == _host():
-        try:
-            os.kill(lease["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # alive, another user's
-    return bool(time.time() - lease["time"] < LEASE_SECONDS)
-
-
-def _host() -> str:
-    """This machine since its last boot: process ids mean nothing beyond it."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-    except OSError:
-        boot = ""
-    return f"{platform.node()}/{boot}"

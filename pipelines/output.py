@@ -1,11 +1,14 @@
 """Published directories of Parquet: invisible while written, then there all at once.
 
-    <parent>/_<name>.<attempt>/     while a job works; readers of partitioned Parquet skip names that begin with _
-    <parent>/<name>/                part files and _manifest.json
+    <parent>/_<name>.<attempt>.lease    while a job works: who, and when it was last seen alive
+    <parent>/_<name>.<attempt>/         its files; readers of partitioned Parquet skip names that begin with _
+    <parent>/_<name>.<attempt>.old/     the former output, for the instant in which the new one takes its place
+    <parent>/<name>/                    part files and _manifest.json
 
 On local file systems publishing is one rename; where another output stands, it makes room by a rename first, so a
-reader finds the old one, for an instant none, then the new one, and never a mixture. Object stores know no rename of
-directories: there files are moved one by one and ``_manifest.json`` comes last.
+reader finds the old one, for an instant none, then the new one, and never a mixture. Killed anywhere, a job leaves
+what the next job for the same target clears away: an output that had made room comes back. Object stores know no
+rename of directories: there files are moved one by one and ``_manifest.json`` comes last.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import store
+from features.lease import Lease, alive
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
 
@@ -37,26 +42,49 @@ class Output:
     def __init__(self, target: str, request: Any) -> None:
         self.target = target.rstrip("/")
         self.request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
-        parent, _, name = self.target.rpartition("/")
+        self._parent, _, name = self.target.rpartition("/")
+        self._hidden = f"_{name}."
         self.attempt = uuid.uuid4().hex[:16]
-        self.staging = store.join(parent or ".", f"_{name}.{self.attempt}")
-        self.retired = store.join(parent or ".", f"_{name}.{self.attempt}.old")
+        self.staging = self._beside(self.attempt)
+        self._lease = Lease(self._beside(self.attempt, ".lease"))
+
+    def _beside(self, attempt: str, suffix: str = "") -> str:
+        return store.join(self._parent or ".", self._hidden + attempt + suffix)
 
     def standing(self) -> dict[str, Any] | None:
-        """The manifest of a published output of the same request."""
+        """The manifest of a published output of the same request, once killed jobs' remains are cleared away."""
+        self._clear()
         try:
             found: dict[str, Any] = json.loads(store.read_bytes(store.join(self.target, MANIFEST)))
         except FileNotFoundError:
             return None
         return found if found.get("request") == self.request else None
 
+    def _clear(self) -> None:
+        """Remove what killed jobs left. A job's lease is there before its files and goes after them."""
+        names = [name for name in store.list_sizes(self._parent or ".") if name.startswith(self._hidden)]
+        for attempt in {name.removeprefix(self._hidden).partition(".")[0] for name in names}:
+            if not alive(self._beside(attempt, ".lease")):
+                self._remove(attempt)
+
+    def _remove(self, attempt: str) -> None:
+        """All that is left of an attempt, the lease last."""
+        retired = self._beside(attempt, ".old")
+        if store.is_local(retired):
+            with suppress(OSError):  # nothing had made room, or another output stands there now
+                os.rename(store.resolve(retired)[1], store.resolve(self.target)[1])
+        store.remove_tree(retired)
+        store.remove_tree(self._beside(attempt))
+        store.remove(self._beside(attempt, ".lease"))
+
     def __enter__(self) -> Output:
+        self._lease.__enter__()
         store.make_dir(self.staging)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        store.remove_tree(self.staging)
-        store.remove_tree(self.retired)
+        self._remove(self.attempt)
+        self._lease.__exit__(kind, error, at)
 
     def publish(self, parts: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
         """Make the reported ``parts`` (of ``write_part``, in order) the output, with the quarantine if there is one.
@@ -83,7 +111,8 @@ class Output:
         return manifest
 
     def _swap(self) -> None:
-        staging, target, retired = (store.resolve(path)[1] for path in (self.staging, self.target, self.retired))
+        retired = store.resolve(self._beside(self.attempt, ".old"))[1]
+        staging, target = (store.resolve(path)[1] for path in (self.staging, self.target))
         while True:
             if os.path.isdir(target):
                 os.rename(target, retired)

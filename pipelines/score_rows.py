@@ -58,7 +58,7 @@ def score_rows(
     date: str | None = None,
     out: str | None = None,
 ) -> dict[str, Any]:
-    """Publish every row of the source with a ``probability`` behind its columns.
+    """Publish ``<out>/date=<date or all>``: every row of the source with a ``probability`` behind its columns.
 
     Rows that ``filter`` leaves out are left out here too; label and weight are not read, so they may be absent. Rows
     that cannot be read go to ``_quarantine.parquet``. Columns that side tables add are not written.
@@ -67,7 +67,7 @@ def score_rows(
         model: a bundle's directory or a registered model; default: the champion.
         inputs: files to score instead of ``source.path``, in the same format.
         date: stands for ``{date}`` in paths, else selects the day's rows by the time column.
-        out: default ``<workspace>/scores/rows``; with a date, ``date=<date>`` below it.
+        out: default ``<workspace>/scores/rows``.
 
     Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
     """
@@ -82,7 +82,7 @@ def score_rows(
     wanted = config.features.model_copy(update={"source": source})
     reader = LogReader(wanted, config.base, need_label=False, date=None if dated else date, keep=columns)
     directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "rows")
-    target = store.join(directory, f"date={date}") if date else directory
+    target = store.join(directory, f"date={date or 'all'}")
     stamps = [
         [file.path, store.stamp(file.path)] for s in (source, *config.join) for file in list_files(s, config.base, date)
     ]

@@ -54,7 +54,7 @@ def test_the_label_may_be_absent_and_inputs_named(shop: Path) -> None:
     lines = [line.rpartition(",")[0] for line in (shop / "log.csv").read_text().splitlines()[:51]]
     (shop / "new.csv").write_text("\n".join(lines) + "\n")
     result = score_rows(config, model=bundle, inputs=["new.csv"], out=str(shop / "new"))
-    assert (result["rows"], result["dir"]) == (50, str(shop / "new"))
+    assert (result["rows"], result["dir"]) == (50, str(shop / "new" / "date=all"))
     whole = published(score_rows(config, model=bundle))
     assert published(result)["probability"].to_pylist() == whole["probability"].slice(0, 50).to_pylist()
 
@@ -74,7 +74,7 @@ def test_unreadable_rows_go_to_quarantine(shop: Path) -> None:
         file.write("u001,old,i001,a,p,2026-01-01T00:00:00,1,0\nbroken\n")
     with pytest.raises(RefusedError, match=r"source: expected at most 0.1000% unreadable rows, found 2 of 402"):
         score_rows(config, model=bundle)
-    assert not (shop / "work" / "scores").exists() or not list((shop / "work" / "scores").iterdir())
+    assert not list((shop / "work" / "scores" / "rows").iterdir())
     tolerant = config.model_copy(update={"snapshot": config.snapshot.model_copy(update={"max_bad_fraction": 0.01})})
     result = score_rows(tolerant, model=bundle)
     assert (result["rows"], sum(result["quarantined"].values())) == (400, 2)
