@@ -25,6 +25,7 @@ class CapConfig(Strict):
     column: str
     """Column of the items; items without a value count as one kind."""
     items: Annotated[int, Field(ge=1)]
+    """Most items of one kind in a list."""
 
 
 class CatalogConfig(Strict):
