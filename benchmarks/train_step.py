@@ -1,8 +1,6 @@
 """Rows per second of one training step, in memory: lookup, forward, loss, gradient and optimizer.
 
-Data: F fields in one table of ``--rows`` rows; two thirds of the fields are small (8 to 1,150 values), the others share
-the remaining rows; values follow a Zipf law (exponent 1.05). With the defaults a batch of 4,096 touches about 24,000
-distinct table rows, 75 % of them once; the first 4,096 rows of Criteo's public sample touch 23,300, 71 % of them once.
+Data: F fields in one table of ``--rows`` rows, values long-tailed (benchmarks/rows.py).
 
 Steps follow each other on this process's threads while one thread looks the next batch up, as in training; nothing is
 read from disk. rows_per_second is the median over the repeats, ``best`` the fastest repeat; ``lookup_ms`` and
@@ -28,6 +26,7 @@ import torch
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose scripts would hide packages
 
 from benchmarks.record import record  # noqa: E402
+from benchmarks.rows import field_sizes, long_tailed  # noqa: E402
 from training.layout import Layout  # noqa: E402
 from training.lookup import Compact, Lookup  # noqa: E402
 from training.models import build_model  # noqa: E402
@@ -35,7 +34,6 @@ from training.optim import build_optimizer  # noqa: E402
 from training.step import FusedStep, Loss  # noqa: E402
 from training.table import EmbeddingTable  # noqa: E402
 
-SMALL = [25, 80, 60, 25, 190, 76, 50, 26, 73, 8, 21, 18, 40, 180, 400, 56, 10, 93, 12, 24, 12, 600, 9, 10, 15, 40, 1150]
 GOALS = {"fm-16": 650_000, "ffm-4": 215_000, "lr-0": 2_000_000, "poly2-0": 40_000}
 
 
@@ -54,23 +52,6 @@ def parse() -> argparse.Namespace:
                         help="step: fused step of one process; loss: gather, Loss, optimizer, as with several ranks; "
                              "reference: plain torch")  # fmt: skip
     return parser.parse_args()
-
-
-def field_sizes(fields: int, rows: int) -> list[int]:
-    small = [SMALL[i % len(SMALL)] + 3 for i in range(fields * 27 // 39)]
-    rest, large = rows - sum(small), fields - len(small)
-    return small + [rest // large + (i < rest % large) for i in range(large)]
-
-
-def long_tailed(sizes: list[int], rows: int, seed: int = 0) -> np.ndarray:
-    """Slots [rows, F]: Zipf-distributed values in a random order of popularity."""
-    rng = np.random.default_rng(seed)
-    slots = np.empty((len(sizes), rows), np.int32)
-    for field, size in enumerate(sizes):
-        shares = np.cumsum(np.arange(1, size - 2, dtype=np.float64) ** -1.05)
-        ranks = np.searchsorted(shares, rng.random(rows) * shares[-1])
-        slots[field] = 3 + rng.permutation(size - 3)[np.minimum(ranks, size - 4)]
-    return slots.T
 
 
 def bandwidth(threads: int) -> dict[str, float]:

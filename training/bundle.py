@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
+from safetensors.torch import save_file
 
 from features.errors import ArtifactError, ConfigError, IntegrityError
 from features.schema import Strict
@@ -107,7 +109,8 @@ def _write(draft: Path, bundle: Bundle) -> str:
         if not np.isfinite(tensor).all():
             fix = "Training diverged: lower training.learning_rate, or raise training.l2."
             raise IntegrityError(f"weights {name}", expected="finite numbers", found="inf or nan", fix=fix)
-    weights = save({name: np.ascontiguousarray(tensor, np.float32) for name, tensor in sorted(tensors.items())})
+    arrays = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, draft / WEIGHTS)  # without a copy
     rows, width = bundle.weight.shape
     model = _ModelFile(
         kind=bundle.kind,
@@ -117,16 +120,23 @@ def _write(draft: Path, bundle: Bundle) -> str:
         width=width,
         spec_digest=bundle.spec.digest,
         calibration=Calibration(logit_shift=bundle.logit_shift),
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        weights_sha256=_sha256(draft / WEIGHTS),
     )
     text = (json.dumps(model.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
     bundle.spec.save(str(draft))
-    for name, content in ((WEIGHTS, weights), (MODEL, text)):
-        with open(draft / name, "wb") as file:
-            file.write(content)
-            file.flush()
+    (draft / MODEL).write_bytes(text)
+    for name in (WEIGHTS, MODEL):
+        with open(draft / name, "rb") as file:
             os.fsync(file.fileno())
     return hashlib.sha256(text).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def load_bundle(directory: str | Path) -> Bundle:

@@ -40,10 +40,17 @@ class TrainingConfig(Strict):
     """At most; early stopping usually ends sooner."""
     batch_size: Annotated[int, Field(ge=1)] = 4096
     """Rows of one step over all ranks together; a multiple of ``streams``."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts in which a step's rows pass through the model, their gradients summed: the same step in less memory, on a
+    GPU or with ``fused: false``. Compiled kernels keep nothing between forward and backward and refuse it."""
     optimizer: Literal["adagrad", "rowwise_adagrad", "adam", "ftrl", "sgd"] = "adagrad"
     """Of touched table rows. ftrl: lr and poly2 only; with it the bias is trained by adagrad."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Default: the model's own, see ``training.defaults``."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls, to zero at the end of the last epoch; not with ftrl. See ``training.schedule``."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the rate first rises; not with ftrl."""
     l2: Annotated[float, Field(ge=0)] | None = None
     """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior / rows."""
     l1: Annotated[float, Field(ge=0)] = 0.0

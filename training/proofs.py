@@ -53,7 +53,6 @@ def diverged(
     plan: Plan,
     batch: Batch,
     logits: Tensor,
-    kept: str | None,
 ) -> DivergedError:
     """The error of a step whose loss is not finite. Every rank sees the same loss, so all call this together."""
     bad = ~np.isfinite(logits.cpu().numpy()) | ~np.isfinite(batch.label)
@@ -61,12 +60,9 @@ def diverged(
         bad |= ~np.isfinite(batch.weight)
     mine = name_rows(files, plan, batch.origin, np.flatnonzero(bad))
     where = [name for names in world.gather(mine) for name in names]
-    fix = "Lower training.learning_rate, or look at these rows' weights."
-    if kept is not None:
-        fix += f" The weights after epoch {progress.best_epoch + 1} are kept in {kept}."
     return DivergedError(
         f"epoch {progress.epoch + 1}, step {progress.step + 1}",
         expected="a finite loss",
         found=f"inf or nan in {'; '.join(where) or 'the sum of the batch'}",
-        fix=fix,
+        fix="Lower training.learning_rate, or look at these rows' weights.",
     )

@@ -43,10 +43,11 @@ class TrainRun:
 
     @property
     def request(self) -> str:
-        """Digest of all that decides the result, beside the number of epochs, ranks and threads."""
-        training = self.training.model_dump(
-            exclude={"epochs", "threads", "verify_checksums", "timeout_seconds", "checkpoint"}
-        )
+        """Digest of what decides the result: all but ranks, threads and, at a constant rate, the number of epochs."""
+        beside = {"threads", "verify_checksums", "timeout_seconds", "checkpoint"}
+        if self.training.schedule == "constant":
+            beside.add("epochs")
+        training = self.training.model_dump(exclude=beside)
         files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
         warm = self.warm_start.digest if self.warm_start else None
         what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]

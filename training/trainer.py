@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from features.errors import DivergedError
 from training.bundle import Bundle, save_bundle
 from training.checkpoint import Checkpoints, read_into
 from training.defaults import settle
@@ -30,6 +32,7 @@ from training.progress import EpochRecord, Progress
 from training.proofs import diverged, require_all_rows, require_equal_replicas
 from training.reader import PlanReader
 from training.run import TrainResult, TrainRun
+from training.schedule import rate_at, require_parts, require_schedule
 from training.step import FusedStep, Loss
 from training.world import StopSignal, World
 
@@ -74,6 +77,8 @@ class Trainer:
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device
         )
         self.config = settle(self.config, run.model.kind, self.data.train.rows)
+        require_schedule(self.config, self._plan(0).steps * self.config.epochs)
+        require_parts(self.config, self.network.model.compiled_for(self.network.table.weight))
         self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
         if run.warm_start is None:
             self.network.start_at(self.data.train.base_rate(world))
@@ -103,15 +108,17 @@ class Trainer:
             )
         patience = self.config.patience or self.config.epochs
         while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
-            plan = Plan(
-                [file.rows for file in self.data.train.files],
-                batch_size=self.config.batch_size,
-                streams=self.config.streams,
-                seed=self.config.seed,
-                epoch=self.progress.epoch,
-            )
-            self._end_epoch(plan, self._train_epoch(plan))
+            plan = self._plan(self.progress.epoch)
+            try:
+                self._end_epoch(plan, self._train_epoch(plan))
+            except DivergedError as error:
+                fix = f"{error.fix} {self._keep_last_good()}"
+                raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
         return self._conclude()
+
+    def _plan(self, epoch: int) -> Plan:
+        config, rows = self.config, [file.rows for file in self.data.train.files]
+        return Plan(rows, batch_size=config.batch_size, streams=config.streams, seed=config.seed, epoch=epoch)
 
     def _train_epoch(self, plan: Plan) -> list[str]:
         """Every step of the epoch that is left; returns each rank's order digest."""
@@ -131,7 +138,7 @@ class Trainer:
                 bar.set_postfix(logloss=f"{now.loss / max(now.weight, 1e-30):.5f}", refresh=False)
                 bar.update(now.rows_trained - before)
                 every = self.config.checkpoint.every_steps
-                if signals or (every and (now.epoch * plan.steps + now.step) % every == 0):
+                if signals or (every and self._steps_before(plan) % every == 0):
                     now.seconds += time.perf_counter() - started
                     self._save()
                     started = time.perf_counter()
@@ -144,8 +151,7 @@ class Trainer:
         """One optimizer step on the global batch; returns the signals of all ranks."""
         batch, compact = work
         union = self.exchange.union(compact.ids, batch.rows, batch.weight_sum, self._signals())
-        rate, l2 = self.config.learning_rate, self.config.l2
-        assert rate is not None
+        rate, l2 = rate_at(self.config, self._steps_before(plan), plan.steps * self.config.epochs), self.config.l2
         assert l2 is not None
         if self.fused_step is not None:
             label, weight = self.network.targets(batch)
@@ -154,11 +160,11 @@ class Trainer:
         else:
             step = self.gradient(work, union)
         if not math.isfinite(step.loss):
-            raise diverged(
-                self.progress, self.world, self.data.train.files, plan, batch, step.logits, self._keep_last_good()
-            )
+            raise diverged(self.progress, self.world, self.data.train.files, plan, batch, step.logits)
         if self.fused_step is None:
             self.optimizer.step(self.network.table, union.ids.to(self.world.device), step.grad, rate, l2)
+        for group in self.dense_optimizer.param_groups:
+            group["lr"] = rate
         self.dense_optimizer.step()
         now = self.progress
         now.step += 1
@@ -173,17 +179,33 @@ class Trainer:
         batch, compact = work
         rows = self.network.table.gather(compact.ids.to(self.world.device))
         label, weight = self.network.targets(batch)
-        loss, logits = self.loss(rows, *self.network.inputs(compact), label, weight, union.weight or 1.0)
+        index, factor = self.network.inputs(compact)
         self.dense_optimizer.zero_grad()
-        loss.backward()
+        loss, scores = rows.new_zeros(()), []
+        size = max(1, -(-len(label) // self.config.accumulate))
+        for first in range(0, max(1, len(label)), size):
+            part = slice(first, first + size)
+            with self._exchanging_dense(first + size >= len(label)):
+                weights = None if weight is None else weight[part]
+                value, logits = self.loss(rows, index[part], factor[part], label[part], weights, union.weight or 1.0)
+                value.backward()
+            loss += value.detach()
+            scores.append(logits)
         for parameter in self.network.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= self.world.size  # DDP averages, but the loss is divided by the global weight already
         assert rows.grad is not None
-        mine = torch.stack([loss.detach(), loss.new_tensor(len(logits))])
+        mine = torch.stack([loss, loss.new_tensor(len(label))])
         grad, sums = self.exchange.sum_rows(union, rows.grad, mine)
         total, trained = sums.tolist()
-        return Gradient(grad, total, int(trained), logits)
+        return Gradient(grad, total, int(trained), torch.cat(scores))
+
+    def _exchanging_dense(self, last: bool) -> AbstractContextManager[None]:
+        """DDP sums the dense gradients of a step's last part, those of the parts before included."""
+        return nullcontext() if last or not isinstance(self.loss, DistributedDataParallel) else self.loss.no_sync()
+
+    def _steps_before(self, plan: Plan) -> int:
+        return self.progress.epoch * plan.steps + self.progress.step
 
     def _signals(self) -> int:
         minutes = self.config.checkpoint.every_minutes
@@ -212,13 +234,20 @@ class Trainer:
         self._report(record)
         better = valid.get("logloss", -math.inf) < now.best_logloss
         if better:
-            self.best = {name: tensor.cpu().clone() for name, tensor in self.network.tensors().items()}
+            self._remember()
         self.progress = Progress(
             epoch=now.epoch + 1,
             best_epoch=now.epoch if better else now.best_epoch,
             best_logloss=valid.get("logloss", math.inf) if better else now.best_logloss,
             history=[*now.history, record],
         )
+
+    def _remember(self) -> None:
+        """Copy the weights; into the memory of the best ones before."""
+        if self.best is None:
+            self.best = {name: torch.empty_like(t, device="cpu") for name, t in self.network.tensors().items()}
+        for name, tensor in self.network.tensors().items():
+            self.best[name].copy_(tensor)
 
     def _report(self, record: EpochRecord) -> None:
         if self.task.tracker is not None:
@@ -243,17 +272,19 @@ class Trainer:
         arrays = {name: tensor.numpy() for name, tensor in self.best.items()}
         return self.network.bundle(arrays.pop("table"), arrays, self.logit_shift)
 
-    def _keep_last_good(self) -> str | None:
-        """Save the best weights of a run that fails; None when no epoch has ended."""
+    def _keep_last_good(self) -> str:
+        """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
         if self.best is None:
-            return None
+            stand = "" if self.checkpoints is None else f" Checkpoints in {self.task.checkpoint_dir} stay as they were."
+            return f"No epoch had ended, so no weights are kept.{stand}"
         kept = f"{self.task.bundle_dir}.last-good"
         if self.world.first:
             save_bundle(kept, self._bundle())
-        return kept
+        return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
 
     def _conclude(self) -> TrainResult:
         """Save the best weights and measure them on every split."""
+        self.optimizer.state.clear()  # memory for what follows
         bundle = self._bundle()
         self.network.load(bundle.weight, bundle.dense)
         digest = self.world.share(save_bundle(self.task.bundle_dir, bundle) if self.world.first else None)

@@ -144,7 +144,7 @@ def test_warm_start_goes_on_and_refuses_strangers(snapshot: Snapshot, tmp_path: 
     with pytest.raises(ConfigError, match=r"expected \('fm', 16, 0\) .* found \('fm', 8, 0\)"):
         fit(data, tmp_path / "b", model=ModelConfig(kind="fm", dim=8), warm_start=bundle)
     other = TrainData.of_one(write_snapshot(tmp_path / "other", hash_spec((9, 9)), FILES))
-    with pytest.raises(ArtifactError, match=r"expected feature spec .* of the data, found spec"):
+    with pytest.raises(ArtifactError, match=r"fields of the data's spec .* differs in f2"):
         fit(other, tmp_path / "b", warm_start=bundle)
 
 
@@ -185,6 +185,34 @@ def test_divergence_names_rows_and_keeps_the_last_good_weights(snapshot: Snapsho
         trainer.train()
     assert "The weights after epoch 1 are kept in" in str(e.value)
     assert not (tmp_path / "b").exists()
+    assert np.isfinite(load_bundle(tmp_path / "b.last-good").weight).all()
+
+
+def test_divergence_before_an_epoch_has_ended_says_what_is_kept(snapshot: Snapshot, tmp_path: Path) -> None:
+    """The fused step has updated the finite rows of the step by then: those weights are saved nowhere."""
+    run = TrainRun(TrainData.of_one(snapshot), ModelConfig(kind="fm"), CONFIG, str(tmp_path / "b"), f"{tmp_path}/saved")
+    trainer = Trainer(run, World())
+    trainer.network.table.weight[3:8, 2] = torch.inf
+    with pytest.raises(DivergedError, match=r"epoch 1, step 1: .* inf or nan in .*\.parquet rows? \d+") as e:
+        trainer.train()
+    assert str(e.value).endswith(f"so no weights are kept. Checkpoints in {tmp_path}/saved stay as they were.")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_overflow_in_validation_keeps_the_last_good_weights(snapshot: Snapshot, tmp_path: Path) -> None:
+    data = TrainData.of_one(snapshot)
+    trainer = Trainer(TrainRun(data, ModelConfig(kind="fm"), CONFIG, str(tmp_path / "b")), World())
+    train_epoch = trainer._train_epoch
+
+    def train_and_spoil(*args: Any) -> Any:
+        found = train_epoch(*args)
+        if trainer.progress.epoch == 1:
+            trainer.network.table.weight[3:8, 2] = torch.inf
+        return found
+
+    trainer._train_epoch = train_and_spoil  # type: ignore[method-assign]
+    with pytest.raises(DivergedError, match=r"split valid: .* The weights after epoch 1 are kept"):
+        trainer.train()
     assert np.isfinite(load_bundle(tmp_path / "b.last-good").weight).all()
 
 

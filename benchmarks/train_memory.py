@@ -1,0 +1,80 @@
+"""Is the memory that training states before the start what it then takes?
+
+    python benchmarks/train_memory.py --models ffm-4 --table-rows 1048576 4194304
+
+Every training runs in a process of its own, from a snapshot on disk (benchmarks/rows.py); ``ratio`` is the highest
+resident memory the system counted over the stated figure (goal: 0.8 to 1.2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
+
+from benchmarks.record import record  # noqa: E402
+from benchmarks.rows import field_sizes, labels_of, long_tailed, publish  # noqa: E402
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["ffm-4"], help="kind-dim")
+    parser.add_argument("--table-rows", nargs="+", type=int, default=[1 << 20, 1 << 22])
+    parser.add_argument("--optimizers", nargs="+", default=["adagrad", "rowwise_adagrad"])
+    parser.add_argument("--rows", type=int, default=1 << 18)
+    parser.add_argument("--fields", type=int, default=39)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def be_training(snapshot: str, model: str, optimizer: str, bundle: str) -> None:
+    """State, train, and print both figures."""
+    from features.manifest import load_snapshot
+    from training.config import ModelConfig, TrainingConfig
+    from training.data import TrainData
+    from training.memory import needed, peak
+    from training.run import TrainRun
+    from training.trainer import train
+    from training.world import World
+
+    kind, _, dim = model.partition("-")
+    data, config = TrainData.of([load_snapshot(snapshot)]), ModelConfig(kind=kind, dim=int(dim))
+    training = TrainingConfig(epochs=2, patience=None, optimizer=optimizer)
+    stated = needed(data, config, training, threads=len(os.sched_getaffinity(0)))
+    print(stated, file=sys.stderr)
+    train(TrainRun(data, config, training, bundle), World())
+    print(json.dumps({"stated": stated.total, "peak": peak()}))
+
+
+def main() -> None:
+    options = parse()
+    if options.one:
+        be_training(*options.one)
+        return
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="fieldwise-bench-") as folder:
+        for table_rows in options.table_rows:
+            sizes = field_sizes(options.fields, table_rows)
+            slots = long_tailed(sizes, options.rows)
+            snapshot = publish(Path(folder) / str(table_rows), sizes, slots, labels_of(sizes, slots))
+            for model in options.models:
+                for optimizer in options.optimizers:
+                    one = ["--one", snapshot, model, optimizer, f"{folder}/bundle"]
+                    said = subprocess.run([sys.executable, __file__, *one], check=True, stdout=subprocess.PIPE)
+                    row = {"model": model, "table_rows": table_rows, "optimizer": optimizer, **json.loads(said.stdout)}
+                    row["ratio"] = round(row["peak"] / row["stated"], 3)
+                    found.append(row)
+                    print(row, file=sys.stderr)
+    record("train_memory", {"rows": options.rows, "fields": options.fields, "trainings": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What a training needs in memory, told before it takes any of it.
+
+Per rank: the table, its optimizer state and a copy of the best weights (``rows * columns * 4`` bytes each), a map over
+all rows that finds distinct ones, the batches and files in flight, a step's gradients, and what the process holds
+already. A rank on a GPU keeps table, state and gradients there.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from training.batch import layout_of
+from training.config import ModelConfig, TrainingConfig
+from training.data import TrainData
+from training.lookup import slot_pairs
+from training.models import build_model
+from training.network import sizes_of
+from training.optim import OPTIMIZERS
+
+_FLOAT = _INT = 4
+_DISTINCT = 1 / 6
+"""Distinct table rows of a batch by its values, about, in click logs."""
+_BATCHES, _FILES = 6, 4
+"""In flight between reader and step; files between decoding and cutting."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by what they are for."""
+
+    rows: int
+    width: int
+    table: int
+    state: int
+    best: int
+    lookup: int
+    reading: int
+    step: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        return self.table + self.state + self.best + self.lookup + self.reading + self.step + self.process
+
+    def __str__(self) -> str:
+        parts = {name: value for name, value in asdict(self).items() if name not in ("rows", "width")}
+        shown = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
+        return (
+            f"memory: {self.total / 1e9:.2f} GB a rank ({shown}); table {self.rows:,} x {self.width} x {_FLOAT} bytes"
+        )
+
+
+def needed(data: TrainData, model: ModelConfig, training: TrainingConfig, ranks: int = 1, threads: int = 1) -> Memory:
+    """Memory of one of ``ranks`` ranks of ``threads`` threads at its peak; ConfigError as `sizes_of` raises it."""
+    layout, (dim, pair_buckets) = layout_of(data.spec), sizes_of(model)
+    network = build_model(model.kind, layout, dim=dim, pair_buckets=pair_buckets)
+    rows, width, optimizer = network.rows, network.width, OPTIMIZERS[training.optimizer]
+    table = rows * width * _FLOAT
+    batch = -(-training.batch_size // ranks)
+    columns = layout.slots + (len(slot_pairs(layout)[0]) if network.paired else 0)
+    distinct = min(int(batch * columns * _DISTINCT), rows)
+    files = sorted((file.rows for file in data.train.files), reverse=True)
+    held = -(-training.streams // ranks) + _FILES
+    gradients = distinct * width * _FLOAT * threads
+    return Memory(
+        rows=rows,
+        width=width,
+        table=table,
+        state=rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT,
+        best=table,
+        lookup=rows * _INT * (2 if ranks > 1 else 1),
+        reading=sum(files[:held]) * (layout.slots + 1) * _INT,
+        step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 else 3),
+        process=resident(),
+    )
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; the most it ever held where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak()
+
+
+def peak() -> int:
+    """The most bytes of memory that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
