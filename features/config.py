@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from features.fields import AnyField, check_fields, expand_fields
-from features.moment import Time
+from features.moment import Duration, Time
 from features.parse import code_points
 from features.schema import Names, Strict
 
@@ -68,9 +68,11 @@ class SplitConfig(Strict):
     """Which rows train, validate and test. ``none`` publishes all rows with role ``all`` (daily snapshots)."""
 
     by: Literal["time", "files", "hash", "none"] = "none"
+    """time: the newest rows test, those before them validate. files: by path. hash: by the value of ``key``."""
     valid: float | str | list[str] | None = None
     """time, hash: fraction of rows. files: glob patterns of file paths."""
     test: float | str | list[str] | None = None
+    """Like ``valid``."""
     key: str | None = None
     """hash: the column whose XXH64 decides; rows with the same value stay together."""
 
@@ -120,8 +122,14 @@ class FeatureConfig(Strict):
     """Expression; rows where it is not true are left out, and counted."""
     time: Time | None = None
     """The moment of a row: for split by time, for ``--date`` without ``{date}`` in the path, and for time fields."""
+    label_delay: Duration | None = None
+    """How late a label may still change (``1d``, ``6h``). A day's snapshot then holds the rows from that long before
+    the day's start to that long before its end, so that every row is in one day and its label is settled; a snapshot
+    of everything ends that long before the newest row. The source must hold the day and those before it as they are
+    known at the day's end. Needs ``time``. Default: labels are in the log from the start."""
     split: SplitConfig = SplitConfig()
     fields: Annotated[list[AnyField], Field(min_length=1)]
+    """What a row is made of, in order; their kinds follow below."""
     snapshot: SnapshotConfig = SnapshotConfig()
 
     @model_validator(mode="before")
@@ -132,4 +140,8 @@ class FeatureConfig(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> FeatureConfig:
         check_fields(self.fields)
+        if self.label_delay is not None and self.time is None:
+            raise ValueError("label_delay needs `time`: it is counted from the moment of a row")
+        if self.snapshot.negative_rate is not None and self.split.by == "none":
+            raise ValueError("snapshot.negative_rate downsamples the training split: there is none without `split`")
         return self

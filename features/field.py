@@ -50,6 +50,8 @@ class BaseField(Strict):
     """Name of the field. ``names: [a, b]`` or ``name: C{1..26}`` declares several alike."""
     fitted: ClassVar[bool] = False
     """Whether training rows must be counted to fit the field."""
+    hashed: ClassVar[bool] = False
+    """Whether values meet in buckets."""
 
     @property
     @abstractmethod

@@ -29,6 +29,7 @@ class HashField(ValuedField):
     """local = 3 + XXH64(value, seed 42) mod buckets. Needs no fitting; any value has a row from the first day."""
 
     kind: Literal["hash"]
+    hashed: ClassVar[bool] = True
     buckets: Annotated[int, Field(ge=1, le=MAX_VALUES)] = 65536
     """Rows of the table. Values that meet in a bucket share its row."""
 
@@ -221,6 +222,7 @@ class CrossField(BaseField):
     """local = 3 + XXH64(texts of the raw columns joined by U+001F) mod buckets; missing when all parts are."""
 
     kind: Literal["cross"]
+    hashed: ClassVar[bool] = True
     of: Annotated[Names, Field(min_length=2)]
     """Raw columns."""
     buckets: Annotated[int, Field(ge=1, le=MAX_VALUES)] = 65536

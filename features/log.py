@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date as Date
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,15 @@ from features.errors import ConfigError, InputError
 from features.expression import Expression
 from features.field import Problem
 from features.join import SideTable
-from features.moment import DAY, to_utc
+from features.moment import DAY, to_local, to_utc
 from features.source import FileRange, RawBatch, Reject, column_names, read_range
 from features.text import Columns, moments
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+Period = tuple[int, int]
+"""Moments: the first, and the one past the last."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class LogReader:
         base: directory of the config file, where relative paths start.
         need_label: False for rows still to be scored: neither label nor weight are read.
         date: only rows of this day (``YYYY-MM-DD``) in the zone of ``time``; others count as filtered.
+        period: only rows from its first moment to before its last, in place of ``date``.
         keep: further raw columns to read, such as ids to hand through.
     """
 
@@ -99,6 +103,7 @@ class LogReader:
         base: str,
         need_label: bool = True,
         date: str | None = None,
+        period: Period | None = None,
         keep: Iterable[str] = (),
     ) -> None:
         self.config = config
@@ -106,12 +111,19 @@ class LogReader:
         self._filter = None if config.filter is None else Expression(config.filter, "filter")
         self._label = Expression(config.label, "label") if need_label else None
         self._weight = Expression(config.weight, "weight") if need_label and config.weight is not None else None
-        self._day = None if date is None or config.time is None else _day(date, config.time.zone)
+        self._period = period
+        if date is not None and config.time is not None:
+            self._period = _day(date, config.time.zone)
         self._wanted = self._columns(keep)
         self._keys = {table.on for table in self._tables}
         joined = {name for table in self._tables for name in table.names}
         self.columns = [name for name in self._wanted if name not in joined]
         """Raw columns read from the source."""
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether no row is left out but those that cannot be read."""
+        return self._filter is None and self._period is None
 
     def _columns(self, keep: Iterable[str]) -> list[str]:
         """Every column something reads, in first use."""
@@ -175,13 +187,36 @@ class LogReader:
         assert self.config.time is not None
         time, missing, bad = moments(Columns(batch.columns).array(self.config.time.column), self.config.time)
         batch = replace(batch, time=time).without(_problems(missing | bad, "time", "bad_time"))
-        if self._day is None or batch.time is None:
+        if self._period is None or batch.time is None:
             return batch
-        keep = (batch.time >= self._day[0]) & (batch.time < self._day[1])
+        keep = (batch.time >= self._period[0]) & (batch.time < self._period[1])
         return replace(batch.take(keep), filtered=batch.filtered + int((~keep).sum())) if not keep.all() else batch
 
 
-def _day(date: str, zone: str) -> tuple[int, int]:
+def days_read(config: FeatureConfig, days: Sequence[str]) -> list[str]:
+    """The days whose logs hold the rows of ``days``: with ``label_delay`` also those before the first."""
+    first, last = Date.fromisoformat(days[0]), Date.fromisoformat(days[-1])
+    period = period_of(config, days, dated=True)
+    if period is not None and config.time is not None:
+        local = to_local(np.array([period[0]], np.int64), config.time.zone)
+        first = Date(1970, 1, 1) + timedelta(days=int(local[0] // DAY))
+    return [str(first + timedelta(days=n)) for n in range((last - first).days + 1)]
+
+
+def period_of(config: FeatureConfig, days: Sequence[str], *, dated: bool) -> Period | None:
+    """From the first day's start to the last one's end, ``label_delay`` earlier; None where files alone decide.
+
+    Args:
+        days: following one another; none for everything.
+        dated: whether files hold a day each.
+    """
+    if not days or config.time is None or (dated and config.label_delay is None):
+        return None
+    late, zone = config.label_delay or 0, config.time.zone
+    return _day(days[0], zone)[0] - late, _day(days[-1], zone)[1] - late
+
+
+def _day(date: str, zone: str) -> Period:
     """First and past-the-last moment of a day in a zone."""
     try:
         days = (Date.fromisoformat(date) - Date(1970, 1, 1)).days

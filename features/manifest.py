@@ -46,10 +46,12 @@ class FileEntry(Strict):
 
 
 class FieldCounts(Strict):
-    """How a field's values read, over all rows of the snapshot."""
+    """How a field's values read, over all rows of the snapshot. A share of any is a share of ``values``."""
 
+    values: Count
+    """Values with a slot: the rows, for a field of one value; what lists hold, cut at ``max_values``, for others."""
     missing: Count
-    """Rows whose value was null or empty."""
+    """Values that were null or empty; a list without values is one."""
     unseen: Count
     """Values the fitted spec does not hold."""
 

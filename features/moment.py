@@ -28,6 +28,7 @@ class TimeConfig(Strict):
     """How a column reads as a moment."""
 
     column: str
+    """Raw column. ``time: COLUMN`` alone will do where the defaults below hold."""
     format: str = "auto"
     """``epoch_s``, ``epoch_ms``, a strptime pattern, or ``auto``: epoch seconds if digits only, else ISO 8601."""
     zone: str = "UTC"
@@ -60,6 +61,20 @@ def _time(value: Any) -> Any:
 
 Time = Annotated[TimeConfig, BeforeValidator(_time)]
 """``time: column`` or the full block."""
+
+
+_UNITS = {"d": DAY, "h": HOUR, "m": 60_000_000, "s": 1_000_000}
+
+
+def _duration(value: Any) -> Any:
+    found = re.fullmatch(r"(\d+)([dhms])", value) if isinstance(value, str) else None
+    if found is None or int(found[1]) == 0:
+        raise ValueError("expected a duration such as 30d, 6h, 90m or 45s")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+Duration = Annotated[int, BeforeValidator(_duration)]
+"""``30d``, ``6h``, ``90m`` or ``45s``, in microseconds."""
 
 
 def to_utc(local: Int64, zone: str) -> Int64:

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import sys
 import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 from features import store
 from features.errors import ArtifactError
 from features.lease import Lease, alive
 from features.manifest import MANIFEST, Manifest, standing
+
+_RETIRED = "retired-"
 
 
 class Attempt:
@@ -72,6 +76,34 @@ def same_request(found: Manifest, request: str, directory: str) -> Manifest:
             fix="Pass --replace to build it anew, or choose another workspace.",
         )
     return found
+
+
+@contextmanager
+def reading(directories: Iterable[str]) -> Iterator[None]:
+    """Hold a lease on snapshots that are read, so that nobody retires them; read-only stores retire nothing."""
+    with ExitStack() as stack:
+        for directory in directories:
+            with suppress(PermissionError):
+                stack.enter_context(Lease(store.join(directory, f"lease-{uuid.uuid4().hex[:16]}.json")))
+        yield
+
+
+def in_use(directory: str) -> bool:
+    """Whether a living job has a lease on a snapshot."""
+    leases = [name for name in store.list_sizes(directory) if name.startswith("lease-")]
+    return any(alive(store.join(directory, name)) for name in leases)
+
+
+def retire(directory: str) -> None:
+    """Take a snapshot out of sight as a whole, then delete it."""
+    store.remove_tree(store.move_aside(directory, f"{_RETIRED}{uuid.uuid4().hex}"))
+
+
+def bury(place: str) -> None:
+    """Delete what killed jobs had retired in a directory of snapshots."""
+    for name in store.list_sizes(place):
+        if name.startswith(_RETIRED):
+            store.remove_tree(store.join(place, name))
 
 
 def clean(directory: str) -> list[str]:

@@ -90,6 +90,20 @@ def remove_tree(path: str) -> None:
         return
 
 
+def move_aside(directory: str, name: str) -> str:
+    """Rename a directory beside itself, in one act where the store has directories; returns its new path.
+
+    Where it has none, a snapshot's manifest goes first: then nobody sees the rest.
+    """
+    fs, inner = resolve(directory)
+    parent = directory.rstrip("/").rsplit("/", 1)[0]
+    if isinstance(fs, LocalFileSystem):
+        os.rename(inner, os.path.join(os.path.dirname(inner), name))
+        return join(parent, name)
+    remove(join(directory, "manifest.json"))
+    return directory
+
+
 def write_new(path: str, data: bytes) -> None:
     """Create ``path``, a name nobody else knows yet, so one plain write will do.
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 from features.config import FeatureConfig
 from features.errors import ConfigError
 from features.fields import expand_fields
+from features.moment import Duration
 from features.schema import Strict
 from pipelines.catalog_config import CatalogConfig
 from training.config import ModelConfig, TrainingConfig
@@ -48,6 +49,18 @@ class DailyConfig(Strict):
     """The challenger is promoted when its logloss on D is at most the champion's times (1 + tolerance)."""
 
 
+class DriftConfig(Strict):
+    """How far a snapshot may lie from the rows its spec was fitted on (population stability index, chance left out).
+
+    Past a threshold `features` and `daily` stop with exit code 3; the snapshot stands. Default: it is only reported.
+    """
+
+    max_psi: Annotated[float, Field(gt=0)] | None = None
+    """Of every field. The usual reading: above 0.1 some change, above 0.25 a large one."""
+    max_label_psi: Annotated[float, Field(gt=0)] | None = None
+    """Of the label. A click rate that goes from 10 % to 15 % has 0.023."""
+
+
 class Config(FeatureConfig):
     """A whole pipeline; the keys of FeatureConfig stand at the top level."""
 
@@ -61,6 +74,9 @@ class Config(FeatureConfig):
     catalog: CatalogConfig | None = None
     """What ``score-catalog`` scores; without it that command refuses."""
     daily: DailyConfig = DailyConfig()
+    drift: DriftConfig = DriftConfig()
+    retention: Duration | None = None
+    """How long days' snapshots are kept before the newest one, such as ``30d``: for ``fieldwise prune``."""
     _file: str = PrivateAttr(default="")
     _overrides: list[str] = PrivateAttr(default_factory=list)
 

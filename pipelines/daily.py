@@ -7,20 +7,18 @@ a finished date again changes nothing.
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from features import store
-from features.errors import ConfigError
-from features.manifest import snapshot_dir
 from pipelines.config import Config
 from pipelines.evaluate import evaluate_model
-from pipelines.features import build_features
+from pipelines.features import build_features, load_spec, publish_snapshot
 from pipelines.launch import Days, train_ranks
 from pipelines.models import resolve_model
+from pipelines.refit import refit_features, window
 from pipelines.say import say
 from pipelines.score_catalog import score_catalog
 from training import tracking
@@ -43,24 +41,38 @@ class Record:
         return self.steps[name]
 
 
-def run_day(config: Config, *, date: str, ranks: int = 1) -> dict[str, Any]:
+def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -> dict[str, Any]:
     """Run the cycle for one day.
 
+    Args:
+        refit: the challenger learns under a spec fitted anew on the days before, from the champion's rows by value.
+
     Raises:
+        RefusedError: a day has drifted past the config's thresholds; it is published, nothing is trained.
         ConfigError: not a date.
         ArtifactError: no champion yet: train on a first snapshot.
         InputError: no rows for the day or one before it.
     """
-    days = _days(date, config.daily.window)
+    days = window(date, config.daily.window)
     record = Record(store.join(config.workspace_dir, "daily", f"{date}.json"))
     repeated = record.whole
     tracking.connect(config.tracking.uri, config.workspace_dir)
     champion = record.step("champion", lambda: _champion(config))
     bundle = resolve_model(champion, config)
-    for day in days:
-        record.step(f"features {day}", partial(build_features, config, date=day, spec=bundle))
-    *before, today = [snapshot_dir(config.workspace_dir, day) for day in days]
-    challenger = record.step("challenger", lambda: _train(config, before, today, champion, ranks))
+    if refit:
+        # the champion's own spec may have drifted: that is why there is a new one
+        own = record.step(
+            f"features {date}", lambda: publish_snapshot(config, date, load_spec(bundle, config), None)[0]
+        )
+        refitted = record.step("refit", partial(refit_features, config, date=date, spec=bundle))
+        before = [built["dir"] for built in refitted["snapshots"]]
+        build = partial(build_features, config, date=date, spec=refitted["spec"])
+        held_out, today = record.step(f"features {date} refitted", build)["dir"], own["dir"]
+    else:
+        build = partial(build_features, config, spec=bundle)
+        *before, today = [record.step(f"features {day}", partial(build, date=day))["dir"] for day in days]
+        held_out = today
+    challenger = record.step("challenger", lambda: _train(config, before, held_out, champion, ranks))
     measured = record.step(
         "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
     )
@@ -82,16 +94,6 @@ def run_day(config: Config, *, date: str, ranks: int = 1) -> dict[str, Any]:
         "promotion": promotion,
         "catalog": catalog,
     }
-
-
-def _days(date: str, window: int) -> list[str]:
-    """The window's days and the day itself."""
-    try:
-        last = datetime.date.fromisoformat(date)
-    except ValueError:
-        fix = "Write it as 2026-01-31."
-        raise ConfigError("--date", expected="a day as YYYY-MM-DD", found=repr(date), fix=fix) from None
-    return [str(last - datetime.timedelta(days=back)) for back in range(window, -1, -1)]
 
 
 def _champion(config: Config) -> str:

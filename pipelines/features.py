@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import sys
 import time
 from collections import Counter
-from datetime import date as Date
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
 from features import publish, store
-from features.config import FeatureConfig, SplitConfig
-from features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from features import report as reports
+from features.config import SplitConfig
+from features.drift import Distribution
+from features.errors import ArtifactError, ConfigError
 from features.fitting import fit_spec
-from features.log import LogReader
+from features.log import LogReader, Period, days_read, period_of
 from features.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -28,15 +31,20 @@ from features.manifest import (
     standing,
 )
 from features.publish import Attempt
+from features.report import REPORT, Report, Tally
 from features.source import SourceFile, list_files, split_ranges
 from features.spark import build
 from features.spark.build import Written
+from features.spark.counting import tally_fields
 from features.spark.files import merge_rejects
 from features.spark.reading import Counts, Job
 from features.spark.session import spark_session
-from features.spark.split import Splitter
+from features.spark.split import TRAIN, Splitter
 from features.spec import FeatureSpec
 from pipelines.config import Config
+from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
+from pipelines.feature_checks import by_reason, require_date, require_matches, require_quality, require_rows
+from pipelines.say import say
 
 RANGE_BYTES = 32 << 20
 """Bytes a task reads. Without the shuffle file borders follow ranges, so it is fixed, whatever the cluster."""
@@ -51,69 +59,129 @@ class Identity(NamedTuple):
 
 
 def build_features(
-    config: Config, *, date: str | None = None, spec: str | None = None, replace: bool = False
+    config: Config,
+    *,
+    date: str | None = None,
+    spec: str | None = None,
+    replace: bool = False,
+    against: str | None = None,
 ) -> dict[str, Any]:
-    """Publish the snapshot ``<workspace>/snapshots/<date or all>`` and say what is in it.
+    """Publish the snapshot ``<workspace>/snapshots/<date or all>``, report on it, and compare it with expected rows.
 
     Args:
         config: the pipeline.
         date: the day (YYYY-MM-DD): stands for ``{date}`` in source paths, else selects rows by the time column. A day's
             snapshot is not split.
-        spec: a snapshot or bundle whose fitted spec encodes the rows; fitted anew on the training rows if None.
+        spec: a snapshot, bundle or spec directory whose fitted spec encodes the rows; fitted anew on the training rows
+            if None. Where rows of another spec stand, the snapshot is published beside them as ``<id>.<spec>``.
         replace: publish even where a snapshot of another request stands, and remove that one.
+        against: snapshot of the same spec to measure drift against. Default: the rows the spec was fitted on.
 
     Returns: the job's result: snapshot, dir, status (published, or already published), digest, rows and positives by
-    role, quarantined by reason, files, seconds.
+    role, quarantined by reason, files, drift, seconds.
 
-    Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
+    Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then, except
+    where the drift of a whole snapshot is refused.
+    """
+    frozen = None if spec is None else load_spec(spec, config)
+    expected = None
+    if frozen is not None or against is not None:
+        known = against or (spec if spec is not None and _is_snapshot(spec) else None)
+        expected = find_expected(config, frozen.digest if frozen is not None else "", known)
+    result, report = publish_snapshot(config, date, frozen, expected, replace=replace)
+    if frozen is None:
+        keep_expected(config, report.distribution)
+    require_stable(config, report, result["dir"])
+    return result
+
+
+def publish_snapshot(
+    config: Config, date: str | None, frozen: FeatureSpec | None, expected: Expected | None, *, replace: bool = False
+) -> tuple[dict[str, Any], Report]:
+    """``build_features`` under a spec (None: fit one), compared with ``expected`` but refused by no threshold of drift.
+
+    Returns the result and the data report.
     """
     started = time.perf_counter()
-    _require_date(config, date)
+    require_date(config, date)
     if date is not None:
         config = config.model_copy(update={"split": SplitConfig()})  # a day is whole: training gives days their roles
-    frozen = None if spec is None else _load_spec(spec, config)
-    directory = snapshot_dir(config.workspace_dir, date or "all")
-    files = list_files(config.source, config.base, date)
+        if config.snapshot.negative_rate is not None:
+            say("snapshot.negative_rate has no effect on a day: only training splits are downsampled")
+    days = [date] if date else []
+    files = source_files(config, days)
     fingerprint = _fingerprint(config, files, date)
     request = _digest([fingerprint, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
+    identity = Identity(_place(config, date, frozen, replace), fingerprint, request)
+    directory = snapshot_dir(config.workspace_dir, identity.id)
     publish.clean(directory)
     found = standing(directory)
     if found is not None and not replace:
-        return _result(publish.same_request(found, request, directory), directory, "already published", started)
-    spark = spark_session("fieldwise features")
-    job = _job(spark, config, files, date)
-    with Attempt(directory) as attempt:
-        manifest = _build(spark, job, frozen, attempt, Identity(date or "all", fingerprint, request))
-        stands = attempt.publish(manifest, replace=replace)
-    publish.clean(directory)
-    status = "published" if stands is manifest else "already published"
-    return _result(stands, directory, status, started)
+        stands, status = publish.same_request(found, request, directory), "already published"
+    else:
+        spark = spark_session("fieldwise features")
+        with Attempt(directory) as attempt:
+            manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
+            with_drift(report, expected).save(store.join(attempt.data_dir, REPORT))
+            stands = attempt.publish(manifest, replace=replace)
+        publish.clean(directory)
+        status = "published" if stands is manifest else "already published"
+    report = with_drift(Report.load(store.join(directory, stands.data, REPORT)), expected)
+    return _result(stands, report, directory, status, started), report
 
 
-def _build(spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: Identity) -> Manifest:
-    """Run the passes into the attempt's directory; the manifest to publish."""
+def _place(config: Config, date: str | None, frozen: FeatureSpec | None, replace: bool) -> str:
+    """The snapshot's id: the day or ``all``; with the spec's digest where rows of another spec stand."""
+    plain = date or "all"
+    found = None if frozen is None or replace else standing(snapshot_dir(config.workspace_dir, plain))
+    other = found is not None and frozen is not None and found.spec_digest != frozen.digest
+    return f"{plain}.{frozen.digest[:8]}" if other and frozen is not None else plain
+
+
+def _build(
+    spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: Identity
+) -> tuple[Manifest, Report]:
+    """Run the passes into the attempt's directory; the manifest to publish and the data report."""
+    config = job.config
+    job, spec, rows = fit(spark, job, frozen)
+    written = build.encode(spark, job, spec, attempt.data_dir, rows)
+    require_quality(written.counts, config, written.examples)
+    require_rows(written.counts, job.splitter)
+    spec.save(attempt.data_dir)
+    merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
+    _remove_orphans(attempt.data_dir, written)
+    rate = config.snapshot.negative_rate if TRAIN in job.splitter.roles else None
+    tallies = tally_fields(spark, spec, attempt.data_dir, written.files, rate)
+    manifest = _manifest(job, spec, attempt, written, identity, tallies, rate)
+    return manifest, _report(spec, manifest, tallies, written.counts)
+
+
+def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job, FeatureSpec, Counts]:
+    """What must be known before rows are encoded: thresholds of the split, the spec, rows of every role."""
     config = job.config
     rows: Counts = Counter()
     if config.split.by == "time":
         job, rows = build.survey(spark, job)
-        _require_rows(rows, job.splitter)
+        require_rows(rows, job.splitter)
     counted = bool(rows) and config.snapshot.negative_rate is None
     spec = frozen
     if spec is None or (config.snapshot.shuffle == "global" and not counted):
         values, rows = build.tally(spark, job, fit=spec is None)
-        _require_quality(rows, config)
-        _require_rows(rows, job.splitter)
+        require_quality(rows, config)
+        require_rows(rows, job.splitter)
         spec = spec or fit_spec(config.fields, values)
-    written = build.encode(spark, job, spec, attempt.data_dir, rows)
-    _require_quality(written.counts, config, written.examples)
-    _require_rows(written.counts, job.splitter)
-    spec.save(attempt.data_dir)
-    merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
-    _remove_orphans(attempt.data_dir, written)
-    return _manifest(job, spec, attempt, written, identity)
+    return job, spec, rows
 
 
-def _manifest(job: Job, spec: FeatureSpec, attempt: Attempt, written: Written, identity: Identity) -> Manifest:
+def _manifest(
+    job: Job,
+    spec: FeatureSpec,
+    attempt: Attempt,
+    written: Written,
+    identity: Identity,
+    tallies: Mapping[str, Tally],
+    negative_rate: float | None,
+) -> Manifest:
     counts = written.counts
     return Manifest(
         spec_digest=spec.digest,
@@ -121,12 +189,13 @@ def _manifest(job: Job, spec: FeatureSpec, attempt: Attempt, written: Written, i
         slot_names=spec.slot_names,
         has_weight=job.config.weight is not None,
         files=written.files,
-        quarantined=_by_reason(counts),
+        quarantined=by_reason(counts),
         filtered=counts["filtered",],
         dropped_negatives=counts["dropped_negatives",],
-        negative_rate=job.config.snapshot.negative_rate,
+        negative_rate=negative_rate,
         fields={
-            f.name: FieldCounts(missing=counts["missing", f.name], unseen=counts["unseen", f.name]) for f in spec.fields
+            name: FieldCounts(values=tally.values, missing=tally.missing, unseen=tally.unseen)
+            for name, tally in tallies.items()
         },
         digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
         id=identity.id,
@@ -135,55 +204,73 @@ def _manifest(job: Job, spec: FeatureSpec, attempt: Attempt, written: Written, i
     )
 
 
-def _require_date(config: Config, date: str | None) -> None:
-    """A day is a date, and something selects its rows."""
-    dated = any("{date}" in path for path in config.source.path)
-    if date is None:
-        if dated:
-            raise ConfigError(
-                "source.path",
-                expected="a day, because the path holds {date}",
-                found="none",
-                fix="Pass --date YYYY-MM-DD.",
-            )
-        return
-    try:
-        if Date.fromisoformat(date).isoformat() != date:
-            raise ValueError(date)
-    except ValueError:
-        raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(date), fix="Write the day in full.") from None
-    if not dated and config.time is None:
-        raise ConfigError(
-            "time",
-            expected="a time column to select the day by",
-            found="none, nor {date} in source.path",
-            fix="Name the time column, or put {date} into source.path.",
-        )
+def _report(spec: FeatureSpec, manifest: Manifest, tallies: Mapping[str, Tally], counts: Counts) -> Report:
+    rates: dict[str, float] = {"train": manifest.negative_rate or 1.0}
+    seen = manifest.files_of(["train", "all"])
+    positives = sum(file.positives for file in seen)
+    negatives = sum(round((file.rows - file.positives) / rates.get(file.role, 1.0)) for file in seen)
+    days = []
+    for day in sorted({key[1] for key in counts if key[0] == "day"}):
+        rows, clicks = ({str(role): counts[name, day, role] for role in ROLES} for name in ("day", "day_positives"))
+        days.append(reports.day(day, rows, clicks, rates))
+    return Report(
+        rows=manifest.rows_of(ROLES),
+        fields={field.name: reports.field_report(spec, field, tallies[field.name]) for field in spec.fields},
+        days=days,
+        distribution=Distribution(
+            spec_digest=spec.digest,
+            label=[negatives, positives],
+            fields={name: tally.groups for name, tally in tallies.items()},
+        ),
+        drift=None,
+    )
 
 
-def _job(spark: SparkSession, config: Config, files: list[SourceFile], date: str | None) -> Job:
+def source_files(config: Config, days: Sequence[str]) -> list[SourceFile]:
+    """Source files of the days (none: of everything), those that labels came late to included."""
+    if not is_dated(config):
+        return list_files(config.source, config.base, None)
+    found = [file for day in days_read(config.features, days) for file in list_files(config.source, config.base, day)]
+    return list(dict.fromkeys(found))
+
+
+def is_dated(config: Config) -> bool:
+    """Whether a day's rows are chosen by the source's path."""
+    return any("{date}" in path for path in config.source.path)
+
+
+def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: Sequence[str]) -> Job:
+    """The build of some days, or of everything if there are none."""
     splitter = Splitter(config.split)
     if config.split.by == "time" and config.time is None:
         raise ConfigError("split.by", expected="a time column", found="no `time`", fix="Name it: `time: COLUMN`.")
-    _require_matches(splitter, [file.path for file in files])
-    dated = any("{date}" in path for path in config.source.path)
-    reader = LogReader(config.features, config.base, date=None if dated else date)
-    return Job(
+    require_matches(splitter, [file.path for file in files])
+    job = Job(
         config=config.features,
-        reader=spark.sparkContext.broadcast(reader),
+        reader=_reader(spark, config, period_of(config.features, days, dated=is_dated(config))),
         files=tuple(file.path for file in files),
         ranges=tuple(split_ranges(config.source, files, RANGE_BYTES)),
         bytes=sum(file.size for file in files),
         splitter=splitter,
     )
+    if config.label_delay is None or days:
+        return job
+    settled = (-(1 << 62), build.newest(spark, job) - config.label_delay + 1)
+    return dataclasses.replace(job, reader=_reader(spark, config, settled))
 
 
-def _load_spec(place: str, config: Config) -> FeatureSpec:
-    """The spec of a snapshot or bundle; its fields must be the config's."""
-    if store.exists(store.join(place, MANIFEST)):
+def _reader(spark: SparkSession, config: Config, period: Period | None) -> Broadcast[LogReader]:
+    return spark.sparkContext.broadcast(LogReader(config.features, config.base, period=period))
+
+
+def load_spec(place: str, config: Config) -> FeatureSpec:
+    """The spec of a snapshot, bundle or directory of its own; its fields must be the config's."""
+    if _is_snapshot(place):
         place = store.join(place, Manifest.load(place).data)
     spec = FeatureSpec.load(place)
-    theirs, ours = {f.name: f.config for f in spec.fields}, {f.name: f for f in config.fields}
+    theirs, ours = (
+        {f.name: f.model_dump() for f in fields} for fields in ([f.config for f in spec.fields], config.fields)
+    )
     if list(theirs.items()) != list(ours.items()):
         names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n)) or ["their order"]
         raise ArtifactError(
@@ -193,6 +280,10 @@ def _load_spec(place: str, config: Config) -> FeatureSpec:
             fix="Use the config the spec was fitted with, or build without --spec to fit anew.",
         )
     return spec
+
+
+def _is_snapshot(place: str) -> bool:
+    return store.exists(store.join(place, MANIFEST))
 
 
 def _fingerprint(config: Config, files: list[SourceFile], date: str | None) -> str:
@@ -206,71 +297,6 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _by_reason(counts: Counts) -> dict[str, int]:
-    return {key[1]: count for key, count in sorted(counts.items()) if key[0] == "rejected"}
-
-
-def _require_matches(splitter: Splitter, paths: list[str]) -> None:
-    """Split by files: every role has a file."""
-    if splitter.config.by != "files":
-        return
-    found = {splitter.of_path(path) for path in paths}
-    for role in splitter.roles:
-        if role not in found:
-            raise InputError(
-                f"split.{ROLES[role]}",
-                expected="at least one source file",
-                found=f"none of {len(paths)}",
-                fix="Correct the glob patterns of split.valid and split.test.",
-            )
-
-
-def _require_rows(counts: Counts, splitter: Splitter) -> None:
-    """Every split has rows, and training both classes (when counted)."""
-    if not any(count for key, count in counts.items() if key[0] == "rows"):
-        raise InputError("source", expected="rows", found="none", fix="Check source.path, filter and --date.")
-    for role in (ROLES[role] for role in splitter.roles):
-        if not counts["rows", role]:
-            raise InputError(
-                f"split.{role}",
-                expected="at least one row",
-                found="none",
-                fix="Give the split a larger share, or more data: equal times and equal keys stay together.",
-            )
-    rows, positives = counts["rows", "train"], counts["positives", "train"]
-    if any(key[0] == "positives" for key in counts) and rows and positives in (0, rows):
-        raise InputError(
-            "label",
-            expected="both classes among the training rows",
-            found=f"{positives} positives of {rows} rows",
-            fix="Check the label expression and the split.",
-        )
-
-
-def _require_quality(counts: Counts, config: FeatureConfig, examples: list[list[str]] | None = None) -> None:
-    """Stop above ``max_bad_fraction``, with the top reasons and an example of each."""
-    reasons = Counter(_by_reason(counts))
-    good = (
-        sum(count for key, count in counts.items() if key[0] == "rows")
-        + counts["filtered",]
-        + counts["dropped_negatives",]
-    )
-    bad = reasons.total()
-    if bad <= config.snapshot.max_bad_fraction * (good + bad):
-        return
-    seen = examples if examples is not None else [list(key[1:]) for key in counts if key[0] == "example"]
-    told = []
-    for reason, count in reasons.most_common(3):
-        first = min(example[1:] for example in seen if example[0] == reason)
-        told.append(f"{reason}: {count} (such as {first[0]}: {first[1]!r})")
-    raise RefusedError(
-        "source",
-        expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
-        found=f"{bad} of {good + bad} ({bad / (good + bad):.4%}): {'; '.join(told)}",
-        fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-    )
-
-
 def _remove_orphans(directory: str, written: Written) -> None:
     """Files of attempts that Spark ran twice or lost: nobody names them."""
     named = {file.path for file in written.files}
@@ -279,7 +305,7 @@ def _remove_orphans(directory: str, written: Written) -> None:
             store.remove(store.join(directory, name))
 
 
-def _result(manifest: Manifest, directory: str, status: str, started: float) -> dict[str, Any]:
+def _result(manifest: Manifest, report: Report, directory: str, status: str, started: float) -> dict[str, Any]:
     """The job's result; its summary goes to stderr."""
     seconds = time.perf_counter() - started
     roles = [role for role in ROLES if manifest.files_of([role])]
@@ -290,9 +316,7 @@ def _result(manifest: Manifest, directory: str, status: str, started: float) -> 
     bad, total = sum(manifest.quarantined.values()), sum(rows.values())
     lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
     lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s")
-    for name, counts in manifest.fields.items():
-        lines.append(f"  {name:<20} missing {counts.missing / total:>8.3%}  unseen {counts.unseen / total:>8.3%}")
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+    say("\n".join([*lines, *reports.table(report)]))
     return {
         "snapshot": manifest.id,
         "dir": directory,
@@ -303,5 +327,7 @@ def _result(manifest: Manifest, directory: str, status: str, started: float) -> 
         "positives": positives,
         "quarantined": manifest.quarantined,
         "files": len(manifest.files),
+        "report": store.join(directory, manifest.data, REPORT),
+        "drift": report.drift and report.drift.model_dump(mode="json"),
         "seconds": round(seconds, 3),
     }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from features.errors import ArtifactError, ConfigError
+from features.moves import NOWHERE, origins
 from features.spec import FeatureSpec
 from training.batch import Batch, Float32, layout_of
 from training.bundle import Bundle
@@ -91,26 +92,41 @@ class Network:
     def warm_start(self, bundle: Bundle, logit_shift: float) -> None:
         """Take a bundle's weights over, the bias as it stands under our ``logit_shift``.
 
-        Raises ArtifactError for another feature spec, ConfigError for another model.
+        Under another spec of the same fields rows are taken over by value (``features.moves.origins``); rows without
+        origin keep their start. Hashed pairs of rows that moved have no way back: then all pair weights start anew.
+
+        Raises ArtifactError for other fields, ConfigError for another model.
         """
-        if bundle.spec.digest != self.spec.digest:
+        ours, theirs = ([field.name for field in spec.fields] for spec in (self.spec, bundle.spec))
+        if ours != theirs:
+            differ = [name for name in ours if name not in theirs] + [name for name in theirs if name not in ours]
             raise ArtifactError(
                 f"warm start from bundle {bundle.digest[:12]}",
-                expected=f"feature spec {self.spec.digest[:12]} of the data",
-                found=f"spec {bundle.spec.digest[:12]}",
+                expected=f"the fields of the data's spec {self.spec.digest[:12]}",
+                found=f"spec {bundle.spec.digest[:12]}, which differs in {', '.join(differ) or 'their order'}",
                 fix="Build the snapshots with the bundle's spec (--spec), or train from scratch.",
             )
-        ours, theirs = ((of.kind, of.dim, of.pair_buckets) for of in (self, bundle))
-        if ours != theirs:
+        model, former = ((of.kind, of.dim, of.pair_buckets) for of in (self, bundle))
+        if model != former:
             raise ConfigError(
                 "model",
-                expected=f"{theirs} (kind, dim, pair_buckets) of the warm start's bundle",
-                found=str(ours),
+                expected=f"{former} (kind, dim, pair_buckets) of the warm start's bundle",
+                found=str(model),
                 fix="Use the bundle's model settings, or train from scratch.",
             )
-        self.load(bundle.weight, bundle.dense)
+        self.load(self._moved(bundle), bundle.dense)
         with torch.no_grad():
             self.model.bias.add_(bundle.logit_shift - logit_shift)
+
+    def _moved(self, bundle: Bundle) -> Float32:
+        """The bundle's table rows where our spec has them, our own start elsewhere."""
+        rows = origins(bundle.spec, self.spec)
+        if len(rows) == bundle.spec.rows and np.array_equal(rows, np.arange(len(rows))):
+            return bundle.weight
+        weight: Float32 = self.table.weight.cpu().numpy().copy()
+        known = np.flatnonzero(rows != NOWHERE)
+        weight[known] = bundle.weight[rows[known]]
+        return weight
 
     def start_at(self, rate: float) -> None:
         """The bias starts at logit(mean label)."""

@@ -55,6 +55,13 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
     return replace(job, splitter=replace(job.splitter, valid_from=valid_from, test_from=test_from)), counts
 
 
+def newest(spark: SparkSession, job: Job) -> int:
+    """The last moment of the log's rows, in microseconds; 0 if there are none."""
+    times = _ranges(spark, job).mapInArrow(tasks.time_task(job), "time bigint, count bigint")
+    with progress(spark, "survey"):
+        return int(times.agg(F.max("time")).first()[0] or 0)
+
+
 def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]:
     """(t, rows before t) where rows before t are nearest to ``target``; found digit by digit, so memory stays flat."""
     if total == 0 or target >= total:

@@ -12,12 +12,13 @@ from pyspark import Broadcast
 from features.config import FeatureConfig
 from features.log import LogBatch, LogReader
 from features.manifest import ROLES
+from features.moment import DAY, TimeConfig, to_local
 from features.source import FileRange, Reject
 from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",), ("rejected", reason),
-("missing", field), ("unseen", field), ("example", reason, where, raw text)."""
+("day", day, role), ("day_positives", day, role), ("example", reason, where, raw text)."""
 
 _EXAMPLES = 3
 
@@ -33,6 +34,12 @@ class Job:
     bytes: int
     """Of all files, as stored."""
     splitter: Splitter
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every line that can be read becomes a row of role ``all``."""
+        config = self.config
+        return config.split.by == "none" and config.snapshot.negative_rate is None and self.reader.value.keeps_all
 
 
 @dataclass
@@ -54,6 +61,18 @@ class Findings:
             if mine.any():
                 self.counts["rows", name] += int(np.count_nonzero(mine))
                 self.counts["positives", name] += int(np.count_nonzero(batch.label[mine]))
+
+    def count_days(self, batch: LogBatch, roles: Roles, time: TimeConfig | None) -> None:
+        """Rows and positives by day in the zone of ``time`` and role; nothing for a log without time."""
+        if time is None:
+            return
+        assert batch.time is not None
+        assert batch.label is not None
+        keys = to_local(batch.time, time.zone) // DAY * len(ROLES) + roles
+        for name, found in (("day", keys), ("day_positives", keys[batch.label > 0])):
+            for key, count in zip(*np.unique(found, return_counts=True), strict=True):
+                day, role = divmod(int(key), len(ROLES))
+                self.counts[name, str(np.datetime64(day, "D")), ROLES[role]] += int(count)
 
     def examples(self) -> list[list[str]]:
         """The first rejects of each reason: [reason, where, raw text]."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from features import fitting, kernels
+from features import fitting
 from features.encoder import Encoder
 from features.hashing import xxh64_rows
 from features.manifest import FileEntry
@@ -113,11 +113,7 @@ def encode_rows(job: Job, spec: Broadcast[FeatureSpec], index: int, findings: Fi
             keep[list(first)] = False
             batch, roles, slots = batch.take(keep), roles[keep], np.asfortranarray(slots[keep])
         findings.count_roles(batch, roles)
-        for counted, local in (("missing", kernels.MISSING), ("unseen", kernels.UNSEEN)):
-            totals = np.count_nonzero(slots == local, axis=0)
-            for fitted in spec.value.fields:
-                found = int(totals[fitted.first_slot : fitted.first_slot + fitted.slots].sum())
-                findings.counts[counted, fitted.name] += found
+        findings.count_days(batch, roles, job.config.time)
         assert batch.label is not None
         yield EncodedRows(roles, slots, batch.label, batch.weight)
 

@@ -1,0 +1,104 @@
+"""What a feature build refuses: dates, splits, rows and sources that cannot serve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date as Date
+
+from features.config import FeatureConfig
+from features.errors import ConfigError, InputError, RefusedError
+from features.manifest import ROLES
+from features.spark.reading import Counts
+from features.spark.split import Splitter
+from pipelines.config import Config
+
+
+def require_date(config: Config, date: str | None) -> None:
+    """A day is a date, and something selects its rows."""
+    dated = any("{date}" in path for path in config.source.path)
+    if date is None:
+        if dated:
+            raise ConfigError(
+                "source.path",
+                expected="a day, because the path holds {date}",
+                found="none",
+                fix="Pass --date YYYY-MM-DD.",
+            )
+        return
+    try:
+        if Date.fromisoformat(date).isoformat() != date:
+            raise ValueError(date)
+    except ValueError:
+        raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(date), fix="Write the day in full.") from None
+    if not dated and config.time is None:
+        raise ConfigError(
+            "time",
+            expected="a time column to select the day by",
+            found="none, nor {date} in source.path",
+            fix="Name the time column, or put {date} into source.path.",
+        )
+
+
+def require_matches(splitter: Splitter, paths: list[str]) -> None:
+    """Split by files: every role has a file."""
+    if splitter.config.by != "files":
+        return
+    found = {splitter.of_path(path) for path in paths}
+    for role in splitter.roles:
+        if role not in found:
+            raise InputError(
+                f"split.{ROLES[role]}",
+                expected="at least one source file",
+                found=f"none of {len(paths)}",
+                fix="Correct the glob patterns of split.valid and split.test.",
+            )
+
+
+def require_rows(counts: Counts, splitter: Splitter) -> None:
+    """Every split has rows, and training both classes (when counted)."""
+    if not any(count for key, count in counts.items() if key[0] == "rows"):
+        raise InputError("source", expected="rows", found="none", fix="Check source.path, filter and --date.")
+    for role in (ROLES[role] for role in splitter.roles):
+        if not counts["rows", role]:
+            raise InputError(
+                f"split.{role}",
+                expected="at least one row",
+                found="none",
+                fix="Give the split a larger share, or more data: equal times and equal keys stay together.",
+            )
+    rows, positives = counts["rows", "train"], counts["positives", "train"]
+    if any(key[0] == "positives" for key in counts) and rows and positives in (0, rows):
+        raise InputError(
+            "label",
+            expected="both classes among the training rows",
+            found=f"{positives} positives of {rows} rows",
+            fix="Check the label expression and the split.",
+        )
+
+
+def require_quality(counts: Counts, config: FeatureConfig, examples: list[list[str]] | None = None) -> None:
+    """Stop above ``max_bad_fraction``, with the top reasons and an example of each."""
+    reasons = Counter(by_reason(counts))
+    good = (
+        sum(count for key, count in counts.items() if key[0] == "rows")
+        + counts["filtered",]
+        + counts["dropped_negatives",]
+    )
+    bad = reasons.total()
+    if bad <= config.snapshot.max_bad_fraction * (good + bad):
+        return
+    seen = examples if examples is not None else [list(key[1:]) for key in counts if key[0] == "example"]
+    told = []
+    for reason, count in reasons.most_common(3):
+        first = min(example[1:] for example in seen if example[0] == reason)
+        told.append(f"{reason}: {count} (such as {first[0]}: {first[1]!r})")
+    raise RefusedError(
+        "source",
+        expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
+        found=f"{bad} of {good + bad} ({bad / (good + bad):.4%}): {'; '.join(told)}",
+        fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
+    )
+
+
+def by_reason(counts: Counts) -> dict[str, int]:
+    return {key[1]: count for key, count in sorted(counts.items()) if key[0] == "rejected"}

@@ -1,0 +1,124 @@
+"""The data report: what is counted, what is estimated, and how far rows have moved."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.count_kernels import count_slots
+from features.drift import Distribution, compare, group_starts, shift
+from features.errors import ArtifactError
+from features.fields import HashField
+from features.kernels import FIRST
+from features.report import Report, collided_share, distinct_values, field_report, suggested_buckets, table, tally_field
+from features.spec import FeatureSpec, FittedField
+
+
+def fitted(**keys: object) -> FittedField:
+    config = HashField.model_validate({"kind": "hash", "name": "f"} | keys)
+    return FeatureSpec.assemble([config], {"f": config.fit(None)}).fields[0]
+
+
+def test_counts_by_label_and_index() -> None:
+    counts = np.zeros((2, 6), np.int64)
+    count_slots(np.array([1, 2, 5, 5, 0, 3], np.int32), np.array([0, 1, 1, 0, 0, 1], np.float32), counts)
+    assert counts.tolist() == [[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 1]]
+
+
+def test_a_tally_leaves_padding_out_and_weighs_kept_negatives() -> None:
+    field = fitted(buckets=4)
+    training = np.array([[9, 4, 2, 10, 0, 0, 6], [9, 0, 0, 5, 1, 0, 0]], np.int64)
+    held_out = np.array([[0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0]], np.int64)
+    tally = tally_field(field, training, held_out, negative_rate=0.5)
+    assert (tally.values, tally.missing, tally.unseen, tally.used) == (30, 5, 2, 3)
+    assert [(v.index, v.count, v.positives) for v in tally.top] == [(3, 15, 5), (6, 7, 0), (4, 1, 1)]
+    assert tally.groups == [8, 4, 25, 1, 0, 12]  # training rows only: positives + 2 * negatives
+
+
+@pytest.mark.parametrize("per_bucket", [0.01, 0.5, 2.0, 5.0])
+def test_linear_counting_finds_the_distinct_values(per_bucket: float) -> None:
+    buckets = 20_000
+    n = int(buckets * per_bucket)
+    used = len(np.unique(np.random.default_rng(0).integers(0, buckets, n)))
+    error = math.sqrt(buckets * (math.exp(per_bucket) - per_bucket - 1))
+    assert abs(distinct_values(used, buckets) - n) < 4 * error + 1
+    assert distinct_values(buckets, buckets) == round(buckets * math.log(buckets))  # full: at least
+
+
+def test_collisions_by_the_birthday_formula() -> None:
+    rng = np.random.default_rng(1)
+    n, buckets = 3000, 8192
+    load = np.bincount(rng.integers(0, buckets, n), minlength=buckets)
+    found = load[load > 1].sum() / n
+    assert collided_share(n, buckets) == pytest.approx(found, abs=0.03)
+    assert (collided_share(1, 10), collided_share(2, 10)) == (0.0, pytest.approx(0.1))
+    enough = suggested_buckets(n)
+    assert collided_share(n, enough) <= 0.01 < collided_share(n, enough // 2)
+
+
+def test_groups_cover_every_index_once() -> None:
+    for values in (1, 7, 256, 257, 100_000):
+        many = group_starts(fitted(buckets=values))
+        assert many[:3].tolist() == [1, 2, FIRST]
+        assert (np.diff(many) > 0).all()
+        assert many[-1] < FIRST + values
+        assert len(many) == 2 + min(values, 256)
+
+
+def test_psi_is_the_formula_and_chance_is_what_equal_samples_show() -> None:
+    p, q = np.array([100.5, 300.5]) / 401, np.array([200.5, 200.5]) / 401
+    assert shift([100, 300], [200, 200]).psi == pytest.approx(((p - q) * np.log(p / q)).sum())
+    assert shift([100, 300], [100, 300]).psi == 0.0
+    rng = np.random.default_rng(2)
+    share = np.full(20, 0.05)
+    drawn = [shift(rng.multinomial(5000, share).tolist(), rng.multinomial(800, share).tolist()) for _ in range(300)]
+    assert np.mean([s.psi for s in drawn]) == pytest.approx(drawn[0].chance, rel=0.1)
+    assert drawn[0].chance == pytest.approx(19 * (1 / 5000 + 1 / 800))
+
+
+def test_drift_shows_in_the_field_that_moved_and_in_no_other() -> None:
+    rng = np.random.default_rng(3)
+
+    def day(item: np.ndarray, unseen: int, positives: int) -> Distribution:
+        counted = [0, unseen, *np.bincount(item, minlength=256).tolist()]
+        calm = [10, 0, *rng.multinomial(20_000, np.full(256, 1 / 256)).tolist()]
+        return Distribution(
+            spec_digest="s", label=[20_000 - positives, positives], fields={"item": counted, "user": calm}
+        )
+
+    head = lambda scale: np.minimum(rng.exponential(scale, 20_000), 255).astype(int)  # noqa: E731
+    base = day(head(20), 100, 2000)
+    same, moved = compare(base, day(head(20), 110, 2020), "base"), compare(base, day(head(60), 3000, 4000), "base")
+    assert same.fields["item"].excess < 0.01
+    assert same.label.excess < 0.001
+    assert moved.fields["item"].excess > 0.5
+    assert moved.fields["user"].excess < 0.01
+    assert moved.label_rate == (0.1, 0.2)
+    assert moved.label.psi == pytest.approx((0.2 - 0.1) * math.log(2) + (0.8 - 0.9) * math.log(8 / 9), rel=1e-3)
+    other = base.model_copy(update={"spec_digest": "t"})
+    with pytest.raises(ArtifactError, match="feature spec s, found spec t"):
+        compare(base, other, "base")
+    assert (base + base).label == [36_000, 4000]
+
+
+def test_the_report_reads_back_and_people_can_read_it(tmp_path: Path) -> None:
+    config = HashField(kind="hash", name="item", buckets=8)
+    spec = FeatureSpec.assemble([config], {"item": config.fit(None)})
+    counts = np.array([[0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]], np.int64)
+    tally = tally_field(spec["item"], counts, np.zeros_like(counts), None)
+    rows = Distribution(spec_digest=spec.digest, label=[8, 2], fields={"item": tally.groups})
+    report = Report(
+        rows=10, fields={"item": field_report(spec, spec["item"], tally)}, days=[], distribution=rows,
+        drift=compare(rows, rows, "itself"),
+    )  # fmt: skip
+    report.save(str(tmp_path / "report.json"))
+    assert Report.load(str(tmp_path / "report.json")) == report
+    _, line, label = table(report)
+    assert line.split() == ["item", "hash", "~2", "10.000%", "0.000%", "12.5%", "128", "0.000", "bucket", "0", "70.0%"]
+    assert label.startswith("  label rate 20.0000%, expected 20.0000%")
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="a data report of format 1"):
+        Report.load(str(tmp_path / "report.json"))
