@@ -16,7 +16,7 @@ from features.errors import ConfigError, InputError
 from features.expression import Expression
 from features.field import Problem
 from features.join import SideTable
-from features.moment import DAY, to_local, to_utc
+from features.moment import DAY, microseconds, to_local, to_utc
 from features.source import FileRange, RawBatch, Reject, column_names, read_range
 from features.text import Columns, moments
 
@@ -212,7 +212,7 @@ def period_of(config: FeatureConfig, days: Sequence[str], *, dated: bool) -> Per
     """
     if not days or config.time is None or (dated and config.label_delay is None):
         return None
-    late, zone = config.label_delay or 0, config.time.zone
+    late, zone = microseconds(config.label_delay) if config.label_delay else 0, config.time.zone
     return _day(days[0], zone)[0] - late, _day(days[-1], zone)[1] - late
 
 

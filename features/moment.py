@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from features.schema import Strict
 
@@ -66,15 +66,21 @@ Time = Annotated[TimeConfig, BeforeValidator(_time)]
 _UNITS = {"d": DAY, "h": HOUR, "m": 60_000_000, "s": 1_000_000}
 
 
-def _duration(value: Any) -> Any:
-    found = re.fullmatch(r"(\d+)([dhms])", value) if isinstance(value, str) else None
-    if found is None or int(found[1]) == 0:
-        raise ValueError("expected a duration such as 30d, 6h, 90m or 45s")
+def microseconds(duration: str) -> int:
+    """Of a ``Duration``."""
+    found = re.fullmatch(r"([1-9]\d*)([dhms])", duration)
+    if found is None:
+        raise ValueError(f"a duration is written as 30d, 6h, 90m or 45s, got {duration!r}")
     return int(found[1]) * _UNITS[found[2]]
 
 
-Duration = Annotated[int, BeforeValidator(_duration)]
-"""``30d``, ``6h``, ``90m`` or ``45s``, in microseconds."""
+def _duration(value: str) -> str:
+    microseconds(value)
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""``30d``, ``6h``, ``90m`` or ``45s``."""
 
 
 def to_utc(local: Int64, zone: str) -> Int64:

@@ -30,6 +30,7 @@ from features.manifest import (
     snapshot_dir,
     standing,
 )
+from features.moment import microseconds
 from features.publish import Attempt
 from features.report import REPORT, Report, Tally
 from features.source import SourceFile, list_files, split_ranges
@@ -255,7 +256,7 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
     )
     if config.label_delay is None or days:
         return job
-    settled = (-(1 << 62), build.newest(spark, job) - config.label_delay + 1)
+    settled = (-(1 << 62), build.newest(spark, job) - microseconds(config.label_delay) + 1)
     return dataclasses.replace(job, reader=_reader(spark, config, settled))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from features import publish, store
 from features.errors import ConfigError
 from features.manifest import snapshot_dir, standing
-from features.moment import DAY
+from features.moment import DAY, microseconds
 from pipelines.config import Config
 from pipelines.models import registry
 from pipelines.say import say
@@ -31,14 +31,15 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         fix = "Set `retention: 30d`, or pass --keep 30d."
         raise ConfigError("retention", expected="how long snapshots are kept", found="none", fix=fix)
     least = config.daily.window + 1
-    if config.retention < least * DAY:
+    retention = microseconds(config.retention)
+    if retention < least * DAY:
         fix = "Keep more, or train on fewer days (daily.window)."
-        raise ConfigError("retention", expected=f"at least {least}d", found=f"{config.retention / DAY:g}d", fix=fix)
+        raise ConfigError("retention", expected=f"at least {least}d", found=config.retention, fix=fix)
     place = store.join(config.workspace_dir, "snapshots")
     if not dry_run:
         publish.bury(place)
     days = {name: match[1] for name in store.list_sizes(place) if (match := _DATED.match(name))}
-    old = _past(days, config.retention)
+    old = _past(days, retention)
     needed = registry(config).snapshots_in_use(config.model_name, config.tracking.experiment or config.name)
     removed, kept = [], {}
     for name in old:
