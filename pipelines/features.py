@@ -31,6 +31,7 @@ from features.manifest import (
     standing,
 )
 from features.moment import microseconds
+from features.page import PAGE, page
 from features.publish import Attempt
 from features.report import REPORT, Report, Tally
 from features.source import SourceFile, list_files, split_ranges
@@ -123,7 +124,10 @@ def publish_snapshot(
         spark = spark_session("fieldwise features")
         with Attempt(directory) as attempt:
             manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
-            with_drift(report, expected).save(store.join(attempt.data_dir, REPORT))
+            report = with_drift(report, expected)
+            report.save(store.join(attempt.data_dir, REPORT))
+            title = f"{config.name}: snapshot {identity.id}"
+            store.write_atomic(store.join(attempt.data_dir, PAGE), page(report, title).encode())
             stands = attempt.publish(manifest, replace=replace)
         publish.clean(directory)
         status = "published" if stands is manifest else "already published"
@@ -308,7 +312,7 @@ def _remove_orphans(directory: str, written: Written) -> None:
 
 def _result(manifest: Manifest, report: Report, directory: str, status: str, started: float) -> dict[str, Any]:
     """The job's result; its summary goes to stderr."""
-    seconds = time.perf_counter() - started
+    seconds, data = time.perf_counter() - started, store.join(directory, manifest.data)
     roles = [role for role in ROLES if manifest.files_of([role])]
     rows = {role: manifest.rows_of([role]) for role in roles}
     positives = {role: sum(file.positives for file in manifest.files_of([role])) for role in roles}
@@ -316,7 +320,7 @@ def _result(manifest: Manifest, report: Report, directory: str, status: str, sta
     lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
     bad, total = sum(manifest.quarantined.values()), sum(rows.values())
     lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
-    lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s")
+    lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
     say("\n".join([*lines, *reports.table(report)]))
     return {
         "snapshot": manifest.id,
@@ -328,7 +332,7 @@ def _result(manifest: Manifest, report: Report, directory: str, status: str, sta
         "positives": positives,
         "quarantined": manifest.quarantined,
         "files": len(manifest.files),
-        "report": store.join(directory, manifest.data, REPORT),
+        "report": store.join(data, PAGE),
         "drift": report.drift and report.drift.model_dump(mode="json"),
         "seconds": round(seconds, 3),
     }

@@ -6,15 +6,28 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from features.count_kernels import count_slots
 from features.drift import Distribution, compare, group_starts, shift
 from features.errors import ArtifactError
-from features.fields import HashField
+from features.field import Fit
+from features.fields import HashField, VocabularyField
 from features.kernels import FIRST
-from features.report import Report, collided_share, distinct_values, field_report, suggested_buckets, table, tally_field
+from features.page import page
+from features.report import (
+    Day,
+    Report,
+    collided_share,
+    distinct_values,
+    field_report,
+    suggested_buckets,
+    table,
+    tally_field,
+)
 from features.spec import FeatureSpec, FittedField
+from features.vocabulary import Vocabulary
 
 
 def fitted(**keys: object) -> FittedField:
@@ -122,3 +135,23 @@ def test_the_report_reads_back_and_people_can_read_it(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(ArtifactError, match="a data report of format 1"):
         Report.load(str(tmp_path / "report.json"))
+
+
+def test_the_page_is_whole_and_escapes_what_the_log_says(tmp_path: Path) -> None:
+    config = VocabularyField(kind="vocabulary", name="<b>", min_count=1)
+    values = Vocabulary(pa.array(["<script>", "x"], pa.large_string()), np.array([3, 1]))
+    spec = FeatureSpec.assemble([config], {"<b>": Fit(2, vocabulary=values)})
+    counts = np.array([[0, 1, 0, 5, 0], [0, 0, 0, 2, 1]], np.int64)
+    tally = tally_field(spec["<b>"], counts, np.zeros_like(counts), None)
+    rows = Distribution(spec_digest=spec.digest, label=[6, 3], fields={"<b>": tally.groups})
+    days = [Day(day=f"2026-01-0{n}", rows=9, positives=n, rate=n / 9) for n in (1, 2, 3)]
+    report = Report(
+        rows=9, fields={"<b>": field_report(spec, spec["<b>"], tally)}, days=days, distribution=rows,
+        drift=compare(rows, rows, "itself"),
+    )  # fmt: skip
+    text = page(report, "a & b")
+    assert "<script" not in text
+    assert "&lt;script&gt; <small>77.8%, 28.57% positive" in text
+    assert text.count("<rect") == 4
+    assert text.count("<circle") == 3
+    assert text.count("<tr>") == 2
