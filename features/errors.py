@@ -6,6 +6,8 @@ The class decides the exit code of a job (see ``jobs``): 2 the user mends config
 
 from __future__ import annotations
 
+import errno
+
 
 class FieldwiseError(ValueError):
     """An error with a complete message: ``where: expected E, found F. Fix.``
@@ -64,3 +66,31 @@ class IntegrityError(FieldwiseError):
 
 class DivergedError(IntegrityError):
     """Training has left the finite numbers."""
+
+
+class RankLostError(IntegrityError):
+    """Another rank died or fell silent. Training can go on from its last checkpoint."""
+
+
+class StorageError(FieldwiseError):
+    """A disk is full."""
+
+
+class TrackingError(FieldwiseError):
+    """The MLflow server does not answer, or does not take what it is told. What it should have got is kept."""
+
+
+class BusyError(FieldwiseError):
+    """Another process is at the same work."""
+
+
+def storage_error(error: OSError) -> FieldwiseError | None:
+    """A failed write in our words; None for an error of another kind."""
+    where, found = str(error.filename or "output"), error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "Free some: nothing half-written is left, and the same command goes on from what was finished."
+        return StorageError(where, expected="room to write", found=found, fix=fix)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        fix = "Set another workspace or output, or mend the permissions."
+        return ConfigError(where, expected="a place to write", found=found, fix=fix)
+    return None

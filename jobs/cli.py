@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from features.errors import FieldwiseError
+from features.errors import FieldwiseError, storage_error
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
@@ -24,15 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         result = options.command(options)
-    except FieldwiseError as error:
-        report_failure(error)
-        print(f"fieldwise {options.name}: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except Exception:
-        traceback.print_exc()
-        return 1
+    except Exception as error:
+        known = storage_error(error) if isinstance(error, OSError) else error
+        if not isinstance(known, FieldwiseError):
+            known = FieldwiseError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
+        report_failure(known)
+        print(f"fieldwise {options.name}: {known}", file=sys.stderr)
+        return known.exit_code
     if result is not None:
         sys.stdout.flush()
         print(json.dumps(result, sort_keys=True), flush=True)
@@ -40,11 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report_failure(error: FieldwiseError) -> None:
-    """Inside a rank: leave the error for the launching process, which torchrun's exit code cannot carry it to."""
-    if os.environ.get("FIELDWISE_FAILURES"):
-        from pipelines.launch import write_failure
+    """Inside a rank: leave the error for the launching process, and for what torchrun prints last."""
+    from pipelines.launch import write_failure
 
-        write_failure(os.environ["FIELDWISE_FAILURES"], error)
+    write_failure(error)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +91,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--test", metavar="DIR", action="append", default=[], help="snapshots to test on")
     train.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
+    train.add_argument(
+        "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"
+    )
     train.add_argument("--no-register", action="store_true", help="log the run, leave the registry alone")
+
+    add(
+        "send",
+        _send,
+        "Send what trainings reported while MLflow was away.",
+        "fieldwise send --config configs/demo.yaml",
+    )
 
     sweep = add("sweep", _sweep, "Search learning rate, L2, dim, optimizer and initial scale; choose on valid.",
                 "fieldwise sweep --config configs/movielens.yaml --trials 32 --kinds fm,ffm")  # fmt: skip
@@ -176,10 +185,16 @@ def _train(o: argparse.Namespace) -> dict[str, Any] | None:
 
     days = Days(o.train, o.valid, o.test)
     if o.ranks > 1 and not inside_rank():
-        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register)
+        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, name=o.name)
     from pipelines.train import train_model
 
-    return train_model(_load(o), days, init=o.init, register=not o.no_register)
+    return train_model(_load(o), days, init=o.init, register=not o.no_register, name=o.name)
+
+
+def _send(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.train import send_reports
+
+    return send_reports(_load(o))
 
 
 def _sweep(o: argparse.Namespace) -> dict[str, Any]:

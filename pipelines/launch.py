@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from features import errors
-from features.errors import ConfigError, FieldwiseError, IntegrityError
+from features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
+from features.process import die_with_parent
 from pipelines.config import Config
 from pipelines.models import resolve_model
 
 ROOT = Path(__file__).resolve().parent.parent
+FAILURES = "FIELDWISE_FAILURES"
+"""Environment variable of ranks: the folder in which they leave their errors."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,12 @@ def train_ranks(
     overrides: Sequence[str] = (),
     init: str | None = None,
     register: bool = True,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """``train_model`` in ``ranks`` processes of this machine over loopback; the same arguments and result.
+
+    Ranks that are killed, or lose one another, start again from the last checkpoint, ``training.restarts`` times. On
+    SIGTERM they write a checkpoint, then this process exits with 128 + 15; they do not outlive it.
 
     Args:
         overrides: go over the config's own.
@@ -59,19 +71,26 @@ def train_ranks(
         arguments += [f"--{role}={path}" for path in paths]
     arguments += [f"--init={resolve_model(init, config)}"] if init else []
     arguments += [] if register else ["--no-register"]
+    arguments += [f"--name={name}"] if name else []
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
-                   "--local-addr=127.0.0.1", str(ROOT / "jobs" / "train.py"), *arguments]  # fmt: skip
-        own = {**environment(ranks), "FIELDWISE_FAILURES": failures}
-        process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                   "--local-addr=127.0.0.1", f"--max-restarts={config.training.restarts}",
+                   str(ROOT / "jobs" / "train.py"), *arguments]  # fmt: skip
+        own = {**environment(ranks), FAILURES: failures}
+        process = subprocess.Popen(
+            command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent
+        )
         assert process.stdout is not None
         assert process.stderr is not None
-        with process.stdout as output, process.stderr as words:
-            _pass_on(words.fileno(), failures)
+        with _passing_on_sigterm(process) as stopped, process.stdout as output, process.stderr as words:
+            _pass_on(words.fileno(), failures, process)
             lines = output.read().decode().splitlines()
-        status = process.wait()
-        for failure in sorted(Path(failures).glob("*.json")):
-            raise read_failure(failure)
+            status = process.wait()
+        if stopped:
+            raise SystemExit(128 + signal.SIGTERM)
+        found = [read_failure(path) for path in sorted(Path(failures).glob("*.json"))] if status else []
+        for failure in sorted(found, key=lambda error: isinstance(error, RankLostError)):
+            raise failure
     if status != 0 or not lines:
         raise IntegrityError(
             "training ranks",
@@ -82,12 +101,32 @@ def train_ranks(
     return dict(json.loads(lines[-1]))
 
 
-def _pass_on(descriptor: int, failures: str) -> None:
-    """Copy to stderr until a rank leaves a known failure: what torchrun says after it would bury the message."""
+def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes]) -> None:
+    """Copy to stderr until a rank leaves a failure that no restart mends: torchrun's words would bury the message."""
     while chunk := os.read(descriptor, 1 << 16):
-        if not any(Path(failures).iterdir()):
+        if any(not isinstance(read_failure(path), RankLostError) for path in Path(failures).glob("*.json")):
+            process.terminate()
+        else:
             sys.stderr.buffer.write(chunk)
             sys.stderr.buffer.flush()
+
+
+@contextmanager
+def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand SIGTERM on to a process; yields the signals that came."""
+    came: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        process.send_signal(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, pass_on) if here else None
+    try:
+        yield came
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, former)
 
 
 def environment(ranks: int) -> dict[str, str]:
@@ -97,13 +136,16 @@ def environment(ranks: int) -> dict[str, str]:
     return {**usual, "TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ}
 
 
-def write_failure(folder: str, error: FieldwiseError) -> None:
-    """Leave an error as JSON, complete or not at all."""
-    rank = os.environ.get("RANK", "0")
+def write_failure(error: FieldwiseError) -> None:
+    """Leave a rank's error as JSON, complete or not at all: for ``train_ranks``, and for torchrun's last words."""
     fields = {"where": error.where, "expected": error.expected, "found": error.found, "fix": error.fix}
-    draft = Path(folder, f"rank-{rank}.part")
-    draft.write_text(json.dumps({"class": type(error).__name__, **fields}), encoding="utf-8")
-    draft.rename(draft.with_suffix(".json"))
+    if folder := os.environ.get(FAILURES):
+        draft = Path(folder, f"rank-{os.environ.get('RANK', '0')}.part")
+        draft.write_text(json.dumps({"class": type(error).__name__, **fields}), encoding="utf-8")
+        draft.rename(draft.with_suffix(".json"))
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        told = {"message": str(error), "extraInfo": {"py_callstack": str(error), "timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
 def read_failure(path: Path) -> FieldwiseError:

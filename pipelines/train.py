@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,18 +23,21 @@ from pipelines.models import registry, resolve_model
 from training.bundle import load_bundle
 from training.checkpoint import Checkpoints
 from training.data import TrainData
+from training.journal import JOURNAL, Journal, Send, open_journal, send_kept
 from training.run import TrainResult, TrainRun
 from training.trainer import train
 from training.world import join_world
-
-if TYPE_CHECKING:
-    from training.tracking import Run
 
 EXAMPLE_ROWS = 5
 
 
 def train_model(
-    config: Config, days: Days | None = None, *, init: str | None = None, register: bool = True
+    config: Config,
+    days: Days | None = None,
+    *,
+    init: str | None = None,
+    register: bool = True,
+    name: str | None = None,
 ) -> dict[str, Any] | None:
     """Train, log the run, register the model as challenger (and champion when there is none).
 
@@ -39,20 +45,38 @@ def train_model(
         days: what to train, validate and test on.
         init: model reference whose weights to start from.
         register: False logs the run and leaves the registry alone.
+        name: of the run, default the model's kind. A training with a name is done once: again, its result is returned.
+
+    Raises TrackingError when MLflow was away: bundle and reports are kept, and the same call again only sends them.
 
     Returns the result on rank 0, None on other ranks.
     """
     task = _task(config, open_days(config, days or Days()), init)
+    task.data.require_both_classes(valid=config.training.patience is not None)  # before anything is written
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
-        run = stack.enter_context(_tracked(config, task)) if world.first else None
-        run_id = world.gather(run.id if run else None)[0]  # ranks start together, however long rank 0 took
-        result = train(replace(task, tracker=run, tracker_id=run_id), world)
-        if run is None:
+        journal = stack.enter_context(_reporting(config, task, name)) if world.first else None
+        done = journal is not None and journal.result is not None
+        if world.share(done):  # ranks start together, however long rank 0 took
+            return journal.deliver() if journal else None
+        result = train(replace(task, tracker=journal), world)
+        if journal is None:
             return None
-        uri = _log(run, config, task.data, result)
-        registered = registry(config).register(uri, config.model_name) if register else None
+        _stage(journal.files, config, task.data, result)
+        summary = journal.finish(
+            _summary(config, result),
+            files=str(journal.files),
+            bundle=result.bundle_dir,
+            example=example_rows(config, task.data.spec).to_dict("list"),
+            register=config.model_name if register else None,
+        )
         Checkpoints(str(task.checkpoint_dir), task.request).clear()
-        return _summary(config, result) | {"run": run.id, "model_uri": uri, "registered": registered}
+        return summary
+
+
+def send_reports(config: Config) -> dict[str, int]:
+    """Send what trainings of this workspace reported while MLflow was away. Returns reports sent and left."""
+    registry(config)
+    return send_kept(config.workspace_dir, _sender)
 
 
 def open_days(config: Config, days: Days) -> TrainData:
@@ -76,14 +100,39 @@ def _task(config: Config, data: TrainData, init: str | None) -> TrainRun:
 
 
 @contextmanager
-def _tracked(config: Config, task: TrainRun) -> Iterator[Run]:
-    """An open MLflow run: that of the killed training when this one resumes it."""
-    saved = Checkpoints(str(task.checkpoint_dir), task.request).latest()
-    experiment = config.tracking.experiment or config.name
-    resume = saved.tracker_id if saved else None
-    with registry(config).run(experiment, config.model.kind, config.workspace_dir, resume=resume) as run:
-        run.params(_params(task.data))
-        yield run
+def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Journal]:
+    """The journal of this training: that of the killed one when this one resumes it. What others left is sent."""
+    from training import sender
+
+    registry(config)
+    place = Path(str(task.checkpoint_dir)).parent / "reports"
+    with open_journal(place, _sender(place)) as journal:
+        if journal.result is not None and not journal.waiting and not (name and journal.opening["name"] == name):
+            journal.clear()
+        send_kept(config.workspace_dir, _sender)
+        run = journal.answers.get("run")
+        with suppress(Exception):  # whatever MLflow is in trouble with: the journal finds out and says so
+            if run is not None and journal.result is None and not sender.reopen(run):
+                journal.send_again()
+        journal.open(
+            experiment=config.tracking.experiment or config.name,
+            name=name or config.model.kind,
+            workspace=config.workspace_dir,
+            time=int(1000 * time.time()),
+        )
+        journal.params(_params(task.data))
+        try:
+            yield journal
+        except Exception:
+            if run := journal.answers.get("run"):
+                sender.end(run, "FAILED")
+            raise
+
+
+def _sender(place: Path) -> Send:
+    from training.sender import Sender
+
+    return Sender(resumed=(place / JOURNAL).exists())
 
 
 def _params(data: TrainData) -> dict[str, Any]:
@@ -95,19 +144,30 @@ def _params(data: TrainData) -> dict[str, Any]:
     }
 
 
-def _log(run: Run, config: Config, data: TrainData, result: TrainResult) -> str:
-    """What the run keeps beside parameters and curves; returns the logged model's URI."""
+def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -> None:
+    """What the run keeps beside parameters, curves and the model, as files."""
     from training import plots
+    from training.tracking import packages
 
     for split, evaluation in result.evaluations.items():
-        run.figure(plots.calibration(evaluation.curve), f"plots/calibration_{split}.png")
-        run.figure(plots.roc(evaluation.roc), f"plots/roc_{split}.png")
-    run.figure(plots.loss_curves(result.history), "plots/loss.png")
-    run.file(os.path.join(result.bundle_dir, "spec.json"), "spec")
-    run.file(config.file, "config")
-    run.text(json.dumps(config.model_dump(mode="json"), indent=1), "config/resolved.json")
-    run.text(json.dumps(data.snapshots, indent=1), "snapshots.json")
-    return str(run.bundle(result.bundle_dir, example_rows(config, data.spec)))
+        _save(plots.calibration(evaluation.curve), folder / "plots" / f"calibration_{split}.png")
+        _save(plots.roc(evaluation.roc), folder / "plots" / f"roc_{split}.png")
+    _save(plots.loss_curves(result.history), folder / "plots" / "loss.png")
+    for source, place in ((os.path.join(result.bundle_dir, "spec.json"), "spec"), (config.file, "config")):
+        (folder / place).mkdir(exist_ok=True)
+        shutil.copy(source, folder / place)
+    texts = {
+        "config/resolved.json": json.dumps(config.model_dump(mode="json"), indent=1),
+        "snapshots.json": json.dumps(data.snapshots, indent=1),
+        "environment.txt": packages(),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path)
 
 
 def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:

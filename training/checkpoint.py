@@ -34,7 +34,6 @@ class Saved:
     """A checkpoint found."""
 
     progress: Progress
-    tracker_id: str | None
     state: Path
     best: Path | None
 
@@ -50,7 +49,7 @@ class Checkpoints:
     def __init__(self, directory: str | Path, request: str, keep: int = 2) -> None:
         self.directory, self.request, self.keep = Path(directory), request, keep
 
-    def save(self, progress: Progress, tracker_id: str | None, state: Tensors, best: Tensors | None) -> bool:
+    def save(self, progress: Progress, state: Tensors, best: Tensors | None) -> bool:
         """Write a checkpoint and prune older ones. False, with a word on stderr, when the disk does not take it."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -58,7 +57,7 @@ class Checkpoints:
             best_name = f"best-{progress.best_epoch:06d}"
             if best is not None and not list(self.directory.glob(f"{best_name}.*")):
                 self._write(best_name, best, {})
-            facts = {"request": self.request, "tracker_id": tracker_id, "progress": asdict(progress)}
+            facts = {"request": self.request, "progress": asdict(progress)}
             self._write(f"state-{progress.epoch:06d}-{progress.step:010d}", state, {"facts": json.dumps(facts)})
         except (OSError, SafetensorError) as error:
             self._remove(self.directory.glob(".*.tmp"))
@@ -117,7 +116,7 @@ class Checkpoints:
                     found="checkpoints of another run",
                     fix="Delete the directory to start afresh, or resume with the config and data it was started with.",
                 )
-            return Saved(progress, facts["tracker_id"], path, best)
+            return Saved(progress, path, best)
         return None
 
     def clear(self) -> None:

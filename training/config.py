@@ -69,6 +69,8 @@ class TrainingConfig(Strict):
     """Compare the SHA-256 of every file with the manifest when it is first read."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
     """How long a rank waits for the others before it gives up."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")

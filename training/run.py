@@ -16,7 +16,7 @@ from training.progress import EpochRecord
 
 
 class Tracker(Protocol):
-    """Where rank 0 reports to; ``training.tracking.Run`` is one."""
+    """Where rank 0 reports to: ``training.journal.Journal``, or ``training.tracking.Run`` itself."""
 
     def params(self, values: Mapping[str, Any]) -> None: ...
 
@@ -38,13 +38,11 @@ class TrainRun:
     """Start from these weights; its spec and model must be the run's own."""
     tracker: Tracker | None = None
     """On rank 0 only."""
-    tracker_id: str | None = None
-    """Name of the tracked run, kept in checkpoints so that a resumed run reports to the same one."""
 
     @property
     def request(self) -> str:
         """Digest of what decides the result: all but ranks, threads and, at a constant rate, the number of epochs."""
-        beside = {"threads", "verify_checksums", "timeout_seconds", "checkpoint"}
+        beside = {"threads", "verify_checksums", "timeout_seconds", "restarts", "checkpoint"}
         if self.training.schedule == "constant":
             beside.add("epochs")
         training = self.training.model_dump(exclude=beside)

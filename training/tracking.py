@@ -1,4 +1,4 @@
-"""MLflow, and nothing else, lives here: runs, logged bundles, the model registry. Only rank 0 calls it.
+"""MLflow lives here and in ``training.sender``: runs, logged bundles, the model registry. Only rank 0 calls it.
 
 The default store is SQLite in the workspace with artifacts beside it. A bundle is logged as a pyfunc model by "models
 from code": files and this package's sources, no pickle, so it loads where there is no checkout. ``champion`` and
@@ -25,7 +25,8 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema
 
-from features.errors import ArtifactError, ConfigError
+from features.errors import ArtifactError, ConfigError, TrackingError
+from training.journal import flat
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "xxhash"]
@@ -33,9 +34,12 @@ SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safeten
 HISTORY = "champion_history"
 STORE = "MLFLOW_TRACKING_URI"
 
+# a server that is away must not hold a training for the minutes that MLflow's own defaults take
+for name, value in (("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1"), ("TIMEOUT", "20")):
+    os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-for name in ("alembic", "mlflow"):  # people's words on stderr are ours
-    logging.getLogger(name).setLevel(logging.WARNING)
+for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), ("urllib3", logging.ERROR)):
+    logging.getLogger(name).setLevel(level)  # people's words on stderr are ours
 
 
 def connect(uri: str | None, workspace: str) -> str:
@@ -65,7 +69,7 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Nested mappings become dotted names."""
-        mlflow.log_params(dict(_flat(values)))
+        mlflow.log_params(dict(flat(values)))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         mlflow.log_metrics({name: float(value) for name, value in values.items()}, step=step)
@@ -73,16 +77,14 @@ class Run:
     def tags(self, values: Mapping[str, str]) -> None:
         mlflow.set_tags(dict(values))
 
-    def file(self, path: str | Path, folder: str | None = None) -> None:
-        mlflow.log_artifact(str(path), folder)
-
     def text(self, content: str, name: str) -> None:
         mlflow.log_text(content, name)
 
     def figure(self, figure: Any, name: str) -> None:
         mlflow.log_figure(figure, name)
 
-    def bundle(self, directory: str | Path, example: pd.DataFrame) -> str:
+    @staticmethod
+    def bundle(directory: str | Path, example: pd.DataFrame) -> str:
         """Log a bundle as a pyfunc model taking the columns of ``example`` (text, any may be missing).
 
         Returns the URI of the logged model.
@@ -106,27 +108,48 @@ def run(experiment: str, name: str, workspace: str, *, resume: str | None = None
 
     Inside an open run it becomes that run's child. ``resume`` names a run to go on with, if the store knows it.
     """
-    if mlflow.get_experiment_by_name(experiment) is None:
-        local = "://" not in workspace and str(mlflow.get_tracking_uri()).startswith("sqlite")
-        place = Path(workspace, "artifacts", experiment).as_uri() if local else None
-        mlflow.create_experiment(experiment, artifact_location=place)
-    mlflow.set_experiment(experiment)
+    mlflow.set_experiment(experiment_id=experiment_id(experiment, workspace))
     known = resume if resume is not None and _known(resume) else None
     with mlflow.start_run(run_id=known, run_name=name, nested=mlflow.active_run() is not None) as active:
         opened = Run(active.info.run_id)
-        packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
-        opened.text("\n".join(packages) + "\n", "environment.txt")
-        commit = git_commit()
-        if commit is not None:
-            opened.tags({"mlflow.source.git.commit": commit})
+        opened.text(packages(), "environment.txt")
+        opened.tags(source_tags())
         yield opened
 
 
 def _known(run_id: str) -> bool:
     try:
         return MlflowClient().get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException:
-        return False
+    except MlflowException as error:
+        if says_no(error):
+            return False
+        raise _silent(error) from error
+
+
+def packages() -> str:
+    """What is installed, one ``name==version`` per line."""
+    found = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
+    return "\n".join(found) + "\n"
+
+
+def source_tags() -> dict[str, str]:
+    commit = git_commit()
+    return {} if commit is None else {"mlflow.source.git.commit": commit}
+
+
+def experiment_id(name: str, workspace: str) -> str:
+    """Id of an experiment, made if new, with artifacts in a local workspace."""
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        local = "://" not in workspace and str(mlflow.get_tracking_uri()).startswith("sqlite")
+        place = Path(workspace, "artifacts", name).as_uri() if local else None
+        try:
+            return str(mlflow.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            found = mlflow.get_experiment_by_name(name)  # another run may have been first
+            if found is None:
+                raise error
+    return str(found.experiment_id)
 
 
 def git_commit() -> str | None:
@@ -143,9 +166,10 @@ def git_commit() -> str | None:
 
 
 def register(model_uri: str, name: str) -> dict[str, Any]:
-    """Register a logged model as ``challenger``, and as ``champion`` when there is none yet."""
+    """Register a logged model as ``challenger``, and as ``champion`` when there is none yet; once."""
     client = MlflowClient()
-    version = str(mlflow.register_model(model_uri, name).version)
+    there = [found for found in _versions(name) if found.source == model_uri]
+    version = str(there[0].version if there else mlflow.register_model(model_uri, name).version)
     client.set_registered_model_alias(name, "challenger", version)
     first = version_of(name, "champion") is None
     if first:
@@ -153,12 +177,18 @@ def register(model_uri: str, name: str) -> dict[str, Any]:
     return {"model": name, "version": version, "champion": version if first else version_of(name, "champion")}
 
 
+def _versions(name: str) -> list[Any]:
+    return list(MlflowClient().search_model_versions(f"name = '{name}'"))
+
+
 def version_of(name: str, alias: str) -> str | None:
     """Version an alias stands for; None when model or alias is unknown."""
     try:
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if says_no(error):
+            return None
+        raise _silent(error) from error
 
 
 def promote(name: str, version: str | None = None) -> dict[str, Any]:
@@ -199,13 +229,39 @@ def history(name: str) -> list[str]:
     """Former champions' versions, latest last."""
     try:
         tags = MlflowClient().get_registered_model(name).tags
-    except MlflowException:
-        return []
+    except MlflowException as error:
+        if says_no(error):
+            return []
+        raise _silent(error) from error
     return list(json.loads(tags.get(HISTORY, "[]")))
 
 
 def _remember(client: MlflowClient, name: str, versions: list[str]) -> None:
     client.set_registered_model_tag(name, HISTORY, json.dumps(versions))
+
+
+def snapshots_in_use(name: str, experiment: str) -> dict[str, str]:
+    """Digests of snapshots that aliased versions of a model and running trainings of an experiment use, with a reason.
+
+    A training that was killed counts as running until its run is ended or resumed.
+    """
+    client = MlflowClient()
+    runs = {}
+    found = client.get_experiment_by_name(experiment)
+    if found is not None:
+        for run in client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'"):
+            runs[run.info.run_id] = f"run {run.info.run_id} is training on it"
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        aliases = {}
+    for alias, version in aliases.items():
+        runs[client.get_model_version(name, version).run_id] = f"models:/{name}@{alias} comes from it"
+    used: dict[str, str] = {}
+    for run_id, reason in runs.items():
+        params = client.get_run(run_id).data.params
+        used |= {digest: reason for key, digest in params.items() if key.startswith("snapshots.")}
+    return used
 
 
 def bundle_of(reference: str) -> str:
@@ -217,6 +273,8 @@ def bundle_of(reference: str) -> str:
     try:
         local = mlflow.artifacts.download_artifacts(artifact_uri=reference)
     except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and not says_no(error):
+            raise _silent(error) from error
         raise _absent(reference, "Train and promote a model first, or name another.") from error
     found = sorted(Path(local).glob("artifacts/*/model.json"))
     if not found:
@@ -226,14 +284,17 @@ def bundle_of(reference: str) -> str:
     return str(found[0].parent)
 
 
+def says_no(error: MlflowException) -> bool:
+    """Whether the store answered that there is no such thing; else it did not answer, or was in trouble itself."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
+
+def _silent(error: MlflowException) -> TrackingError:
+    found = str(error).splitlines()[0][:300]
+    fix = "See that it runs, then try again."
+    return TrackingError(f"MLflow {mlflow.get_tracking_uri()}", expected="an answer", found=found, fix=fix)
+
+
 def _absent(reference: str, fix: str) -> ArtifactError:
     found = f"nothing of that name in {mlflow.get_tracking_uri()}"
     return ArtifactError(reference, expected="a registered model", found=found, fix=fix)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -314,7 +314,7 @@ class Trainer:
         if self.checkpoints is not None and self.world.first:
             dense = self.dense_optimizer.state_dict()["state"]
             flat = {f"dense_optimizer.{i}.{key}": value for i, state in dense.items() for key, value in state.items()}
-            self.checkpoints.save(self.progress, self.task.tracker_id, {**self._state(), **flat}, self.best)
+            self.checkpoints.save(self.progress, {**self._state(), **flat}, self.best)
         self.saved_at = time.monotonic()
 
     def _resume(self, checkpoints: Checkpoints) -> None:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from features.errors import IntegrityError
+from features.errors import RankLostError
+from features.process import die_with_parent
 
 _ROLL_CALL_SECONDS = 10.0
 _CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ class World:
 
     @contextmanager
     def naming_silent_ranks(self) -> Iterator[None]:
-        """IntegrityError, naming ranks that do not answer, for a collective that failed or took too long."""
+        """RankLostError, naming ranks that do not answer, for a collective that failed or took too long."""
         if self.size == 1:
             yield
             return
@@ -78,7 +79,7 @@ class World:
         except RuntimeError as error:
             if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
                 raise
-            raise IntegrityError(
+            raise RankLostError(
                 f"rank {self.rank}",
                 expected="every rank to take part in each step",
                 found=self._roll_call(watch) or str(error).splitlines()[0],
@@ -124,8 +125,11 @@ class StopSignal:
 def join_world(timeout_seconds: float = 300.0) -> Iterator[World]:
     """The world this process was started in; leaves it at the end.
 
-    A rank that waits longer than ``timeout_seconds`` for the others raises. GPUs are used where there are any.
+    A rank that waits longer than ``timeout_seconds`` for the others raises; one whose torchrun dies gets SIGTERM. GPUs
+    are used where there are any.
     """
+    if "LOCAL_RANK" in os.environ:
+        die_with_parent()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _CPU

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.errors import PySparkException
 
 from features import errors
-from features.errors import FieldwiseError
+from features.errors import FieldwiseError, storage_error
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -25,10 +25,13 @@ def carried(task: Task) -> Task:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
             yield from task(batches)
-        except FieldwiseError as error:
+        except (FieldwiseError, OSError) as raised:
+            error = storage_error(raised) if isinstance(raised, OSError) else raised
+            if error is None:
+                raise
             parts = [type(error).__name__, error.where, error.expected, error.found, error.fix]
             told = base64.b64encode(json.dumps(parts).encode()).decode()
-            raise RuntimeError(f"fieldwise-error:{told}: {error}") from error
+            raise RuntimeError(f"fieldwise-error:{told}: {error}") from raised
 
     return run
 

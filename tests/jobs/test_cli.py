@@ -18,6 +18,7 @@ COMMANDS = [
     "demo",
     "features",
     "train",
+    "send",
     "evaluate",
     "score-rows",
     "score-catalog",
@@ -155,9 +156,10 @@ def test_train_evaluate_promote_rollback(config: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("kind", [InputError, RefusedError])
-def test_failures_cross_processes(kind: type[FieldwiseError], tmp_path: Path) -> None:
+def test_failures_cross_processes(kind: type[FieldwiseError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDWISE_FAILURES", str(tmp_path))
     error = kind("here", expected="a", found="b", fix="Do c.")
-    write_failure(str(tmp_path), error)
+    write_failure(error)
     back = read_failure(tmp_path / "rank-0.json")
     assert type(back) is kind
     assert (str(back), back.exit_code) == (str(error), error.exit_code)

@@ -148,9 +148,7 @@ def saved(tmp_path: Path) -> tuple[Checkpoints, dict[str, torch.Tensor]]:
     checkpoints = Checkpoints(tmp_path / "c", "request")
     state = {"table": torch.arange(12.0).reshape(4, 3), "optimizer.steps": torch.tensor(7)}
     for step in (1, 2, 3):
-        assert checkpoints.save(
-            Progress(epoch=1, step=step, best_epoch=0), "run-1", state, {"table": state["table"] * step}
-        )
+        assert checkpoints.save(Progress(epoch=1, step=step, best_epoch=0), state, {"table": state["table"] * step})
     return checkpoints, state
 
 
@@ -162,7 +160,7 @@ def test_old_checkpoints_are_pruned_and_the_newest_whole_one_is_found(
     assert names == ["best-000000", "state-000001-0000000002", "state-000001-0000000003"]
     found = checkpoints.latest()
     assert found is not None
-    assert (found.progress.step, found.tracker_id) == (3, "run-1")
+    assert found.progress.step == 3
     blank = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     assert read_into(found.state, blank) == {}
     assert torch.equal(blank["table"], state["table"])

@@ -1,0 +1,235 @@
+"""What a training reports, on disk before it is sent: an MLflow server that does not answer costs no number.
+
+    reports/journal.jsonl    one report a line, in order
+    reports/answers.jsonl    one line for each report that the server has: what it answered
+    reports/files/           what the run keeps as artifacts: plots, config, environment
+
+Reports are sent in order. When one fails, it waits with all after it for the next report, the end of the run, the next
+training in the workspace, or ``fieldwise send``. An answer may be lost: a sender looks first for what it sends again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from features.errors import ArtifactError, BusyError, TrackingError
+
+Report = dict[str, Any]
+Send = Callable[[Report, Mapping[str, Any]], Report]
+"""``send(report, what was answered so far) -> answer``; any exception: not sent, or not known to be."""
+
+JOURNAL, ANSWERS = "journal.jsonl", "answers.jsonl"
+PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
+"""After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
+
+
+class Journal:
+    """A training's reports, the ``Tracker`` of ``training.run``. ``open_journal`` keeps other writers out."""
+
+    def __init__(self, directory: str | Path, send: Send) -> None:
+        self.directory, self._send = Path(directory), send
+        self.files.mkdir(parents=True, exist_ok=True)
+        self._reports = _Lines(self.directory / JOURNAL)
+        self._answers = _Lines(self.directory / ANSWERS)
+        self._not_before = 0.0
+        self.trouble: str | None = None
+        """Why the last try failed."""
+
+    @property
+    def files(self) -> Path:
+        """Directory of files that ``finish`` sends."""
+        return self.directory / "files"
+
+    @property
+    def answers(self) -> Report:
+        """All that the server answered."""
+        return {key: value for answer in self._answers.items for key, value in answer.items()}
+
+    @property
+    def opening(self) -> Report:
+        """The first report; empty for a new journal."""
+        return self._reports.items[0] if self._reports.items else {}
+
+    @property
+    def waiting(self) -> int:
+        """Reports not sent yet."""
+        return len(self._reports.items) - len(self._answers.items)
+
+    @property
+    def result(self) -> Report | None:
+        """What ``finish`` was told; None while the training is not done."""
+        last = self._reports.items[-1:]
+        return last[0]["result"] if last and last[0]["do"] == "finish" else None
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Nested mappings become dotted names. A name that was reported before keeps its value."""
+        known = {name for report in self._reports.items if report["do"] == "params" for name in report["values"]}
+        self._report("params", values={name: str(v) for name, v in flat(values) if name not in known})
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Each (name, step) once: a resumed training may come to it again."""
+        told = [report for report in self._reports.items if report["do"] == "metrics" and report["step"] == step]
+        known = {name for report in told for name in report["values"]}
+        new = {name: float(value) for name, value in values.items() if name not in known}
+        self._report("metrics", values=new, step=step or 0, time=int(1000 * time.time()))
+
+    def open(self, **what: Any) -> None:
+        """The first report, under an id of its own by which a sender finds the run it made."""
+        if not self._reports.items:
+            self._report("open", id=uuid.uuid4().hex, **what)
+
+    def finish(self, result: Report, **what: Any) -> Report:
+        """The last report: the training is done. See ``deliver``."""
+        if self.result is None:
+            self._report("finish", result=result, **what)
+        return self.deliver()
+
+    def deliver(self) -> Report:
+        """Send what waits; returns the training's result with what the server answered.
+
+        Raises TrackingError, which says where everything is kept, when the server does not take it.
+        """
+        self.send(now=True)
+        if self.trouble is not None:
+            raise TrackingError(
+                "MLflow",
+                expected="an answer",
+                found=self.trouble,
+                fix=f"Nothing is lost: {self.waiting} reports wait in {self.directory} and the next `fieldwise train` "
+                "in this workspace sends them, or `fieldwise send`.",
+            )
+        return {**(self.result or {}), **self.answers}
+
+    def send(self, *, now: bool = False) -> None:
+        """Send what waits, in order, unless a try has just failed."""
+        if not (now or time.monotonic() >= self._not_before):
+            return
+        started = time.monotonic()
+        try:
+            while self.waiting:
+                report = self._reports.items[len(self._answers.items)]
+                self._answers.add(self._send(report, self.answers))
+        except Exception as error:  # of whatever layer below: requests, SQLAlchemy, file systems
+            if self.trouble is None:
+                _say(f"MLflow does not answer, reports are kept in {self.directory}: {_reason(error)}")
+            self.trouble = _reason(error)
+            self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
+            return
+        if self.trouble is not None:
+            _say("MLflow answers again, all reports are sent")
+        self.trouble = None
+
+    def send_again(self) -> None:
+        """Forget all answers: another store, or one that lost the run, gets everything anew."""
+        self._answers.clear()
+
+    def clear(self) -> None:
+        """Start a new run."""
+        self._reports.clear()
+        self._answers.clear()
+
+    def _report(self, do: str, **what: Any) -> None:
+        if what.get("values", True):
+            self._reports.add({"do": do, **what})
+            self.send()
+
+
+class _Lines:
+    """A file of JSON lines that only grows; a last line cut off by a kill is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(path, len(whole))
+        try:
+            self.items: list[Report] = [dict(json.loads(line)) for line in whole.splitlines()]
+        except (TypeError, ValueError) as error:
+            fix = "Delete it: what it says is lost to MLflow, the bundle is not."
+            raise ArtifactError(str(path), expected="a JSON object a line", found=str(error), fix=fix) from error
+
+    def add(self, item: Report) -> None:
+        with open(self.path, "ab") as file:
+            file.write(json.dumps(item).encode() + b"\n")
+        self.items.append(item)
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.items = []
+
+
+@contextmanager
+def open_journal(directory: str | Path, send: Send, *, patience: float = 60.0) -> Iterator[Journal]:
+    """The journal kept in a local directory; one process at a time has it, and a dead one does not.
+
+    Raises BusyError when another process has it for longer than ``patience`` seconds.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    with open(Path(directory, "lock"), "a+") as lock:
+        deadline = time.monotonic() + patience
+        while not _locked(lock.fileno()):
+            if time.monotonic() > deadline:
+                lock.seek(0)
+                raise BusyError(
+                    str(directory),
+                    expected="one training of this config and data at a time",
+                    found=f"process {lock.read().strip()} at it",
+                    fix="Wait for it, or set another workspace.",
+                )
+            time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield Journal(directory, send)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> dict[str, int]:
+    """Send what trainings of a workspace could not; those at work are left alone. Returns reports sent and left."""
+    sent = left = 0
+    for directory in sorted(Path(workspace, "training").glob("*/reports")):
+        try:
+            with open_journal(directory, sender(directory), patience=0) as journal:
+                waiting = journal.waiting
+                journal.send(now=True)
+                sent += waiting - journal.waiting
+                left += journal.waiting
+        except BusyError:
+            continue
+        except (OSError, ArtifactError) as error:
+            _say(f"left alone: {error}")
+    return {"sent": sent, "left": left}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted names and values."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

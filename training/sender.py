@@ -1,0 +1,89 @@
+"""Sends the reports of a ``training.journal`` to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+
+from training.journal import Report
+from training.tracking import Run, experiment_id, register, says_no, source_tags
+
+JOURNAL = "fieldwise.journal"
+"""Run tag: the id of the journal that reports to it."""
+
+
+class Sender:
+    """Sends the reports of a ``Journal``, nothing twice: what may have arrived already is looked for first."""
+
+    def __init__(self, *, resumed: bool) -> None:
+        self._sure = not resumed
+        """Whether the store has nothing but what was answered."""
+
+    def __call__(self, report: Report, answers: Mapping[str, Any]) -> Report:
+        sure, self._sure = self._sure, False
+        answer: Report = getattr(self, f"_{report['do']}")(report, answers.get("run"), sure)
+        self._sure = sure
+        return answer
+
+    def _open(self, report: Report, run: str | None, sure: bool) -> Report:
+        client, experiment = MlflowClient(), experiment_id(report["experiment"], report["workspace"])
+        there = [] if sure else client.search_runs([experiment], f"tags.{JOURNAL} = '{report['id']}'")
+        tags = resolve_tags({JOURNAL: report["id"], **source_tags()})
+        opened = there[0] if there else client.create_run(experiment, report["time"], tags, report["name"])
+        return {"run": opened.info.run_id}
+
+    def _params(self, report: Report, run: str, sure: bool) -> Report:
+        MlflowClient().log_batch(run, params=[Param(name, value) for name, value in report["values"].items()])
+        return {}
+
+    def _metrics(self, report: Report, run: str, sure: bool) -> Report:
+        client, step = MlflowClient(), report["step"]
+        there = set() if sure else {
+            name for name in report["values"] for m in client.get_metric_history(run, name) if m.step == step
+        }  # fmt: skip
+        new = [Metric(k, v, report["time"], step) for k, v in report["values"].items() if k not in there]
+        client.log_batch(run, metrics=new)
+        return {}
+
+    def _finish(self, report: Report, run: str, sure: bool) -> Report:
+        client = MlflowClient()
+        client.log_artifacts(run, report["files"])
+        uri = None if sure else _logged_model(run)
+        if uri is None:
+            with mlflow.start_run(run_id=run):
+                uri = Run.bundle(report["bundle"], pd.DataFrame(report["example"], dtype=object))
+        registered = register(uri, report["register"]) if report["register"] else None
+        client.set_terminated(run)
+        return {"model_uri": uri, "registered": registered}
+
+
+def _logged_model(run_id: str) -> str | None:
+    """URI of the whole model that a run has logged."""
+    client = MlflowClient()
+    found = client.search_logged_models([client.get_run(run_id).info.experiment_id], f"source_run_id = '{run_id}'")
+    return next((model.model_uri for model in found if str(model.status) == "READY"), None)
+
+
+def reopen(run_id: str) -> bool:
+    """Mark a run as running again; False when the store does not know it (any more)."""
+    try:
+        MlflowClient().update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if says_no(error):
+            return False
+        raise
+    return True
+
+
+def end(run_id: str, status: str) -> None:
+    """Note how a run ended, if the store can be told."""
+    with suppress(Exception):  # of whatever layer below; the run's own end matters more
+        MlflowClient().set_terminated(run_id, status)
