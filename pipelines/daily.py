@@ -72,7 +72,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         build = partial(build_features, config, spec=bundle)
         *before, today = [record.step(f"features {day}", partial(build, date=day))["dir"] for day in days]
         held_out = today
-    challenger = record.step("challenger", lambda: _train(config, before, held_out, champion, ranks))
+    challenger = record.step("challenger", lambda: _train(config, date, before, held_out, champion, ranks))
     measured = record.step(
         "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
     )
@@ -102,6 +102,9 @@ def _champion(config: Config) -> str:
     return f"models:/{config.model_name}/{tracking.version_of(config.model_name, 'champion')}"
 
 
-def _train(config: Config, before: list[str], today: str, champion: str, ranks: int) -> dict[str, Any]:
+def _train(config: Config, date: str, before: list[str], today: str, champion: str, ranks: int) -> dict[str, Any]:
+    """Under a name, so that a kill before the record knows of it repeats neither training nor registration."""
     overrides = [f"training.epochs={config.daily.epochs}", "training.patience=null"]
-    return train_ranks(config, ranks, Days(before, (), [today]), overrides=overrides, init=champion)
+    return train_ranks(
+        config, ranks, Days(before, (), [today]), overrides=overrides, init=champion, name=f"daily {date}"
+    )
