@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from features.errors import FieldwiseError, storage_error
+from features.errors import ConfigError, FieldwiseError, storage_error
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
@@ -81,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
                    "fieldwise features --config configs/movielens.yaml")  # fmt: skip
     features.add_argument("--date", metavar="YYYY-MM-DD", help="one day's snapshot instead of `all`")
     features.add_argument("--spec", metavar="DIR", help="encode with the frozen spec of this snapshot or bundle")
+    features.add_argument("--against", metavar="DIR",
+                          help="measure drift against this snapshot (default: the spec's own rows)")  # fmt: skip
+    features.add_argument("--refit", action="store_true",
+                          help="fit the next spec on the training window (the days before --date, else the whole "
+                               "source), encode the window with it, and say what moved since --spec "
+                               "(default: the champion's)")  # fmt: skip
     features.add_argument("--replace", action="store_true", help="replace a published snapshot")
 
     train = add("train", _train, "Train one model on snapshots, log it, register it as challenger.",
@@ -143,7 +149,13 @@ def parser() -> argparse.ArgumentParser:
     daily = add("daily", _daily, "One day's features, challenger, comparison, promotion and catalog scores.",
                 "fieldwise daily --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     daily.add_argument("--date", required=True, metavar="YYYY-MM-DD")
+    daily.add_argument("--refit", action="store_true", help="train under a spec fitted anew on the days before")
     daily.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
+
+    prune = add("prune", _prune, "Remove days' snapshots past their retention that nothing uses.",
+                "fieldwise prune --config configs/demo.yaml --keep 30d --dry-run")  # fmt: skip
+    prune.add_argument("--keep", metavar="DURATION", help="in place of the config's `retention`, such as 30d")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
     doctor = add("doctor", _doctor, "Check Java, Spark, kernels, gloo and the store; with --config also the source.",
                  "fieldwise doctor", config="")  # fmt: skip
@@ -175,9 +187,16 @@ def _demo(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _features(o: argparse.Namespace) -> dict[str, Any]:
+    if o.refit:
+        from pipelines.refit import refit_features
+
+        if o.replace or o.against:
+            fix = "A refit replaces nothing, and is compared with no rows but its own: leave them out."
+            raise ConfigError("--refit", expected="neither --replace nor --against", found="one of them", fix=fix)
+        return refit_features(_load(o), date=o.date, spec=o.spec)
     from pipelines.features import build_features
 
-    return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace)
+    return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace, against=o.against)
 
 
 def _train(o: argparse.Namespace) -> dict[str, Any] | None:
@@ -243,7 +262,14 @@ def _rollback(o: argparse.Namespace) -> dict[str, Any]:
 def _daily(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.daily import run_day
 
-    return run_day(_load(o), date=o.date, ranks=o.ranks)
+    return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit)
+
+
+def _prune(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.prune import prune
+
+    o.overrides += [f"retention={o.keep}"] if o.keep else []
+    return prune(_load(o), dry_run=o.dry_run)
 
 
 def _doctor(o: argparse.Namespace) -> dict[str, Any]:

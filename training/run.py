@@ -35,7 +35,7 @@ class TrainRun:
     checkpoint_dir: str | None = None
     """Local directory of checkpoints; a killed run of the same settings and data is resumed from it. None: none."""
     warm_start: Bundle | None = None
-    """Start from these weights; its spec and model must be the run's own."""
+    """Start from these weights, by value where its spec is another of the same fields; its model must be the run's."""
     tracker: Tracker | None = None
     """On rank 0 only."""
 
