@@ -14,8 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from features import store
 from features.errors import ConfigError, FieldwiseError
-from features.manifest import load_snapshot, snapshot_dir
+from features.manifest import Manifest, load_snapshot, snapshot_dir
+from features.page import PAGE
+from features.publish import reading
 from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.launch import Days
@@ -51,10 +54,14 @@ def train_model(
 
     Returns the result on rank 0, None on other ranks.
     """
-    task = _task(config, open_days(config, days or Days()), init)
+    days = days or Days()
+    task = _task(config, open_days(config, days), init)
     task.data.require_both_classes(valid=config.training.patience is not None)  # before anything is written
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
-        journal = stack.enter_context(_reporting(config, task, name)) if world.first else None
+        journal = None
+        if world.first:
+            stack.enter_context(reading(_directories(config, days)))
+            journal = stack.enter_context(_reporting(config, task, name))
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
             return journal.deliver() if journal else None
@@ -62,6 +69,7 @@ def train_model(
         if journal is None:
             return None
         _stage(journal.files, config, task.data, result)
+        _stage_reports(journal.files, _directories(config, days))
         summary = journal.finish(
             _summary(config, result),
             files=str(journal.files),
@@ -86,6 +94,12 @@ def open_days(config: Config, days: Days) -> TrainData:
     if len(train) == 1 and not days.valid and not days.test:
         return TrainData.of_one(opened[0][0])
     return TrainData.of(*opened)
+
+
+def _directories(config: Config, days: Days) -> list[str]:
+    """Of all snapshots that are read."""
+    train = days.train or [snapshot_dir(config.workspace_dir, "all")]
+    return list(dict.fromkeys([*train, *days.valid, *days.test]))
 
 
 def _task(config: Config, data: TrainData, init: str | None) -> TrainRun:
@@ -163,6 +177,16 @@ def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _stage_reports(folder: Path, snapshots: list[str]) -> None:
+    """The snapshots' data reports, for people who look at the run."""
+    for directory in snapshots:
+        manifest = Manifest.load(directory)
+        report = store.join(directory, manifest.data, PAGE)
+        if store.exists(report):
+            (folder / "data").mkdir(exist_ok=True)
+            (folder / "data" / f"{manifest.id}.html").write_bytes(store.read_bytes(report))
 
 
 def _save(figure: Any, path: Path) -> None:
