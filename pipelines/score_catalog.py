@@ -119,7 +119,7 @@ class _Run:
                 self._require_small(counts["contexts"] * len(items.ids))
             borders = self._borders(encoded, counts["contexts"])
             model = self.spark.sparkContext.broadcast(self._model(items, factored=lists is factored_lists))
-            keys = shuffle_keys(self.spark, len(borders) + 1)
+            keys = shuffle_keys(len(borders) + 1)
             schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
             placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
             ranked = placed.repartition(len(keys), "place").mapInArrow(

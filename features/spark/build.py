@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -24,14 +24,15 @@ from tqdm import tqdm
 from features import fitting
 from features.fields import VocabularyField
 from features.manifest import ROLES, FileEntry
-from features.spark import tasks
+from features.spark import tallying, tasks
 from features.spark.errors import unwrapped
 from features.spark.reading import Counts, Job
-from features.spark.tasks import COUNTS_FIELD, PLACED, TALLY, Places
+from features.spark.tallying import COUNTS_FIELD, TALLY
+from features.spark.tasks import PLACED, Places
 from features.spec import FeatureSpec
 
 _GROUP_BYTES = 64 << 20
-"""Source bytes whose values one grouping task adds up; larger groups spill."""
+"""Source bytes whose values one grouping task adds up."""
 
 
 def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
@@ -39,7 +40,7 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
 
     A threshold is the moment nearest to its fraction: equal times stay together.
     """
-    times = _ranges(spark, job).mapInArrow(tasks.time_task(job), "time bigint, count bigint")
+    times = _ranges(spark, job).mapInArrow(tallying.time_task(job), "time bigint, count bigint")
     with progress(spark, "survey"):
         moments = _summed(times.repartition(_partitions(spark, job), "time"), "time").persist()
         try:
@@ -57,7 +58,7 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
 
 def newest(spark: SparkSession, job: Job) -> int:
     """The last moment of the log's rows, in microseconds; 0 if there are none."""
-    times = _ranges(spark, job).mapInArrow(tasks.time_task(job), "time bigint, count bigint")
+    times = _ranges(spark, job).mapInArrow(tallying.time_task(job), "time bigint, count bigint")
     with progress(spark, "survey"):
         return int(times.agg(F.max("time")).first()[0] or 0)
 
@@ -82,14 +83,19 @@ def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]
 def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[pa.Table, Counts]:
     """One pass over all fields: the training rows' values to fit a spec from if ``fit``, and all rows' ``Counts``.
 
-    Tasks add up their own values, Spark adds up the tasks' (and spills), ``min_count`` and ``max_size`` are applied
-    before anything reaches the driver.
+    Tasks add up the values of their ranges, then every value's sum is made in one task; ``min_count`` and ``max_size``
+    are applied before anything reaches the driver. A task's memory follows from ``_GROUP_BYTES``.
     """
-    raw = _ranges(spark, job).mapInArrow(tasks.tally_task(job, fit), TALLY)
+    if not fit and job.keeps_all:
+        with progress(spark, "count"):
+            lines = _ranges(spark, job).mapInArrow(tallying.count_task(job), "count bigint").collect()
+        return fitting.TALLY.empty_table(), Counter({("rows", "all"): sum(row["count"] for row in lines)})
+    keys = shuffle_keys(_partitions(spark, job))
+    scattered = _ranges(spark, job).mapInArrow(tallying.tally_task(job, fit, keys), PLACED)
+    least = [getattr(field, "min_count", 0) for field in job.config.fields]
+    summed = scattered.repartition(len(keys), "place").mapInArrow(tallying.sum_task(least), TALLY)
     with progress(spark, "fit" if fit else "count"):
-        table = _collect(
-            _limited(_summed(raw.repartition(_partitions(spark, job), "field", "key"), "field", "key"), job)
-        )
+        table = _collect(_capped(summed, job))
     is_count = np.asarray(table["field"]) == COUNTS_FIELD
     told = table.filter(pa.array(is_count))
     counts: Counts = Counter()
@@ -102,26 +108,17 @@ def _summed(counted: DataFrame, *keys: str | Column) -> DataFrame:
     return counted.groupBy(*keys).agg(F.sum("count").alias("count"))
 
 
-def _limited(grouped: DataFrame, job: Job) -> DataFrame:
-    """Only values frequent enough for their vocabulary."""
-    rare: Column = F.lit(False)
-    capped: dict[int, int] = {}
-    for number, field in enumerate(job.config.fields):
-        if not (isinstance(field, VocabularyField) and field.needs_fit):
-            continue
-        if field.min_count > 1:
-            rare = rare | ((F.col("field") == number) & (F.col("count") < field.min_count))
-        if field.max_size is not None:
-            capped[number] = field.max_size
-    kept = grouped.filter(~rare)
-    if not capped:
-        return kept
+def _capped(summed: DataFrame, job: Job) -> DataFrame:
+    """The most frequent values only of vocabularies with a ``max_size``."""
+    fields = enumerate(job.config.fields)
+    sizes = {n: f.max_size for n, f in fields if isinstance(f, VocabularyField) and f.needs_fit and f.max_size}
+    if not sizes:
+        return summed
+    capped = F.col("field").isin(list(sizes))
     rank = F.row_number().over(Window.partitionBy("field").orderBy(F.desc("count"), "key"))
-    parts = [kept.filter(~F.col("field").isin(list(capped)))]
-    for number, size in capped.items():
-        ranked = kept.filter(F.col("field") == number).withColumn("rank", rank)
-        parts.append(ranked.filter(F.col("rank") <= size).drop("rank"))
-    return reduce(DataFrame.unionByName, parts)
+    size = F.create_map(*[F.lit(word) for pair in sizes.items() for word in pair])[F.col("field")]
+    most_frequent = summed.filter(capped).withColumn("rank", rank).filter(F.col("rank") <= size).drop("rank")
+    return summed.filter(~capped).unionByName(most_frequent)
 
 
 def _collect(grouped: DataFrame) -> pa.Table:
@@ -157,7 +154,7 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
     if job.config.snapshot.shuffle == "none":
         reports = ranges.mapInArrow(tasks.write_task(job, shared, directory), "report binary")
     else:
-        places = _places(spark, job, rows)
+        places = _places(job, rows)
         placed = ranges.mapInArrow(tasks.place_task(job, shared, places, directory), PLACED)
         sort = tasks.sort_task(job, shared, places, directory)
         reports = placed.repartition(len(places.keys), "place").mapInArrow(sort, "report binary")
@@ -173,23 +170,40 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
     return written
 
 
-def _places(spark: SparkSession, job: Job, rows: Counts) -> Places:
-    """Files of every role by its rows alone; each file's shuffle key falls into a partition of its own."""
+def _places(job: Job, rows: Counts) -> Places:
+    """Files of every role by its rows alone; each file's shuffle key falls into a partition of its own.
+
+    Where every line becomes a row, lines are what is counted, readable or not: that takes no parsing.
+    """
+    unreadable = sum(count for key, count in rows.items() if key[0] == "rejected") if job.keeps_all else 0
+    rows = rows + Counter({("rows", "all"): unreadable})
     count = [-(-rows["rows", role] // job.config.snapshot.rows_per_file) for role in ROLES]
     first = [sum(count[:role]) for role in range(len(ROLES))]
-    partitions = sum(count) + 1
-    return Places(tuple(first), tuple(count), tuple(shuffle_keys(spark, partitions)))
+    return Places(tuple(first), tuple(count), tuple(shuffle_keys(sum(count) + 1)))
 
 
-def shuffle_keys(spark: SparkSession, partitions: int) -> list[int]:
-    """Values of a shuffle column that Spark's hash sends to partitions 0, 1, 2, ... of their own."""
+def shuffle_keys(partitions: int) -> list[int]:
+    """Values of an int column that Spark's hash sends to partitions 0, 1, 2, ... of their own."""
     keys: dict[int, int] = {}
     tried = 4 * partitions
     while len(keys) < partitions:
-        partition = F.pmod(F.hash(F.col("id").cast("int")), F.lit(partitions))
-        keys = dict(tuple(row) for row in spark.range(0, tried, 1, 1).select(partition, "id").collect())
+        ids = np.arange(tried, dtype=np.int32)
+        keys = dict(zip((_spark_hash(ids) % partitions).tolist(), ids.tolist(), strict=True))
         tried *= 4
     return [keys[partition] for partition in range(partitions)]
+
+
+def _spark_hash(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Spark's ``hash`` of ints: Murmur3 of their four bytes, seed 42."""
+
+    def rotated(x: npt.NDArray[np.uint32], by: int) -> npt.NDArray[np.uint32]:
+        return x << np.uint32(by) | x >> np.uint32(32 - by)
+
+    k = rotated(values.view(np.uint32) * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
+    h = rotated(np.uint32(42) ^ k, 13) * np.uint32(5) + np.uint32(0xE6546B64) ^ np.uint32(4)
+    h = (h ^ h >> np.uint32(16)) * np.uint32(0x85EBCA6B)
+    h = (h ^ h >> np.uint32(13)) * np.uint32(0xC2B2AE35)
+    return (h ^ h >> np.uint32(16)).view(np.int32)
 
 
 def _ranges(spark: SparkSession, job: Job) -> DataFrame:

@@ -50,13 +50,15 @@ def _parts(fields: Sequence[FittedField], parallelism: int) -> list[list[FittedF
 def _count_task(
     parts: list[list[FittedField]], names: list[str], directory: str, files: list[FileEntry], rate: float | None
 ) -> Task:
+    whole = all(entry.role in _TRAINING for entry in files)
+
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for part in [parts[index] for batch in batches for index in batch.column(0).to_pylist()]:
-            training, held_out = ([np.zeros((2, field.size), np.int64) for field in part] for _ in range(2))
+            training = [np.zeros((2, field.size), np.int64) for field in part]
+            held_out = [None if whole else np.zeros((2, field.size), np.int64) for field in part]
             for entry in files:
-                _count(
-                    store.join(directory, entry.path), part, names, training if entry.role in _TRAINING else held_out
-                )
+                counts = training if entry.role in _TRAINING else held_out
+                _count(store.join(directory, entry.path), part, names, counts)
             told = [tally_field(*counts, rate) for counts in zip(part, training, held_out, strict=True)]
             tallies = [json.dumps(tally.model_dump()).encode() for tally in told]
             yield pa.record_batch([pa.array([field.name for field in part]), pa.array(tallies)], ["name", "tally"])
@@ -64,7 +66,7 @@ def _count_task(
     return carried(run)
 
 
-def _count(path: str, fields: list[FittedField], names: list[str], counts: list[Int64]) -> None:
+def _count(path: str, fields: list[FittedField], names: list[str], counts: Sequence[Int64 | None]) -> None:
     """Add one file's rows to the counts of every field."""
     wanted = [names[field.first_slot + at] for field in fields for at in range(field.slots)]
     fs, inner = store.resolve(path)
@@ -72,6 +74,7 @@ def _count(path: str, fields: list[FittedField], names: list[str], counts: list[
         table = pq.ParquetFile(file).read(columns=[*wanted, "label"], use_threads=False).combine_chunks()
     label = _numpy(table["label"])
     for field, total in zip(fields, counts, strict=True):
+        assert total is not None
         for at in range(field.slots):
             count_slots(_numpy(table[names[field.first_slot + at]]), label, total)
 

@@ -13,6 +13,8 @@ import zipimport
 import pandas  # noqa: F401 - Spark's Arrow workers ask for it
 from pyspark import daemon
 
+import features.spark.counting
+import features.spark.tallying
 import features.spark.tasks  # noqa: F401
 
 

@@ -26,7 +26,7 @@ def carried(task: Task) -> Task:
         try:
             yield from task(batches)
         except (FieldwiseError, OSError) as raised:
-            error = storage_error(raised) if isinstance(raised, OSError) else raised
+            error = raised if isinstance(raised, FieldwiseError) else storage_error(raised)
             if error is None:
                 raise
             parts = [type(error).__name__, error.where, error.expected, error.found, error.fix]

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.hashing import UInt64
+from features.row_kernels import to_columns, to_rows
+from features.text import Int64
 
 Packed = npt.NDArray[np.uint8]  # [n, W]
 Float32 = npt.NDArray[np.float32]
@@ -25,37 +27,40 @@ def pack(slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None) -
     n, width = slots.shape
     columns = [label] if weight is None else [label, weight]
     rows = np.empty((n, width + len(columns)), np.int32)
-    rows[:, :width] = slots
+    to_rows(np.ascontiguousarray(slots.T), rows)
     for at, column in enumerate(columns, start=width):
         rows[:, at] = column.view(np.int32)
     return rows.view(np.uint8)
 
 
-def unpack(rows: Packed, slots: int) -> tuple[npt.NDArray[np.int32], Float32, Float32 | None]:
-    """The inverse of ``pack``; slots come in Fortran order, as columns are written."""
-    values = np.asfortranarray(rows.view(np.int32))
-    floats = values[:, slots:].view(np.float32)
-    return values[:, :slots], floats[:, 0], floats[:, 1] if floats.shape[1] > 1 else None
+def unpack(rows: Packed, order: Int64, slots: int) -> tuple[npt.NDArray[np.int32], Float32, Float32 | None]:
+    """The inverse of ``pack`` for the rows ``order``; slots come in Fortran order, as columns are written."""
+    columns = np.empty((rows.shape[1] // 4, len(order)), np.int32)
+    to_columns(rows.view(np.int32), order, columns)
+    floats = columns[slots:].view(np.float32)
+    return columns[:slots].T, floats[0], floats[1] if len(floats) > 1 else None
 
 
-def file_of(keys: UInt64, files: int) -> npt.NDArray[np.int64]:
+def file_of(keys: UInt64, files: int) -> Int64:
     """The file of every key, 0 .. files - 1; ``files`` below 2^31."""
     return ((keys >> np.uint64(32)) * np.uint64(files) >> np.uint64(32)).astype(np.int64)
 
 
-def ordered(rows: Packed, keys: UInt64) -> Packed:
-    """The rows of one file in their final order, whatever order they came in."""
-    order = np.argsort(keys, kind="stable")
-    sorted_keys = keys[order]
-    first = np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]])
+def order_of(rows: Packed, keys: UInt64) -> Int64:
+    """The rows of one file in their final order, whatever order they came in: their positions in ``rows``."""
+    place = _mix(keys, np.zeros(len(rows), np.int64))
+    order = np.argsort(place)
+    sorted_place = place[order]
+    first = np.concatenate([[True], sorted_place[1:] != sorted_place[:-1]])
+    if first.all():  # no two keys are equal (``_mix`` is one to one)
+        return order
     starts = np.flatnonzero(first)
-    run = np.cumsum(first) - 1
-    occurrence = np.arange(len(rows)) - starts[run]
+    occurrence = np.arange(len(rows)) - starts[np.cumsum(first) - 1]
     _untangle(rows, order, starts)
-    return rows[order[np.argsort(_mix(sorted_keys, occurrence), kind="stable")]]
+    return order[np.argsort(_mix(keys[order], occurrence), kind="stable")]
 
 
-def _untangle(rows: Packed, order: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> None:
+def _untangle(rows: Packed, order: Int64, starts: Int64) -> None:
     """Different rows with one key (a collision of 64 bits) still need one order: by their bytes, in place."""
     ends = np.append(starts[1:], len(order))
     for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
@@ -64,7 +69,7 @@ def _untangle(rows: Packed, order: npt.NDArray[np.int64], starts: npt.NDArray[np
             order[start:end] = sorted(group, key=lambda row: rows[row].tobytes())
 
 
-def _mix(keys: UInt64, occurrence: npt.NDArray[np.int64]) -> UInt64:
+def _mix(keys: UInt64, occurrence: Int64) -> UInt64:
     """splitmix64 of key + occurrence * golden ratio."""
     x = keys + occurrence.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

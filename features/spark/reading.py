@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from pyspark import Broadcast
 
 from features.config import FeatureConfig
@@ -84,6 +85,12 @@ class Findings:
                 raw = reject.raw[:200].decode("utf-8", "replace")
                 found.append([reject.reason, f"{reject.path}:{reject.position}", raw])
         return found
+
+
+def indices(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
+    """Numbers of ranges, as Spark gives them to a task."""
+    for batch in batches:
+        yield from batch.column(0).to_pylist()
 
 
 def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:

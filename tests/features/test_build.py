@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ import yaml
 
 from features.encoder import Encoder
 from features.errors import ArtifactError, ConfigError, InputError, RefusedError
-from features.manifest import load_snapshot
+from features.manifest import Manifest, load_snapshot
+from features.publish import Attempt
 from pipelines import features as pipeline
 from pipelines.config import Config, load_config
 from pipelines.features import build_features
@@ -226,3 +230,36 @@ def test_what_cannot_be_built_is_refused_and_leaves_nothing(
     assert refusal.value.exit_code == 2  # type: ignore[attr-defined]
     assert not list((log / "work").glob("**/*.json"))
     assert not list((log / "work").glob("**/*.parquet"))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_builds_of_a_day_at_once_end_with_one_whole_snapshot(
+    log: Path, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=60)
+    publish = Attempt.publish
+
+    def publish_together(self: Attempt, manifest: Manifest, *, replace: bool) -> Manifest:
+        both.wait()  # each has all its data written when it tries
+        return publish(self, manifest, replace=replace)
+
+    monkeypatch.setattr(Attempt, "publish", publish_together)
+    configs = [config_of(log), config_of(log) if same else config_of(log, snapshot={"rows_per_file": 100})]
+    with ThreadPoolExecutor(2) as pool:
+        builds = [pool.submit(build_features, config) for config in configs]
+    results = [build.result() for build in builds if build.exception() is None]
+    errors = [error for build in builds if (error := build.exception()) is not None]
+    assert len({result["digest"] for result in results}) == 1
+    assert [result["status"] for result in results].count("published") == 1
+    if same:
+        assert sorted(result["status"] for result in results) == ["already published", "published"]
+    else:
+        (refusal,) = errors
+        assert isinstance(refusal, ArtifactError)
+        assert "another request" in str(refusal)
+    directory = results[0]["dir"]
+    snapshot = load_snapshot(directory)
+    assert set(os.listdir(directory)) == {"manifest.json", snapshot.manifest.data}
+    for entry in snapshot.manifest.files:
+        assert hashlib.sha256(Path(snapshot.path(entry)).read_bytes()).hexdigest() == entry.sha256
+    assert len(everything(directory)) == 1200

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from features.hashing import xxh64, xxh64_array, xxh64_rows
 
@@ -56,3 +60,13 @@ def test_typed_values_hash_their_canonical_text() -> None:
         for array in typed:
             plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
             assert xxh64_array(plain)[0] == xxh64(text), (text, array.type)
+
+
+def test_equals_sparks_xxhash64(spark: SparkSession) -> None:
+    drawn = random.Random(0)
+    code_points = [*range(0xD800), *range(0xE000, 0x110000)]
+    values = ["".join(map(chr, drawn.choices(code_points, k=drawn.randrange(90)))) for _ in range(500)]
+    values += [*PINNED, "\0", *("x" * n for n in range(100))]
+    frame = spark.createDataFrame([(value,) for value in values], "value string").coalesce(1)
+    hashed = [row[0] % 2**64 for row in frame.select(F.xxhash64("value")).collect()]
+    assert hashed == xxh64_array(pa.array(values)).tolist() == [xxhash.xxh64_intdigest(v.encode(), 42) for v in values]

@@ -128,25 +128,54 @@ def test_problems_of_the_encoder_become_rejects(base: Path) -> None:
     assert left.rejects[1].raw == b"2,b,3,2024-01-01 23:00,1"
 
 
+_VALUES = [
+    b"1",
+    b"0",
+    b"",
+    b"x",
+    b"\xff",
+    b"7",
+    b'"',
+    b"a\0b",
+    "\u00e9\u4e16".encode(),
+    b"2024-01-01",
+    b"1e999",
+    b"-3.5",
+]
+_VALUES += [b"y" * 5000, b"1|0|1"]
 _LINE = st.one_of(
     st.binary(max_size=20).map(lambda v: v.replace(b"\n", b",")),
-    st.tuples(*[st.sampled_from([b"1", b"0", b"", b"x", b"\xff", b"7", b'"'])] * 3).map(b",".join),
+    st.text(max_size=20).map(lambda v: v.encode("utf-8", "surrogatepass").replace(b"\n", b",")),
+    st.lists(st.sampled_from(_VALUES), min_size=5, max_size=7).map(b",".join),
+    st.tuples(*[st.sampled_from([b"1", b"0", b""])] * 6).map(b",".join),
 )
 
 
-@given(st.lists(_LINE, max_size=40), st.integers(20, 500))
+@given(st.lists(_LINE, max_size=40), st.integers(20, 9000))
 @settings(max_examples=80, deadline=None)
-def test_counts_add_up(tmp_path_factory: Any, lines: list[bytes], target: int) -> None:
+def test_every_row_is_encoded_or_quarantined(tmp_path_factory: Any, lines: list[bytes], target: int) -> None:
     base = tmp_path_factory.mktemp("log")
-    (base / "log.csv").write_bytes(b"\n".join([b"a,b,c", *lines]))
-    fields = [{"name": "a", "kind": "hash"}, {"name": "b", "kind": "number"}]
-    declared = config(label="c", filter="b != 7", fields=fields)
-    encoder = Encoder(fit_spec(declared.fields, merge([])))
+    (base / "log.csv").write_bytes(b"\n".join([b"a,b,c,d,e,f", *lines]))
+    fields = [
+        {"name": "h", "kind": "hash", "column": "a"},
+        {"name": "v", "kind": "vocabulary", "column": "a", "min_count": 1, "separator": "|", "max_values": 2},
+        {"name": "n", "kind": "number", "column": "b"},
+        {"name": "t", "kind": "time", "part": "hour", "of": "c"},
+        {"name": "x", "kind": "cross", "of": ["a", "b"]},
+        {"name": "s", "kind": "vocabulary", "min_count": 1, "flags": ["d", "e"]},
+    ]
+    declared = config(label="f", filter="b != 7", fields=fields)
+    batches = rows(declared, base, target)
+    tallied = merge([tally(declared.fields, batch.columns) for batch in batches])
+    if set(tallied["field"].to_pylist()) != {1, 5}:  # no value to fit a vocabulary from
+        declared = config(label="f", filter="b != 7", fields=[f for f in fields if f["kind"] != "vocabulary"])
+        tallied = merge([])
+    encoder = Encoder(fit_spec(declared.fields, tallied))
     encoded = filtered = rejected = 0
-    for batch in rows(declared, base, target):
-        batch = batch.without(encoder.encode(batch.columns).problems)
-        slots = encoder.encode(batch.columns)
+    for batch in batches:
+        left = batch.without(encoder.encode(batch.columns).problems)
+        slots = encoder.encode(left.columns)
         assert not slots.problems
-        assert (slots.slots > 0).all()
-        encoded, filtered, rejected = encoded + batch.rows, filtered + batch.filtered, rejected + len(batch.rejects)
+        assert (slots.slots[:, 0] > 0).all()
+        encoded, filtered, rejected = encoded + left.rows, filtered + left.filtered, rejected + len(left.rejects)
     assert encoded + filtered + rejected == sum(bool(line.removesuffix(b"\r")) for line in lines)

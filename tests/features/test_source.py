@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from features import source
 from features.config import SourceConfig
 from features.errors import InputError
-from features.source import FileRange, Reject, list_files, read_range, split_ranges
+from features.source import FileRange, Reject, count_rows, list_files, read_range, split_ranges
 
 
 def read(config: SourceConfig, base: Path, target: int = 1 << 30, columns: list[str] | None = None) -> Any:
@@ -76,6 +76,9 @@ def test_every_line_is_a_row_or_a_reject(tmp_path_factory: Any, lines: list[byte
     rows, positions, rejects, raws = read(tsv(), base, target)
     assert list(zip(positions, rows, raws, strict=True)) == expected
     assert [(r.position, r.reason, r.raw) for r in rejects] == bad
+    assert sum(count_rows(tsv(), rng) for rng in split_ranges(tsv(), list_files(tsv(), str(base)), target)) == len(
+        rows + rejects
+    )
 
 
 _VALUES = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8)
@@ -150,6 +153,7 @@ def test_a_line_longer_than_the_limit_is_rejected_and_the_rest_read(tmp_path: Pa
     rows, _, rejects, _ = read(tsv(), base)
     assert rows == [["1", "2"], ["3", "y" * 200_000], ["5", "6"]]
     assert [(r.reason, r.position) for r in rejects] == [("too_long", 4)]
+    assert count_rows(tsv(), FileRange(str(base / "log.txt"), 0, 1 << 30)) == 4
     assert len(rejects[0].raw) == source.RAW_LIMIT
 
 
@@ -183,6 +187,7 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
     assert len(split_ranges(config, list_files(config, str(tmp_path)), 1)) == 12
     rows, positions, _, raws = read(config, tmp_path, 1, ["a"])
     assert positions == [row[0] for row in rows] == list(range(100))
+    assert [count_rows(config, r) for r in split_ranges(config, list_files(config, str(tmp_path)), 1)] == [9] * 11 + [1]
     assert json.loads(raws[7]) == {"a": 7}
     with pytest.raises(InputError, match="Did you mean 'b'"):
         read(config, tmp_path, 1, ["bb"])
@@ -217,4 +222,5 @@ def test_header_is_no_row_in_any_range(tmp_path: Path) -> None:
         rows, positions, _, _ = read(config, base, target)
         assert rows == [["1", "2"], ["3", "4"]]
         assert positions == [14, 21]
+        assert sum(count_rows(config, rng) for rng in split_ranges(config, list_files(config, str(base)), target)) == 2
     assert list(read_range(config, FileRange(str(base / "log.txt"), 0, 2))) == []

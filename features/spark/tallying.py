@@ -1,0 +1,117 @@
+"""Counting inside Spark tasks: the moments, lines and values of byte ranges, before anything is encoded.
+
+A task's counts travel the same way as its rows, so a task that runs twice counts once. Values go to the task that adds
+them up in Arrow streams, by the hash of the value: Spark moves a few large binaries, not rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from features import fitting
+from features.hashing import xxh64_array
+from features.source import count_rows
+from features.spark import placement
+from features.spark.errors import Task, carried
+from features.spark.reading import Findings, Job, indices, read_log, read_rows
+from features.spark.split import TEST, VALID
+
+TALLY = "field int, key binary, count bigint"
+COUNTS_FIELD = -1
+"""Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
+
+_TALLY_ROWS = 1 << 18
+_TALLY_SEED = 0x7A11
+
+
+def time_task(job: Job) -> Task:
+    """(time, count): how many rows each moment has."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for index in indices(batches):
+            for batch in read_log(job, index, Findings()):
+                assert batch.time is not None
+                times, counts = np.unique(batch.time, return_counts=True)
+                yield pa.record_batch([pa.array(times), pa.array(counts.astype(np.int64))], ["time", "count"])
+
+    return carried(run)
+
+
+def count_task(job: Job) -> Task:
+    """(count): lines of each range, readable or not."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for index in indices(batches):
+            yield pa.record_batch([pa.array([count_rows(job.config.source, job.ranges[index])], pa.int64())], ["count"])
+
+    return carried(run)
+
+
+def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
+    """(place, payload): tallies of the training rows' values if ``fit``, and of ``Counts`` over all rows.
+
+    Each value goes to one place of its own, so that its sum is made in one task. ``keys``: see ``Places``.
+    """
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        findings = Findings()
+        for index in indices(batches):
+            held: list[pa.RecordBatch] = []
+            for batch, roles in read_rows(job, index, findings):
+                findings.count_roles(batch, roles)
+                training = (roles != VALID) & (roles != TEST)
+                if fit and training.any():
+                    held.append(batch.columns if training.all() else batch.columns.filter(pa.array(training)))
+                if sum(part.num_rows for part in held) > _TALLY_ROWS:
+                    yield _scattered(fitting.tally(job.config.fields, pa.Table.from_batches(held)), keys)
+                    held = []
+            if held:
+                yield _scattered(fitting.tally(job.config.fields, pa.Table.from_batches(held)), keys)
+            for example in findings.examples():
+                findings.counts[("example", *example)] += 1
+            findings.rejects.clear()
+        words = [json.dumps(key).encode() for key in findings.counts]
+        columns = [np.full(len(words), COUNTS_FIELD, np.int32), words, list(findings.counts.values())]
+        yield _scattered(pa.table(columns, schema=fitting.TALLY), keys)
+
+    return carried(run)
+
+
+def _scattered(tally: pa.Table, keys: Sequence[int]) -> pa.RecordBatch:
+    """(place, payload): a tally's rows by place, each place's as an Arrow stream."""
+    number = placement.file_of(xxh64_array(tally["key"].combine_chunks(), _TALLY_SEED), len(keys))
+    order = np.argsort(number.astype(np.min_scalar_type(len(keys))), kind="stable")
+    sorted_tally, ends = tally.take(order), np.searchsorted(number[order], np.arange(len(keys) + 1))
+    places = [place for place in range(len(keys)) if ends[place] < ends[place + 1]]
+    payloads = [_to_stream(sorted_tally.slice(ends[place], ends[place + 1] - ends[place])) for place in places]
+    columns = [pa.array([keys[place] for place in places], pa.int32()), pa.array(payloads, pa.binary())]
+    return pa.record_batch(columns, ["place", "payload"])
+
+
+def _to_stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def sum_task(least: Sequence[int]) -> Task:
+    """(field, key, count): the sums of one place's tallies that reach ``least`` [fields]."""
+    wanted = np.array([*least, 0], np.int64)  # the last for COUNTS_FIELD
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held, rows = [fitting.TALLY.empty_table()], 0
+        for batch in batches:
+            held += [pa.ipc.open_stream(payload.as_buffer()).read_all() for payload in batch.column(1)]
+            if sum(part.num_rows for part in held) > max(_TALLY_ROWS, 2 * rows):
+                held = [fitting.merge(held)]
+                rows = held[0].num_rows
+        merged = fitting.merge(held)
+        enough = merged["count"].to_numpy() >= wanted[merged["field"].to_numpy()]
+        yield from merged.filter(pa.array(enough)).to_batches()
+
+    return carried(run)

