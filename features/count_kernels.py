@@ -3,10 +3,44 @@
 from __future__ import annotations
 
 from features.jit import entry
+from features.kernels import FIRST
+
+_SLOTS = "Array(int32, 1, 'C', readonly=True), Array(float32, 1, 'C', readonly=True)"
+_GROUPS = "Array(int64, 1, 'C', readonly=True), int64[:, ::1], int64[::1]"
 
 
-@entry("void(Array(int32, 1, 'C', readonly=True), Array(float32, 1, 'C', readonly=True), int64[:, ::1])")
+@entry(f"void({_SLOTS}, int32[:, ::1])", f"void({_SLOTS}, int64[:, ::1])")
 def count_slots(slots, label, counts):  # type: ignore[no-untyped-def]
-    """counts[label, slot] += 1 for every row: ``counts`` [2, size]; slots must lie in [0, size)."""
+    """counts[slot, label] += 1 for every row: ``counts`` [size, 2]; slots must lie in [0, size)."""
     for i in range(len(slots)):
-        counts[1 if label[i] > 0 else 0, slots[i]] += 1
+        counts[slots[i], 1 if label[i] > 0 else 0] += 1
+
+
+@entry(f"int64(int32[:, ::1], {_GROUPS})", f"int64(int64[:, ::1], {_GROUPS})")
+def sum_groups(counts, starts, groups, top):  # type: ignore[no-untyped-def]
+    """``counts`` [size, 2] in one look: sums by group, the most frequent values, the number of values that occur.
+
+    groups [G, 2] of the indices from ``starts`` [G] on; top [K] indices by count descending, then index, 0 where there
+    are no more.
+    """
+    used, kept, group = 0, 0, 0
+    for i in range(starts[0], len(counts)):
+        while group + 1 < len(starts) and starts[group + 1] <= i:
+            group += 1
+        n = counts[i, 0] + counts[i, 1]
+        if n == 0:
+            continue
+        groups[group, 0] += counts[i, 0]
+        groups[group, 1] += counts[i, 1]
+        if i < FIRST:
+            continue
+        used += 1
+        at = kept
+        while at > 0 and counts[top[at - 1], 0] + counts[top[at - 1], 1] < n:
+            if at < len(top):
+                top[at] = top[at - 1]
+            at -= 1
+        if at < len(top):
+            top[at] = i
+            kept = min(kept + 1, len(top))
+    return used

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from features import store
-from features.drift import Counts, Distribution, Drift, Int64, group_starts
+from features.count_kernels import sum_groups
+from features.drift import Counts, Distribution, Drift, group_starts
 from features.errors import ArtifactError
-from features.kernels import FIRST, MISSING, UNSEEN
+from features.kernels import FIRST
 from features.schema import Strict
 from features.spec import FeatureSpec, FittedField
 
@@ -26,6 +28,7 @@ COLLIDED = 0.01
 """Share of values in company that the suggested number of buckets keeps below."""
 
 Count = Annotated[int, Field(ge=0)]
+Numbers = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
 class Value(Strict):
@@ -118,28 +121,26 @@ class Report(Strict):
             raise ArtifactError(path, expected="a data report of format 1", found=found, fix=fix) from None
 
 
-def tally_field(field: FittedField, training: Int64, held_out: Int64 | None, negative_rate: float | None) -> Tally:
-    """From counts [2, size] by label and local index, of the rows that training may see and of the others."""
+def tally_field(field: FittedField, training: Numbers, held_out: Numbers | None, negative_rate: float | None) -> Tally:
+    """From counts [size, 2] by local index and label, of the rows that training may see and of the others if any."""
     counts = training if held_out is None else training + held_out
-    total = counts[0] + counts[1]
-    used = FIRST + np.flatnonzero(total[FIRST:])
-    negatives = training[0] if negative_rate is None else np.rint(training[0] / negative_rate).astype(np.int64)
+    starts = group_starts(field)
+    groups, top = np.zeros((len(starts), 2), np.int64), np.zeros(TOP, np.int64)
+    used = sum_groups(counts, starts, groups, top)
+    missing, unseen = groups[0].sum(), groups[1].sum()
+    values = groups.sum()
+    if held_out is not None:
+        groups[:] = 0
+        sum_groups(training, starts, groups, np.zeros(TOP, np.int64))
+    expected = groups[:, 1] + np.rint(groups[:, 0] / (negative_rate or 1.0)).astype(np.int64)
     return Tally(
-        values=int(total[MISSING:].sum()),
-        missing=int(total[MISSING]),
-        unseen=int(total[UNSEEN]),
-        used=len(used),
-        top=[Value(index=int(i), count=int(total[i]), positives=int(counts[1, i])) for i in _most(total, used)],
-        groups=np.add.reduceat(training[1] + negatives, group_starts(field)).tolist(),
+        values=int(values),
+        missing=int(missing),
+        unseen=int(unseen),
+        used=used,
+        top=[Value(index=int(i), count=int(counts[i].sum()), positives=int(counts[i, 1])) for i in top if i],
+        groups=expected.tolist(),
     )
-
-
-def _most(total: Int64, used: Int64) -> Int64:
-    """The ``TOP`` indices of ``used`` with the largest totals, the first of equals first; without sorting them all."""
-    if len(used) > TOP:
-        least = np.partition(total[used], len(used) - TOP)[len(used) - TOP]
-        used = used[total[used] >= least]
-    return used[np.argsort(-total[used], kind="stable")][:TOP]
 
 
 def day(name: str, rows: Mapping[str, int], positives: Mapping[str, int], rates: Mapping[str, float]) -> Day:

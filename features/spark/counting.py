@@ -1,7 +1,8 @@
 """What a snapshot's fields hold, counted from its written files: every task takes some fields and reads their columns.
 
-So each count is made once, whatever ran twice before; nothing is merged; and memory is 32 bytes a table row of one
-task's fields. Spread over the cluster by field, it reads every column once.
+So each count is made once, whatever ran twice before, and nothing is merged. A task's memory is 8 bytes for a table row
+of its fields (16 where rows are held out, twice that past 2^31 values). Spread over the cluster by field, the job reads
+every column once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from pyspark.sql import SparkSession
 
 from features import store
 from features.count_kernels import count_slots
-from features.drift import Int64
 from features.manifest import FileEntry
-from features.report import Tally, tally_field
+from features.report import Numbers, Tally, tally_field
 from features.spark.errors import Task, carried
 from features.spec import FeatureSpec, FittedField
 
@@ -51,11 +51,12 @@ def _count_task(
     parts: list[list[FittedField]], names: list[str], directory: str, files: list[FileEntry], rate: float | None
 ) -> Task:
     whole = all(entry.role in _TRAINING for entry in files)
+    rows = sum(entry.rows for entry in files)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for part in [parts[index] for batch in batches for index in batch.column(0).to_pylist()]:
-            training = [np.zeros((2, field.size), np.int64) for field in part]
-            held_out = [None if whole else np.zeros((2, field.size), np.int64) for field in part]
+            training = [_zeros(field, rows) for field in part]
+            held_out = [None if whole else _zeros(field, rows) for field in part]
             for entry in files:
                 counts = training if entry.role in _TRAINING else held_out
                 _count(store.join(directory, entry.path), part, names, counts)
@@ -66,7 +67,14 @@ def _count_task(
     return carried(run)
 
 
-def _count(path: str, fields: list[FittedField], names: list[str], counts: Sequence[Int64 | None]) -> None:
+def _zeros(field: FittedField, rows: int) -> Numbers:
+    """[size, 2] of a type that ``rows`` cannot overflow."""
+    if rows * field.slots < 2**31:
+        return np.zeros((field.size, 2), np.int32)
+    return np.zeros((field.size, 2), np.int64)
+
+
+def _count(path: str, fields: list[FittedField], names: list[str], counts: Sequence[Numbers | None]) -> None:
     """Add one file's rows to the counts of every field."""
     wanted = [names[field.first_slot + at] for field in fields for at in range(field.slots)]
     fs, inner = store.resolve(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.count_kernels import count_slots
+from features.count_kernels import count_slots, sum_groups
 from features.drift import Distribution, compare, group_starts, shift
 from features.errors import ArtifactError
 from features.field import Fit
@@ -35,20 +35,38 @@ def fitted(**keys: object) -> FittedField:
     return FeatureSpec.assemble([config], {"f": config.fit(None)}).fields[0]
 
 
+def by_index(negatives: list[int], positives: list[int]) -> np.ndarray:
+    return np.array([negatives, positives], np.int32).T.copy()
+
+
 def test_counts_by_label_and_index() -> None:
-    counts = np.zeros((2, 6), np.int64)
+    counts = np.zeros((6, 2), np.int32)
     count_slots(np.array([1, 2, 5, 5, 0, 3], np.int32), np.array([0, 1, 1, 0, 0, 1], np.float32), counts)
-    assert counts.tolist() == [[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 1]]
+    assert counts.T.tolist() == [[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 1]]
 
 
 def test_a_tally_leaves_padding_out_and_weighs_kept_negatives() -> None:
     field = fitted(buckets=4)
-    training = np.array([[9, 4, 2, 10, 0, 0, 6], [9, 0, 0, 5, 1, 0, 0]], np.int64)
-    held_out = np.array([[0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0]], np.int64)
+    training = by_index([9, 4, 2, 10, 0, 0, 6], [9, 0, 0, 5, 1, 0, 0])
+    held_out = by_index([0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0])
     tally = tally_field(field, training, held_out, negative_rate=0.5)
     assert (tally.values, tally.missing, tally.unseen, tally.used) == (30, 5, 2, 3)
     assert [(v.index, v.count, v.positives) for v in tally.top] == [(3, 15, 5), (6, 7, 0), (4, 1, 1)]
     assert tally.groups == [8, 4, 25, 1, 0, 12]  # training rows only: positives + 2 * negatives
+
+
+def test_one_look_finds_what_sorting_finds() -> None:
+    rng = np.random.default_rng(5)
+    for size in (4, 12, 40, 3000):
+        counts = rng.poisson(rng.exponential(2, (size, 1)), (size, 2)).astype(np.int64)
+        starts = group_starts(fitted(buckets=size - 3))
+        groups, top = np.zeros((len(starts), 2), np.int64), np.zeros(10, np.int64)
+        used = sum_groups(counts, starts, groups, top)
+        total = counts.sum(1)
+        assert used == np.count_nonzero(total[3:])
+        assert (groups == np.add.reduceat(counts, starts)).all()
+        most = [i for i in 3 + np.argsort(-total[3:], kind="stable") if total[i]][:10]
+        assert top.tolist() == most + [0] * (10 - len(most))
 
 
 @pytest.mark.parametrize("per_bucket", [0.01, 0.5, 2.0, 5.0])
@@ -120,8 +138,8 @@ def test_drift_shows_in_the_field_that_moved_and_in_no_other() -> None:
 def test_the_report_reads_back_and_people_can_read_it(tmp_path: Path) -> None:
     config = HashField(kind="hash", name="item", buckets=8)
     spec = FeatureSpec.assemble([config], {"item": config.fit(None)})
-    counts = np.array([[0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]], np.int64)
-    tally = tally_field(spec["item"], counts, np.zeros_like(counts), None)
+    counts = by_index([0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0])
+    tally = tally_field(spec["item"], counts, None, None)
     rows = Distribution(spec_digest=spec.digest, label=[8, 2], fields={"item": tally.groups})
     report = Report(
         rows=10, fields={"item": field_report(spec, spec["item"], tally)}, days=[], distribution=rows,
@@ -141,8 +159,8 @@ def test_the_page_is_whole_and_escapes_what_the_log_says(tmp_path: Path) -> None
     config = VocabularyField(kind="vocabulary", name="<b>", min_count=1)
     values = Vocabulary(pa.array(["<script>", "x"], pa.large_string()), np.array([3, 1]))
     spec = FeatureSpec.assemble([config], {"<b>": Fit(2, vocabulary=values)})
-    counts = np.array([[0, 1, 0, 5, 0], [0, 0, 0, 2, 1]], np.int64)
-    tally = tally_field(spec["<b>"], counts, np.zeros_like(counts), None)
+    counts = by_index([0, 1, 0, 5, 0], [0, 0, 0, 2, 1])
+    tally = tally_field(spec["<b>"], counts, None, None)
     rows = Distribution(spec_digest=spec.digest, label=[6, 3], fields={"<b>": tally.groups})
     days = [Day(day=f"2026-01-0{n}", rows=9, positives=n, rate=n / 9) for n in (1, 2, 3)]
     report = Report(
