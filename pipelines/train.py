@@ -23,10 +23,12 @@ from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.launch import Days
 from pipelines.models import registry, resolve_model
+from pipelines.say import say
 from training.bundle import load_bundle
 from training.checkpoint import Checkpoints
 from training.data import TrainData
 from training.journal import JOURNAL, Journal, Send, open_journal, send_kept
+from training.memory import needed
 from training.run import TrainResult, TrainRun
 from training.trainer import train
 from training.world import join_world
@@ -65,6 +67,9 @@ def train_model(
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
             return journal.deliver() if journal else None
+        threads = world.use_threads(config.training.threads)
+        if world.first:
+            say(str(needed(task.data, config.model, config.training, world.size, threads)))
         result = train(replace(task, tracker=journal), world)
         if journal is None:
             return None
@@ -121,6 +126,8 @@ def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Jou
     registry(config)
     place = Path(str(task.checkpoint_dir)).parent / "reports"
     with open_journal(place, _sender(place)) as journal:
+        for draft in place.parent.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
+            shutil.rmtree(draft)
         if journal.result is not None and not journal.waiting and not (name and journal.opening["name"] == name):
             journal.clear()
         send_kept(config.workspace_dir, _sender)

@@ -1,0 +1,118 @@
+"""Seconds to the plain torch reference's best validation logloss: compiled kernels beside the reference, in one run.
+
+    python benchmarks/time_to_quality.py --configs movielens demo --models fm ffm
+
+Both train the same config with the same seed; a training's clock runs from its start to the end of the first epoch
+whose validation logloss is within 1e-4 of the reference's best (relative: the two round differently), validations
+included. ``ratio`` is reference / kernels (goals: 5 for fm, 10 for ffm). ``steps_ratio`` compares the seconds of their
+training steps alone. The kernels have been compiled before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
+
+from benchmarks.record import record  # noqa: E402
+from features.spark.session import spark_session  # noqa: E402
+from features.spark.shop import Shop, generate  # noqa: E402
+from pipelines.config import Config, load_config  # noqa: E402
+from pipelines.features import build_features  # noqa: E402
+from pipelines.launch import Days  # noqa: E402
+from pipelines.train import open_days  # noqa: E402
+from training.config import ModelConfig  # noqa: E402
+from training.data import TrainData  # noqa: E402
+from training.run import TrainRun  # noqa: E402
+from training.trainer import train  # noqa: E402
+from training.world import World  # noqa: E402
+
+TOLERANCE = 1e-4
+GOALS = {"fm": 5, "ffm": 10}
+
+
+class Curve:
+    """A tracker that notes when which validation logloss was reached, and the seconds of training steps until then."""
+
+    def __init__(self) -> None:
+        self.start = 0.0
+        self.points: list[tuple[float, float, float]] = []
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.start = time.perf_counter()
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if "seconds" in values:  # an epoch's, not the final ones
+            steps = values["seconds"] + (self.points[-1][1] if self.points else 0.0)
+            self.points.append((time.perf_counter() - self.start, steps, values["valid_logloss"]))
+
+    @property
+    def best(self) -> float:
+        return min(point[2] for point in self.points)
+
+    def reaches(self, target: float) -> tuple[float, float]:
+        """Seconds, and seconds of steps, until the target; infinite when it was not reached."""
+        return next((point[:2] for point in self.points if point[2] <= target), (float("inf"),) * 2)
+
+
+def curve(config: Config, data: TrainData, kind: str, place: str, **training: Any) -> Curve:
+    found = Curve()
+    settings = config.training.model_copy(update=training)
+    train(TrainRun(data, ModelConfig(kind=kind), settings, f"{place}/bundle", tracker=found), World())
+    return found
+
+
+def prepared(name: str, rows: int) -> tuple[Config, TrainData]:
+    """A shipped config with its features built in the workspace; the demo's log is made first."""
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    if name == "demo":
+        generate(
+            spark_session("time-to-quality"), Shop(rows, 42), os.path.dirname(os.path.dirname(config.source.path[0]))
+        )
+    build_features(config, replace=True)
+    return config, open_days(config, Days())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", default=["movielens", "demo"])
+    parser.add_argument("--models", nargs="+", default=["fm", "ffm"])
+    parser.add_argument("--rows", type=int, default=350_000, help="of the demo's log")
+    parser.add_argument("--epochs", type=int, help="at most; default: the config's")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="fieldwise-quality-") as work:
+        os.environ["FIELDWISE_WORK"] = work
+        for name in options.configs:
+            config, data = prepared(name, options.rows)
+            epochs = options.epochs or config.training.epochs
+            for kind in options.models:
+                curve(config, data, kind, work, epochs=1)
+                kernels, reference = (
+                    curve(config, data, kind, work, epochs=epochs, fused=fused) for fused in (True, False)
+                )
+                target = reference.best * (1 + TOLERANCE)
+                ours, theirs = kernels.reaches(target), reference.reaches(target)
+                row = {
+                    "config": name, "model": kind, "train_rows": data.train.rows, "best": reference.best,
+                    "kernels_seconds": round(ours[0], 2), "reference_seconds": round(theirs[0], 2),
+                    "ratio": round(theirs[0] / ours[0], 2), "steps_ratio": round(theirs[1] / ours[1], 2),
+                    "goal": GOALS.get(kind), "kernels": kernels.points, "reference": reference.points,
+                }  # fmt: skip
+                print(
+                    {key: value for key, value in row.items() if key not in ("kernels", "reference")}, file=sys.stderr
+                )
+                rows.append(row)
+    record("time_to_quality", {"tolerance": TOLERANCE, "trainings": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The memory stated before the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.snapshots import hash_spec, write_snapshot
+from training.config import ModelConfig, TrainingConfig
+from training.data import TrainData
+from training.memory import needed, peak, resident
+
+
+def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> None:
+    snapshot = write_snapshot(tmp_path / "s", hash_spec((997, 94, 2)), {"train": [60, 40]})
+    data = TrainData.of([snapshot])
+    rows = 1000 + 97 + 5
+    ffm = needed(data, ModelConfig(kind="ffm", dim=4), TrainingConfig(streams=1, batch_size=64))
+    assert (ffm.rows, ffm.width) == (rows, 1 + 3 * 4)
+    assert ffm.table == ffm.best == ffm.state == rows * 13 * 4
+    assert ffm.lookup == rows * 4
+    assert ffm.reading == 100 * (3 + 1) * 4
+    assert ffm.total == sum(getattr(ffm, part) for part in ("table", "state", "best", "lookup", "reading", "step")) + (
+        ffm.process
+    )
+    assert str(ffm).startswith(f"memory: {ffm.total / 1e9:.2f} GB a rank (table 0.00")
+
+    def state(kind: str, optimizer: str) -> int:
+        return needed(data, ModelConfig(kind=kind), TrainingConfig.model_validate({"optimizer": optimizer})).state
+
+    assert state("ffm", "rowwise_adagrad") == rows * 2 * 4
+    assert state("ffm", "adam") == 2 * ffm.table
+    assert state("lr", "ftrl") == rows * 2 * 4
+    assert state("ffm", "sgd") == 0
+    assert needed(data, ModelConfig(kind="poly2", pair_buckets=50), TrainingConfig()).rows == rows + 50
+
+
+def test_what_the_process_holds_is_counted() -> None:
+    before = resident()
+    held = bytearray(b"x") * 50_000_000
+    assert resident() - before == pytest.approx(len(held), rel=0.1)
+    assert peak() >= resident() * 0.9
