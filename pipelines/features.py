@@ -46,6 +46,7 @@ from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
 from pipelines.feature_checks import by_reason, require_date, require_matches, require_quality, require_rows
+from pipelines.models import resolve_model
 from pipelines.say import say
 
 RANGE_BYTES = 32 << 20
@@ -74,8 +75,9 @@ def build_features(
         config: the pipeline.
         date: the day (YYYY-MM-DD): stands for ``{date}`` in source paths, else selects rows by the time column. A day's
             snapshot is not split.
-        spec: a snapshot, bundle or spec directory whose fitted spec encodes the rows; fitted anew on the training rows
-            if None. Where rows of another spec stand, the snapshot is published beside them as ``<id>.<spec>``.
+        spec: a snapshot, bundle, registered model or spec directory whose fitted spec encodes the rows; fitted anew on
+            the training rows if None. Where rows of another spec stand, the snapshot is published beside them as
+            ``<id>.<spec>``.
         replace: publish even where a snapshot of another request stands, and remove that one.
         against: snapshot of the same spec to measure drift against. Default: the rows the spec was fitted on.
 
@@ -269,7 +271,9 @@ def _reader(spark: SparkSession, config: Config, period: Period | None) -> Broad
 
 
 def load_spec(place: str, config: Config) -> FeatureSpec:
-    """The spec of a snapshot, bundle or directory of its own; its fields must be the config's."""
+    """The spec of a snapshot, bundle, registered model or directory of its own; its fields must be the config's."""
+    if place.startswith("models:/"):
+        place = resolve_model(place, config)
     if _is_snapshot(place):
         place = store.join(place, Manifest.load(place).data)
     spec = FeatureSpec.load(place)
