@@ -32,6 +32,11 @@ def tally(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> pa.Ta
         keep = np.ones(batch.num_rows, np.bool_)
         keep[[problem.row for problem in problems]] = False
         batch = batch.filter(pa.array(keep))
+    return count(fields, batch)
+
+
+def count(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> pa.Table:
+    """``tally`` of rows that have been checked."""
     columns = Columns(batch)
     tables = []
     for position, field in enumerate(fields):

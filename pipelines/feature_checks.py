@@ -77,19 +77,21 @@ def require_rows(counts: Counts, splitter: Splitter) -> None:
 
 
 def require_quality(counts: Counts, config: FeatureConfig, examples: list[list[str]] | None = None) -> None:
-    """Stop above ``max_bad_fraction``, with the top reasons and an example of each."""
-    reasons = Counter(by_reason(counts))
+    """Stop above ``max_bad_fraction``, with every reason and an example of each."""
+    foreseen = {key[1]: count for key, count in counts.items() if key[0] == "unencodable"}
+    reasons = Counter(by_reason(counts)) + Counter(foreseen)
     good = (
         sum(count for key, count in counts.items() if key[0] == "rows")
         + counts["filtered",]
         + counts["dropped_negatives",]
+        - sum(foreseen.values())
     )
     bad = reasons.total()
     if bad <= config.snapshot.max_bad_fraction * (good + bad):
         return
     seen = examples if examples is not None else [list(key[1:]) for key in counts if key[0] == "example"]
     told = []
-    for reason, count in reasons.most_common(3):
+    for reason, count in reasons.most_common():
         first = min(example[1:] for example in seen if example[0] == reason)
         told.append(f"{reason}: {count} (such as {first[0]}: {first[1]!r})")
     raise RefusedError(

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
 from features.config import FeatureConfig
+from features.field import Problem
 from features.log import LogBatch, LogReader
 from features.manifest import ROLES
 from features.moment import DAY, TimeConfig, to_local
@@ -19,6 +21,7 @@ from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",), ("rejected", reason),
+("unencodable", reason): of the rows, those a first pass knows the encoder will reject,
 ("day", day, role), ("day_positives", day, role), ("example", reason, where, raw text)."""
 
 _EXAMPLES = 3
@@ -54,6 +57,20 @@ class Findings:
         for reject in rejects:
             self.counts["rejected", reject.reason] += 1
             self.rejects.append(reject)
+
+    def foresee(self, batch: LogBatch, problems: Iterable[Problem]) -> npt.NDArray[np.bool_]:
+        """Say which rows the encoder will reject, in case the job stops before that; True for the others.
+
+        They still count as rows: the number of files must not depend on who looked.
+        """
+        first = {problem.row: problem for problem in reversed(list(problems))}
+        good = np.ones(batch.rows, np.bool_)
+        for row in sorted(first):
+            reject = batch.reject(first[row])
+            self.counts["unencodable", reject.reason] += 1
+            self.rejects.append(reject)
+            good[row] = False
+        return good
 
     def count_roles(self, batch: LogBatch, roles: Roles) -> None:
         assert batch.label is not None

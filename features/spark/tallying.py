@@ -64,13 +64,15 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
             for batch, roles in read_rows(job, index, findings):
                 findings.count_roles(batch, roles)
                 training = (roles != VALID) & (roles != TEST)
+                if fit:
+                    training &= findings.foresee(batch, fitting.check(job.config.fields, batch.columns))
                 if fit and training.any():
                     held.append(batch.columns if training.all() else batch.columns.filter(pa.array(training)))
                 if sum(part.num_rows for part in held) > _TALLY_ROWS:
-                    yield _scattered(fitting.tally(job.config.fields, pa.Table.from_batches(held)), keys)
+                    yield _scattered(fitting.count(job.config.fields, pa.Table.from_batches(held)), keys)
                     held = []
             if held:
-                yield _scattered(fitting.tally(job.config.fields, pa.Table.from_batches(held)), keys)
+                yield _scattered(fitting.count(job.config.fields, pa.Table.from_batches(held)), keys)
             for example in findings.examples():
                 findings.counts[("example", *example)] += 1
             findings.rejects.clear()

@@ -194,9 +194,11 @@ def test_negatives_are_sampled_in_training_only_and_always_the_same(log: Path, m
 def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) -> None:
     good = (log / "day-1.csv").read_bytes()
     (log / "day-1.csv").write_bytes(b"1,u1,i1,cheap,5\n" + good + b"1,u1\n7,u1,i1,1,6\n1,\xff\xfe,i1,1,1700000000\n")
-    with pytest.raises(RefusedError, match=r"at most 0\.1000% .* 3 of 1204 .*column_count: 1 \(such as") as refusal:
-        build_features(config_of(log))  # the first pass stops it: the bad price would show in the second
+    with pytest.raises(RefusedError, match=r"at most 0\.1000% .* 4 of 1204 .*column_count: 1 \(such as") as refusal:
+        build_features(config_of(log))
     assert refusal.value.exit_code == 3
+    for reason in ("bad_label: 1", "undecodable: 1", "bad_number: 1"):  # the encoder's too, though it never ran
+        assert reason in str(refusal.value)
     assert not list((log / "work").glob("**/*.parquet"))
     result = build_features(config_of(log, snapshot={"max_bad_fraction": 0.01}))
     snapshot = load_snapshot(result["dir"])

@@ -162,7 +162,7 @@ def test_the_next_spec_stands_beside_the_old_and_says_what_moved(place: Path) ->
     assert {load_snapshot(built["dir"]).spec.digest for built in result["snapshots"]} == {result["spec_digest"]}
     assert opened(place, DAYS[1])[0].spec.digest == first.spec.digest
     # the window is what later days are compared with
-    again = build_features(config, date=DAYS[2], spec=result["spec"])
+    again = build_features(config_of(place), date=DAYS[2], spec=result["spec"])
     assert again["status"] == "already published"
     assert again["drift"]["against"].endswith("expected.json")
     assert again["drift"]["fields"]["user"]["psi"] > 0.1
