@@ -108,6 +108,8 @@ def test_psi_is_the_formula_and_chance_is_what_equal_samples_show() -> None:
     drawn = [shift(rng.multinomial(5000, share).tolist(), rng.multinomial(800, share).tolist()) for _ in range(300)]
     assert np.mean([s.psi for s in drawn]) == pytest.approx(drawn[0].chance, rel=0.1)
     assert drawn[0].chance == pytest.approx(19 * (1 / 5000 + 1 / 800))
+    assert np.mean([s.excess for s in drawn]) < drawn[0].chance / 4  # thresholds do not see small samples as drift
+    assert 0.0 in [s.excess for s in drawn]
 
 
 def test_drift_shows_in_the_field_that_moved_and_in_no_other() -> None:
