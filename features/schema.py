@@ -14,6 +14,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+_MOST_NAMES = 10_000
 _BRACES = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
 
 
@@ -27,6 +28,8 @@ def expand_names(value: Any) -> Any:
             names.append(item)
         else:
             head, first, last, tail = match.groups()
+            if len(first + last) > 12 or int(last) - int(first) >= _MOST_NAMES:
+                raise ValueError(f"{item!r} stands for more than {_MOST_NAMES} names")
             names += [f"{head}{i}{tail}" for i in range(int(first), int(last) + 1)]
     return names if isinstance(value, list) or len(names) > 1 else value
 

@@ -134,6 +134,10 @@ Yaml.add_implicit_resolver(
 )
 
 
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What YAML raises; the last two for a month 13, a number of 5,000 digits, nesting without end."""
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read and check a config.
 
@@ -147,13 +151,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     file = os.path.abspath(path)
     try:
         text = Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        found = error.strerror or str(error)
+    except (OSError, UnicodeDecodeError) as error:
+        found = (isinstance(error, OSError) and error.strerror) or str(error)
         raise ConfigError(file, expected="a readable config file", found=found, fix="Check --config.") from None
     try:
         root = yaml.compose(text, Loader=Yaml)
+        _require_size(root, file)
         data = yaml.load(text, Loader=Yaml)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError as error:
+    except ConfigError:
+        raise
+    except _UNREADABLE as error:
         found = " ".join(str(error).split())
         raise ConfigError(file, expected="valid YAML", found=found, fix="Mend the syntax at that line.") from None
     if not isinstance(data, dict):
@@ -168,6 +175,22 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     return config
 
 
+def _require_size(root: yaml.Node | None, file: str) -> None:
+    """Refuse what grows past any use: aliases of aliases, a list that holds itself."""
+    stack, left = [root], _MOST_VALUES
+    while stack and left:
+        node, left = stack.pop(), left - 1
+        if isinstance(node, yaml.MappingNode):
+            stack += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            stack += node.value
+    if stack:
+        raise ConfigError(
+            file, expected=f"at most {_MOST_VALUES} values", found="more, aliases counted", fix="Write less of it."
+        )
+
+
+_MOST_VALUES = 100_000
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -199,7 +222,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ConfigError(where, expected="KEY=VALUE", found=text, fix="Example: --set training.epochs=3.")
     try:
         parsed = yaml.load(value, Loader=Yaml)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError:
+    except _UNREADABLE:
         raise ConfigError(where, expected="a YAML value", found=value, fix="Quote it.") from None
     here: Any = data
     parts = path.split(".")

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ class Checkpoints:
     def _prune(self) -> None:
         states = sorted(self.directory.glob("state-*"))
         self._remove(states[: -self.keep])
-        needed = {f"best-{_facts(path)['progress']['best_epoch']:06d}" for path in states[-self.keep :]}
+        needed = set()
+        for path in states[-self.keep :]:
+            with suppress(ArtifactError):  # damaged: it needs nothing
+                needed.add(f"best-{Progress.from_json(_facts(path)['progress']).best_epoch:06d}")
         self._remove(path for path in self.directory.glob("best-*") if path.name.partition(".")[0] not in needed)
 
     @staticmethod
@@ -106,7 +110,7 @@ class Checkpoints:
                     raise ArtifactError(
                         str(path), expected=f"best-{progress.best_epoch:06d} beside it", found="no such file", fix=_FIX
                     )
-            except ArtifactError as error:
+            except (ArtifactError, OSError) as error:
                 print(f"checkpoint passed over: {error}", file=sys.stderr)  # noqa: T201
                 continue
             if facts["request"] != self.request:
@@ -151,8 +155,9 @@ def read_into(path: Path, tensors: Tensors) -> dict[str, Tensor]:
 def _facts(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(json.loads(file.metadata()["facts"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            facts = json.loads(file.metadata()["facts"])
+            return {"request": facts["request"], "progress": facts["progress"]}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, "a checkpoint with its progress", str(error)) from error
 
 

@@ -154,7 +154,7 @@ class _Lines:
             os.truncate(path, len(whole))
         try:
             self.items: list[Report] = [dict(json.loads(line)) for line in whole.splitlines()]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             fix = "Delete it: what it says is lost to MLflow, the bundle is not."
             raise ArtifactError(str(path), expected="a JSON object a line", found=str(error), fix=fix) from error
 

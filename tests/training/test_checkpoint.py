@@ -171,6 +171,7 @@ def test_old_checkpoints_are_pruned_and_the_newest_whole_one_is_found(
     assert older is not None
     assert older.progress.step == 2
     assert "checkpoint passed over" in capfd.readouterr().err
+    assert checkpoints.save(Progress(epoch=1, step=3, best_epoch=0), state, {"table": state["table"]})
     checkpoints.clear()
     assert list(checkpoints.directory.iterdir()) == []
     assert checkpoints.latest() is None
