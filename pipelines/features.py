@@ -7,33 +7,22 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
 from features import publish, store
-from features import report as reports
 from features.config import SplitConfig
-from features.drift import Distribution
 from features.errors import ArtifactError, ConfigError
 from features.fitting import fit_spec
 from features.log import LogReader, Period, days_read, period_of
-from features.manifest import (
-    MANIFEST,
-    QUARANTINE,
-    ROLES,
-    FieldCounts,
-    Manifest,
-    snapshot_digest,
-    snapshot_dir,
-    standing,
-)
+from features.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_dir, standing
 from features.moment import microseconds
 from features.page import PAGE, page
 from features.publish import Attempt
-from features.report import REPORT, Report, Tally
+from features.report import REPORT, Report
 from features.source import SourceFile, list_files, split_ranges
 from features.spark import build
 from features.spark.build import Written
@@ -45,20 +34,13 @@ from features.spark.split import TRAIN, Splitter
 from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
-from pipelines.feature_checks import by_reason, require_date, require_matches, require_quality, require_rows
+from pipelines.feature_checks import require_date, require_matches, require_quality, require_rows
+from pipelines.feature_summary import Identity, manifest_of, report_of, result_of
 from pipelines.models import resolve_model
 from pipelines.say import say
 
 RANGE_BYTES = 32 << 20
 """Bytes a task reads. Without the shuffle file borders follow ranges, so it is fixed, whatever the cluster."""
-
-
-class Identity(NamedTuple):
-    """What a snapshot is, before it is built."""
-
-    id: str
-    fingerprint: str
-    request: str
 
 
 def build_features(
@@ -134,7 +116,7 @@ def publish_snapshot(
         publish.clean(directory)
         status = "published" if stands is manifest else "already published"
     report = with_drift(Report.load(store.join(directory, stands.data, REPORT)), expected)
-    return _result(stands, report, directory, status, started), report
+    return result_of(stands, report, directory, status, started), report
 
 
 def _place(config: Config, date: str | None, frozen: FeatureSpec | None, replace: bool) -> str:
@@ -159,8 +141,8 @@ def _build(
     _remove_orphans(attempt.data_dir, written)
     rate = config.snapshot.negative_rate if TRAIN in job.splitter.roles else None
     tallies = tally_fields(spark, spec, attempt.data_dir, written.files, rate)
-    manifest = _manifest(job, spec, attempt, written, identity, tallies, rate)
-    return manifest, _report(spec, manifest, tallies, written.counts)
+    manifest = manifest_of(job, spec, attempt, written, identity, tallies, rate)
+    return manifest, report_of(spec, manifest, tallies, written.counts)
 
 
 def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job, FeatureSpec, Counts]:
@@ -178,59 +160,6 @@ def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job,
         require_rows(rows, job.splitter)
         spec = spec or fit_spec(config.fields, values)
     return job, spec, rows
-
-
-def _manifest(
-    job: Job,
-    spec: FeatureSpec,
-    attempt: Attempt,
-    written: Written,
-    identity: Identity,
-    tallies: Mapping[str, Tally],
-    negative_rate: float | None,
-) -> Manifest:
-    counts = written.counts
-    return Manifest(
-        spec_digest=spec.digest,
-        data=attempt.data,
-        slot_names=spec.slot_names,
-        has_weight=job.config.weight is not None,
-        files=written.files,
-        quarantined=by_reason(counts),
-        filtered=counts["filtered",],
-        dropped_negatives=counts["dropped_negatives",],
-        negative_rate=negative_rate,
-        fields={
-            name: FieldCounts(values=tally.values, missing=tally.missing, unseen=tally.unseen)
-            for name, tally in tallies.items()
-        },
-        digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
-        id=identity.id,
-        source_fingerprint=identity.fingerprint,
-        request=identity.request,
-    )
-
-
-def _report(spec: FeatureSpec, manifest: Manifest, tallies: Mapping[str, Tally], counts: Counts) -> Report:
-    rates: dict[str, float] = {"train": manifest.negative_rate or 1.0}
-    seen = manifest.files_of(["train", "all"])
-    positives = sum(file.positives for file in seen)
-    negatives = sum(round((file.rows - file.positives) / rates.get(file.role, 1.0)) for file in seen)
-    days = []
-    for day in sorted({key[1] for key in counts if key[0] == "day"}):
-        rows, clicks = ({str(role): counts[name, day, role] for role in ROLES} for name in ("day", "day_positives"))
-        days.append(reports.day(day, rows, clicks, rates))
-    return Report(
-        rows=manifest.rows_of(ROLES),
-        fields={field.name: reports.field_report(spec, field, tallies[field.name]) for field in spec.fields},
-        days=days,
-        distribution=Distribution(
-            spec_digest=spec.digest,
-            label=[negatives, positives],
-            fields={name: tally.groups for name, tally in tallies.items()},
-        ),
-        drift=None,
-    )
 
 
 def source_files(config: Config, days: Sequence[str]) -> list[SourceFile]:
@@ -312,31 +241,3 @@ def _remove_orphans(directory: str, written: Written) -> None:
     for name in store.list_sizes(directory):
         if name.startswith(tuple(f"{role}-" for role in ROLES)) and name not in named:
             store.remove(store.join(directory, name))
-
-
-def _result(manifest: Manifest, report: Report, directory: str, status: str, started: float) -> dict[str, Any]:
-    """The job's result; its summary goes to stderr."""
-    seconds, data = time.perf_counter() - started, store.join(directory, manifest.data)
-    roles = [role for role in ROLES if manifest.files_of([role])]
-    rows = {role: manifest.rows_of([role]) for role in roles}
-    positives = {role: sum(file.positives for file in manifest.files_of([role])) for role in roles}
-    lines = [f"snapshot {manifest.id} {manifest.digest[:12]} {status}: {directory}"]
-    lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
-    bad, total = sum(manifest.quarantined.values()), sum(rows.values())
-    lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
-    lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
-    say("\n".join([*lines, *reports.table(report)]))
-    return {
-        "snapshot": manifest.id,
-        "dir": directory,
-        "status": status,
-        "digest": manifest.digest,
-        "spec_digest": manifest.spec_digest,
-        "rows": rows,
-        "positives": positives,
-        "quarantined": manifest.quarantined,
-        "files": len(manifest.files),
-        "report": store.join(data, PAGE),
-        "drift": report.drift and report.drift.model_dump(mode="json"),
-        "seconds": round(seconds, 3),
-    }

@@ -1,0 +1,111 @@
+"""What a feature build says of a snapshot: the manifest, the data report, the job's result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from features import report as reports
+from features import store
+from features.drift import Distribution
+from features.manifest import ROLES, FieldCounts, Manifest, snapshot_digest
+from features.page import PAGE
+from features.publish import Attempt
+from features.report import Report, Tally
+from features.spark.build import Written
+from features.spark.reading import Counts, Job
+from features.spec import FeatureSpec
+from pipelines.feature_checks import by_reason
+from pipelines.say import say
+
+
+class Identity(NamedTuple):
+    """What a snapshot is, before it is built."""
+
+    id: str
+    fingerprint: str
+    request: str
+
+
+def manifest_of(
+    job: Job,
+    spec: FeatureSpec,
+    attempt: Attempt,
+    written: Written,
+    identity: Identity,
+    tallies: Mapping[str, Tally],
+    negative_rate: float | None,
+) -> Manifest:
+    """Of what the tasks reported; ``negative_rate`` is that of a training split, if there is one."""
+    counts = written.counts
+    return Manifest(
+        spec_digest=spec.digest,
+        data=attempt.data,
+        slot_names=spec.slot_names,
+        has_weight=job.config.weight is not None,
+        files=written.files,
+        quarantined=by_reason(counts),
+        filtered=counts["filtered",],
+        dropped_negatives=counts["dropped_negatives",],
+        negative_rate=negative_rate,
+        fields={
+            name: FieldCounts(values=tally.values, missing=tally.missing, unseen=tally.unseen)
+            for name, tally in tallies.items()
+        },
+        digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
+        id=identity.id,
+        source_fingerprint=identity.fingerprint,
+        request=identity.request,
+    )
+
+
+def report_of(spec: FeatureSpec, manifest: Manifest, tallies: Mapping[str, Tally], counts: Counts) -> Report:
+    """From the fields' tallies and the counts of days; drift is not known yet."""
+    rates: dict[str, float] = {"train": manifest.negative_rate or 1.0}
+    seen = manifest.files_of(["train", "all"])
+    positives = sum(file.positives for file in seen)
+    negatives = sum(round((file.rows - file.positives) / rates.get(file.role, 1.0)) for file in seen)
+    days = []
+    for day in sorted({key[1] for key in counts if key[0] == "day"}):
+        rows, clicks = ({str(role): counts[name, day, role] for role in ROLES} for name in ("day", "day_positives"))
+        days.append(reports.day(day, rows, clicks, rates))
+    return Report(
+        rows=manifest.rows_of(ROLES),
+        fields={field.name: reports.field_report(spec, field, tallies[field.name]) for field in spec.fields},
+        days=days,
+        distribution=Distribution(
+            spec_digest=spec.digest,
+            label=[negatives, positives],
+            fields={name: tally.groups for name, tally in tallies.items()},
+        ),
+        drift=None,
+    )
+
+
+def result_of(manifest: Manifest, report: Report, directory: str, status: str, started: float) -> dict[str, Any]:
+    """The job's result; its summary goes to stderr."""
+    seconds, data = time.perf_counter() - started, store.join(directory, manifest.data)
+    roles = [role for role in ROLES if manifest.files_of([role])]
+    rows = {role: manifest.rows_of([role]) for role in roles}
+    positives = {role: sum(file.positives for file in manifest.files_of([role])) for role in roles}
+    lines = [f"snapshot {manifest.id} {manifest.digest[:12]} {status}: {directory}"]
+    lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
+    bad, total = sum(manifest.quarantined.values()), sum(rows.values())
+    lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
+    lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
+    say("\n".join([*lines, *reports.table(report)]))
+    return {
+        "snapshot": manifest.id,
+        "dir": directory,
+        "status": status,
+        "digest": manifest.digest,
+        "spec_digest": manifest.spec_digest,
+        "rows": rows,
+        "positives": positives,
+        "quarantined": manifest.quarantined,
+        "files": len(manifest.files),
+        "report": store.join(data, PAGE),
+        "drift": report.drift and report.drift.model_dump(mode="json"),
+        "seconds": round(seconds, 3),
+    }
