@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import threading
 import time
 from types import TracebackType
 
 from features import store
+from features.process import machine, runs
 
 HEARTBEAT_SECONDS = 30.0
 LEASE_SECONDS = 900.0
@@ -35,7 +35,7 @@ class Lease:
         store.remove(self._path)
 
     def _renew(self) -> None:
-        lease = {"host": _host(), "pid": os.getpid(), "time": time.time()}
+        lease = {"host": machine(), "pid": os.getpid(), "time": time.time()}
         store.write_atomic(self._path, json.dumps(lease).encode())
 
     def _beat(self) -> None:
@@ -49,21 +49,6 @@ def alive(path: str) -> bool:
         lease = json.loads(store.read_bytes(path))
     except FileNotFoundError:
         return False  # its job ended while we looked
-    if lease["host"] == _host():
-        try:
-            os.kill(lease["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # alive, another user's
+    if lease["host"] == machine() and not runs(lease["pid"]):
+        return False
     return bool(time.time() - lease["time"] < LEASE_SECONDS)
-
-
-def _host() -> str:
-    """This machine since its last boot: process ids mean nothing beyond it."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-    except OSError:
-        boot = ""
-    return f"{platform.node()}/{boot}"

@@ -107,7 +107,7 @@ def bury(place: str) -> None:
 
 
 def clean(directory: str) -> list[str]:
-    """Remove data and leases of dead jobs and data no manifest names; returns the names of removed data directories.
+    """Remove what dead jobs left and data no manifest names; returns the names of removed data directories.
 
     Data is looked at before leases, and the manifest last: a job that publishes in between is either still leased or
     already named.
@@ -128,6 +128,6 @@ def clean(directory: str) -> list[str]:
             print(f"could not remove data-{attempt} yet: {error}", file=sys.stderr)  # noqa: T201
             continue
         removed.append(f"data-{attempt}")
-    for attempt in dead:
-        store.remove(store.join(directory, f"lease-{attempt}.json"))
+    for name in [f"lease-{attempt}.json" for attempt in dead] + [name for name in names if store.is_abandoned(name)]:
+        store.remove(store.join(directory, name))
     return removed

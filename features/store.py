@@ -13,12 +13,16 @@ What is assumed of a store
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from features.process import machine, runs
 
 
 def resolve(path: str) -> tuple[Any, str]:
@@ -111,8 +115,7 @@ def write_new(path: str, data: bytes) -> None:
     """
     fs, inner = resolve(path)
     if isinstance(fs, LocalFileSystem):
-        with open(inner, "xb") as file:
-            file.write(data)
+        _create(inner, data, sync=False)
     else:
         fs.pipe_file(inner, bytes(data))
 
@@ -144,15 +147,40 @@ def create_exclusive(path: str, data: bytes) -> None:
     _sync_directory(inner)
 
 
+def is_abandoned(name: str) -> bool:
+    """Whether a file is what a killed process of this machine had not finished writing."""
+    before, mark, rest = name.partition(f".{_writers()}")
+    return before.startswith(".") and name.endswith(".tmp") and bool(mark) and not runs(int(rest.split(".")[0]))
+
+
+def _writers() -> str:
+    """Begins the writer's process id in names of temporaries of this machine."""
+    return f"writer-{hashlib.sha256(machine().encode()).hexdigest()[:8]}-"
+
+
 def _write_beside(inner: str, data: bytes) -> str:
     directory, name = os.path.split(inner)
     os.makedirs(directory, exist_ok=True)
-    temporary = os.path.join(directory, f".{name}.{uuid.uuid4().hex}.tmp")
-    with open(temporary, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary = os.path.join(directory, f".{name}.{_writers()}{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    _create(temporary, data, sync=True)
     return temporary
+
+
+def _create(path: str, data: bytes, *, sync: bool) -> None:
+    """A new file, whole or not at all; an error names it."""
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except FileExistsError:
+        raise
+    except OSError as error:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        error.filename = error.filename or path
+        raise
 
 
 def _sync_directory(inner: str) -> None:

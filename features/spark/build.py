@@ -27,7 +27,7 @@ from features.manifest import ROLES, FileEntry
 from features.spark import tallying, tasks
 from features.spark.errors import unwrapped
 from features.spark.reading import Counts, Job
-from features.spark.tallying import COUNTS_FIELD, TALLY
+from features.spark.tallying import COUNTS_FIELD, TALLY, pack_task
 from features.spark.tasks import PLACED, Places
 from features.spec import FeatureSpec
 
@@ -93,9 +93,15 @@ def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[pa.Table, Counts
     keys = shuffle_keys(_partitions(spark, job))
     scattered = _ranges(spark, job).mapInArrow(tallying.tally_task(job, fit, keys), PLACED)
     least = [getattr(field, "min_count", 0) for field in job.config.fields]
-    summed = scattered.repartition(len(keys), "place").mapInArrow(tallying.sum_task(least), TALLY)
+    sum_up = tallying.sum_task(least)
+    grouped, sizes = scattered.repartition(len(keys), "place"), _sizes(job)
+    if sizes:
+        packed = _capped(grouped.mapInArrow(sum_up, TALLY), sizes).mapInArrow(pack_task, "payload binary")
+    else:
+        packed = grouped.mapInArrow(lambda batches: pack_task(sum_up(batches)), "payload binary")
     with progress(spark, "fit" if fit else "count"):
-        table = _collect(_capped(summed, job))
+        tables = [pa.ipc.open_stream(row["payload"]).read_all() for row in packed.collect()]
+    table = pa.concat_tables([fitting.TALLY.empty_table(), *(part.cast(fitting.TALLY) for part in tables)])
     is_count = np.asarray(table["field"]) == COUNTS_FIELD
     told = table.filter(pa.array(is_count))
     counts: Counts = Counter()
@@ -108,32 +114,19 @@ def _summed(counted: DataFrame, *keys: str | Column) -> DataFrame:
     return counted.groupBy(*keys).agg(F.sum("count").alias("count"))
 
 
-def _capped(summed: DataFrame, job: Job) -> DataFrame:
-    """The most frequent values only of vocabularies with a ``max_size``."""
+def _sizes(job: Job) -> dict[int, int]:
+    """``max_size`` of the vocabularies that have one, by place of the field."""
     fields = enumerate(job.config.fields)
-    sizes = {n: f.max_size for n, f in fields if isinstance(f, VocabularyField) and f.needs_fit and f.max_size}
-    if not sizes:
-        return summed
+    return {n: f.max_size for n, f in fields if isinstance(f, VocabularyField) and f.needs_fit and f.max_size}
+
+
+def _capped(summed: DataFrame, sizes: dict[int, int]) -> DataFrame:
+    """The ``sizes`` most frequent values of fields that have one; all values of others."""
     capped = F.col("field").isin(list(sizes))
     rank = F.row_number().over(Window.partitionBy("field").orderBy(F.desc("count"), "key"))
     size = F.create_map(*[F.lit(word) for pair in sizes.items() for word in pair])[F.col("field")]
     most_frequent = summed.filter(capped).withColumn("rank", rank).filter(F.col("rank") <= size).drop("rank")
     return summed.filter(~capped).unionByName(most_frequent)
-
-
-def _collect(grouped: DataFrame) -> pa.Table:
-    """To the driver as Arrow: row objects would take ten times the memory."""
-
-    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, batch.schema) as writer:
-                writer.write_batch(batch)
-            yield pa.record_batch([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["blob"])
-
-    blobs = [row["blob"] for row in grouped.mapInArrow(pack, "blob binary").collect()]
-    tables = [pa.ipc.open_stream(blob).read_all().cast(fitting.TALLY) for blob in blobs]
-    return pa.concat_tables([fitting.TALLY.empty_table(), *tables])
 
 
 @dataclass

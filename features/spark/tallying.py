@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,8 @@ COUNTS_FIELD = -1
 
 _TALLY_ROWS = 1 << 18
 _TALLY_SEED = 0x7A11
+_PAYLOAD_ROWS = 4096
+"""See ``tasks.PAYLOAD_BYTES``."""
 
 
 def time_task(job: Job) -> Task:
@@ -84,21 +87,30 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
 
 
 def _scattered(tally: pa.Table, keys: Sequence[int]) -> pa.RecordBatch:
-    """(place, payload): a tally's rows by place, each place's as an Arrow stream."""
+    """(place, payload): a tally's rows by place, in small Arrow streams."""
     number = placement.file_of(xxh64_array(tally["key"].combine_chunks(), _TALLY_SEED), len(keys))
     order = np.argsort(number.astype(np.min_scalar_type(len(keys))), kind="stable")
-    sorted_tally, ends = tally.take(order), np.searchsorted(number[order], np.arange(len(keys) + 1))
-    places = [place for place in range(len(keys)) if ends[place] < ends[place + 1]]
-    payloads = [_to_stream(sorted_tally.slice(ends[place], ends[place + 1] - ends[place])) for place in places]
-    columns = [pa.array([keys[place] for place in places], pa.int32()), pa.array(payloads, pa.binary())]
-    return pa.record_batch(columns, ["place", "payload"])
+    ends = np.searchsorted(number[order], np.arange(len(keys) + 1))
+    sorted_tally = tally.take(order).combine_chunks()
+    places, payloads = [], []
+    for key, (first, stop) in zip(keys, pairwise(ends), strict=True):
+        for batch in sorted_tally.slice(first, stop - first).to_batches(_PAYLOAD_ROWS):
+            places.append(key)
+            payloads.append(to_stream(batch))
+    return pa.record_batch([pa.array(places, pa.int32()), pa.array(payloads, pa.binary())], ["place", "payload"])
 
 
-def _to_stream(table: pa.Table) -> bytes:
+def to_stream(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
     return bytes(sink.getvalue())
+
+
+def pack_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """(payload): Arrow streams of batches; as row objects they would take the driver ten times the memory."""
+    for batch in batches:
+        yield pa.record_batch([pa.array([to_stream(batch)], pa.binary())], ["payload"])
 
 
 def sum_task(least: Sequence[int]) -> Task:
@@ -114,6 +126,6 @@ def sum_task(least: Sequence[int]) -> Task:
                 rows = held[0].num_rows
         merged = fitting.merge(held)
         enough = merged["count"].to_numpy() >= wanted[merged["field"].to_numpy()]
-        yield from merged.filter(pa.array(enough)).to_batches()
+        yield from merged.filter(pa.array(enough)).to_batches(1 << 16)
 
     return carried(run)

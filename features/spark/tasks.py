@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ from features.spark.split import Roles
 from features.spec import FeatureSpec
 
 PLACED = "place int, payload binary"
+
+PAYLOAD_BYTES = 128 << 10
+"""Of one value in a shuffle: the JVM copies it several times, and larger ones are expensive to collect as garbage."""
 
 _FLUSH_BYTES = 32 << 20
 
@@ -183,11 +187,14 @@ def place_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory
 def _placed(
     held: list[placement.Packed], numbers: list[Numbers], shuffle_keys: npt.NDArray[np.int32]
 ) -> pa.RecordBatch:
-    """Rows grouped by file, one payload for each file."""
+    """Rows grouped by file, payloads of a few rows of one file each."""
     packed, number = np.concatenate(held), np.concatenate(numbers)
     order = np.argsort(number.astype(np.min_scalar_type(len(shuffle_keys))), kind="stable")  # radix sort of 16 bits
     packed, number = packed.take(order, axis=0), number[order]
-    starts = np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
+    first = np.flatnonzero(np.diff(number, prepend=-1))
+    step = max(1, PAYLOAD_BYTES // packed.shape[1])
+    pieces = [np.arange(*of_file, step) for of_file in pairwise([*first, len(number)])]
+    starts = np.concatenate(pieces) if pieces else first
     offsets = (np.append(starts, len(number)) * packed.shape[1]).astype(np.int32)
     payload = pa.Array.from_buffers(pa.binary(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(packed)])
     return pa.record_batch([pa.array(shuffle_keys[number[starts]]), payload], ["place", "payload"])

@@ -90,3 +90,17 @@ def test_a_killed_jobs_data_goes_at_once_on_the_same_machine(tmp_path):
 def test_request_is_compared(tmp_path):
     manifest = published(str(tmp_path))
     assert publish.same_request(manifest, SHA, "here") is manifest
+
+
+def test_a_file_half_written_when_its_job_was_killed_goes_and_one_being_written_stays(tmp_path):
+    code = (
+        "import os, signal, sys; from features import store\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.create_exclusive(sys.argv[1], b'half')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "manifest.json")], check=False)
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".manifest.json.writer-")
+    living = store._write_beside(str(tmp_path / "manifest.json"), b"more")
+    publish.clean(str(tmp_path))
+    assert os.listdir(tmp_path) == [os.path.basename(living)]
