@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,20 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*.yaml")), ids=lambda p: p.stem)
 def test_shipped_configs_load(path: Path) -> None:
     assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 2001-99-99", "expected valid YAML, found month must be in 1..12"),
+        (b"a: " + b"9" * 5000, "expected valid YAML, found Exceeds the limit"),
+        (b"a: " + b"[" * 5000, "expected valid YAML, found maximum recursion depth"),
+        (b"a: &a [*a]", "expected at most 100000 values, found more, aliases counted"),
+        (b"x: \xff\xfe", "expected a readable config file, found 'utf-8' codec can't decode"),
+        (TEXT.replace("1..3", "1..999999999").encode(), "stands for more than 10000 names"),
+    ],
+)
+def test_hostile_files_are_refused_in_one_line(file: Path, content: bytes, message: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(file)
