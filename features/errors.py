@@ -7,6 +7,8 @@ The class decides the exit code of a job (see ``jobs``): 2 the user mends config
 from __future__ import annotations
 
 import errno
+import os
+import re
 
 
 class FieldwiseError(ValueError):
@@ -84,13 +86,15 @@ class BusyError(FieldwiseError):
     """Another process is at the same work."""
 
 
-def storage_error(error: OSError) -> FieldwiseError | None:
-    """A failed write in our words; None for an error of another kind."""
-    where, found = str(error.filename or "output"), error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def storage_error(error: Exception, where: str | None = None) -> FieldwiseError | None:
+    """A failed write in our words (of a library that keeps the number in its text, too); None for other errors."""
+    written = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(written[1]) if written else None
+    where = where or str(getattr(error, "filename", None) or "output")
+    if number in (errno.ENOSPC, errno.EDQUOT):
         fix = "Free some: nothing half-written is left, and the same command goes on from what was finished."
-        return StorageError(where, expected="room to write", found=found, fix=fix)
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StorageError(where, expected="room to write", found=os.strerror(number), fix=fix)
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         fix = "Set another workspace or output, or mend the permissions."
-        return ConfigError(where, expected="a place to write", found=found, fix=fix)
+        return ConfigError(where, expected="a place to write", found=os.strerror(number), fix=fix)
     return None

@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        known = storage_error(error) if isinstance(error, OSError) else error
-        if not isinstance(known, FieldwiseError):
+        known = error if isinstance(error, FieldwiseError) else storage_error(error)
+        if known is None:
             known = FieldwiseError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
         report_failure(known)
         print(f"fieldwise {options.name}: {known}", file=sys.stderr)
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     features = add("features", _features, "Encode raw logs into a published snapshot.",
                    "fieldwise features --config configs/movielens.yaml")  # fmt: skip
     features.add_argument("--date", metavar="YYYY-MM-DD", help="one day's snapshot instead of `all`")
-    features.add_argument("--spec", metavar="DIR", help="encode with the frozen spec of this snapshot or bundle")
+    features.add_argument("--spec", metavar="PLACE", help="encode with the frozen spec of this snapshot or model")
     features.add_argument("--against", metavar="DIR",
                           help="measure drift against this snapshot (default: the spec's own rows)")  # fmt: skip
     features.add_argument("--refit", action="store_true",
@@ -134,6 +134,12 @@ def parser() -> argparse.ArgumentParser:
     _model(catalog)
     catalog.add_argument("--date", metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
     catalog.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/catalog")
+
+    factors = add("export-factors", _export_factors, "Vectors of contexts and items for an inner-product index.",
+                  "fieldwise export-factors --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
+    _model(factors)
+    factors.add_argument("--date", metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
+    factors.add_argument("--out", metavar="DIR", help="local; default: <workspace>/factors")
 
     explain = add("explain", _explain, "Why rows score as they do: each field's and each pair's share of the logit.",
                   "fieldwise explain --config configs/movielens.yaml --rows 1")  # fmt: skip
@@ -239,6 +245,12 @@ def _score_catalog(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.score_catalog import score_catalog
 
     return score_catalog(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
+
+
+def _export_factors(o: argparse.Namespace) -> dict[str, Any]:
+    from pipelines.export_factors import export_factors
+
+    return export_factors(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
 
 
 def _explain(o: argparse.Namespace) -> dict[str, Any]:

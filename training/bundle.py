@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from safetensors.torch import save_file
 
-from features.errors import ArtifactError, ConfigError, IntegrityError
+from features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
 from features.schema import Strict
 from features.spec import FeatureSpec
 from training.batch import Float32, layout_of
@@ -86,7 +86,7 @@ class Bundle:
 def save_bundle(directory: str | Path, bundle: Bundle) -> str:
     """Write a bundle to a new local directory, whole or not at all; one that stands there is replaced.
 
-    Returns its digest. Raises IntegrityError when a weight is not finite.
+    Returns its digest. Raises IntegrityError when a weight is not finite, StorageError when the disk is full.
     """
     target = Path(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +97,11 @@ def save_bundle(directory: str | Path, bundle: Bundle) -> str:
         if target.exists():
             os.replace(target, former)
         os.replace(draft, target)
+    except (OSError, SafetensorError) as error:
+        known = storage_error(error, str(target))
+        if known is None:
+            raise
+        raise known from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
