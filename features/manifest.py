@@ -75,7 +75,7 @@ class Manifest(Strict):
     quarantined: dict[str, Count]
     """Rows set aside, by reason."""
     filtered: Count
-    """Rows left out by ``filter``, or because they are of another day or their label is not settled (``label_delay``)."""
+    """Rows left out: by ``filter``, as rows of another day, or as rows whose label is not settled (``label_delay``)."""
     dropped_negatives: Count
     """Negatives of the training split left out by ``snapshot.negative_rate``."""
     negative_rate: Annotated[float, Field(gt=0, le=1)] | None
