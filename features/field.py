@@ -59,6 +59,11 @@ class BaseField(Strict):
         """Raw columns the field reads."""
 
     @property
+    def lists(self) -> tuple[str, ...]:
+        """Those among them whose values may be lists."""
+        return ()
+
+    @property
     def slots(self) -> int:
         return 1
 
@@ -136,6 +141,10 @@ class ValuedField(BaseField):
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(self.flags) if self.flags is not None else (self.column,)
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        return (self.column,) if self.many and self.flags is None and self.separator is None else ()
 
     @property
     def many(self) -> bool:

@@ -119,6 +119,7 @@ class LogReader:
         joined = {name for table in self._tables for name in table.names}
         self.columns = [name for name in self._wanted if name not in joined]
         """Raw columns read from the source."""
+        self._lists = {name for field in config.fields for name in field.lists}
 
     @property
     def keeps_all(self) -> bool:
@@ -141,7 +142,7 @@ class LogReader:
         """Log rows of one range of the source."""
         if self._tables:
             self._refuse_hidden(rng.path)
-        for raw in read_range(self.config.source, rng, self.columns):
+        for raw in read_range(self.config.source, rng, self.columns, self._lists):
             yield self.finish(raw)
 
     def _refuse_hidden(self, path: str) -> None:

@@ -1,9 +1,10 @@
-"""A block of whole lines to Arrow string columns; lines that do not parse are told by position and reason."""
+"""A block of whole lines to Arrow columns of strings (or lists of them); lines that do not parse are told by position
+and reason."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from features import json_kernels as jk
 from features import kernels
 from features import parse_kernels as pk
 
@@ -64,7 +66,7 @@ class _Lines:
         raise NotImplementedError
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed:
-        most = int(np.count_nonzero(data[begin:end] == pk.NEWLINE)) + 1
+        most = pk.count_lines(data, begin, end)
         start, length = (np.empty((most, len(self._wanted)), np.int32) for _ in range(2))
         line, bad = np.empty((most, 2), np.int64), np.empty((most, 3), np.int64)
         rows, bads = self._scan(data, begin, end, start, length, line, bad)
@@ -79,7 +81,7 @@ class _Lines:
         arrays = self._columns(data, start, length, ascii_only)
         return Parsed(pa.RecordBatch.from_arrays(arrays, names=self._wanted), line, bad)
 
-    def _columns(self, data: UInt8, start: Int32, length: Int32, ascii_only: bool) -> list[pa.StringArray]:
+    def _columns(self, data: UInt8, start: Int32, length: Int32, ascii_only: bool) -> list[pa.Array]:
         rows, columns = length.shape
         total = np.empty(columns, np.int64)
         pk.sum_lengths(length, total)
@@ -131,13 +133,26 @@ class DelimitedParser(_Lines):
 
 class JsonParser(_Lines):
     """One object a line. Values are the texts as written; null, absent and empty are missing; the last of equal keys
-    counts. A wanted value that is an object or a list is refused as ``nested``."""
+    counts. The keys of ``lists`` become columns of lists, where a bare value is a list of one. Any other wanted value
+    that is an object or a list is refused as ``nested``."""
 
-    def __init__(self, wanted: Sequence[str], codes: Int32) -> None:
+    def __init__(self, wanted: Sequence[str], codes: Int32, lists: Collection[str] = ()) -> None:
         super().__init__(wanted, codes, -1)
         names = [name.encode() for name in wanted]
         self._keys = np.frombuffer(b"".join(names) + b"\0", np.uint8)
         self._ends = np.cumsum([len(name) for name in names]).astype(np.int64)
+        self._lists = np.array([name in lists for name in wanted], np.bool_)
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
-        return pk.scan_json(data, begin, end, self._keys, self._ends, *out)
+        return jk.scan_json(data, begin, end, self._keys, self._ends, self._lists, *out)
+
+    def _columns(self, data: UInt8, start: Int32, length: Int32, ascii_only: bool) -> list[pa.Array]:
+        columns = super()._columns(data, start, length, ascii_only)
+        for c in np.flatnonzero(self._lists):
+            most = int(np.abs(length[:, c]).sum(dtype=np.int64))
+            offset = np.empty(len(length) + 1, np.int32)
+            first, size = np.empty(most, np.int32), np.empty(most, np.int32)
+            items = jk.split_lists(data, start[:, c], length[:, c], offset, first, size)
+            values = self._decoded(data, first[:items], size[:items], self._codes)
+            columns[c] = pa.ListArray.from_arrays(pa.array(offset), values)
+        return columns

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.jit import entry, kernel, load32, load64, store64, trailing_zeros
+from features.jit import entry, kernel, load64, store64, trailing_zeros
 
 NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
 REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long")
 """A bad line's reason by number."""
 COLUMN_COUNT, BAD_QUOTE, BAD_JSON, NESTED, UNDECODABLE, TOO_LONG = range(1, 7)
 
-_BYTES = "Array(uint8, 1, 'C', readonly=True)"
-_OUT = "int32[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
+BYTES = "Array(uint8, 1, 'C', readonly=True)"
+OUT = "int32[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
 
 
 _ONES, _HIGHS, _U8 = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(8)
 _ESCAPES = np.arange(256, dtype=np.uint8)
 _ESCAPES[[98, 102, 110, 114, 116]] = [8, 12, 10, 13, 9]  # b f n r t
-_TRUE, _NULL, _FALS = (np.uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"fals"))
 _NEWLINES = _ONES * np.uint64(NEWLINE)
 
 
@@ -34,7 +33,7 @@ def _zeros(word):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _line_end(data, i):  # type: ignore[no-untyped-def]
+def line_end(data, i):  # type: ignore[no-untyped-def]
     """Position of the next newline, eight bytes at a time."""
     while True:
         hit = _zeros(load64(data, i) ^ _NEWLINES)
@@ -54,13 +53,13 @@ def _field_end(data, i, separators):  # type: ignore[no-untyped-def]
         i += 8
 
 
-@entry(f"int64({_BYTES}, int64, int64)")
+@entry(f"int64({BYTES}, int64, int64)")
 def count_lines(data, begin, end):  # type: ignore[no-untyped-def]
     """Lines that are not blank."""
     lines, i = 0, begin
     while i < end:
         first = i
-        i = min(_line_end(data, i), end)
+        i = min(line_end(data, i), end)
         lines += i - first > (i > first and data[i - 1] == RETURN)
         i += 1
     return lines
@@ -80,7 +79,7 @@ def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
     return -1, doubled
 
 
-@entry(f"UniTuple(int64, 2)({_BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {_OUT})")
+@entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {OUT})")
 def scan_delimited(data, begin, end, separator, quote, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
     """Returns (good lines, bad lines). ``target`` [columns]: where in ``start`` a column goes, or -1; quote -1: none.
 
@@ -116,199 +115,13 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
             if i >= end or data[i] == NEWLINE:
                 break
             i += 1
-        i = min(_line_end(data, i), end)
+        i = min(line_end(data, i), end)
         stop = i - 1 if i > first and data[i - 1] == RETURN else i
         i += 1
         if stop == first:
             continue
         if reason == 0 and column != columns:
             reason = COLUMN_COUNT
-        if reason:
-            bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
-            bads += 1
-        else:
-            line[rows, 0], line[rows, 1] = first, stop
-            rows += 1
-    return rows, bads
-
-
-@kernel
-def _blank(data, i, stop):  # type: ignore[no-untyped-def]
-    while i < stop and (data[i] == 32 or data[i] == 9):
-        i += 1
-    return i
-
-
-@kernel
-def _hex4(data, i, stop):  # type: ignore[no-untyped-def]
-    """The number of four hexadecimal digits, or -1."""
-    if i + 4 > stop:
-        return -1
-    value = np.int64(0)
-    for k in range(i, i + 4):
-        c = np.int64(data[k])
-        if 48 <= c <= 57:
-            value = value * 16 + c - 48
-        elif 97 <= c | 32 <= 102:
-            value = value * 16 + (c | 32) - 87
-        else:
-            return -1
-    return value
-
-
-@kernel
-def _json_string(data, i, stop):  # type: ignore[no-untyped-def]
-    """(position of the closing quote or -1, whether it holds escapes) of a string whose text begins at ``i``."""
-    escaped = False
-    while i < stop:
-        c = data[i]
-        if c == QUOTE:
-            return i, escaped
-        if c == BACKSLASH:
-            escaped = True
-            if i + 1 >= stop:
-                return -1, True
-            e = data[i + 1]
-            if e == 117:  # u
-                code = _hex4(data, i + 2, stop)
-                if 0xD800 <= code <= 0xDBFF:
-                    if not (i + 7 < stop and data[i + 6] == BACKSLASH and data[i + 7] == 117):
-                        return -1, True
-                    if not 0xDC00 <= _hex4(data, i + 8, stop) <= 0xDFFF:
-                        return -1, True
-                    i += 6
-                elif code < 0 or 0xDC00 <= code <= 0xDFFF:
-                    return -1, True
-                i += 4
-            elif not (e == 34 or e == 92 or e == 47 or e == 98 or e == 102 or e == 110 or e == 114 or e == 116):
-                return -1, True
-            i += 1
-        i += 1
-    return -1, escaped
-
-
-@kernel
-def _nested_end(data, i, stop):  # type: ignore[no-untyped-def]
-    """Position after the object or array that opens at ``i``, or -1. Brackets and strings are checked, nothing else."""
-    depth = 0
-    while i < stop:
-        c = data[i]
-        if c == QUOTE:
-            i, _ = _json_string(data, i + 1, stop)
-            if i < 0:
-                return -1
-        elif c == 123 or c == 91:
-            depth += 1
-        elif c == 125 or c == 93:
-            depth -= 1
-            if depth == 0:
-                return i + 1
-        i += 1
-    return -1
-
-
-@kernel
-def _bare_end(data, i, stop):  # type: ignore[no-untyped-def]
-    """Position after a number or true, false, null at ``i``, or -1."""
-    k = i
-    while k < stop and ((43 <= data[k] <= 57 and data[k] != 44 and data[k] != 47) or 97 <= data[k] | 32 <= 122):
-        k += 1
-    n = k - i
-    word = load32(data, i)
-    true_or_null = n == 4 and (word == _TRUE or word == _NULL)  # noqa: SIM109
-    if true_or_null or (n == 5 and word == _FALS and data[i + 4] == 101):
-        return k
-    if n == 0 or not (data[i] == 45 or 48 <= data[i] <= 57):
-        return -1
-    for j in range(i, k):
-        if data[j] >= 65 and data[j] | 32 != 101:
-            return -1
-    return k
-
-
-@kernel
-def _key(data, i, n, keys, key_end, guess):  # type: ignore[no-untyped-def]
-    """Number of the key ``data[i : i + n]``, or -1; ``guess`` is tried first, as lines repeat their order."""
-    count = len(key_end)
-    for probe in range(count):
-        k = (guess + probe) % count
-        first = key_end[k - 1] if k else 0
-        if key_end[k] - first == n:
-            same = True
-            for j in range(n):
-                if data[i + j] != keys[first + j]:
-                    same = False
-                    break
-            if same:
-                return k
-    return -1
-
-
-@kernel
-def _json_line(data, i, stop, keys, key_end, start, length, row):  # type: ignore[no-untyped-def]
-    """Views of the wanted keys' values in one object; returns a reason or 0."""
-    for k in range(len(key_end)):
-        start[row, k], length[row, k] = 0, 0
-    i = _blank(data, i, stop)
-    if i >= stop or data[i] != 123:
-        return BAD_JSON
-    i = _blank(data, i + 1, stop)
-    guess = 0
-    nested = False
-    more = not (i < stop and data[i] == 125)
-    while more:
-        if i >= stop or data[i] != QUOTE:
-            return BAD_JSON
-        close, _ = _json_string(data, i + 1, stop)
-        if close < 0:
-            return BAD_JSON
-        k = _key(data, i + 1, close - i - 1, keys, key_end, guess)
-        i = _blank(data, close + 1, stop)
-        if i >= stop or data[i] != 58:
-            return BAD_JSON
-        i = _blank(data, i + 1, stop)
-        if i >= stop:
-            return BAD_JSON
-        first, size = i, 0
-        if data[i] == QUOTE:
-            close, escaped = _json_string(data, i + 1, stop)
-            if close < 0:
-                return BAD_JSON
-            first, size, i = i + 1, close - i - 1, close + 1
-            if escaped:
-                size = -size
-        elif data[i] == 123 or data[i] == 91:
-            i = _nested_end(data, i, stop)
-            nested = nested or k >= 0
-        else:
-            i = _bare_end(data, i, stop)
-            size = 0 if data[first] == 110 else i - first
-        if i < 0:
-            return BAD_JSON
-        if k >= 0:
-            start[row, k], length[row, k] = first, size
-            guess = k + 1
-        i = _blank(data, i, stop)
-        more = i < stop and data[i] == 44
-        if more:
-            i = _blank(data, i + 1, stop)
-    if i >= stop or data[i] != 125 or _blank(data, i + 1, stop) != stop:
-        return BAD_JSON
-    return NESTED if nested else 0
-
-
-@entry(f"UniTuple(int64, 2)({_BYTES}, int64, int64, {_BYTES}, Array(int64, 1, 'C', readonly=True), {_OUT})")
-def scan_json(data, begin, end, keys, key_end, start, length, line, bad):  # type: ignore[no-untyped-def]
-    """``scan_delimited`` for one JSON object a line; key k is ``keys[key_end[k - 1] : key_end[k]]``."""
-    rows, bads, i = 0, 0, begin
-    while i < end:
-        first = i
-        i = min(_line_end(data, i), end)
-        stop = i - 1 if i > first and data[i - 1] == RETURN else i
-        i += 1
-        if stop == first:
-            continue
-        reason = _json_line(data, first, stop, keys, key_end, start, length, rows)
         if reason:
             bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
             bads += 1
@@ -330,7 +143,7 @@ def sum_lengths(length, total):  # type: ignore[no-untyped-def]
             total[c] = total[c] + length[i, c] if length[i, c] >= 0 <= total[c] else -1
 
 
-@entry(f"void({_BYTES}, int32[:, ::1], int32[:, ::1], int64[::1], uint8[::1], int32[:, ::1])")
+@entry(f"void({BYTES}, int32[:, ::1], int32[:, ::1], int64[::1], uint8[::1], int32[:, ::1])")
 def copy_plain(data, start, length, place, out, offset):  # type: ignore[no-untyped-def]
     """Fields of column c one after another into ``out`` from ``place[c]`` on, with room for their sum and 8 bytes.
 
@@ -351,6 +164,23 @@ def copy_plain(data, start, length, place, out, offset):  # type: ignore[no-unty
 
 
 @kernel
+def hex4(data, i, stop):  # type: ignore[no-untyped-def]
+    """The number of four hexadecimal digits, or -1."""
+    if i + 4 > stop:
+        return -1
+    value = np.int64(0)
+    for k in range(i, i + 4):
+        c = np.int64(data[k])
+        if 48 <= c <= 57:
+            value = value * 16 + c - 48
+        elif 97 <= c | 32 <= 102:
+            value = value * 16 + (c | 32) - 87
+        else:
+            return -1
+    return value
+
+
+@kernel
 def _put_utf8(out, at, code):  # type: ignore[no-untyped-def]
     if code < 0x80:
         out[at] = code
@@ -366,7 +196,7 @@ def _put_utf8(out, at, code):  # type: ignore[no-untyped-def]
     return at + 4
 
 
-@entry(f"int64({_BYTES}, {_ROW}, {_ROW}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
+@entry(f"int64({BYTES}, {_ROW}, {_ROW}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
 def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignore[no-untyped-def]
     """Fields of one column, decoded and unescaped (``quote`` doubled; JSON's escapes where quote is -1); returns bytes.
 
@@ -383,10 +213,10 @@ def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignor
                 e = data[k]
                 k += 1
                 if e == 117:
-                    code = _hex4(data, k, stop)
+                    code = hex4(data, k, stop)
                     k += 4
                     if 0xD800 <= code <= 0xDBFF:
-                        code = 0x10000 + ((code - 0xD800) << 10) + _hex4(data, k + 2, stop) - 0xDC00
+                        code = 0x10000 + ((code - 0xD800) << 10) + hex4(data, k + 2, stop) - 0xDC00
                         k += 6
                     at = _put_utf8(out, at, code)
                 else:

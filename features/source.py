@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple
@@ -62,7 +62,7 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Rows of one file: raw columns (strings of text sources, typed ones of Parquet) and where each row came from."""
+    """Rows of one file: raw columns (strings or lists of them; typed ones of Parquet) and where each came from."""
 
     path: str
     columns: pa.RecordBatch
@@ -147,14 +147,18 @@ def _row_group_ranges(file: SourceFile, target_bytes: int) -> Iterator[FileRange
                 first, size = group + 1, 0
 
 
-def read_range(config: SourceConfig, rng: FileRange, columns: Sequence[str] | None = None) -> Iterator[RawBatch]:
+def read_range(
+    config: SourceConfig, rng: FileRange, columns: Sequence[str] | None = None, lists: Collection[str] = ()
+) -> Iterator[RawBatch]:
     """Rows of a range in file order, ``columns`` only (default all; jsonl must name them).
+
+    ``lists``: columns in which a value of jsonl may be a list; Parquet says so itself.
 
     Raises InputError on a missing column.
     """
     if config.format == "parquet":
         return _read_parquet(rng, columns)
-    return _read_text(config, rng, columns)
+    return _read_text(config, rng, columns, lists)
 
 
 def count_rows(config: SourceConfig, rng: FileRange) -> int:
@@ -197,10 +201,12 @@ def _parquet(stream: BinaryIO, path: str) -> pq.ParquetFile:
         raise InputError(path, expected="a Parquet file", found=str(error), fix="Mend file or format.") from error
 
 
-def _read_text(config: SourceConfig, rng: FileRange, columns: Sequence[str] | None) -> Iterator[RawBatch]:
+def _read_text(
+    config: SourceConfig, rng: FileRange, columns: Sequence[str] | None, lists: Collection[str]
+) -> Iterator[RawBatch]:
     compression = _compression(rng.path)
     with fsspec.open(rng.path, "rb", compression=compression) as stream:
-        parser = _parser(config, column_names(config, rng.path) or [], columns, rng.path)
+        parser = _parser(config, column_names(config, rng.path) or [], columns, lists, rng.path)
         unseen = set(columns or ()) if config.format == "jsonl" and rng.start == 0 else set()
         stop = rng.stop if compression is None else _EVERYTHING
         for data, begin, end, position in _blocks(stream, rng.start, stop, _has_header(config)):
@@ -221,7 +227,7 @@ def _refuse_absent(
 ) -> None:
     """A key that no object of a file's first block has is taken for a mistake."""
     for name in columns.schema.names:
-        if name in names and columns.column(name).buffers()[2].size == 0:
+        if name in names and columns.column(name).buffers()[-1].size == 0:
             key = json.dumps(name, ensure_ascii=False).encode()
             if key not in data[: line[-1, 1]].tobytes():
                 first = json.loads(data[line[0, 0] : line[0, 1]].tobytes())
@@ -232,12 +238,14 @@ def _has_header(config: SourceConfig) -> bool:
     return config.format in ("csv", "tsv") and (config.columns is None if config.header is None else config.header)
 
 
-def _parser(config: SourceConfig, names: Sequence[str], columns: Sequence[str] | None, path: str) -> Parser:
+def _parser(
+    config: SourceConfig, names: Sequence[str], columns: Sequence[str] | None, lists: Collection[str], path: str
+) -> Parser:
     codes = code_points(config.encoding)
     if config.format == "jsonl":
         if columns is None:
             raise ValueError("columns of a jsonl source must be named")
-        return JsonParser(columns, codes)
+        return JsonParser(columns, codes, lists)
     names = config.columns or names
     wanted = list(names) if columns is None else list(columns)
     for name in wanted:

@@ -151,8 +151,9 @@ def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job,
     rows: Counts = Counter()
     if config.split.by == "time":
         job, rows = build.survey(spark, job)
-        require_rows(rows, job.splitter)
-    counted = bool(rows) and config.snapshot.negative_rate is None
+        if rows.total():  # without any, the count below says why
+            require_rows(rows, job.splitter)
+    counted = rows.total() > 0 and config.snapshot.negative_rate is None
     spec = frozen
     if spec is None or (config.snapshot.shuffle == "global" and not counted):
         values, rows = build.tally(spark, job, fit=spec is None)

@@ -56,7 +56,8 @@ class Side:
 
     def rows(self, rng: FileRange, spec: FeatureSpec) -> Iterator[SideRows]:
         """Encoded rows of a range; rows with unreadable values or without an id become rejects."""
-        for raw in read_range(self.source, rng, self.read):
+        lists = {name for field in spec.fields for name in field.config.lists}
+        for raw in read_range(self.source, rng, self.read, lists):
             columns = raw.columns
             for table in self.tables:
                 columns = table.add_to(columns, self.wanted)

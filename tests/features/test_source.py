@@ -23,14 +23,20 @@ from features.errors import InputError
 from features.source import FileRange, Reject, count_rows, list_files, read_range, split_ranges
 
 
-def read(config: SourceConfig, base: Path, target: int = 1 << 30, columns: list[str] | None = None) -> Any:
+def read(
+    config: SourceConfig,
+    base: Path,
+    target: int = 1 << 30,
+    columns: list[str] | None = None,
+    lists: tuple[str, ...] = (),
+) -> Any:
     """(rows as lists, positions, rejects, raw bytes of rows) of a whole source."""
     rows: list[list[Any]] = []
     positions: list[int] = []
     rejects: list[Reject] = []
     raws: list[bytes] = []
     for rng in split_ranges(config, list_files(config, str(base)), target):
-        for batch in read_range(config, rng, columns):
+        for batch in read_range(config, rng, columns, lists):
             rows += [list(row.values()) for row in batch.columns.to_pylist()]
             positions += batch.positions.tolist()
             rejects += batch.rejects
@@ -107,12 +113,43 @@ def test_jsonl_reads_values_as_written(
     data = "".join(json.dumps(row, ensure_ascii=plain) + "\n" for row in rows).encode()
     base = write(tmp_path_factory.mktemp("json"), data)
     config = SourceConfig(path=["log.txt"], format="jsonl")
-
-    def written(value: Any) -> str:
-        return "" if value is None else value if isinstance(value, str) else json.dumps(value)
-
     got, _, rejects, _ = read(config, base, target, ["b", "a"])
     assert (got, rejects) == ([[written(row["b"]), written(row["a"])] for row in rows], [])
+
+
+def written(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": st.one_of(_SCALARS, st.lists(_SCALARS)), "b": _SCALARS}), min_size=1),
+       st.booleans(), st.sampled_from([(",", ":"), (" , ", " : ")]), st.integers(20, 800))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_jsonl_reads_lists(
+    tmp_path_factory: Any, rows: list[dict[str, Any]], plain: bool, separators: tuple[str, str], target: int
+) -> None:
+    """Of the columns that may hold some; there a bare value is a list of one, and null or empty text of none."""
+    data = "".join(json.dumps(row, ensure_ascii=plain, separators=separators) + "\n" for row in rows).encode()
+    base = write(tmp_path_factory.mktemp("lists"), data)
+    config = SourceConfig(path=["log.txt"], format="jsonl")
+    got, _, rejects, _ = read(config, base, target, ["b", "a"], ("a",))
+    expected = []
+    for row in rows:
+        items = row["a"] if isinstance(row["a"], list) else [row["a"]] if written(row["a"]) else []
+        expected.append([written(row["b"]), [written(item) for item in items]])
+    assert (got, rejects) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("[[1]]", "nested"), ("[1, {}]", "nested"), ("{}", "nested"), ("[1,]", "bad_json"), ("[1 2]", "bad_json"),
+     ("[,]", "bad_json"), ("[tru]", "bad_json"), ("[1", "bad_json")],
+)  # fmt: skip
+def test_bad_json_lists(tmp_path: Path, value: str, reason: str) -> None:
+    lines = ['{"a": [ ]}', f'{{"a": {value}}}', '{"a": [ 1 , "[x]" ]}', '{"a": "[x]"}']
+    base = write(tmp_path, "\n".join(lines).encode())
+    rows, _, rejects, _ = read(SourceConfig(path=["log.txt"], format="jsonl"), base, 1 << 30, ["a"], ("a",))
+    assert rows == [[[]], [["1", "[x]"]], [["[x]"]]]
+    assert [(r.reason, r.raw) for r in rejects] == [(reason, lines[1].encode())]
 
 
 @given(st.lists(st.binary(max_size=40).map(lambda v: v.replace(b"\n", b"{")), max_size=20))

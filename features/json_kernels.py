@@ -1,0 +1,244 @@
+"""Compiled kernels that cut JSON lines into the values of wanted keys; views as in ``features.parse_kernels``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.jit import entry, kernel, load32
+from features.parse_kernels import BACKSLASH, BAD_JSON, BYTES, NESTED, OUT, QUOTE, RETURN, hex4, line_end
+
+_TRUE, _NULL, _FALS = (np.uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"fals"))
+_FLAGS = "Array(boolean, 1, 'C', readonly=True)"
+
+
+@kernel
+def _blank(data, i, stop):  # type: ignore[no-untyped-def]
+    while i < stop and (data[i] == 32 or data[i] == 9):
+        i += 1
+    return i
+
+
+@kernel
+def _json_string(data, i, stop):  # type: ignore[no-untyped-def]
+    """(position of the closing quote or -1, whether it holds escapes) of a string whose text begins at ``i``."""
+    escaped = False
+    while i < stop:
+        c = data[i]
+        if c == QUOTE:
+            return i, escaped
+        if c == BACKSLASH:
+            escaped = True
+            if i + 1 >= stop:
+                return -1, True
+            e = data[i + 1]
+            if e == 117:  # u
+                code = hex4(data, i + 2, stop)
+                if 0xD800 <= code <= 0xDBFF:
+                    if not (i + 7 < stop and data[i + 6] == BACKSLASH and data[i + 7] == 117):
+                        return -1, True
+                    if not 0xDC00 <= hex4(data, i + 8, stop) <= 0xDFFF:
+                        return -1, True
+                    i += 6
+                elif code < 0 or 0xDC00 <= code <= 0xDFFF:
+                    return -1, True
+                i += 4
+            elif not (e == 34 or e == 92 or e == 47 or e == 98 or e == 102 or e == 110 or e == 114 or e == 116):
+                return -1, True
+            i += 1
+        i += 1
+    return -1, escaped
+
+
+@kernel
+def _nested_end(data, i, stop):  # type: ignore[no-untyped-def]
+    """Position after the object or array that opens at ``i``, or -1. Brackets and strings are checked, nothing else."""
+    depth = 0
+    while i < stop:
+        c = data[i]
+        if c == QUOTE:
+            i, _ = _json_string(data, i + 1, stop)
+            if i < 0:
+                return -1
+        elif c == 123 or c == 91:
+            depth += 1
+        elif c == 125 or c == 93:
+            depth -= 1
+            if depth == 0:
+                return i + 1
+        i += 1
+    return -1
+
+
+@kernel
+def _bare_end(data, i, stop):  # type: ignore[no-untyped-def]
+    """Position after a number or true, false, null at ``i``, or -1."""
+    k = i
+    while k < stop and ((43 <= data[k] <= 57 and data[k] != 44 and data[k] != 47) or 97 <= data[k] | 32 <= 122):
+        k += 1
+    n = k - i
+    word = load32(data, i)
+    true_or_null = n == 4 and (word == _TRUE or word == _NULL)  # noqa: SIM109
+    if true_or_null or (n == 5 and word == _FALS and data[i + 4] == 101):
+        return k
+    if n == 0 or not (data[i] == 45 or 48 <= data[i] <= 57):
+        return -1
+    for j in range(i, k):
+        if data[j] >= 65 and data[j] | 32 != 101:
+            return -1
+    return k
+
+
+@kernel
+def _key(data, i, n, keys, key_end, guess):  # type: ignore[no-untyped-def]
+    """Number of the key ``data[i : i + n]``, or -1; ``guess`` is tried first, as lines repeat their order."""
+    count = len(key_end)
+    for probe in range(count):
+        k = (guess + probe) % count
+        first = key_end[k - 1] if k else 0
+        if key_end[k] - first == n:
+            same = True
+            for j in range(n):
+                if data[i + j] != keys[first + j]:
+                    same = False
+                    break
+            if same:
+                return k
+    return -1
+
+
+@kernel
+def _list_items(data, i, stop, start, length, at, fill):  # type: ignore[no-untyped-def]
+    """Views of the values of the list that is ``data[i:stop]`` go to ``at`` and on (or nowhere: not ``fill``).
+
+    Returns the position after the last one; -1 for bad JSON, -2 for a list that holds a list or an object.
+    """
+    i = _blank(data, i + 1, stop)
+    if i == stop - 1:
+        return at
+    while True:
+        first, size = i, 0
+        if data[i] == QUOTE:
+            close, escaped = _json_string(data, i + 1, stop)
+            if close < 0:
+                return -1
+            first, size, i = i + 1, close - i - 1, close + 1
+            if escaped:
+                size = -size
+        elif data[i] == 123 or data[i] == 91:
+            return -2
+        else:
+            i = _bare_end(data, i, stop)
+            if i < 0:
+                return -1
+            size = 0 if data[first] == 110 else i - first
+        if fill:
+            start[at], length[at] = first, size
+        at += 1
+        i = _blank(data, i, stop)
+        if i == stop - 1:
+            return at
+        if data[i] != 44:
+            return -1
+        i = _blank(data, i + 1, stop)
+
+
+@kernel
+def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type: ignore[no-untyped-def]
+    """Views of the wanted keys' values in one object, a list with its brackets; returns a reason or 0."""
+    for k in range(len(key_end)):
+        start[row, k], length[row, k] = 0, 0
+    i = _blank(data, i, stop)
+    if i >= stop or data[i] != 123:
+        return BAD_JSON
+    i = _blank(data, i + 1, stop)
+    guess = 0
+    nested = False
+    more = not (i < stop and data[i] == 125)
+    while more:
+        if i >= stop or data[i] != QUOTE:
+            return BAD_JSON
+        close, _ = _json_string(data, i + 1, stop)
+        if close < 0:
+            return BAD_JSON
+        k = _key(data, i + 1, close - i - 1, keys, key_end, guess)
+        i = _blank(data, close + 1, stop)
+        if i >= stop or data[i] != 58:
+            return BAD_JSON
+        i = _blank(data, i + 1, stop)
+        if i >= stop:
+            return BAD_JSON
+        first, size = i, 0
+        if data[i] == QUOTE:
+            close, escaped = _json_string(data, i + 1, stop)
+            if close < 0:
+                return BAD_JSON
+            first, size, i = i + 1, close - i - 1, close + 1
+            if escaped:
+                size = -size
+        elif data[i] == 123 or data[i] == 91:
+            i = _nested_end(data, i, stop)
+            if i > 0 and k >= 0 and lists[k] and data[first] == 91:
+                items = _list_items(data, first, i, start[row], length[row], 0, False)
+                if items < 0:
+                    return BAD_JSON if items == -1 else NESTED
+                size = i - first
+            else:
+                nested = nested or k >= 0
+        else:
+            i = _bare_end(data, i, stop)
+            size = 0 if data[first] == 110 else i - first
+        if i < 0:
+            return BAD_JSON
+        if k >= 0:
+            start[row, k], length[row, k] = first, size
+            guess = k + 1
+        i = _blank(data, i, stop)
+        more = i < stop and data[i] == 44
+        if more:
+            i = _blank(data, i + 1, stop)
+    if i >= stop or data[i] != 125 or _blank(data, i + 1, stop) != stop:
+        return BAD_JSON
+    return NESTED if nested else 0
+
+
+@entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, {BYTES}, Array(int64, 1, 'C', readonly=True), {_FLAGS}, {OUT})")
+def scan_json(data, begin, end, keys, key_end, lists, start, length, line, bad):  # type: ignore[no-untyped-def]
+    """``scan_delimited`` for one JSON object a line; key k is ``keys[key_end[k - 1] : key_end[k]]``.
+
+    ``lists[k]``: its value may be a list of texts, numbers, booleans and nulls; its view is the whole list.
+    """
+    rows, bads, i = 0, 0, begin
+    while i < end:
+        first = i
+        i = min(line_end(data, i), end)
+        stop = i - 1 if i > first and data[i - 1] == RETURN else i
+        i += 1
+        if stop == first:
+            continue
+        reason = _json_line(data, first, stop, keys, key_end, lists, start, length, rows)
+        if reason:
+            bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
+            bads += 1
+        else:
+            line[rows, 0], line[rows, 1] = first, stop
+            rows += 1
+    return rows, bads
+
+
+@entry(f"int64({BYTES}, int32[:], int32[:], int32[::1], int32[::1], int32[::1])")
+def split_lists(data, start, length, offset, item_start, item_length):  # type: ignore[no-untyped-def]
+    """Items of views of ``scan_json``: row i has those from offset[i] to offset[i + 1]. A bare value is a list of one.
+
+    Room is needed for an item of every byte. Returns the number of items.
+    """
+    at = 0
+    offset[0] = 0
+    for i in range(len(start)):
+        first, n = np.int64(start[i]), np.int64(length[i])
+        if n > 0 and data[first] == 91 and data[first - 1] != QUOTE:
+            at = _list_items(data, first, first + n, item_start, item_length, at, True)
+        elif n != 0:
+            item_start[at], item_length[at] = first, n
+            at += 1
+        offset[i + 1] = at
+    return at
