@@ -9,10 +9,11 @@ Killed anywhere, a job leaves a lease that goes stale and data that nothing name
 
 from __future__ import annotations
 
+import errno
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from features import store
@@ -83,8 +84,11 @@ def reading(directories: Iterable[str]) -> Iterator[None]:
     """Hold a lease on snapshots that are read, so that nobody retires them; read-only stores retire nothing."""
     with ExitStack() as stack:
         for directory in directories:
-            with suppress(PermissionError):
+            try:
                 stack.enter_context(Lease(store.join(directory, f"lease-{uuid.uuid4().hex[:16]}.json")))
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
         yield
 
 
