@@ -91,7 +91,7 @@ def run_ours(task: Task, vocabulary: bool, shuffle: str, fitted: bool) -> Runs:
     seconds, result = [], {}
     for log in task.logs:
         config = load_config(write_config(task.place, log, vocabulary=vocabulary, shuffle=shuffle))
-        spec = None if fitted else build_features(_in(config, task.place / f"spec-{log.stem}"))["dir"]
+        spec = None if fitted else build_features(_in(config, task.place / f"spec-{shuffle}-{log.stem}"))["dir"]
         started = time.perf_counter()
         result = build_features(_in(config, task.place / "ours"), spec=spec, replace=True)
         seconds.append(time.perf_counter() - started)
@@ -186,7 +186,7 @@ def run_stages(task: Task) -> dict[str, float]:
     reader, encoder = LogReader(config.features, config.base), Encoder(spec)
     schema = files.snapshot_schema(spec.slot_names, has_weight=False)
     seconds: Counter[str] = Counter()
-    rows = 0
+    rows, warm = 0, False
 
     def timed(stage: str, function: Any, *arguments: Any) -> Any:
         started = time.perf_counter()
@@ -198,10 +198,7 @@ def run_stages(task: Task) -> dict[str, float]:
     while (raw := timed("read and parse", next, raws, None)) is not None:
         batch = timed("label", reader.finish, raw)
         slots = timed("encode", encoder.encode, batch.columns).slots
-        if rows == 0:
-            seconds.clear()  # the first block warms up
-        else:
-            timed("tally (fitting only)", tally, configs[1].fields, batch.columns)
+        timed("tally (fitting only)", tally, configs[1].fields, batch.columns)
         packed = timed("pack", placement.pack, slots, batch.label, None)
         keys = timed("key", xxh64_rows, packed, 42)
         order = timed("order", placement.order_of, packed, keys)
@@ -209,7 +206,11 @@ def run_stages(task: Task) -> dict[str, float]:
         data = timed("parquet", files.parquet_bytes, schema, *placed)
         timed("checksum", lambda data: hashlib.sha256(data).digest(), data)
         timed("disk", (task.place / "stage.parquet").write_bytes, data)
-        rows += batch.rows
+        if warm:
+            rows += batch.rows
+        else:
+            seconds.clear()
+            warm = True
     return {stage: round(took / rows * 1e6, 3) for stage, took in seconds.items()}
 
 
