@@ -48,10 +48,8 @@ class Memory:
 
     def __str__(self) -> str:
         parts = {name: value for name, value in asdict(self).items() if name not in ("rows", "width")}
-        shown = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
-        return (
-            f"memory: {self.total / 1e9:.2f} GB a rank ({shown}); table {self.rows:,} x {self.width} x {_FLOAT} bytes"
-        )
+        shown = ", ".join(f"{name} {value / 1e6:,.0f}" for name, value in parts.items())
+        return f"memory: {self.total / 1e6:,.0f} MB a rank ({shown}); table of {self.rows:,} x {self.width} float32"
 
 
 def needed(data: TrainData, model: ModelConfig, training: TrainingConfig, ranks: int = 1, threads: int = 1) -> Memory:

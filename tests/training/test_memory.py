@@ -24,7 +24,8 @@ def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> Non
     assert ffm.total == sum(getattr(ffm, part) for part in ("table", "state", "best", "lookup", "reading", "step")) + (
         ffm.process
     )
-    assert str(ffm).startswith(f"memory: {ffm.total / 1e9:.2f} GB a rank (table 0.00")
+    assert str(ffm).startswith(f"memory: {ffm.total / 1e6:,.0f} MB a rank (table 0, state 0,")
+    assert str(ffm).endswith("table of 1,102 x 13 float32")
 
     def state(kind: str, optimizer: str) -> int:
         return needed(data, ModelConfig(kind=kind), TrainingConfig.model_validate({"optimizer": optimizer})).state
