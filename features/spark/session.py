@@ -11,6 +11,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 _ROOT = str(Path(__file__).resolve().parents[2])
+_LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
 
 _DEFAULTS = {
     "spark.ui.enabled": "false",
@@ -20,8 +21,6 @@ _DEFAULTS = {
     "spark.python.daemon.module": "features.spark.daemon",
     # One Arrow batch holds the tallies or packed rows of one task, whatever their bytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
-    # What fails in a task is raised in the driver; Spark's log of it would only bury the message.
-    "spark.log.level": "FATAL",
 }
 
 
@@ -41,6 +40,10 @@ def spark_session(app: str) -> SparkSession:
     settings = dict(_DEFAULTS)
     settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
     told = _submitted()
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's JVM runs already
+        settings["spark.log.level"] = "FATAL"
+    else:
+        settings["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}"
     if not told.contains("spark.master"):
         settings["spark.master"] = os.environ.get("SPARK_MASTER", "local[*]")
         if settings["spark.master"].startswith("local"):
