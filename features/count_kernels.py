@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from features.jit import entry
 from features.kernels import FIRST
 
-_SLOTS = "Array(int32, 1, 'C', readonly=True), Array(float32, 1, 'C', readonly=True)"
+_SLOTS = "Array(int32, 1, 'C', readonly=True), Array(uint8, 1, 'C', readonly=True)"
 _GROUPS = "Array(int64, 1, 'C', readonly=True), int64[:, ::1], int64[::1]"
 
 
 @entry(f"void({_SLOTS}, int32[:, ::1])", f"void({_SLOTS}, int64[:, ::1])")
 def count_slots(slots, label, counts):  # type: ignore[no-untyped-def]
-    """counts[slot, label] += 1 for every row: ``counts`` [size, 2]; slots must lie in [0, size)."""
+    """counts[slot, label] += 1 for every row: ``counts`` [size, 2]; slots in [0, size), labels 0 or 1."""
+    flat = counts.ravel()
     for i in range(len(slots)):
-        counts[slots[i], 1 if label[i] > 0 else 0] += 1
+        flat[np.uint64(2) * np.uint64(slots[i]) + np.uint64(label[i])] += 1
 
 
 @entry(f"int64(int32[:, ::1], {_GROUPS})", f"int64(int64[:, ::1], {_GROUPS})")
@@ -25,11 +28,11 @@ def sum_groups(counts, starts, groups, top):  # type: ignore[no-untyped-def]
     """
     used, kept, group = 0, 0, 0
     for i in range(starts[0], len(counts)):
-        while group + 1 < len(starts) and starts[group + 1] <= i:
-            group += 1
         n = counts[i, 0] + counts[i, 1]
         if n == 0:
             continue
+        while group + 1 < len(starts) and starts[group + 1] <= i:
+            group += 1
         groups[group, 0] += counts[i, 0]
         groups[group, 1] += counts[i, 1]
         if i < FIRST:

@@ -80,7 +80,7 @@ def _count(path: str, fields: list[FittedField], names: list[str], counts: Seque
     fs, inner = store.resolve(path)
     with fs.open(inner, "rb") as file:
         table = pq.ParquetFile(file).read(columns=[*wanted, "label"], use_threads=False).combine_chunks()
-    label = _numpy(table["label"])
+    label = (_numpy(table["label"]) > 0).view(np.uint8)
     for field, total in zip(fields, counts, strict=True):
         assert total is not None
         for at in range(field.slots):

@@ -41,7 +41,7 @@ def by_index(negatives: list[int], positives: list[int]) -> np.ndarray:
 
 def test_counts_by_label_and_index() -> None:
     counts = np.zeros((6, 2), np.int32)
-    count_slots(np.array([1, 2, 5, 5, 0, 3], np.int32), np.array([0, 1, 1, 0, 0, 1], np.float32), counts)
+    count_slots(np.array([1, 2, 5, 5, 0, 3], np.int32), np.array([0, 1, 1, 0, 0, 1], np.uint8), counts)
     assert counts.T.tolist() == [[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 1]]
 
 
