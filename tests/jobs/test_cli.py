@@ -26,6 +26,7 @@ COMMANDS = [
     "promote",
     "rollback",
     "daily",
+    "prune",
     "doctor",
 ]
 CONFIG = """
