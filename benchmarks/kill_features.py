@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -39,6 +40,7 @@ from benchmarks.record import RESULTS, record  # noqa: E402
 from features import store  # noqa: E402
 from features.errors import ArtifactError, FieldwiseError  # noqa: E402
 from features.manifest import MANIFEST, load_snapshot, snapshot_digest  # noqa: E402
+from features.process import die_with_parent  # noqa: E402
 from features.spark.session import spark_session  # noqa: E402
 from pipelines.config import load_config  # noqa: E402
 from pipelines.features import build_features  # noqa: E402
@@ -71,6 +73,7 @@ def build(config: Path, workspace: Path) -> dict[str, Any]:
 def drive(config: Path, told: Connection) -> None:
     """A driver that says when it is ready, and builds into each workspace it is told."""
     os.setsid()
+    die_with_parent()
     spark_session("kill_features")
     told.send("ready")
     while True:
@@ -114,23 +117,21 @@ def is_clean(directory: str) -> bool:
     return set(os.listdir(directory)) == {MANIFEST, load_snapshot(directory).manifest.data}
 
 
-def kill_points(place: Path, points: int, seed: int) -> dict[str, Any]:
-    """Run the points one after another, the next driver starting meanwhile; counts of what happened."""
+def kill_points(place: Path, points: int, seed: int, seconds: float = math.inf) -> dict[str, Any]:
+    """Run the points until time is up, the next driver starting meanwhile; counts of what happened."""
+    stop = time.monotonic() + seconds
     config = write_source(place)
     drawn = random.Random(seed)
     helper, rerun = start(config)  # builds again; its session stays
-    process, told = start(config)
-    for driver in (rerun, told):
-        driver.recv()
-    told.send(place / "whole")
-    duration, digest = told.recv()  # of a cold driver, as the killed ones are
-    told.close()
-    process.join()
+    following = start(config)
+    rerun.recv()
+    rerun.send(place / "whole")
+    duration, digest = rerun.recv()  # its first build, as slow as those that will be killed
     counts: Counter[str] = Counter()
     failed = []
-    following = start(config)
-    for point in range(points):
-        (process, told), workspace = following, place / f"point-{point}"
+    done = 0
+    while done < points and time.monotonic() < stop:
+        (process, told), workspace = following, place / f"point-{done}"
         directory = str(workspace / "snapshots" / "all")
         told.recv()
         moment = drawn.uniform(0, BEYOND * duration)
@@ -138,7 +139,7 @@ def kill_points(place: Path, points: int, seed: int) -> dict[str, Any]:
         time.sleep(moment)
         os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
-        following = start(config) if point + 1 < points else following
+        following = start(config) if done + 1 < points else following
         seen = visible(directory, digest)
         counts["staged" if seen == "nothing" and os.path.exists(directory) else seen] += 1
         reruns = []
@@ -154,23 +155,24 @@ def kill_points(place: Path, points: int, seed: int) -> dict[str, Any]:
             or not is_clean(directory)
         ):
             left = sorted(os.listdir(directory))
-            failed.append(
-                {"seed": seed, "point": point, "moment": moment, "seen": seen, "reruns": reruns, "left": left}
-            )
-    rerun.close()
-    helper.join()
-    return {"points": points, "seconds_of_a_build": round(duration, 2), "counts": dict(counts), "failed": failed}
+            failed.append({"seed": seed, "point": done, "moment": moment, "seen": seen, "reruns": reruns, "left": left})
+        done += 1
+    for process in (helper, following[0]):
+        process.kill()
+        process.join()
+    return {"points": done, "seconds_of_a_build": round(duration, 2), "counts": dict(counts), "failed": failed}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no point after this time")
     parser.add_argument("--add", action="store_true", help="to the points recorded before (with another seed)")
     arguments = parser.parse_args()
     os.environ.setdefault("SPARK_MASTER", "local[2]")
     with tempfile.TemporaryDirectory() as folder:
-        figures = kill_points(Path(folder), arguments.points, arguments.seed)
+        figures = kill_points(Path(folder), arguments.points, arguments.seed, arguments.seconds)
     known = RESULTS / "kill_features.json"
     if arguments.add and known.exists():
         before = json.loads(known.read_text())["figures"]
