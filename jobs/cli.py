@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         if known is None:
             known = FieldwiseError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
         report_failure(known)
-        print(f"fieldwise {options.name}: {known}", file=sys.stderr)
+        print(f"fieldwise {options.called}: {known}", file=sys.stderr)
         return known.exit_code
     if result is not None:
         sys.stdout.flush()
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(command=function, name=name)
+        command.set_defaults(command=function, called=name)
         if config is None:
             command.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
         else:

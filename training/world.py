@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from features.errors import RankLostError
 from features.process import die_with_parent
@@ -139,10 +140,18 @@ def join_world(timeout_seconds: float = 300.0) -> Iterator[World]:
     joined_here = size > 1 and not dist.is_initialized()
     if joined_here:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        _meet(backend, timedelta(seconds=timeout_seconds))
     try:
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         yield World(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
     finally:
         if joined_here:
             dist.destroy_process_group()
+
+
+def _meet(backend: str, timeout: timedelta) -> None:
+    """Join the other ranks of this start. torchrun keeps one store for all its restarts: without names of their own,
+    ranks would find the addresses of those that died."""
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    own = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)

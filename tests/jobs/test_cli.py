@@ -22,6 +22,7 @@ COMMANDS = [
     "evaluate",
     "score-rows",
     "score-catalog",
+    "export-factors",
     "explain",
     "promote",
     "rollback",
@@ -65,6 +66,11 @@ def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert f"example:\n  fieldwise {name}" in said
     assert "--config FILE" in said
     assert "--set A.B=VALUE" in said
+
+
+def test_names_are_the_users_own() -> None:
+    for command in ("train", "sweep"):
+        assert parser().parse_args([command, "--config", "x.yaml"]).name is None
 
 
 def test_a_misspelt_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
