@@ -107,7 +107,7 @@ class ValuedField(BaseField):
     column: str = ""
     """Raw column. Default: the field's name."""
     separator: str | None = None
-    """Text between the values of a multi-valued field. Typed lists need none."""
+    """Text between the values of a multi-valued field. Lists in jsonl and Parquet need none, only ``max_values``."""
     max_values: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Slots of a multi-valued field: its first values in order are kept. Default: 8, or the number of flags if less."""
     pooling: Literal["mean", "sum"] = "mean"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from features import store
 from features.errors import ConfigError, FieldwiseError
@@ -20,6 +21,7 @@ from features.manifest import Manifest, load_snapshot, snapshot_dir
 from features.page import PAGE
 from features.publish import reading
 from features.spec import FeatureSpec
+from features.text import canonical
 from pipelines.config import Config
 from pipelines.launch import Days
 from pipelines.models import registry, resolve_model
@@ -202,7 +204,8 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
-    """A few raw rows of the source as text, columns in the spec's order; one row of missing values without a source."""
+    """A few raw rows of the source as text (or lists of it), columns in the spec's order; without a source, a row of
+    missing values."""
     from features.log import LogReader
     from features.source import list_files, split_ranges
 
@@ -214,8 +217,15 @@ def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
         )
     except (FieldwiseError, OSError, StopIteration):
         return pd.DataFrame({name: pd.Series([None], dtype=object) for name in names})
-    columns = {name: first.columns.column(name).slice(0, EXAMPLE_ROWS).cast("string").to_pylist() for name in names}
-    return pd.DataFrame(columns, dtype=object)
+    raw = {name: first.columns.column(name).slice(0, EXAMPLE_ROWS) for name in names}
+    return pd.DataFrame({name: _example(array) for name, array in raw.items()}, dtype=object)
+
+
+def _example(array: pa.Array) -> list[Any]:
+    """Canonical texts, or lists of them."""
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return [None if row.values is None else canonical(row.values).to_pylist() for row in array]
+    return list(canonical(array).to_pylist())
 
 
 def _summary(config: Config, result: TrainResult) -> dict[str, Any]:

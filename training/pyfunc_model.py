@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -25,7 +26,7 @@ class FieldwiseModel(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.Series:
         """Probabilities [rows], indexed as the input."""
         frame = model_input.reindex(columns=list(self.columns))
-        columns = [pa.array(frame[name], pa.string(), from_pandas=True) for name in frame]
+        columns = [_array(frame[name]) for name in frame]
         encoded = self.encoder.encode(pa.RecordBatch.from_arrays(columns, list(frame)))
         if encoded.problems:
             first = encoded.problems[0]
@@ -35,6 +36,13 @@ class FieldwiseModel(mlflow.pyfunc.PythonModel):
             )  # fmt: skip
         found = self.scorer.probabilities(encoded.slots).astype("float64")
         return pd.Series(found, index=model_input.index, name="probability")
+
+
+def _array(values: pd.Series) -> pa.Array:
+    """Text, or lists of it."""
+    if any(isinstance(value, list | np.ndarray) for value in values):
+        return pa.array(values, pa.list_(pa.string()), from_pandas=True)
+    return pa.array(values, pa.string(), from_pandas=True)
 
 
 mlflow.models.set_model(FieldwiseModel())

@@ -23,7 +23,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 
 from features.errors import ArtifactError, ConfigError, TrackingError
 from training.journal import flat
@@ -85,11 +86,13 @@ class Run:
 
     @staticmethod
     def bundle(directory: str | Path, example: pd.DataFrame) -> str:
-        """Log a bundle as a pyfunc model taking the columns of ``example`` (text, any may be missing).
+        """Log a bundle as a pyfunc model taking the columns of ``example`` (text or lists of it, any may be missing).
 
         Returns the URI of the logged model.
         """
-        inputs = Schema([ColSpec("string", name, required=False) for name in example.columns])
+        lists = {name for name in example if any(isinstance(value, list) for value in example[name])}
+        types = {name: Array(DataType.string) if name in lists else DataType.string for name in example}
+        inputs = Schema([ColSpec(type, name, required=False) for name, type in types.items()])
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(ROOT / "training" / "pyfunc_model.py"),
