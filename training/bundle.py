@@ -156,15 +156,16 @@ def load_bundle(directory: str | Path) -> Bundle:
         weights = _read(path / WEIGHTS)
         if hashlib.sha256(weights).hexdigest() != model.weights_sha256:
             raise _damaged(path / WEIGHTS, f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
-        tensors = load(weights)
     except OSError as error:
         raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", f"{error.strerror}: {error.filename}") from error
     except ValidationError as error:
         first = error.errors()[0]
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise _damaged(path / MODEL, "a model description of format 1", found) from error
-    except SafetensorError as error:
-        raise _damaged(path / WEIGHTS, "a safetensors file", str(error)) from error
+    try:
+        tensors = load(weights)
+    except (SafetensorError, KeyError, ValueError) as error:  # the last two for types that numpy lacks
+        raise _damaged(path / WEIGHTS, "a safetensors file of float32", str(error)) from error
     spec = FeatureSpec.load(str(path))
     if spec.digest != model.spec_digest:
         raise _damaged(path, f"feature spec {model.spec_digest[:12]}", f"spec {spec.digest[:12]}")

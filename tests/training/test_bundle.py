@@ -75,6 +75,13 @@ def edit_weights(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[
     return edit
 
 
+def rename_type(directory: Path) -> None:
+    """To one that numpy does not have, with the checksum made to fit."""
+    path = directory / "weights.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"C64"'))
+    edit_model(weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest())(directory)
+
+
 def flip_byte(name: str) -> Callable[[Path], None]:
     def edit(directory: Path) -> None:
         raw = bytearray((directory / name).read_bytes())
@@ -103,6 +110,7 @@ DAMAGES = {
     "extra tensor": (edit_weights(lambda t: t.update(more=np.zeros(1, np.float32))), "more"),
     "cut table": (edit_weights(lambda t: t.update(table=t["table"][:-1].copy())), "tensors"),
     "doubles": (edit_weights(lambda t: t.update(table=t["table"].astype(np.float64))), "float64"),
+    "strange type": (rename_type, "a safetensors file of float32"),
     "infinite": (edit_weights(lambda t: t["table"].__setitem__((3, 1), np.inf)), "inf, nan"),
 }
 
