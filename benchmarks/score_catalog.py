@@ -4,10 +4,12 @@
 
 FM (k = 16) and FFM (k = 4, so 20 * 19 * 4 = 1,520 numbers a vector) with 20 context and 19 item fields, random weights.
 
-pairs_per_s            score_catalog as a whole: reading, encoding, lists, writing; the Spark session runs already
+pairs_per_s            score_catalog as a whole: reading, encoding, lists, writing; the Spark session runs and has
+                       scored some contexts: its workers have started, kernels are compiled
 over_model_call        its ratio to (a): every pair encoded as a row and sent through the compiled training-side model
 over_bare_product      its ratio to (b): torch.topk(u @ v.T), the vectors given, nothing else done
-peak_rss_mb            largest resident memory of one Spark Python worker, mapped files included
+peak_mb                largest memory of the executor: its JVM and Python workers together (pages that they share count
+                       once), and the largest of one worker (mapped files included); also for a tenth of the contexts
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from features import fitting  # noqa: E402
 from features.spark.session import spark_session  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
 from pipelines.say import say  # noqa: E402
-from pipelines.score_catalog import score_catalog  # noqa: E402
+from pipelines.score_catalog import CONTEXTS_PER_FILE, score_catalog  # noqa: E402
 from training.batch import layout_of  # noqa: E402
 from training.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
 from training.factors import context_factors, item_factors  # noqa: E402
@@ -74,8 +76,9 @@ def parse() -> argparse.Namespace:
 def measure(folder: Path, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     config = write_inputs(folder, kind, options)
     bundle = str(folder / "bundle")
-    warm = load_config(folder / "config.yaml", ["catalog.contexts.path=few.csv"])
-    score_catalog(warm, model=bundle, out=str(folder / "warm"))  # compiles kernels, starts workers
+    score_catalog(instead(config, "few"), model=bundle, out=str(folder / "few"))
+    with Peak() as tenth:
+        score_catalog(instead(config, "tenth"), model=bundle, out=str(folder / "tenth"))
     with Peak() as peak:
         started = time.perf_counter()
         result = score_catalog(config, model=bundle)
@@ -86,11 +89,19 @@ def measure(folder: Path, kind: str, options: argparse.Namespace) -> dict[str, A
         "pairs": pairs, "seconds": seconds, "pairs_per_s": pairs / seconds, "digest": result["digest"],
         "model_call_pairs_per_s": call, "bare_product_pairs_per_s": bare,
         "over_model_call": pairs / seconds / call, "over_bare_product": pairs / seconds / bare,
-        "peak_rss_mb": peak.megabytes,
+        "peak_mb": peak.megabytes, "peak_mb_at_a_tenth_of_the_contexts": tenth.megabytes,
     }  # fmt: skip
     say(f"{kind}: {row['pairs_per_s'] / 1e6:.1f} M pairs/s, {row['over_model_call']:.0f}x model calls, "
-        f"{row['over_bare_product']:.2f}x bare product, peak {peak.megabytes:.0f} MB a worker")  # fmt: skip
+        f"{row['over_bare_product']:.2f}x bare product")  # fmt: skip
+    for n, found in ((pairs // 10, tenth.megabytes), (pairs, peak.megabytes)):
+        say(f"  {n:.0e} pairs: peak {found['executor']:,.0f} MB an executor, JVM {found['jvm']:,.0f}, "
+            f"one Python worker {found['worker']:,.0f}")  # fmt: skip
     return row
+
+
+def instead(config: Config, contexts: str) -> Config:
+    """The config with other contexts."""
+    return load_config(config.file, [f"catalog.contexts.path={contexts}.csv"])
 
 
 def write_inputs(folder: Path, kind: str, options: argparse.Namespace) -> Config:
@@ -98,7 +109,8 @@ def write_inputs(folder: Path, kind: str, options: argparse.Namespace) -> Config
     draw = np.random.default_rng(0)
     for name, rows, fields, letter in (
         ("contexts", options.contexts, CONTEXT_FIELDS, "c"),
-        ("few", 64, CONTEXT_FIELDS, "c"),
+        ("tenth", options.contexts // 10, CONTEXT_FIELDS, "c"),
+        ("few", options.cores * CONTEXTS_PER_FILE, CONTEXT_FIELDS, "c"),
         ("items", options.items, ITEM_FIELDS, "i"),
     ):
         values = draw.integers(0, 1000, (rows, fields))
@@ -155,10 +167,10 @@ def bare_product(bundle: str, options: argparse.Namespace) -> float:
 
 
 class Peak:
-    """Largest resident memory of any one of our Spark workers while it is open."""
+    """Largest memory of the processes we started (the local executor: a JVM and Python workers) while it is open."""
 
     def __enter__(self) -> Peak:
-        self.megabytes = 0.0
+        self.megabytes = {"executor": 0.0, "jvm": 0.0, "worker": 0.0}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -169,15 +181,29 @@ class Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.1):
-            for status in Path("/proc").glob("[0-9]*/status"):
+        while not self._stop.wait(0.5):
+            found = {"executor": 0.0, "jvm": 0.0, "worker": 0.0}
+            for pid in descendants(os.getpid()):
                 try:
-                    if b"daemon" not in status.with_name("cmdline").read_bytes():
-                        continue
-                    size = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-                except (OSError, StopIteration):
+                    name = Path(f"/proc/{pid}/comm").read_text().strip()
+                    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                except OSError:
                     continue  # it ended while we looked
-                self.megabytes = max(self.megabytes, int(size.split()[1]) / 1024)
+                sizes = {line.split()[0]: int(line.split()[1]) / 1024 for line in lines[1:]}
+                kind = "jvm" if name == "java" else "worker"
+                found["executor"] += sizes["Pss:"]
+                found[kind] = max(found[kind], sizes["Rss:"])
+            self.megabytes = {kind: max(size, found[kind]) for kind, size in self.megabytes.items()}
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes started by a process, and by those."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except OSError:
+        return []
+    return children + [further for child in children for further in descendants(child)]
 
 
 if __name__ == "__main__":

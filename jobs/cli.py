@@ -126,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
                "fieldwise score-rows --config configs/criteo.yaml --out scores")  # fmt: skip
     _model(rows)
     rows.add_argument("--input", metavar="PATH", action="append", help="rows to score (default: the config's source)")
+    rows.add_argument("--columns", metavar="NAME,...", help="source columns to write (default: all)")
     rows.add_argument("--date", metavar="YYYY-MM-DD", help="the source's day")
     rows.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/rows")
 
@@ -238,7 +239,8 @@ def _score_rows(o: argparse.Namespace) -> dict[str, Any]:
     from pipelines.score_rows import score_rows
 
     inputs = [_here(path) for path in o.input] if o.input else None
-    return score_rows(_load(o), model=o.model, inputs=inputs, date=o.date, out=o.out and _here(o.out))
+    columns = o.columns.split(",") if o.columns else None
+    return score_rows(_load(o), model=o.model, inputs=inputs, columns=columns, date=o.date, out=o.out and _here(o.out))
 
 
 def _score_catalog(o: argparse.Namespace) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from features.source import Reject, list_files, split_ranges
 from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.config import Config
-from pipelines.sides import Side, SideRows
+from pipelines.sides import Side
 
 RANGE_BYTES = 8 << 20
 """Source bytes read at a time, by the driver or a task."""
@@ -29,10 +29,17 @@ class Items:
     ids: pa.Array
     slots: npt.NDArray[np.int32]
     category: npt.NDArray[np.int32]
-    columns: pa.Table
     rows: int
     """Of the source, eligible or not."""
     rejects: list[Reject]
+    parts: list[pa.RecordBatch]
+    """Raw columns as they were read."""
+    order: pa.Array
+    """Of the rows of ``parts``."""
+
+    def columns(self, names: list[str]) -> pa.Table:
+        """Raw columns in the order of ids."""
+        return pa.Table.from_batches(self.parts).select(names).take(self.order).combine_chunks()
 
 
 def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) -> Items:
@@ -48,8 +55,9 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) 
     rejects = [reject for part in parts for reject in part.rejects]
     total = sum(len(part.ids) + len(part.rejects) for part in parts)
     require_quality(config, "catalog.items", total, len(rejects), rejects)
-    keep = [_eligible(part, rule) for part in parts]
-    ids = pa.concat_arrays([part.ids.filter(pa.array(kept)) for part, kept in zip(parts, keep, strict=True)])
+    if rule is not None:
+        parts = [part.where(_true(rule, part.columns)) for part in parts]
+    ids = pa.concat_arrays([part.ids for part in parts])
     if len(ids) == 0:
         raise InputError(
             "catalog.items",
@@ -67,20 +75,18 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) 
             found=f"{ids[int(twins[0])].as_py()!r} again",
             fix="Remove the duplicates, or tell them apart by catalog.filter.",
         )
-    batches = [part.columns.filter(pa.array(kept)) for part, kept in zip(parts, keep, strict=True)]
-    columns = pa.Table.from_batches(batches).take(order).combine_chunks()
-    slots = np.concatenate([part.slots[kept] for part, kept in zip(parts, keep, strict=True)])
+    slots = np.concatenate([part.slots for part in parts])[order.to_numpy()]
     category = np.zeros(len(ids), np.int32)
+    items = Items(ids, slots, category, total, rejects, [part.columns for part in parts], order)
     if catalog.cap is not None:
-        text = canonical(columns[catalog.cap.column].combine_chunks()).cast(pa.string())
-        category = pc.fill_null(text, "").dictionary_encode().indices.to_numpy().astype(np.int32)
-    return Items(ids, slots[order.to_numpy()], category, columns, total, rejects)
+        text = canonical(items.columns([catalog.cap.column]).column(0).combine_chunks()).cast(pa.string())
+        category[:] = pc.fill_null(text, "").dictionary_encode().indices.to_numpy()
+    return items
 
 
-def _eligible(rows: SideRows, rule: Expression | None) -> npt.NDArray[np.bool_]:
-    if rule is None:
-        return np.ones(len(rows.ids), np.bool_)
-    found = pc.fill_null(pc.cast(rule.evaluate(rows.columns)[0], pa.bool_()), pa.scalar(False))
+def _true(rule: Expression, columns: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Rows where a rule holds; it does not where it has no value."""
+    found = pc.fill_null(pc.cast(rule.evaluate(columns)[0], pa.bool_()), pa.scalar(False))
     kept: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
     return kept
 

@@ -252,4 +252,6 @@ def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any
             "model_version": pa.repeat(pa.scalar(model.version), len(rank)),
         }
     )
-    return {**write_part(model.directory, part, table), "contexts": len(ids)}
+    often = ["context_id", "rank", "model_version"]
+    report = write_part(model.directory, part, table, dictionary=often, statistics=["context_id"])
+    return {**report, "contexts": len(ids)}

@@ -14,6 +14,7 @@ such ties.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -23,11 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features import store
 from features.errors import ConfigError
 from features.source import list_files, split_ranges
 from pipelines.catalog_items import RANGE_BYTES, read_items, require_quality
 from pipelines.config import Config, resolve
 from pipelines.models import resolve_model
+from pipelines.output import Output
 from pipelines.say import say
 from pipelines.sides import require_fields, split_sides
 from training.bundle import load_bundle
@@ -38,7 +41,10 @@ from training.scoring import Float32, Scorer
 def export_factors(
     config: Config, *, model: str | None = None, date: str | None = None, out: str | None = None
 ) -> dict[str, Any]:
-    """Write the factors of the catalog's contexts and eligible items to a local directory, on this machine alone.
+    """Publish the factors of the catalog's contexts and eligible items, computed on this machine alone.
+
+    Args:
+        out: local directory; default ``<workspace>/factors``. Files go to ``date=<date or all>`` below it.
 
     Raises ConfigError for models and fields without such a split: POLY2's pairs across are no inner product.
     """
@@ -58,10 +64,13 @@ def export_factors(
             fix="Export lr, fm, ffm or fwfm over fields of one side each.",
         )
     scorer = Scorer(bundle)
-    folder = Path(resolve(out or str(Path(config.workspace_dir, "factors")), config.base))
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "factors")
+    target = store.join(directory, f"date={date or 'all'}")
+    if not store.is_local(target):
+        raise ConfigError(
+            "--out", expected="a local directory", found=target, fix="Name one, and copy the files where they belong."
+        )
     items = read_items(config, split.items, bundle.spec, date)
-    _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
     side = split.contexts
     ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
     parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
@@ -70,12 +79,22 @@ def export_factors(
     slots = np.concatenate([part.slots for part in parts])
     ids = pa.concat_arrays([part.ids for part in parts])
     found = context_factors(scorer, split.of_item, slots)
-    _write(folder, "contexts", ids, found, one=True)
-    recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "recipe": __doc__}
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    output = Output(target, bundle.digest)
+    output.standing()  # clears away what killed jobs left
+    with output:
+        folder = Path(store.resolve(output.staging)[1])
+        _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
+        _write(folder, "contexts", ids, found, one=True)
+        recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "recipe": __doc__}
+        (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+        files = [
+            {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sorted(folder.iterdir())
+        ]
+        output.publish(files, {"date": date, "model": bundle.digest})
     seconds = time.perf_counter() - started
-    say(f"factors of {len(ids):,} contexts and {len(items.ids):,} items: {folder}, {seconds:.1f} s")
-    return {"dir": str(folder), "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1}
+    say(f"factors of {len(ids):,} contexts and {len(items.ids):,} items: {target}, {seconds:.1f} s")
+    return {"dir": target, "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1}
 
 
 def _write(folder: Path, name: str, ids: pa.Array, factors: Factors, *, one: bool) -> None:

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -125,10 +126,20 @@ class Output:
                 shutil.rmtree(retired, ignore_errors=True)  # another job published in between: the later one stands
 
 
-def write_part(directory: str, number: int, table: pa.Table) -> dict[str, Any]:
-    """One Parquet file under a name no other attempt uses, and what to tell the driver of it."""
+def write_part(
+    directory: str, number: int, table: pa.Table, *, dictionary: Sequence[str], statistics: Sequence[str] = ()
+) -> dict[str, Any]:
+    """One Parquet file under a name no other attempt uses, and what to tell the driver of it.
+
+    Args:
+        dictionary: columns whose values repeat; dictionaries of others would cost time and space.
+        statistics: columns by which files are looked up.
+    """
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=1 << 17, store_schema=False)
+    pq.write_table(
+        table, sink, compression="zstd", use_dictionary=list(dictionary), write_statistics=list(statistics) or False,
+        row_group_size=1 << 17, store_schema=False,
+    )  # fmt: skip
     data = sink.getvalue()
     name = f"part-{number:05d}-{uuid.uuid4().hex[:12]}.parquet"
     store.write_new(store.join(directory, name), data)

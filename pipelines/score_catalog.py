@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,26 +110,29 @@ class _Run:
 
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
-        items = read_items(self.config, self.split.items, self.bundle.spec, self.date)
         lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
-        encoded = self._encoded(items, whole=lists is pairwise_lists).persist()
-        try:
-            with progress(self.spark, "contexts"):
-                counts, quarantined = self._counts(encoded, items)
-            if lists is pairwise_lists:
-                self._require_small(counts["contexts"] * len(items.ids))
-            borders = self._borders(encoded, counts["contexts"])
-            model = self.spark.sparkContext.broadcast(self._model(items, factored=lists is factored_lists))
-            keys = shuffle_keys(len(borders) + 1)
-            schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
-            placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
-            ranked = placed.repartition(len(keys), "place").mapInArrow(
-                tasks.rank_task(model, keys, lists), "report binary"
-            )
-            with progress(self.spark, "lists"):
-                reports = [json.loads(row["report"]) for row in ranked.collect()]
-        finally:
-            encoded.unpersist()
+        with ThreadPoolExecutor(1) as driver:  # the driver's own work, beside what Spark does
+            reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date)
+            writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
+            encoded = self._encoded(reading, whole=lists is pairwise_lists).persist()
+            try:
+                with progress(self.spark, "contexts"):
+                    counts, quarantined = self._counts(encoded, reading)
+                items = reading.result()
+                if lists is pairwise_lists:
+                    self._require_small(counts["contexts"] * len(items.ids))
+                borders = self._borders(encoded, counts["contexts"])
+                model = self.spark.sparkContext.broadcast(self._model(*writing.result()))
+                keys = shuffle_keys(len(borders) + 1)
+                schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
+                placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
+                ranked = placed.repartition(len(keys), "place").mapInArrow(
+                    tasks.rank_task(model, keys, lists), "report binary"
+                )
+                with progress(self.spark, "lists"):
+                    reports = [json.loads(row["report"]) for row in ranked.collect()]
+            finally:
+                encoded.unpersist()
         self._refuse_twins(reports)
         if quarantined:
             merge_rejects(self.staging, quarantined, QUARANTINE)
@@ -146,8 +150,8 @@ class _Run:
         }
         return reports, facts
 
-    def _encoded(self, items: Items, *, whole: bool) -> DataFrame:
-        """Contexts and pairs, read and encoded by tasks."""
+    def _encoded(self, items: Future[Items], *, whole: bool) -> DataFrame:
+        """Contexts and pairs, read and encoded by tasks; only pairs need to know the items."""
         contexts, pairs = self.split.contexts, []
         ranges = [(CONTEXT, rng) for rng in self._ranges(contexts.source)]
         for kind, source in ((EXCLUDE, self.catalog.exclude), (CANDIDATE, self.catalog.candidates)):
@@ -156,7 +160,8 @@ class _Run:
                     (kind, source, source.context or self.catalog.context_id, source.item or self.catalog.item_id)
                 )
                 ranges += [(kind, rng) for rng in self._ranges(source)]
-        inputs = Inputs(contexts, tuple(pairs), tuple(ranges), items.ids, whole, self.staging)
+        ids = items.result().ids if pairs else pa.nulls(0, pa.string())
+        inputs = Inputs(contexts, tuple(pairs), tuple(ranges), ids, whole, self.staging)
         context = self.spark.sparkContext
         kind = self._id_type(contexts)
         schema = pa.schema(
@@ -176,7 +181,7 @@ class _Run:
         integer = side.id in schema.names and pa.types.is_integer(schema.field(side.id).type)
         return pa.int64() if integer else pa.string()
 
-    def _counts(self, encoded: DataFrame, items: Items) -> tuple[Counter[str], list[str]]:
+    def _counts(self, encoded: DataFrame, items: Future[Items]) -> tuple[Counter[str], list[str]]:
         """What tasks counted, and the names of their quarantine files."""
         counts: Counter[str] = Counter()
         for row in encoded.filter(F.col("kind") == REPORT).select("payload").collect():
@@ -186,9 +191,10 @@ class _Run:
         require_quality(self.config, "catalog.contexts", counts["contexts"] + bad, bad)
         if not counts["contexts"]:
             raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
-        if items.rejects:
-            quarantined.append(write_rejects(self.staging, 1 << 20, items.rejects))
-            counts["rejected items"] = len(items.rejects)
+        rejects = items.result().rejects
+        if rejects:
+            quarantined.append(write_rejects(self.staging, 1 << 20, rejects))
+            counts["rejected items"] = len(rejects)
         return counts, quarantined
 
     def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:
@@ -201,27 +207,31 @@ class _Run:
         ids = sorted(row["id"] for row in encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id").collect())
         return [ids[len(ids) * i // files] for i in range(1, files)]
 
-    def _model(self, items: Items, *, factored: bool) -> Model:
-        """Write what executors open, and say where it is."""
+    def _write(self, items: Items, *, factored: bool) -> tuple[Shipment, list[str]]:
+        """Write what executors open."""
         bundle, prefix = self.bundle, f"{self.staging.rpartition('.')[2]}-"
         shipment = Shipment(self.spark.sparkContext, bundle, self.scratch, prefix)
         _write_arrow(shipment.path(IDS), pa.table({"id": items.ids}))
         if factored:
-            names = Catalog.of(Scorer(bundle), self.split.of_item, items.slots, items.category).save(shipment.path)
-        else:
-            side, names = self.split.items, [RAW]
-            joined = {name for table in side.tables for name in table.names}
-            own = {*side.read, *joined} - set(self.split.contexts.constants)
-            raw = items.columns.select([column for column in bundle.spec.raw_columns if column in own])
-            _write_arrow(shipment.path(RAW), raw.append_column(CATEGORY, pa.array(items.category)))
+            catalog = Catalog.of(Scorer(bundle), self.split.of_item, items.slots, items.category)
+            return shipment, [IDS, *catalog.save(shipment.path)]
+        side = self.split.items
+        joined = {name for table in side.tables for name in table.names}
+        own = {*side.read, *joined} - set(self.split.contexts.constants)
+        raw = items.columns([column for column in bundle.spec.raw_columns if column in own])
+        _write_arrow(shipment.path(RAW), raw.append_column(CATEGORY, pa.array(items.category)))
+        return shipment, [IDS, RAW]
+
+    def _model(self, shipment: Shipment, names: list[str]) -> Model:
+        """Send it, and say where it is."""
         return Model(
-            shipped=shipment.send([IDS, *names]),
+            shipped=shipment.send(names),
             k=self.catalog.k,
             cap=self.catalog.cap.items if self.catalog.cap else 0,
             only=self.catalog.candidates is not None,
             version=self.version,
             directory=self.staging,
-            spec=None if factored else bundle.spec,
+            spec=self.bundle.spec if RAW in names else None,
         )
 
     def _require_small(self, pairs: int) -> None:

@@ -24,6 +24,7 @@ from features.spark.build import progress
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
+from features.text import missing_column
 from pipelines.config import Config, resolve
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output, write_part
@@ -55,6 +56,7 @@ def score_rows(
     *,
     model: str | None = None,
     inputs: list[str] | None = None,
+    columns: list[str] | None = None,
     date: str | None = None,
     out: str | None = None,
 ) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def score_rows(
     Args:
         model: a bundle's directory or a registered model; default: the champion.
         inputs: files to score instead of ``source.path``, in the same format.
+        columns: source columns to write, such as ids; default: all. Writing forty costs as much as scoring.
         date: stands for ``{date}`` in paths, else selects the day's rows by the time column.
         out: default ``<workspace>/scores/rows``.
 
@@ -77,7 +80,7 @@ def score_rows(
     require_fields(bundle.spec, config, f"model {version}")
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
-    columns = _columns(source, files[0].path, config)
+    columns = _columns(source, files[0].path, config, columns)
     dated = any("{date}" in path for path in source.path)
     wanted = config.features.model_copy(update={"source": source})
     reader = LogReader(wanted, config.base, need_label=False, date=None if dated else date, keep=columns)
@@ -114,19 +117,22 @@ def score_rows(
     return _result(manifest, target, "published", started)
 
 
-def _columns(source: SourceConfig, path: str, config: Config) -> list[str]:
-    """Source columns in file order; of jsonl, those that something reads."""
+def _columns(source: SourceConfig, path: str, config: Config, wanted: list[str] | None) -> list[str]:
+    """Source columns to hand through: those wanted, else all in file order (of jsonl those that something reads)."""
     names = column_names(source, path)
     if names is None:
-        names = LogReader(config.features.model_copy(update={"source": source}), config.base, need_label=False).columns
-    if PROBABILITY in names:
+        names = wanted or LogReader(config.features.model_copy(update={"source": source}), config.base, False).columns
+    for name in wanted or ():
+        if name not in names:
+            raise missing_column(path, name, names)
+    if PROBABILITY in (wanted or names):
         raise ConfigError(
             "source.columns",
             expected=f"no column called {PROBABILITY!r}",
             found="one",
             fix="Name it otherwise: the score takes this name.",
         )
-    return names
+    return wanted or names
 
 
 def _task(job: Broadcast[Job]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -157,7 +163,9 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
         rejects += batch.rejects
         if batch.rows:
             scored.append(_with_probability(batch, job.columns, scorer.probabilities(slots, cores())))
-    part = write_part(job.directory, index, pa.Table.from_batches(scored)) if scored else None
+    part = None
+    if scored:
+        part = write_part(job.directory, index, pa.Table.from_batches(scored), dictionary=job.columns)
     name = write_rejects(job.directory, index, rejects) if rejects else None
     examples = [[r.reason, f"{r.path}:{r.position}"] for r in rejects[:1]]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Shipped:
         from training.scoring import PlainWeights, Scorer
 
         torch.set_num_threads(cores())
+        gc.freeze()  # Spark's workers collect garbage after every task: let them leave torch's modules out
         table = np.load(self.path(TABLE), mmap_mode="r", allow_pickle=False)
         return Scorer(
             PlainWeights(self.kind, self.dim, self.pair_buckets, self.layout, table, self.dense, self.logit_shift)

@@ -39,6 +39,11 @@ class SideRows:
     """[n, S]; slots of the other side's fields mean nothing."""
     rejects: list[Reject]
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> SideRows:
+        """The rows where ``keep`` holds; rejects stay."""
+        kept = pa.array(keep)
+        return SideRows(self.ids.filter(kept), self.columns.filter(kept), self.slots[keep], self.rejects)
+
 
 @dataclass(frozen=True)
 class Side:
@@ -73,10 +78,12 @@ class Side:
                 Reject(raw.path, int(raw.positions[row]), reason, field, raw.raw(row))
                 for row, (reason, field) in sorted(reasons.items())
             ]
-            keep = np.ones(len(ids), np.bool_)
-            keep[list(reasons)] = False
-            kept = pa.array(keep)
-            yield SideRows(ids.filter(kept), batch.filter(kept), encoded.slots[keep], rejects)
+            rows = SideRows(ids, batch, encoded.slots, rejects)
+            if reasons:
+                keep = np.ones(len(ids), np.bool_)
+                keep[list(reasons)] = False
+                rows = rows.where(keep)
+            yield rows
 
 
 @dataclass(frozen=True)

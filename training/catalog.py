@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from training.exact_kernels import constant
+from training.factor_kernels import equal_rows
 from training.factors import Bool, Factors, Int64, item_factors
 from training.scoring import Float32, Float64, Int32, Scorer
 from training.selection_kernels import Lists
@@ -29,6 +29,7 @@ class Catalog:
     slots: Int32  # [G, S], by descending bound
     linear: Float64  # [G] b
     vectors: Float32  # [G, D] v
+    precise: Float64  # [G, D] FM's v before rounding to float32, else [G, 0]
     norm: Float64  # [G] |v|
     error: Float64  # [G] see `certify`
     category: Int32  # [G], all 0 without categories
@@ -41,9 +42,8 @@ class Catalog:
         slots = np.where(of_item[scorer.layout.field_of_slot], slots, 0).astype(np.int32)
         category = np.zeros(len(slots), np.int32) if category is None else category
         distinct, group = _distinct(np.column_stack([slots, category]))
-        factors = item_factors(scorer, of_item, distinct[:, :-1])
-        norm = norms(factors.vectors)
-        order = np.argsort(-(factors.linear + norm), kind="stable")
+        factors = item_factors(scorer, of_item, distinct[:, :-1], torch.get_num_threads())
+        order = np.argsort(-(factors.linear + factors.norm), kind="stable")
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         group = place[group]
@@ -53,7 +53,8 @@ class Catalog:
             slots=constant(distinct[order, :-1], np.int32),
             linear=constant(factors.linear[order], np.float64),
             vectors=constant(factors.vectors[order], np.float32),
-            norm=constant(norm[order], np.float64),
+            precise=constant(factors.precise[order], np.float64),
+            norm=constant(factors.norm[order], np.float64),
             error=constant(errors(scorer, factors)[order], np.float64),
             category=constant(distinct[order, -1], np.int32),
             start=constant(np.searchsorted(group[item], np.arange(len(order) + 1)), np.int64),
@@ -64,6 +65,11 @@ class Catalog:
     def half(self) -> tuple[torch.Tensor, Float64]:
         """v in bfloat16, and what its rounding lost: 2 D bytes an item, in the memory of each process that asks."""
         return halved(self.vectors)
+
+    @property
+    def exact(self) -> Float32 | Float64:
+        """v as `certify` takes it."""
+        return self.precise if self.precise.shape[1] else self.vectors
 
     @property
     def groups(self) -> Lists:
@@ -83,7 +89,7 @@ class Catalog:
         return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
 
 
-ARRAYS = ("of_item", "slots", "linear", "vectors", "norm", "error", "category", "start", "item")
+ARRAYS = ("of_item", "slots", "linear", "vectors", "precise", "norm", "error", "category", "start", "item")
 
 
 def norms(vectors: Float32) -> Float64:
@@ -94,24 +100,26 @@ def norms(vectors: Float32) -> Float64:
 def share(scorer: Scorer) -> float:
     """Relative to the sum of absolute terms: how far two float64 sums of a logit's terms in any order may be apart."""
     fields = scorer.layout.fields
-    return 4 * (scorer.layout.slots + fields * fields * max(scorer.dim, 1) + 64) * 2.0**-53
+    pairs = 2 * fields if scorer.kind == "fm" else fields * fields
+    return 4 * (scorer.layout.slots + pairs * max(scorer.dim, 1) + 64) * 2.0**-53
 
 
 def errors(scorer: Scorer, factors: Factors) -> Float64:
-    """What a side adds to the error of ``a + b + <u, v>``; infinite where factors cannot certify a logit.
+    """What a side adds to the error of ``a + b + <u, v>`` in float64; infinite where that cannot certify a logit.
 
-    FFM alone gains by it: its vectors are rows of the table, and one contiguous product replaces many scattered reads.
+    FFM's vectors are rows of the table, unless pooling does not fit float32; of other models nothing is known.
     """
-    usable = factors.lossless if scorer.kind == "ffm" else np.zeros(len(factors.mass), np.bool_)
-    return np.where(usable, share(scorer) * factors.mass, np.inf)
+    known = factors.lossless if scorer.kind == "ffm" else np.full(len(factors.mass), scorer.kind in ("lr", "fm"))
+    return np.where(known, share(scorer) * factors.mass, np.inf)
 
 
-def _distinct(rows: Int32) -> tuple[Int32, npt.NDArray[np.intp]]:
+def _distinct(rows: Int32) -> tuple[Int32, Int64]:
     """Distinct rows and, for every row, which it is."""
-    rows = np.ascontiguousarray(rows)
-    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, group = np.unique(packed, return_index=True, return_inverse=True)
-    return rows[first], group
+    group = np.empty(len(rows), np.int64)
+    scratch = np.full(1 << (2 * len(rows) + 1).bit_length(), -1, np.int64)
+    distinct = np.empty((equal_rows(constant(rows, np.int32), scratch, group), rows.shape[1]), np.int32)
+    distinct[group] = rows
+    return distinct, group
 
 
 def tensor(array: Float32) -> torch.Tensor:

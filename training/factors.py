@@ -14,13 +14,16 @@ context fields, I item fields and vectors of k numbers:
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, IntegrityError
-from training.exact_kernels import across_pairs, constant, score_rows
+from training.exact_kernels import across_pairs, constant
+from training.factor_kernels import split
 from training.scoring import Float32, Float64, Int32, Scorer
 
 Int64 = npt.NDArray[np.int64]
@@ -28,20 +31,30 @@ Bool = npt.NDArray[np.bool_]
 
 FACTORED = ("lr", "fm", "ffm", "fwfm", "poly2")
 """Models whose split is known."""
-BLOCK = 1024
-"""Rows pooled at a time."""
+BLOCK = 4096
+"""Rows one thread splits at a time."""
 
 
-@dataclass(frozen=True)
-class Factors:
-    """One side of the split for n rows: ``linear`` float64 [n] is a or b, ``vectors`` float32 [n, D] is u or v."""
+class Factors(NamedTuple):
+    """One side of the split for n rows."""
 
     linear: Float64
-    vectors: Float32
+    """[n] a or b."""
     mass: Float64
-    """[n] no less than the sum of absolute terms of ``linear``."""
+    """[n] no less than this side's share of the sum of absolute terms of a logit."""
+    norm: Float64
+    """[n] |u| or |v|."""
     lossless: Bool
     """[n] whether ``vectors`` are the pooled vectors to the bit: sums and means may not fit float32."""
+    vectors: Float32
+    """[n, D] u or v."""
+    precise: Float64
+    """FM: [n, D] the same before rounding to float32; else [n, 0]."""
+
+    @property
+    def exact(self) -> Float32 | Float64:
+        """u or v as `training.selection_kernels.certify` takes it."""
+        return self.precise if self.precise.shape[1] else self.vectors
 
 
 def require_factors(kind: str) -> None:
@@ -55,14 +68,14 @@ def require_factors(kind: str) -> None:
         )
 
 
-def context_factors(scorer: Scorer, of_item: Bool, slots: Int32) -> Factors:
+def context_factors(scorer: Scorer, of_item: Bool, slots: Int32, threads: int = 1) -> Factors:
     """a(c) and u(c) of rows [n, S]; fields of the item (``of_item`` [F]) are not read."""
-    return _factors(scorer, of_item, slots, item=False)
+    return _factors(scorer, of_item, slots, item=False, threads=threads)
 
 
-def item_factors(scorer: Scorer, of_item: Bool, slots: Int32) -> Factors:
+def item_factors(scorer: Scorer, of_item: Bool, slots: Int32, threads: int = 1) -> Factors:
     """b(i) and v(i) of rows [n, S]; fields of the context (``~of_item`` [F]) are not read."""
-    return _factors(scorer, of_item, slots, item=True)
+    return _factors(scorer, of_item, slots, item=True, threads=threads)
 
 
 def dimensions(scorer: Scorer, of_item: Bool) -> int:
@@ -73,63 +86,27 @@ def dimensions(scorer: Scorer, of_item: Bool) -> int:
     return {"fm": 1, "ffm": contexts * items, "fwfm": min(contexts, items)}.get(scorer.kind, 0) * scorer.dim
 
 
-def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool) -> Factors:
+def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool, threads: int) -> Factors:
     size = dimensions(scorer, of_item)
     mine = of_item == item
     slots = scorer.checked(np.where(mine[scorer.layout.field_of_slot], slots, 0))
     n = len(slots)
-    out = Factors(np.empty(n), np.empty((n, size), np.float32), _linear_mass(scorer, slots), np.ones(n, np.bool_))
-    score_rows(scorer.form, slots, out.linear)  # the other side is padding, so its pairs and the pairs across are 0
-    if item:
-        out.linear[:] -= scorer.bias
-    for start in range(0, len(slots) if size else 0, BLOCK):
+    linear, mass, norm = np.empty(n), np.empty(n), np.empty(n)
+    precise = np.empty((n, size if scorer.kind == "fm" else 0))
+    out = Factors(linear, mass, norm, np.empty(n, np.bool_), np.empty((n, size), np.float32), precise)
+    sides = [constant(np.flatnonzero(side), np.int64) for side in (mine, ~mine)]
+
+    def fill(start: int) -> None:
         block = slice(start, start + BLOCK)
-        own = _pool(scorer, slots[block], np.flatnonzero(mine))
-        across = _across(scorer, of_item, own, item=item)
-        out.vectors[block] = across
-        out.lossless[block] = (out.vectors[block] == across).all(1)
-        out.mass[block] += 0.5 * np.square(own).sum((1, 2))  # |<x, y>| <= (|x|^2 + |y|^2) / 2
-    if not (np.isfinite(out.linear).all() and np.isfinite(out.vectors).all()):
+        split(scorer.form, slots[block], *sides, not item, *(array[block] for array in out))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, range(0, n, BLOCK)))
+    if not (np.isfinite(out.linear).all() and np.isfinite(out.norm).all()):
         raise IntegrityError(
             "weights", expected="finite numbers", found="NaN or infinity", fix="Train again: the model diverged."
         )
     return out
-
-
-def _across(scorer: Scorer, of_item: Bool, own: Float64, *, item: bool) -> Float64:
-    """[n, D] what meets the other side; both sides lay their numbers in the same order."""
-    mine, theirs = np.flatnonzero(of_item == item), np.flatnonzero(of_item != item)
-    n, k = len(own), scorer.dim
-    if scorer.kind == "fm":
-        summed: Float64 = own.sum(1)
-        return summed
-    if scorer.kind == "ffm":
-        blocks = own.reshape(n, len(mine), len(of_item), k)[:, :, theirs]  # [n, mine, theirs, k]
-        return (blocks.swapaxes(1, 2) if item else blocks).reshape(n, -1)
-    weighted = len(mine) > len(theirs) or (len(mine) == len(theirs) and not item)
-    return (np.einsum("nfk,fg->ngk", own, scorer.form.relation[np.ix_(mine, theirs)]) if weighted else own).reshape(
-        n, -1
-    )
-
-
-def _linear_mass(scorer: Scorer, slots: Int32) -> Float64:
-    """[n] bias and absolute linear weights of the slots that are used."""
-    rows = scorer.layout.offset_of_slot + slots
-    return abs(scorer.bias) + (np.abs(scorer.table[rows, 0]) * (slots != 0)).sum(1, dtype=np.float64)
-
-
-def _pool(scorer: Scorer, slots: Int32, mine: npt.NDArray[np.intp]) -> Float64:
-    """Pooled vectors [n, fields of this side, width - 1]."""
-    layout = scorer.layout
-    pooled = np.zeros((len(slots), len(mine), scorer.table.shape[1] - 1))
-    for j, f in enumerate(mine):
-        own = np.flatnonzero(layout.field_of_slot == f)
-        used = slots[:, own] != 0
-        for s, present in zip(own, used.T, strict=True):
-            pooled[:, j] += scorer.table[layout.offset_of_slot[s] + slots[:, s], 1:] * present[:, None]
-        if layout.mean_pooled[f] and len(own) > 1:
-            pooled[:, j] /= np.maximum(used.sum(1), 1)[:, None]
-    return pooled
 
 
 @dataclass(frozen=True)

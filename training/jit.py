@@ -3,7 +3,8 @@
 LLVM's loop vectoriser leaves long scalar tails at the widths of embedding rows (1 + 16, 1 + 39 * 4), and numba's index
 arithmetic hides contiguous blocks from it. Naming the vectors removes both: ``load(array, at, n)`` is n floats starting
 at element ``at`` of a flat array (n a compile-time constant), and ``store``, ``splat``, ``add``, ``sub``, ``mul``,
-``div``, ``fma``, ``sqrt``, ``total`` work on them. No bounds are checked: callers validate indices first.
+``div``, ``fma``, ``sqrt``, ``fabs``, ``total``, ``reaching`` work on them. No bounds are checked: callers validate
+indices first.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -123,6 +124,7 @@ sub = _lanewise("sub", lambda builder, x, y: builder.fsub(x, y), 2)
 mul = _lanewise("mul", lambda builder, x, y: builder.fmul(x, y), 2)
 div = _lanewise("div", lambda builder, x, y: builder.fdiv(x, y), 2)
 sqrt = _lanewise("sqrt", _intrinsic_of("sqrt"), 1)
+fabs = _lanewise("fabs", _intrinsic_of("fabs"), 1)
 fma = _lanewise("fma", _intrinsic_of("fma"), 3)
 """fma(x, y, z) = x * y + z"""
 
@@ -136,6 +138,27 @@ def total(typing, vector):
         return _call(builder, name, _FLOAT, [_FLOAT(-0.0), args[0]], fastmath=("reassoc",))
 
     return types.float32(vector), code
+
+
+@intrinsic
+def reaching(typing, x, y):
+    """Bits of the lanes in which x >= y, lane 0 the lowest; up to 64 lanes."""
+
+    def code(context, builder, signature, args):
+        bits = builder.bitcast(builder.fcmp_ordered(">=", *args), ir.IntType(x.lanes))
+        return bits if x.lanes == 64 else builder.zext(bits, ir.IntType(64))
+
+    return types.uint64(x, y), code
+
+
+@intrinsic
+def lowest(typing, bits):
+    """Position of the lowest bit that is set, of a uint64 that is not 0."""
+
+    def code(context, builder, signature, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.uint64), code
 
 
 @intrinsic

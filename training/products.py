@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from training.catalog import Catalog, halved, norms, tensor
+from training.catalog import Catalog, halved, tensor
 from training.factors import Factors, Int64, PairTable
 from training.scoring import Float32, Float64, Int32, Scorer
 
@@ -55,7 +55,7 @@ class MatrixProduct:
     def blocks(self, contexts: Int32, factors: Factors, threshold: Float32) -> Iterator[Block]:
         """``threshold`` [C] rises between blocks; a context that no later item can pass leaves."""
         vectors, items = (torch.from_numpy(factors.vectors), tensor(self.catalog.vectors))
-        norm, lost, alive = norms(factors.vectors), np.zeros(len(contexts)), np.arange(len(contexts))
+        norm, lost, alive = factors.norm, np.zeros(len(contexts)), np.arange(len(contexts))
         if self.half:
             (vectors, lost), items = halved(factors.vectors), self.catalog.half[0]
         offset, relative = np.abs(factors.linear), HALF if self.half else 0.0

@@ -16,13 +16,13 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from training.jit import inner, kernel
+from training.jit import add, fabs, fma, inner, kernel, load, lowest, reaching, splat
 
 reordered = nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 """Decorator of a kernel's part that may sum in any order."""
 
 LANES = 64
-"""Proposed scores compared with the threshold at a time, without a branch."""
+"""Proposed scores compared with the threshold at a time."""
 
 
 class Lists(NamedTuple):
@@ -60,8 +60,6 @@ def contains(items, start, stop, item):
 def available(groups, group, exclude, c):
     """Whether some item of a group is not excluded for context c."""
     start, stop = exclude.start[c], exclude.start[c + 1]
-    if start == stop:
-        return True
     for m in range(groups.start[group], groups.start[group + 1]):
         if not contains(exclude.item, start, stop, groups.item[m]):
             return True
@@ -139,12 +137,14 @@ def certify(u, v, a, b, context_error, item_error, share, start, chosen, logit, 
 
 
 @inner
-def any_reaches(scores, a, linear, start, stop, relative, floor):
-    """Whether some score of row a in [start, stop) may reach ``floor``; counted without a branch, by vector units."""
-    hits = np.uint32(0)
-    for j in range(np.uint64(start), np.uint64(stop)):  # unsigned: no check for negative indices in the way
-        hits += np.uint32(scores[a, j] + linear[j] + relative * abs(scores[a, j]) >= floor)
-    return hits > 0
+def last_hits(scores, linear, a, chunk, relative, floor):
+    """Bits of the scores from ``chunk`` to the end of row a, fewer than LANES, that may reach ``floor``."""
+    bits = np.uint64(0)
+    for j in range(scores.shape[1] - chunk):
+        score = scores[a, chunk + j]
+        if score + linear[chunk + j] + relative * abs(score) >= floor:
+            bits |= np.uint64(1) << np.uint64(j)
+    return bits
 
 
 @inner
@@ -180,15 +180,20 @@ def scan(scores, linear, base, contexts, error, relative, buffers, k, groups, ex
     )
     for a in range(resume[0], len(contexts)):
         c = contexts[a]
-        floor = below(threshold[c], error[a])
+        floor, free = below(threshold[c], error[a]), exclude.start[c] == exclude.start[c + 1]
         for chunk in range(resume[1] if a == resume[0] else 0, width, LANES):
-            stop = min(chunk + LANES, width)
-            if not any_reaches(scores, a, linear, chunk, stop, relative, floor):
-                continue
-            for j in range(chunk, stop):
+            if chunk + LANES <= width:  # here and not in a function: calls would cost as much
+                score = load(scores, a * width + chunk, LANES)
+                reach = fma(fabs(score), splat(relative, LANES), add(score, load(linear, chunk, LANES)))
+                bits = reaching(reach, splat(floor, LANES))
+            else:
+                bits = last_hits(scores, linear, a, chunk, relative, floor)
+            while bits != 0:
+                j = chunk + lowest(bits)
+                bits &= bits - np.uint64(1)
                 slack = relative * abs(scores[a, j])
                 value = scores[a, j] + linear[j]
-                if value + slack >= floor and available(groups, base + j, exclude, c):
+                if value + slack >= floor and (free or available(groups, base + j, exclude, c)):
                     n = held[c]
                     lower[c, n] = np.float32(value - slack - error[a])
                     upper[c, n] = np.float32(value + slack + error[a])
@@ -202,3 +207,46 @@ def scan(scores, linear, base, contexts, error, relative, buffers, k, groups, ex
                             resume[0], resume[1] = a, j + 1
                             return c
     return -1
+
+
+@kernel
+def rank(start, item, logit, exclude, k, cap, group, category, used, out_start, out_item, out_logit):
+    """Lists by (logit descending, item ascending) out of scored pairs ``start[c]:start[c + 1]``, each item once.
+
+    Excluded items stay out, and with ``cap`` all but the first ``cap`` of a category: group [items] and category
+    [groups] tell it, ``used`` [categories] are zeros. Lists of at most k go to ``out_start`` [C + 1] and on.
+    """
+    longest = 0
+    for c in range(len(start) - 1):
+        longest = max(longest, start[c + 1] - start[c])
+    keys, bits = np.empty(longest, np.uint64), np.empty(1, np.float32)
+    for c in range(len(start) - 1):
+        n, taken = 0, out_start[c]
+        for j in range(start[c], start[c + 1]):
+            if not contains(exclude.item, exclude.start[c], exclude.start[c + 1], item[j]):
+                bits[0] = logit[j] + np.float32(0.0)  # -0.0 becomes 0.0, its equal
+                keys[n] = (np.uint64(descending(bits.view(np.uint32)[0])) << np.uint64(32)) | np.uint64(item[j])
+                n += 1
+        keys[:n].sort()
+        for j in range(n):
+            if taken == out_start[c] + k:
+                break
+            chosen = np.int64(keys[j] & np.uint64(0xFFFFFFFF))
+            if cap:
+                kind = category[group[chosen]]
+                if used[kind] == cap:
+                    continue
+                used[kind] += 1
+            bits.view(np.uint32)[0] = descending(np.uint32(keys[j] >> np.uint64(32)))
+            out_item[taken], out_logit[taken] = chosen, bits[0]
+            taken += 1
+        out_start[c + 1] = taken
+        if cap:
+            for j in range(out_start[c], taken):
+                used[category[group[out_item[j]]]] = 0
+
+
+@inner
+def descending(bits):
+    """Bits of a float32 <-> an integer that is smaller the larger the number is; its own inverse."""
+    return bits if bits & np.uint32(0x80000000) else bits ^ np.uint32(0x7FFFFFFF)

@@ -21,7 +21,7 @@ from training.exact_kernels import constant, score
 from training.factors import Factors, Int64, context_factors
 from training.products import PAIR_CONTEXTS, MatrixProduct, PairProduct
 from training.scoring import Float32, Int32, Scorer
-from training.selection_kernels import Buffers, Lists, certify, roomy, scan, shrink
+from training.selection_kernels import Buffers, Lists, certify, rank, roomy, scan, shrink
 
 CONTEXTS = 1024
 """Contexts of one product: with `training.products.ITEMS` items its scores (8 MB) stay in the cache."""
@@ -100,7 +100,7 @@ class _Search:
         self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
         self.product: MatrixProduct | PairProduct
         self.linear = constant(catalog.linear, np.float32)
-        self.group = np.empty(len(catalog.item), np.int64)
+        self.group = np.empty(len(catalog.item), np.int64)  # of every item
         self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
         self.product = PairProduct(scorer, catalog) if scorer.kind == "poly2" else MatrixProduct(catalog, self.contexts)
 
@@ -136,21 +136,22 @@ class _Search:
         many = np.minimum(np.diff(self.catalog.start)[chosen], enough)
         first = np.repeat(self.catalog.start[chosen] - (np.cumsum(many) - many), many)
         item = self.catalog.item[first + np.arange(many.sum())]
-        return self._ranked(len(contexts), np.repeat(context, many), item, np.repeat(logits, many), exclude)
+        start = np.searchsorted(np.repeat(context, many), np.arange(len(contexts) + 1))
+        return self._ranked(start, item, np.repeat(logits, many), exclude)
 
     def among(self, contexts: Int32, exclude: Lists, only: Lists) -> Ranking:
         """The lists of a block of contexts over each context's own items."""
         item = only.item[only.start[0] : only.start[-1]]
         start = only.start - only.start[0]
         logits = self._exact(contexts, start, self.group[item])
-        return self._ranked(len(contexts), np.repeat(np.arange(len(contexts)), np.diff(start)), item, logits, exclude)
+        return self._ranked(start, item, logits, exclude)
 
     def _logits(self, contexts: Int32, start: Int64, groups: Int64, factors: Factors) -> Float32:
         """What `_exact` gives, by way of the factors where they leave no doubt."""
         logits, sure = np.empty(len(groups), np.float32), np.empty(len(groups), np.bool_)
         catalog, own = self.catalog, errors(self.scorer, factors)
         certify(
-            factors.vectors, catalog.vectors, factors.linear, catalog.linear, own, catalog.error,
+            factors.exact, catalog.exact, factors.linear, catalog.linear, own, catalog.error,
             share(self.scorer), constant(start, np.int64), constant(groups, np.int64), logits, sure,
         )  # fmt: skip
         doubt = np.flatnonzero(~sure)
@@ -211,21 +212,16 @@ class _Search:
         if len(order) == self.k:
             buffers.threshold[c] = max(buffers.threshold[c], exact[-1])
 
-    def _ranked(self, contexts: int, context: Int64, item: Int64, logit: Float32, exclude: Lists) -> Ranking:
-        """The lists out of scored pairs (context ascending): unwanted ones out, sorted, cut at cap and k."""
-        lengths = np.diff(exclude.start)
-        if lengths.any():
-            pair = np.repeat(np.arange(contexts), lengths) * len(self.catalog.item)
-            pair += exclude.item[exclude.start[0] : exclude.start[-1]]
-            wanted = ~np.isin(context * len(self.catalog.item) + item, pair)
-            context, item, logit = context[wanted], item[wanted], logit[wanted]
-        order = np.lexsort((item, -logit, context))
-        if self.cap:
-            category = self.catalog.category[self.group[item[order]]].astype(np.int64)
-            order = order[_nth_of(context[order] * (int(self.catalog.category.max()) + 1) + category) < self.cap]
-        order = order[_nth_of(context[order]) < self.k]
-        start = np.searchsorted(context[order], np.arange(contexts + 1))
-        return Ranking(start, item[order], logit[order])
+    def _ranked(self, start: Int64, item: Int64, logit: Float32, exclude: Lists) -> Ranking:
+        """The lists out of scored pairs: unwanted ones out, sorted, cut at cap and k."""
+        catalog, n = self.catalog, len(start) - 1
+        out = Ranking(np.zeros(n + 1, np.int64), np.empty(n * self.k, np.int64), np.empty(n * self.k, np.float32))
+        used = np.zeros(int(catalog.category.max(initial=0)) + 1 if self.cap else 0, np.int64)
+        rank(
+            constant(start, np.int64), constant(item, np.int64), constant(logit, np.float32), exclude, self.k, self.cap,
+            self.group, catalog.category, used, out.start, out.item, out.logit,
+        )  # fmt: skip
+        return Ranking(out.start, out.item[: out.start[-1]], out.logit[: out.start[-1]])
 
 
 def _nth_of(kind: npt.NDArray[np.integer[Any]]) -> Int64:

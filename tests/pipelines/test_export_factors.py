@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +11,40 @@ import pytest
 from pyspark.sql import SparkSession
 
 from features.errors import ConfigError
+from jobs.cli import main
 from pipelines.export_factors import export_factors
 from pipelines.score_catalog import score_catalog
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 from tests.pipelines.test_score_catalog import DAY, published
 
 
-@pytest.mark.parametrize("kind", ["lr", "ffm"])
-def test_an_exact_index_gives_our_lists(tmp_path: Path, spark: SparkSession, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["lr", "fm", "ffm", "fwfm"])
+def test_an_exact_index_gives_our_lists(
+    tmp_path: Path, spark: SparkSession, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_shop(tmp_path)
     config = shop_config(tmp_path, kind)
     bundle = write_bundle(tmp_path, config)
-    folder = Path(export_factors(config, model=bundle, date=DAY)["dir"])
+    command = ["export-factors", "--config", str(config.file), "--model", bundle, "--date", DAY]
+    assert main(command) == 0
+    exported = json.loads(capsys.readouterr().out)
+    assert (exported["contexts"], exported["items"]) == (40, 60)
+    folder = Path(exported["dir"])
     contexts, items = np.load(folder / "contexts.npy"), np.load(folder / "items.npy")
+    assert contexts.dtype == items.dtype == np.float32
     ids, bias = (pq.read_table(folder / "contexts.parquet")[name].to_pylist() for name in ("id", "bias"))
     item_ids = pq.read_table(folder / "items.parquet")["id"].to_pylist()
-    logits = np.array(bias)[:, None] + contexts.astype(np.float64) @ items.T.astype(np.float64) - 0.5
-    lists = published(score_catalog(config, model=bundle, date=DAY)).to_pylist()
-    for row in lists:
-        scores = logits[ids.index(row["context_id"])]
-        of_rank = np.sort(scores)[::-1][row["rank"] - 1]
-        assert scores[item_ids.index(row["item_id"])] == pytest.approx(of_rank, abs=1e-5)
-        assert row["probability"] == pytest.approx(1 / (1 + np.exp(-of_rank)), abs=1e-6)
+    scores = contexts @ items.T  # what an exact inner-product index computes
+    lists = {c: [item_ids[i] for i in np.argsort(-row, kind="stable")[:7]] for c, row in zip(ids, scores, strict=True)}
+    rows = published(score_catalog(config, model=bundle, date=DAY)).to_pylist()
+    found: dict[str, list[str]] = {c: [] for c in ids}
+    for row in rows:
+        found[row["context_id"]].append(row["item_id"])
+        logit = (
+            bias[ids.index(row["context_id"])] + scores[ids.index(row["context_id"]), item_ids.index(row["item_id"])]
+        )
+        assert row["probability"] == pytest.approx(1 / (1 + np.exp(0.5 - logit)), abs=1e-6)
+    assert found == lists
 
 
 def test_poly2_has_no_vectors(tmp_path: Path) -> None:

@@ -29,14 +29,14 @@ def until(source, target):
 
 os.rename = until
 with Output(sys.argv[1], "new") as output:
-    output.publish([write_part(output.staging, 0, pa.table({"x": [2]}))], {})
+    output.publish([write_part(output.staging, 0, pa.table({"x": [2]}), dictionary=[])], {})
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def publish(target: Path, value: int, request: str) -> dict[str, Any]:
     with Output(str(target), request) as output:
-        return output.publish([write_part(output.staging, 0, pa.table({"x": [value]}))], {})
+        return output.publish([write_part(output.staging, 0, pa.table({"x": [value]}), dictionary=[])], {})
 
 
 def values(target: Path) -> list[int]:
@@ -59,7 +59,7 @@ def test_a_failed_job_leaves_the_old_output(tmp_path: Path) -> None:
 
     def fail() -> None:
         with Output(str(target), "new") as output:
-            write_part(output.staging, 0, pa.table({"x": [2]}))
+            write_part(output.staging, 0, pa.table({"x": [2]}), dictionary=[])
             raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
@@ -87,6 +87,6 @@ def test_killed_while_publishing(tmp_path: Path, renames: int, found: list[int])
 def test_a_living_job_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "date=all"
     with Output(str(target), "one") as output:
-        write_part(output.staging, 0, pa.table({"x": [1]}))
+        write_part(output.staging, 0, pa.table({"x": [1]}), dictionary=[])
         assert Output(str(target), "two").standing() is None
         assert len(list(Path(output.staging).iterdir())) == 1

@@ -153,6 +153,22 @@ def test_integer_ids_sort_by_value_and_k_may_exceed_the_catalog(shop: Path) -> N
     assert len(found) == 40 * 60
 
 
+def test_null_columns_are_missing_values(shop: Path) -> None:
+    """New contexts of whom only the id is known, items without categories: typed and untyped nulls."""
+    users, items = read(shop / "users.csv"), read(shop / "items.csv")
+    (shop / "users.csv").write_text("user,age\n" + "".join(f"{u}x,\n" for u in users["user"].to_pylist()))
+    known = zip(*(items[name].to_pylist() for name in ("item", "tags", "stock")), strict=True)
+    (shop / "items.csv").write_text("item,category,tags,stock\n" + "".join(f"{i},,{t},{s}\n" for i, t, s in known))
+    names = pa.array([f"{u}x" for u in users["user"].to_pylist()])
+    pq.write_table(pa.table({"user": names, "age": pa.nulls(len(names), pa.int32())}), shop / "users.parquet")
+    pq.write_table(items.set_column(1, "category", pa.nulls(items.num_rows)), shop / "items.parquet")
+    sides = {side: {"path": f"{side}.parquet", "format": "parquet"} for side in ("users", "items")}
+    config = shop_config(shop, contexts=sides["users"], items=sides["items"], cap={"column": "category", "items": 5})
+    bundle = write_bundle(shop, config)
+    found = rows_of(published(score_catalog(config, model=bundle, date=DAY)))
+    assert found == expected(shop, bundle, 5)  # no category is a category
+
+
 def test_running_again_changes_nothing_until_something_changed(shop: Path) -> None:
     config = shop_config(shop)
     bundle = write_bundle(shop, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from features.encoder import Encoder
 from features.errors import ConfigError, InputError, RefusedError
+from pipelines.models import registry
 from pipelines.score_rows import score_rows
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 from tests.pipelines.test_score_catalog import read
@@ -57,6 +59,8 @@ def test_the_label_may_be_absent_and_inputs_named(shop: Path) -> None:
     assert (result["rows"], result["dir"]) == (50, str(shop / "new" / "date=all"))
     whole = published(score_rows(config, model=bundle))
     assert published(result)["probability"].to_pylist() == whole["probability"].slice(0, 50).to_pylist()
+    slim = published(score_rows(config, model=bundle, columns=["item", "user"], out=str(shop / "slim")))
+    assert slim.equals(whole.select(["item", "user", "probability"]))
 
 
 def test_running_again_changes_nothing(shop: Path) -> None:
@@ -92,5 +96,23 @@ def test_mistakes_are_named(shop: Path) -> None:
     (shop / "twice.csv").write_text(header.replace("click", "probability") + "\n" + lines[0] + "\n")
     with pytest.raises(ConfigError, match="no column called 'probability'"):
         score_rows(config, model=bundle, inputs=["twice.csv"])
+    with pytest.raises(InputError, match=r"expected (a )?column 'colour'"):
+        score_rows(config, model=bundle, columns=["colour"])
     with pytest.raises(InputError, match=r"expected at least one file"):
         score_rows(config, model=bundle, inputs=["nowhere.csv"])
+
+
+def test_the_registered_model_gives_the_same_in_pandas_and_as_a_spark_udf(shop: Path, spark: SparkSession) -> None:
+    config = shop_config(shop)
+    bundle, tracking = write_bundle(shop, config), registry(config)
+    frame = read(shop / "log.csv").drop_columns(["click"]).to_pandas()
+    with tracking.run("shop", "ffm", config.workspace_dir) as run:
+        tracking.register(run.bundle(bundle, frame.head()), config.model_name)
+    expected = published(score_rows(config))["probability"].to_numpy()  # by the champion
+    champion = f"models:/{config.model_name}@champion"
+    found = mlflow.pyfunc.load_model(champion).predict(frame)
+    np.testing.assert_array_equal(found, expected)
+    probability = mlflow.pyfunc.spark_udf(spark, champion, result_type="double", env_manager="local")
+    rows = spark.createDataFrame(frame.assign(row=range(len(frame)))).repartition(2)
+    scored = rows.withColumn("p", probability(*frame.columns)).orderBy("row").toPandas()
+    np.testing.assert_array_equal(scored["p"], expected)

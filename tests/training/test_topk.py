@@ -109,6 +109,18 @@ def test_more_ties_than_the_buffer_holds(kind: str, cap: int) -> None:
     assert lists_of(found) == brute_force(scorer, sides, contexts, items, 20, exclude, None, category, cap)
 
 
+@pytest.mark.parametrize("kind", ["lr", "fm", "ffm"])
+def test_factors_leave_few_pairs_to_be_scored_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = models.layout([50] * 6, [1] * 6, [False] * 6)
+    scorer, sides = models.scorer(kind, shape, 1), np.arange(6) >= 3
+    contexts, items = models.rows(shape, 200, 2), models.rows(shape, 5000, 3)
+    again = []
+    exact = topk._Search._exact
+    monkeypatch.setattr(topk._Search, "_exact", lambda *a: again.append(len(a[-1])) or exact(*a))
+    found = top_k(scorer, Catalog.of(scorer, sides, items), contexts, 20)
+    assert sum(again) < 0.2 * len(found.item)
+
+
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = models.layout([9, 40, 3000], [1, 3, 1], [False, True, False])
     scorer, sides = models.scorer("fm", shape, 1), np.array([False, True, True])
