@@ -1,11 +1,12 @@
 """Row gradients of all ranks, summed: first which rows, then the rows themselves in one agreed order.
 
-Per step and rank: one all_gather of four numbers, one of row ids padded to the longest list, and, after the backward
+Per step and rank: one all_gather of five numbers, one of row ids padded to the longest list, and, after the backward
 pass, one all_reduce of [G, width] over the G rows that any rank touched. Nothing of the table's size ever travels.
 """
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -28,13 +29,27 @@ class Union(NamedTuple):
 
 
 class Exchange:
-    """Exchanges for a table of ``rows`` rows. ``bytes`` counts what this rank handed to collectives."""
+    """Exchanges for a table of ``rows`` rows. ``bytes`` counts what this rank handed to collectives.
+
+    ``busy`` [ranks]: seconds each rank took for its own work since ``begin``, waiting for others left out.
+    """
 
     def __init__(self, world: World, rows: int) -> None:
         self.world, self.bytes = world, 0
+        self.begin()
         self._position = np.full(rows if world.size > 1 else 0, -1, np.int32)  # scratch, cleaned after each use
         self._id_type = np.int32 if rows < 2**31 else np.int64
         self._buffer = torch.empty(0)
+
+    def begin(self) -> None:
+        """Take the time from here on."""
+        self.busy = np.zeros(self.world.size)
+        self._own, self._since = 0.0, time.perf_counter()
+
+    def lap(self, grad: Tensor | None = None) -> None:
+        """Own work up to here, a wait may follow; also a hook of the rows' gradient, after which DDP waits."""
+        now = time.perf_counter()
+        self._own, self._since = self._own + now - self._since, now
 
     def union(self, ids: Tensor, rows: int, weight: float, signals: int = 0) -> Union:
         """Agree on the step's rows of the table, and add up this rank's batch rows, weight and signals.
@@ -43,8 +58,11 @@ class Exchange:
         """
         if self.world.size == 1:
             return Union(ids, None, rows, weight, signals)
-        facts = torch.empty(self.world.size, 4, dtype=torch.float64)
-        self._gather(facts, torch.tensor([[len(ids), rows, weight, signals]], dtype=torch.float64))
+        self.lap()
+        facts = torch.empty(self.world.size, 5, dtype=torch.float64)
+        self._gather(facts, torch.tensor([[len(ids), rows, weight, signals, self._own]], dtype=torch.float64))
+        self.busy += facts[:, 4].numpy()
+        self._own, self._since = 0.0, time.perf_counter()
         counts = facts[:, 0].long()
         padded = np.zeros((1, int(counts.max())), self._id_type)
         padded[0, : len(ids)] = ids.numpy()
@@ -79,6 +97,7 @@ class Exchange:
         buffer[rows * width :] = extra
         self.bytes += size * buffer.element_size()
         dist.all_reduce(buffer)
+        self._since = time.perf_counter()
         return summed, buffer[rows * width :]
 
     def _gather(self, into: Tensor, mine: Tensor) -> None:

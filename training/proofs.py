@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 from torch import Tensor
 
@@ -15,6 +18,9 @@ from training.plan import Plan
 from training.progress import Progress
 from training.reader import DataFile, name_rows
 from training.world import World
+
+SLOW = 1.5
+"""A rank that takes so many times as long as the others is worth a warning."""
 
 
 def require_all_rows(progress: Progress, planned: int) -> None:
@@ -43,6 +49,22 @@ def require_equal_replicas(network: Network, world: World, epoch: int) -> None:
             expected="the same weights on every rank",
             found=f"ranks {apart} apart from rank 0",
             fix="Check that all hosts run the same packages on the same kind of processor.",
+        )
+
+
+def warn_of_straggler(busy: npt.NDArray[np.float64], progress: Progress, world: World) -> None:
+    """Name a rank whose own work takes more than ``SLOW`` times that of the median of the others.
+
+    ``busy`` [ranks]: seconds of the epoch's steps, since the last resume; see ``training.exchange``.
+    """
+    slowest = int(busy.argmax())
+    others = float(np.median(np.delete(busy, slowest))) if world.size > 1 else math.inf
+    if world.first and busy[slowest] > SLOW * others:
+        each, usual = (seconds / max(progress.step, 1) for seconds in (busy[slowest], others))
+        print(  # noqa: T201
+            f"rank {slowest} is slow: {each:.4f} s per step in epoch {progress.epoch + 1} against {usual:.4f} s of the "
+            "others, who wait for it. Look at what else its machine does, and at its disk.",
+            file=sys.stderr,
         )
 
 

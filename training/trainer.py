@@ -29,7 +29,7 @@ from training.network import Network, Work
 from training.optim import build_optimizer
 from training.plan import Plan
 from training.progress import EpochRecord, Progress
-from training.proofs import diverged, require_all_rows, require_equal_replicas
+from training.proofs import diverged, require_all_rows, require_equal_replicas, warn_of_straggler
 from training.reader import PlanReader
 from training.run import TrainResult, TrainRun
 from training.schedule import rate_at, require_parts, require_schedule
@@ -38,6 +38,8 @@ from training.world import StopSignal, World
 
 _DENSE_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # of the other kinds: Adagrad
 _STOP, _SAVE = 1, 2  # signals a rank sends along with a step
+SAVING_SHARE = 20.0
+"""Between checkpoints by time lies at least so many times what the last one took: saving takes 5 % at most."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Trainer:
         if run.checkpoint_dir is not None:
             self.checkpoints = Checkpoints(run.checkpoint_dir, run.request, self.config.checkpoint.keep)
             self._resume(self.checkpoints)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saving = time.monotonic(), 0.0
 
     def train(self) -> TrainResult:
         if self.task.tracker is not None and not self.progress.history:
@@ -132,6 +134,7 @@ class Trainer:
                    mininterval=0.5, disable=not self.world.first)  # fmt: skip
         with bar, self.network.work(reader) as steps:
             started = time.perf_counter()
+            self.exchange.begin()
             for work in steps:
                 before = now.rows_trained
                 signals = self._step(plan, work)
@@ -178,6 +181,7 @@ class Trainer:
         """Of ``sum of w * logloss / sum of w`` over the global batch; dense parameters have theirs in ``grad``."""
         batch, compact = work
         rows = self.network.table.gather(compact.ids.to(self.world.device))
+        rows.register_hook(self.exchange.lap)  # type: ignore[no-untyped-call]
         label, weight = self.network.targets(batch)
         index, factor = self.network.inputs(compact)
         self.dense_optimizer.zero_grad()
@@ -209,7 +213,8 @@ class Trainer:
 
     def _signals(self) -> int:
         minutes = self.config.checkpoint.every_minutes
-        due = self.world.first and minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
+        pause = max(60 * (minutes or 0), SAVING_SHARE * self.saving)
+        due = self.world.first and minutes is not None and time.monotonic() - self.saved_at > pause
         return _STOP * self.stop.received | _SAVE * (due and self.checkpoints is not None)
 
     def _end_epoch(self, plan: Plan, order_digests: list[str]) -> None:
@@ -217,6 +222,7 @@ class Trainer:
         now = self.progress
         require_all_rows(now, plan.total)
         require_equal_replicas(self.network, self.world, now.epoch)
+        warn_of_straggler(self.exchange.busy, now, self.world)
         valid = self._evaluate("valid").values if self.data.valid.files else {}
         record = EpochRecord(
             epoch=now.epoch,
@@ -311,11 +317,13 @@ class Trainer:
         return {**self.network.tensors(), **optimizer}
 
     def _save(self) -> None:
+        started = time.monotonic()
         if self.checkpoints is not None and self.world.first:
             dense = self.dense_optimizer.state_dict()["state"]
             flat = {f"dense_optimizer.{i}.{key}": value for i, state in dense.items() for key, value in state.items()}
             self.checkpoints.save(self.progress, {**self._state(), **flat}, self.best)
         self.saved_at = time.monotonic()
+        self.saving = self.saved_at - started
 
     def _resume(self, checkpoints: Checkpoints) -> None:
         """Go on where the newest checkpoint of any number of ranks stands."""

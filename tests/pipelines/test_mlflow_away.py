@@ -79,7 +79,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +145,8 @@ def test_a_named_training_is_done_once_however_it_was_cut_off(
 def test_two_runs_register_at_once(server: Server, config: Path) -> None:
     mlflow.set_tracking_uri(server.uri)
     mlflow.set_registry_uri(server.uri)
-    uri = f"models:/{MlflowClient().get_model_version('planted', '1').model_id}"
     sources = [MlflowClient().get_model_version("planted", version).source for version in ("1", "2")]
-    assert uri == sources[0]
+    assert len(set(sources)) == 2
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda source: tracking.register(source, "both"), sources))
     assert sorted(each["version"] for each in found) == ["1", "2"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +181,23 @@ def test_a_rank_that_hangs_is_named(snapshot: Snapshot, tmp_path: Path) -> None:
     assert isinstance(error, IntegrityError)
     assert "rank 0: expected every rank to take part in each step" in str(error)
     assert "1" in error.found
+
+
+def straggling(world: World, directory: str) -> str:
+    config = CONFIG.model_copy(update={"batch_size": 1024})
+    trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), config, "unused"), world)
+    gather = trainer.network.table.gather
+    with redirect_stderr(io.StringIO()) as told:
+        for epoch in range(2):
+            plan = trainer._plan(epoch)
+            trainer._end_epoch(plan, trainer._train_epoch(plan))
+            # the first epoch compiles; from now on rank 1 is slow between two exchanges
+            trainer.network.table.gather = lambda ids: (time.sleep(0.5 * world.rank), gather(ids))[1]  # type: ignore[method-assign]
+    return told.getvalue()
+
+
+def test_a_straggler_is_named_with_its_seconds(snapshot: Snapshot, tmp_path: Path) -> None:
+    first, second = run_ranks(2, tmp_path, straggling, snapshot.dir)
+    (told,) = re.findall(r"rank 1 is slow: ([0-9.]+) s per step in epoch 2 against ([0-9.]+) s of the others", first)
+    assert float(told[0]) > 0.5 > float(told[1])
+    assert second == ""

@@ -1,0 +1,324 @@
+"""Damaged and hostile artifacts through every loader: an error of ours with the file's name, or a clean load.
+
+    python benchmarks/fuzz_loaders.py --cases 10000
+
+A case changes one file of a good artifact: bytes (flipped, cut, repeated, inserted) or, in JSON and YAML, a value (to a
+huge one, another type, a path that leads out, deep nesting). Checksums and digests that cover the change are made to
+fit every other time, so that damage also reaches what lies behind them. Counted as findings: an exception that is none
+of ours, a load longer than ten seconds, memory past a limit (RLIMIT_AS), a file opened outside the artifact, a process
+started, a crash of the interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
+
+import torch  # noqa: E402
+import yaml  # noqa: E402
+
+from benchmarks.record import record  # noqa: E402
+from features.errors import FieldwiseError  # noqa: E402
+from features.fields import HashField, NumberField, VocabularyField  # noqa: E402
+from features.fitting import fit_spec  # noqa: E402
+from features.manifest import load_snapshot, snapshot_digest  # noqa: E402
+from pipelines.config import load_config  # noqa: E402
+from tests.snapshots import write_snapshot  # noqa: E402
+from training.bundle import load_bundle, save_bundle  # noqa: E402
+from training.checkpoint import Checkpoints, _digest, read_into  # noqa: E402
+from training.journal import Journal  # noqa: E402
+from training.network import Network  # noqa: E402
+from training.progress import Progress  # noqa: E402
+
+MEMORY, SECONDS = 1 << 30, 10
+"""Bytes a load may add to the process, and how long it may take."""
+STRANGE: list[Any] = [
+    None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 1e308, float("nan"), float("inf"), "", "x", "../../../etc/passwd",
+    "/etc/passwd", "C{1..999999999}", "file:///etc/passwd", "http://127.0.0.1:9/x", "\x00", "ü" * 3, [], {}, [[]],
+    {"x": 1}, ["a"] * 50, "9" * 5000, "2001-99-99", "!!python/object/apply:os.system ['true']",
+]  # fmt: skip
+CONFIG = """
+name: planted
+source: {path: log.csv, separator: ",", encoding: utf-8}
+join: [{path: side.csv, on: user, select: [age]}]
+label: rating >= 4
+time: {column: timestamp, format: "%Y-%m-%d"}
+split: {by: time, valid: 0.1, test: 0.1}
+fields:
+  - {name: "f{0..3}", kind: hash, buckets: 100}
+  - {name: age, kind: number, quantiles: 10}
+  - {name: genre, kind: vocabulary, separator: "|", max_values: 4, pooling: mean}
+  - {name: pair, kind: cross, of: [f0, f1], buckets: 50}
+model: {kind: ffm, dim: 4}
+training: {batch_size: 256, epochs: 2, checkpoint: {every_steps: 3}}
+"""
+
+
+def artifacts(folder: Path) -> None:
+    """One good artifact of every kind."""
+    configs = [
+        HashField(kind="hash", name="user", buckets=20),
+        VocabularyField(kind="vocabulary", name="genre", separator="|", max_values=3),
+        NumberField(kind="number", name="age", edges=[1.0, 5.0, 9.0]),
+    ]
+    import pyarrow as pa
+
+    tally = pa.table(
+        {
+            "field": pa.array([1] * 3, pa.int32()),
+            "key": [b"a", "ü".encode(), b"long" * 9],
+            "count": pa.array([9, 5, 2]),
+        }
+    )
+    spec = fit_spec(configs, tally)
+    write_snapshot(folder / "snapshot", spec, {"train": [30, 20], "valid": [10]})
+    network = Network(spec, "ffm", 2, 0, seed=1)
+    save_bundle(folder / "bundle", network.bundle(network.table.weight.numpy(), network.dense(), 0.5))
+    state = {"table": torch.arange(12.0).reshape(4, 3), "optimizer.steps": torch.tensor(7)}
+    Checkpoints(folder / "checkpoint", "request").save(
+        Progress(epoch=1, step=3, best_epoch=0), state, {"table": state["table"]}
+    )
+    (folder / "config").mkdir()
+    (folder / "config" / "c.yaml").write_text(CONFIG)
+    journal = Journal(folder / "journal", lambda report, answers: {"run": "1"})
+    journal.open(name="fm")
+    journal.metrics({"loss": 0.5}, 0)
+
+
+def load(kind: str, place: Path) -> None:
+    if kind == "snapshot":
+        load_snapshot(str(place))
+    elif kind == "bundle":
+        load_bundle(place)
+    elif kind == "config":
+        load_config(place / "c.yaml")
+    elif kind == "journal":
+        journal = Journal(place, lambda report, answers: {})
+        journal.metrics({"loss": 0.5}, 0)
+        _ = journal.answers, journal.result
+    else:
+        found = Checkpoints(place, "request").latest()
+        if found is not None:
+            read_into(found.state, {"table": torch.zeros(4, 3), "optimizer.steps": torch.tensor(0)})
+            if found.best is not None:
+                read_into(found.best, {"table": torch.zeros(4, 3)})
+
+
+def mutate(kind: str, place: Path, rng: random.Random) -> str:
+    """Change one file; returns its name."""
+    files = sorted(path for path in place.rglob("*") if path.is_file() and path.name != "lock")
+    files = [path for path in files if not path.name.startswith(("train-", "valid-"))]
+    path = rng.choice(files)
+    content = path.read_bytes()
+    document: Any = None
+    if path.suffix in (".json", ".yaml") and rng.random() < 0.7:
+        document = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
+        _change(document, rng)
+        content = (
+            json.dumps(document) if path.suffix == ".json" or rng.random() < 0.5 else yaml.dump(document)
+        ).encode()
+    else:
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            content = _damage(content, rng)
+    path.write_bytes(content)
+    if rng.random() < 0.5:
+        _make_fit(kind, path, content, document)
+    return path.name
+
+
+def _change(document: Any, rng: random.Random) -> None:
+    """Replace, remove or add a value somewhere."""
+    places = []
+
+    def walk(here: Any) -> None:
+        for key in list(here) if isinstance(here, dict) else range(len(here)):
+            places.append((here, key))
+            if isinstance(here[key], dict | list):
+                walk(here[key])
+
+    walk(document)
+    here, key = rng.choice(places)
+    choice = rng.random()
+    if choice < 0.1:
+        del here[key]
+    elif choice < 0.2 and isinstance(here, dict):
+        here[rng.choice(["x", "", "kind", "../x"])] = rng.choice(STRANGE)
+    elif choice < 0.3:
+        nested: Any = 1
+        for _ in range(rng.choice([10, 400])):
+            nested = [nested]
+        here[key] = nested
+    else:
+        here[key] = rng.choice(STRANGE)
+
+
+def _damage(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content) + 1)
+    end = min(len(content), at + rng.choice([1, 2, 8, 100]))
+    return rng.choice(
+        [
+            lambda: content[:at],
+            lambda: content[:at] + rng.randbytes(end - at) + content[end:],
+            lambda: content[:at] + content[end:],
+            lambda: content[:end] + content[at:end] * rng.choice([1, 50]) + content[end:],
+            lambda: content[:at] + rng.randbytes(rng.choice([1, 8])) + content[at:],
+            lambda: (
+                content[:at] + bytes([content[at % max(1, len(content))] ^ (1 << rng.randrange(8))]) + content[end:]
+                if content
+                else b"\xff"
+            ),
+            lambda: (
+                content[:at]
+                + rng.choice([b"[" * 5000, b"{" * 5000, b"9" * 5000, b"\xff\xff\xff\x7f", b"&a *a"])
+                + content[end:]
+            ),
+        ]
+    )()
+
+
+def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
+    """Let checksums that cover the change be right."""
+    if kind == "checkpoint":
+        path.rename(path.with_name(f"{path.name.rpartition('.')[0]}.{_digest(path)}"))
+    elif path.name == "weights.safetensors":
+        model = json.loads((path.parent / "model.json").read_text())
+        model["weights_sha256"] = hashlib.sha256(content).hexdigest()
+        (path.parent / "model.json").write_text(json.dumps(model))
+    elif path.name == "manifest.json" and isinstance(document, dict):
+        try:
+            document["digest"] = snapshot_digest(
+                document["spec_digest"], [file["sha256"] for file in document["files"]]
+            )
+        except (KeyError, TypeError):
+            return
+        path.write_text(json.dumps(document))
+
+
+def attempt(first: int, last: int, seed: int, good: str, results: Any) -> None:
+    """Cases ``first .. last`` in this process; puts (case, finding or None, kind, file)."""
+    work = Path(tempfile.mkdtemp(prefix="fieldwise-fuzz-"))
+    inside = [str(work), sys.prefix, sys.base_prefix, str(ROOT), "/proc", "/sys", "/dev", "/usr/share/zoneinfo"]
+    strays: list[str] = []
+
+    def watch(event: str, details: Any) -> None:
+        if event == "open" and isinstance(details[0], str | bytes):
+            name = os.path.abspath(os.fsdecode(details[0]))
+            if not name.startswith(tuple(inside)):
+                strays.append(f"open {name}")
+        elif event in ("os.system", "subprocess.Popen", "os.exec", "socket.connect", "pickle.find_class"):
+            strays.append(f"{event} {details[0]}")
+
+    def give_up(number: int, frame: Any) -> None:
+        raise TimeoutError("no end")
+
+    sys.addaudithook(watch)
+    signal.signal(signal.SIGALRM, give_up)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    for case in range(first, last):
+        rng = random.Random(f"{seed}-{case}")
+        kind = rng.choice(["snapshot", "snapshot", "bundle", "bundle", "config", "config", "checkpoint", "journal"])
+        place = work / kind
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(Path(good) / kind, place)
+        name = mutate(kind, place, rng)
+        results.put((case, "died", kind, name))
+        strays.clear()
+        finding = None
+        signal.alarm(SECONDS)
+        try:
+            load(kind, place)
+            outcome = "loaded"
+        except FieldwiseError as error:
+            outcome = "refused"
+            if not error.where or not error.fix:
+                finding = f"no place or advice: {error}"
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)
+            ours = [
+                f"{Path(frame.filename).name}:{frame.lineno}"
+                for frame in at
+                if str(ROOT) in frame.filename and ".venv" not in frame.filename
+            ]
+            outcome, finding = "crashed", f"{type(error).__name__} at {ours[-1] if ours else '?'}: {str(error)[:120]}"
+        finally:
+            signal.alarm(0)
+        if strays:
+            finding = f"strayed: {strays[0]}"
+        results.put((case, finding, kind, outcome))
+    shutil.rmtree(work, ignore_errors=True)
+    results.put(None)
+
+
+def fuzz(cases: int, seed: int = 1, first: int = 0) -> dict[str, Any]:
+    """Run the cases in child processes, a new one behind each crash of the interpreter."""
+    outcomes: collections.Counter[str] = collections.Counter()
+    findings: list[str] = []
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory(prefix="fieldwise-good-") as folder:
+        artifacts(Path(folder))
+        at = first
+        while at < first + cases:
+            results = context.SimpleQueue()
+            child = context.Process(target=attempt, args=(at, first + cases, seed, folder, results))
+            child.start()
+            running: tuple[int, str, str] | None = None
+            while True:
+                if not results.empty():
+                    got = results.get()
+                elif not child.is_alive() and results.empty():
+                    got = None
+                else:
+                    time.sleep(0.001)
+                    continue
+                if got is None:
+                    break
+                case, finding, kind, outcome = got
+                if finding == "died":
+                    running = (case, kind, outcome)
+                    continue
+                running, at = None, case + 1
+                outcomes[f"{kind} {outcome}"] += 1
+                if finding is not None:
+                    findings.append(f"case {case} {kind}: {finding}")
+            child.join()
+            if running is not None:
+                findings.append(f"case {running[0]} {running[1]} {running[2]}: interpreter died, exit {child.exitcode}")
+                at = running[0] + 1
+    return {"cases": cases, "outcomes": dict(sorted(outcomes.items())), "findings": findings}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    options = parser.parse_args()
+    started = time.monotonic()
+    found = fuzz(options.cases, options.seed, options.first)
+    for finding in found["findings"]:
+        print(finding, file=sys.stderr)
+    record("fuzz_loaders", {**found, "seconds": round(time.monotonic() - started, 1)})
+
+
+if __name__ == "__main__":
+    main()
