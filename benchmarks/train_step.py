@@ -27,12 +27,14 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose
 
 from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import field_sizes, long_tailed  # noqa: E402
+from training.exchange import Exchange, Union  # noqa: E402
 from training.layout import Layout  # noqa: E402
 from training.lookup import Compact, Lookup  # noqa: E402
 from training.models import build_model  # noqa: E402
 from training.optim import build_optimizer  # noqa: E402
 from training.step import FusedStep, Loss  # noqa: E402
 from training.table import EmbeddingTable  # noqa: E402
+from training.world import World  # noqa: E402
 
 GOALS = {"fm-16": 650_000, "ffm-4": 215_000, "lr-0": 2_000_000, "poly2-0": 40_000}
 
@@ -86,12 +88,12 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     slots = long_tailed(sizes, batch * options.batches)
     batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
     labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, batch).astype(np.float32))
-    step = FusedStep(model, table, optimizer) if way == "step" else None
+    step = FusedStep(model, table, optimizer, Exchange(World(), table.rows)) if way == "step" else None
     loss = Loss(model)
 
     def run(found: Compact) -> None:
         if step is not None:
-            step(found, labels, None, float(batch), 0.05, 1e-6)
+            step(found, Union(found.ids, None, batch, float(batch), 0), labels, None, 0.05, 1e-6)
             return
         rows = table.gather(found.ids)
         loss(rows, found.index, found.factor, labels, None, float(batch))[0].backward()

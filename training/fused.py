@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from features.errors import IntegrityError
-from training import kernels
+from training import passes
 from training.lookup import is_unit
 from training.table import zeros
 from training.threads import team
@@ -52,34 +52,23 @@ class Form:
         return unit, np.ascontiguousarray(index.numpy(), np.int32), weights
 
     def batch_pass(self, unit: bool, rule: str = "") -> Any:
-        """The compiled pass; see `kernels.batch_pass`."""
-        return kernels.batch_pass(self.score, self.fields, self.dim, self.width, unit, rule)
+        """The compiled pass; see `passes.batch_pass`."""
+        return passes.batch_pass(self.score, self.fields, self.dim, self.width, unit, rule)
 
     def logits(self, rows: Float32, index: Tensor, factor: Tensor) -> Float32:
         """Logits [B] without the bias from rows [U, width]."""
         require_inside(index, len(rows))
         unit, at, weights = self.inputs(index, factor)
         logits = np.empty(len(at), np.float32)
-        self._run(
-            kernels.LOGITS,
-            unit,
-            rows,
-            at,
-            weights,
-            np.float32(0),
-            NONE,
-            NONE,
-            0.0,
-            logits,
-            np.empty((0, 0), np.float32),
-        )
+        nothing = np.empty((team(len(at)).parts, 0), np.float32)
+        self._run(passes.LOGITS, unit, rows, at, weights, np.float32(0), NONE, NONE, 0.0, logits, nothing)
         return logits
 
     def gradient(self, rows: Float32, index: Tensor, factor: Tensor, by_logit: Float32) -> Float32:
         """Gradient [U, width] of the rows from dloss/dlogit [B]."""
         unit, at, weights = self.inputs(index, factor)
         parts = self._parts(len(at), rows)
-        self._run(kernels.GRADIENT, unit, rows, at, weights, np.float32(0), by_logit, NONE, 0.0, NONE, parts)
+        self._run(passes.GRADIENT, unit, rows, at, weights, np.float32(0), by_logit, NONE, 0.0, NONE, parts)
         return self._summed(parts, rows)
 
     def loss(
@@ -89,33 +78,34 @@ class Form:
         require_inside(index, len(rows))
         unit, at, weights = self.inputs(index, factor)
         parts, logits = self._parts(len(at), rows), np.empty(len(at), np.float32)
-        sums = self._run(kernels.LOSS, unit, rows, at, weights, np.float32(bias), label, weight, share, logits, parts)
-        return sum(s[0] for s in sums), logits, sum(s[1] for s in sums), self._summed(parts, rows)
+        loss, by_bias = self._run(
+            passes.LOSS, unit, rows, at, weights, np.float32(bias), label, weight, share, logits, parts
+        )
+        return loss, logits, by_bias, self._summed(parts, rows)
 
     def _run(
         self, task: int, unit: bool, rows: Float32, index: Int32, factor: Float32, bias: np.float32, label: Float32,
         weight: Float32, share: float, logits: Float32, parts: Float32,
-    ) -> list[Any]:  # fmt: skip
-        run = self.batch_pass(unit)
-        values, columns = rows.reshape(-1), self.field_of_column
-
-        def job(part: int, first: int, last: int) -> Any:
-            grads = parts[part] if len(parts) else NONE
-            return run(
-                task, first, last, values, _NO_IDS, index, factor, columns, bias, label, weight, share, logits, grads,
-                _NO_PLACE, (NONE,), NONE,
-            )  # fmt: skip
-
-        return team(len(index)).share(len(index), job)
+    ) -> tuple[float, float]:  # fmt: skip
+        run, workers = self.batch_pass(unit), team(len(index))
+        bounds, taken = workers.cut(len(index))
+        sums, values, columns = np.zeros((workers.parts, 2)), rows.reshape(-1), self.field_of_column
+        workers.run(
+            lambda: run(
+                task, bounds, taken, sums, values, _NO_IDS, index, factor, columns, bias, label, weight, share, logits,
+                parts, _NO_PLACE, (NONE,), NONE,
+            )
+        )  # fmt: skip
+        return float(sums[:, 0].sum()), float(sums[:, 1].sum())
 
     @staticmethod
     def _parts(batch: int, rows: Float32) -> Float32:
-        return zeros(team(batch).threads, rows.size)
+        return zeros(team(batch).parts, rows.size)
 
     @staticmethod
     def _summed(parts: Float32, rows: Float32) -> Float32:
         if len(parts) > 1:
-            team(parts.shape[1]).share(parts.shape[1], lambda _, first, last: kernels.add_parts(first, last, parts))
+            team(parts.shape[1]).spread(parts.shape[1], lambda first, last: passes.add_parts(first, last, parts))
         return parts[0].reshape(rows.shape)
 
 

@@ -141,6 +141,40 @@ def total(typing, vector):
 
 
 @intrinsic
+def take(typing, array, at, seen, then):
+    """``array[at] = then`` if it still is ``seen``, as one act among threads; returns whether. int64."""
+
+    def code(context, builder, signature, args):
+        result = builder.cmpxchg(
+            _pointer(context, builder, signature.args[0], *args[:2]), *args[2:], "acq_rel", "monotonic"
+        )
+        return builder.extract_value(result, 1)
+
+    return types.boolean(array, types.int64, types.int64, types.int64), code
+
+
+@intrinsic
+def give(typing, array, at, number):
+    """``array[at] = number``, after all that this thread wrote before. int64."""
+
+    def code(context, builder, signature, args):
+        builder.store_atomic(args[2], _pointer(context, builder, signature.args[0], *args[:2]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), code
+
+
+@intrinsic
+def look(typing, array, at):
+    """``array[at]``, with all that the thread which gave it wrote before. int64."""
+
+    def code(context, builder, signature, args):
+        return builder.load_atomic(_pointer(context, builder, signature.args[0], *args), "acquire", 8)
+
+    return types.int64(array, types.int64), code
+
+
+@intrinsic
 def reaching(typing, x, y):
     """Bits of the lanes in which x >= y, lane 0 the lowest; up to 64 lanes."""
 

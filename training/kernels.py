@@ -1,15 +1,9 @@
-"""Compiled kernels: one pass over a batch's rows for every model, and the optimizers' updates of single table rows.
+"""Compiled arithmetic of single samples and rows: the models' scores and derivatives, the optimizers' updates.
 
 Arrays are flat float32 with explicit offsets, so that a row of the table is ``values[at : at + width]``. A model gives
 one function, ``score(v, at, d) -> z``: from the pooled rows of its F fields (field f at ``v[at[f]:]``) the logit
 without bias, and into ``d`` [F * width] the derivative of z by every pooled weight. An optimizer gives one function
-that updates one row. Pooling, logloss, accumulation and threads are the same for all and written once.
-
-``values`` may be the table itself: then a row that occurs once in the batch is updated on the spot, while it is in the
-processor's cache (nothing else of the batch reads it), and only repeated rows have a gradient in memory.
-
-Work is cut into fixed parts, one per thread, and their sums are added in the order of parts: the same bits for the same
-number of threads. Stated shapes: B rows, K columns, F fields, U distinct rows, T threads.
+that updates one row. Pooling, logloss, accumulation and threads are the same for all, in `training.passes`.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -17,13 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numba.extending import overload
 
-from training.jit import add, div, fma, inner, kernel, load, mul, prefetch, splat, sqrt, store, sub, total
+from training.jit import add, div, fma, inner, load, mul, splat, sqrt, store, sub, total
 
 # ---- models: score(v, at, d) -> logit without bias; d holds 1 in linear columns and 0 elsewhere from the start -------
 
@@ -258,140 +251,3 @@ def _accumulate(width, out, at, alpha, x, x_at):
             store(out, at + body, fma(splat(alpha, rest), load(x, x_at + body, rest), load(out, at + body, rest)))
 
     return code
-
-
-# ---- the pass over a batch -------------------------------------------------------------------------------------------
-
-
-LOGITS, GRADIENT, LOSS = range(3)
-
-
-@inner
-def logloss(z, y):
-    """Logloss of a logit and its derivative, finite for any finite z."""
-    return max(z, 0.0) - z * y + math.log1p(math.exp(-abs(z))), 1.0 / (1.0 + math.exp(-z)) - y
-
-
-@cache
-def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: str) -> Any:
-    """The kernel of rows [first, last) of a batch; returns (sum of w * logloss, share * its derivative by the bias).
-
-    Its ``task`` is LOGITS, GRADIENT (``label`` holds dloss/dlogit) or LOSS (both, of the logloss, in one pass).
-
-    Args:
-        kind, fields, dim, width: the model.
-        unit: every column is a field of its own and every factor is 1.
-        rule: the optimizer of a step, where values is the table and rows that occur once are updated on the spot; or ""
-    """
-    step = rule != ""
-
-    @kernel
-    def run(
-        task, first, last, values, ids, index, factor, field_of_column, bias, label, weight, share, logits, grads,
-        place, states, hyper,
-    ):  # fmt: skip
-        d = np.zeros(fields * width, np.float32)
-        for f in range(fields):
-            d[f * width] = 1.0
-        at = np.empty(fields, np.int64)
-        pooled = np.empty(0 if unit else fields * width, np.float32)
-        columns = index.shape[1]
-        loss, bias_grad = 0.0, 0.0
-        for b in range(first, last):
-            if step and len(ids) and b + 1 < last:
-                for c in range(columns):
-                    u = index[b + 1, c]
-                    if place[u] < 0:
-                        for j in range(0, width, 16):
-                            prefetch(values, ids[u] * width + j)
-                            for state in states:
-                                prefetch(state, ids[u] * width + j)
-            if unit:
-                for c in range(columns):
-                    u = np.int64(index[b, c])
-                    at[c] = (ids[u] if step else u) * width
-                z = bias + score(kind, fields, dim, values, at, d)
-            else:
-                pooled[:] = 0.0
-                for f in range(fields):
-                    at[f] = f * width
-                for c in range(columns):
-                    if factor[b, c] != 0.0:
-                        u = np.int64(index[b, c])
-                        row = (ids[u] if step else u) * width
-                        accumulate(width, pooled, np.int64(field_of_column[c]) * width, factor[b, c], values, row)
-                z = bias + score(kind, fields, dim, pooled, at, d)
-            if task != GRADIENT:
-                logits[b] = z
-            if task == LOGITS:
-                continue
-            if task == GRADIENT:
-                g = label[b]
-            else:
-                of_row, by_logit = logloss(np.float64(z), label[b])
-                w = np.float64(weight[b]) if weight.size else 1.0
-                loss += w * of_row
-                bias_grad += share * w * by_logit
-                g = np.float32(share * w * by_logit)
-                if not math.isfinite(g):
-                    continue  # the loss says so; the gradient stays clean
-            for c in range(columns):
-                f, alpha = c, g
-                if not unit:
-                    if factor[b, c] == 0.0:
-                        continue
-                    f, alpha = field_of_column[c], g * factor[b, c]
-                u = np.int64(index[b, c])
-                p = np.int64(place[u]) if step else u
-                if step and p < 0:  # nothing else of the batch reads this row
-                    update(rule, width, values, ids[u] * width, states, d, np.int64(f) * width, alpha, hyper)
-                else:
-                    accumulate(width, grads, p * width, alpha, d, np.int64(f) * width)
-        return loss, bias_grad
-
-    return run
-
-
-@cache
-def repeated_rows(width: int, rule: str) -> Any:
-    """Second half of a step: rows u in [first, last) that repeat get the sum of the threads' gradients, left zeroed."""
-
-    @kernel
-    def run(first, last, values, ids, grads, place, states, hyper):
-        one = np.float32(1.0)
-        for u in range(first, last):
-            if place[u] < 0:
-                continue
-            p = np.int64(place[u]) * width
-            for t in range(1, grads.shape[0]):
-                accumulate(width, grads[0], p, one, grads[t], p)
-                grads[t, p : p + width] = 0.0
-            update(rule, width, values, ids[u] * width, states, grads[0], p, one, hyper)
-            grads[0, p : p + width] = 0.0
-
-    return run
-
-
-@cache
-def given_rows(width: int, rule: str) -> Any:
-    """The optimizer alone: rows ids[first:last] of the table by their gradients [U * width]."""
-
-    @kernel
-    def run(first, last, values, ids, grads, states, hyper):
-        for u in range(first, last):
-            if u + 4 < last:
-                for j in range(0, width, 16):
-                    prefetch(values, ids[u + 4] * width + j)
-                    for state in states:
-                        prefetch(state, ids[u + 4] * width + j)
-            update(rule, width, values, ids[u] * width, states, grads, np.int64(u) * width, np.float32(1.0), hyper)
-
-    return run
-
-
-@kernel
-def add_parts(first, last, parts):
-    """parts[0, first:last] += parts[1, first:last] + ..., in order."""
-    for t in range(1, parts.shape[0]):
-        for i in range(first, last):
-            parts[0, i] += parts[t, i]

@@ -1,6 +1,6 @@
 """A batch of slots becomes the distinct table rows it touches, found once, in linear time.
 
-    ids    int64   [U]     distinct rows of the embedding table, in the order of first sight, slot by slot
+    ids    int64   [U]     distinct rows of the embedding table, in the order of first sight; see `_distinct`
     index  int32   [B, K]  position in ``ids`` of every slot (and pair)
     factor float32 [B, K]  0 for padding, 1, or 1/n where a field of n values is pooled by their mean
     repeat int32   [U]     number of the row among those that occur more than once; -1 for one that occurs once
@@ -25,6 +25,8 @@ from training.jit import inner, kernel, prefetch
 from training.layout import Layout
 
 _ONE = torch.ones(())
+_BLOCK = 256
+"""Rows whose part of the index fits into the innermost cache."""
 _AHEAD = 16
 """Rows between asking for a place in the map and using it."""
 
@@ -162,27 +164,34 @@ def _first_stranger(by_slot, size):
 
 @kernel
 def _distinct(by_slot, offset, position, ids, again, index):
-    """The slots' columns of ``index``: places in the map are asked for early, and no branch guesses what is new."""
+    """The slots' columns of ``index``, slot by slot in blocks of rows whose index stays in the processor's cache.
+
+    Places in the map are asked for early, and no branch guesses what is new.
+    """
     slots, batch = by_slot.shape
     distinct, padded = 0, False
-    for s in range(slots):
-        base, column = offset[s], by_slot[s]
-        for b in range(batch):
-            if b + _AHEAD < batch:
-                prefetch(position, base + column[b + _AHEAD])
-            if column[b] == 0:
-                padded = True
-                index[b, s] = 0
-                continue
-            row = base + column[b]
-            at = position[row]
-            new = at < 0
-            at = np.int32(distinct) if new else at
-            position[row] = at
-            index[b, s] = at
-            ids[distinct] = row  # overwritten by the next one unless it is new
-            again[at] = not new
-            distinct += new
+    for first in range(0, batch, _BLOCK):
+        last = min(first + _BLOCK, batch)
+        for s in range(slots):
+            base, column = offset[s], by_slot[s]
+            for b in range(first, min(first + _AHEAD, last)):
+                prefetch(position, base + column[b])
+            for b in range(first, last):
+                if b + _AHEAD < last:
+                    prefetch(position, base + column[b + _AHEAD])
+                if column[b] == 0:
+                    padded = True
+                    index[b, s] = 0
+                    continue
+                row = base + column[b]
+                at = position[row]
+                new = at < 0
+                at = np.int32(distinct) if new else at
+                position[row] = at
+                index[b, s] = at
+                ids[distinct] = row  # overwritten by the next one unless it is new
+                again[at] = not new
+                distinct += new
     return distinct, padded
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from features.errors import ConfigError
-from training import kernels
+from training import passes
 from training.fused import NONE
 from training.table import EmbeddingTable, zeros
 from training.threads import team
@@ -56,9 +56,9 @@ class RowOptimizer:
         states, hyper = self.begin(lr, l2)
         if table.weight.device.type != "cpu":
             return self._step_in_torch(table, ids, grad, lr, l2)
-        run = kernels.given_rows(table.width, self.rule)
+        run = passes.given_rows(table.width, self.rule)
         values, rows, grads = table.weight.numpy().reshape(-1), ids.numpy(), grad.contiguous().numpy().reshape(-1)
-        team(len(rows)).share(len(rows), lambda _, first, last: run(first, last, values, rows, grads, states, hyper))
+        team(len(rows)).spread(len(rows), lambda first, last: run(first, last, values, rows, grads, states, hyper))
 
     def begin(self, lr: float, l2: float) -> tuple[tuple[Float32, ...], Float32]:
         """Count a step; the flat states and the numbers that the compiled update needs."""

@@ -1,4 +1,4 @@
-"""The training step: the logloss in one compiled pass, and the whole step of one process in two.
+"""The training step: the logloss in one compiled pass, and the whole step in two.
 
 `Loss` equals ``logloss(model(...))`` and leaves gradients where autograd would. `FusedStep` also updates the table:
 rows that occur once in the batch are updated between being read and leaving the processor's cache.
@@ -13,13 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from features.errors import ConfigError
-from training import kernels
+from training import passes
+from training.exchange import Exchange, Union
 from training.fused import NONE, Float32
 from training.lookup import Compact
 from training.model import Model, at_least_one, logloss
 from training.optim import RowOptimizer
 from training.table import EmbeddingTable, zeros
 from training.threads import team
+
+_ROOM = 16
+"""Floats behind a gradient, for the sums that travel with it."""
 
 
 class Loss(nn.Module):
@@ -67,85 +71,101 @@ class _FusedLoss(torch.autograd.Function):
 
 
 class FusedStep:
-    """Forward, loss, gradient and update of the table, for one process on the CPU.
+    """Forward, loss, gradient, exchange and update of the table, on the CPU.
 
-    Equals ``Loss``, ``backward`` and ``RowOptimizer.step`` in turn. A row whose logit is not finite updates nothing and
-    makes the loss not finite.
+    Equals ``Loss``, ``backward``, ``Exchange.sum_rows`` and ``RowOptimizer.step`` in turn. A row whose logit is not
+    finite updates nothing and makes the loss not finite.
 
     Raises:
-        ConfigError: the model or the table has no compiled kernel; ask `serves` first.
+        ConfigError: the model or the table has no compiled step for so many ranks; ask `serves` first.
     """
 
-    def __init__(self, model: Model, table: EmbeddingTable, optimizer: RowOptimizer) -> None:
-        if not self.serves(model, table):
+    def __init__(self, model: Model, table: EmbeddingTable, optimizer: RowOptimizer, exchange: Exchange) -> None:
+        if not self.serves(model, table, exchange.world.size):
             raise ConfigError(
                 "fused step",
                 expected="a model with a compiled kernel and its table on the CPU",
-                found=f"{type(model).__name__} on {table.weight.device}",
+                found=f"{type(model).__name__} on {table.weight.device}, {exchange.world.size} ranks",
                 fix="Use Loss and RowOptimizer.step.",
             )
-        self.model, self.table, self.optimizer = model, table, optimizer
+        self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
         self._parts = zeros(1, 0)
 
     @staticmethod
-    def serves(model: Model, table: EmbeddingTable) -> bool:
-        """Whether this model and table have the compiled step."""
-        return model.compiled_for(table.weight)
+    def serves(model: Model, table: EmbeddingTable, ranks: int = 1) -> bool:
+        """Whether this model and table have the compiled step: between ranks, only models of more than one column."""
+        return model.compiled_for(table.weight) and (ranks == 1 or model.width > 1)
 
     def __call__(
-        self, compact: Compact, label: Tensor, weight: Tensor | None, total: float, lr: float, l2: float = 0.0
-    ) -> tuple[float, Tensor]:
-        """One step on a looked-up batch: (loss, logits [B]); sets the bias's grad and updates the table.
+        self, compact: Compact, union: Union, label: Tensor, weight: Tensor | None, lr: float, l2: float = 0.0
+    ) -> tuple[float, int, Tensor]:
+        """One step on a looked-up batch: (loss, rows of the global batch, logits [B]).
+
+        Sets the bias's grad and updates the table, by the gradient of all ranks.
 
         Args:
+            union: of ``compact.ids``, as the exchange gave it.
             label, weight: float32 [B].
-            total: the batch's sum of weights.
         """
+        total = union.weight or 1.0
         step = self._compact if self.model.width == 1 else self._in_place
-        loss, by_bias, logits = step(compact, label.numpy(), _array(weight), 1.0 / total, lr, l2)
+        sums, logits = step(compact, union, label.numpy(), _array(weight), 1.0 / total, lr, l2)
+        loss, by_bias, rows = sums
         self.model.bias.grad = self.model.bias.detach().new_full(self.model.bias.shape, by_bias)
-        return loss / total, torch.from_numpy(logits)
+        return loss / total, int(rows), torch.from_numpy(logits)
 
     def _compact(
-        self, compact: Compact, label: Float32, weight: Float32, share: float, lr: float, l2: float
-    ) -> tuple[float, float, Float32]:
+        self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
+    ) -> tuple[tuple[float, ...], Float32]:
         """Rows of one number: all the distinct ones of a batch fit into the cache, so they are gathered there first."""
         rows = at_least_one(self.table.gather(compact.ids).detach()).numpy()
         loss, logits, by_bias, by_rows = self.model.form.loss(
             rows, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
         )
         self.optimizer.step(self.table, compact.ids, torch.from_numpy(by_rows[: len(compact.ids)]), lr, l2)
-        return loss, by_bias, logits
+        return (loss, by_bias, len(logits)), logits
 
     def _in_place(
-        self, compact: Compact, label: Float32, weight: Float32, share: float, lr: float, l2: float
-    ) -> tuple[float, float, Float32]:
+        self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
+    ) -> tuple[tuple[float, ...], Float32]:
+        """Alone, rows that occur once are updated on the spot; among ranks all have a gradient, as in the union."""
         form, rule = self.model.form, self.optimizer.rule
         unit, index, factor = form.inputs(compact.index, compact.factor)
-        ids, place = compact.ids.numpy(), compact.repeat.numpy()
+        ids, united = compact.ids.numpy(), union.ids.numpy()
+        alone = union.mine is None
+        place = compact.repeat.numpy() if union.mine is None else union.mine.numpy().astype(np.int32)
+        summed = int(place.max(initial=-1)) + 1 if alone else len(united)
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
         workers = team(len(index))
-        parts = self._gradients(workers.threads, int(place.max(initial=-1)) + 1)
+        bounds, taken = workers.cut(len(index))
+        parts, sums = self._gradients(workers.parts, summed), np.zeros((workers.parts, 2))
         logits = np.empty(len(index), np.float32)
-        first_half, second_half = form.batch_pass(unit, rule), kernels.repeated_rows(form.width, rule)
+        first_half, second_half = form.batch_pass(unit, rule), passes.repeated_rows(form.width, rule)
         bias = np.float32(float(self.model.bias.detach()))
+        workers.run(
+            lambda: first_half(
+                passes.LOSS, bounds, taken, sums, values, ids, index, factor, form.field_of_column, bias, label,
+                weight, share, logits, parts, place, states, hyper,
+            )
+        )  # fmt: skip
+        totals: tuple[float, ...] = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
+        if not alone:
+            size = summed * form.width
+            passes.add_parts(0, size, parts)
+            parts[1:, :size] = 0.0
+            totals = self.exchange.sum(parts[0, : size + len(totals)], totals)
+            place = np.arange(summed, dtype=np.int32)
+        workers.spread(
+            len(united), lambda first, last: second_half(first, last, values, united, parts, place, states, hyper)
+        )
+        return totals, logits
 
-        def rows_of_batch(part: int, first: int, last: int) -> Any:
-            return first_half(
-                kernels.LOSS, first, last, values, ids, index, factor, form.field_of_column, bias, label, weight, share,
-                logits, parts[part], place, states, hyper,
-            )  # fmt: skip
-
-        sums = workers.share(len(index), rows_of_batch)
-        workers.share(len(ids), lambda _, a, b: second_half(a, b, values, ids, parts, place, states, hyper))
-        return sum(s[0] for s in sums), sum(s[1] for s in sums), logits
-
-    def _gradients(self, threads: int, repeated: int) -> Float32:
-        """A zeroed gradient of the repeated rows for every thread; the second half leaves it zeroed."""
-        size = repeated * self.model.width
-        if len(self._parts) < threads or self._parts.shape[1] < size:
-            self._parts = zeros(threads, size + size // 4)
-        return self._parts[:threads]
+    def _gradients(self, parts: int, rows: int) -> Float32:
+        """A zeroed gradient of the summed rows for every part, and some room; the second half leaves it zeroed."""
+        size = rows * self.model.width
+        if len(self._parts) < parts or self._parts.shape[1] < size + _ROOM:
+            self._parts = zeros(parts, size + size // 4 + _ROOM)
+        return self._parts[:parts]
 
 
 def _array(weight: Tensor | None) -> Float32:

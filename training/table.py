@@ -40,7 +40,7 @@ class EmbeddingTable:
             return self.weight.index_select(0, ids).requires_grad_()
         weight, rows, out = self.weight.numpy().reshape(-1), ids.numpy(), torch.empty(len(ids), self.width)
         into = out.numpy().reshape(-1)
-        team(len(rows)).share(len(rows), lambda _, first, last: _gather(first, last, weight, self.width, rows, into))
+        team(len(rows)).spread(len(rows), lambda first, last: _gather(first, last, weight, self.width, rows, into))
         return out.requires_grad_()
 
     def grow(self, rows: int) -> None:
@@ -61,10 +61,11 @@ def zeros(*shape: int) -> npt.NDArray[np.float32]:
 
 @kernel
 def _gather(first, last, weight, width, ids, out):
+    ahead = 4 + 64 // width
     for u in range(first, last):
-        if u + 4 < last:
+        if u + ahead < last:
             for j in range(0, width, 16):
-                prefetch(weight, ids[u + 4] * width + j)
+                prefetch(weight, ids[u + ahead] * width + j)
         at = ids[u] * width
         for j in range(width):
             out[u * width + j] = weight[at + j]

@@ -8,27 +8,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-Result = TypeVar("Result")
 _FEWEST = 64
 """Rows that are worth a thread."""
+_PIECES = 4
+"""Per thread, when work is spread."""
+
+Int64 = npt.NDArray[np.int64]
 
 
 class Team:
-    """A fixed number of threads that share a range: part t of T is [n t / T, n (t + 1) / T)."""
+    """A fixed number of threads."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self.parts = threads + 1 if threads > 1 else 1
+        """Of a batch: so many that threads find one to go on with, see `training.kernels`."""
         self._others = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="kernel")
 
-    def share(self, count: int, job: Callable[[int, int, int], Result]) -> list[Result]:
-        """``job(part, first, last)`` on every thread; results in the order of parts."""
-        bounds = [count * t // self.threads for t in range(self.threads + 1)]
-        others = [self._others.submit(job, t, bounds[t], bounds[t + 1]) for t in range(1, self.threads)]
-        return [job(0, bounds[0], bounds[1]), *(other.result() for other in others)]
+    def run(self, job: Callable[[], None]) -> None:
+        """``job()`` on every thread."""
+        others = [self._others.submit(job) for _ in range(1, self.threads)]
+        job()
+        for other in others:
+            other.result()
+
+    def spread(self, count: int, job: Callable[[int, int], None]) -> None:
+        """``job(first, last)`` over pieces of [0, count) that touch no other; whoever is free takes the next."""
+        size = -(-count // (_PIECES * self.threads)) if self.threads > 1 else count
+        firsts = iter(range(0, count, max(size, 1)))
+
+        def pieces() -> None:
+            for first in firsts:
+                job(first, min(first + size, count))
+
+        self.run(pieces)
+
+    def cut(self, count: int) -> tuple[Int64, Int64]:
+        """A batch's parts [P + 1] and where they stand [P], as `training.passes.turn` takes them."""
+        bounds = np.arange(self.parts + 1, dtype=np.int64) * count // self.parts
+        return bounds, 2 * bounds[:-1]
 
 
 @cache

@@ -91,9 +91,9 @@ class Trainer:
         dense = _DENSE_OPTIMIZERS.get(self.config.optimizer, torch.optim.Adagrad)
         self.dense_optimizer: torch.optim.Optimizer = dense(model.parameters(), lr=self.config.learning_rate)
         self.loss = Loss(model) if world.size == 1 else DistributedDataParallel(Loss(model))
-        alone = world.size == 1 and FusedStep.serves(model, table)
-        self.fused_step = FusedStep(model, table, self.optimizer) if alone else None
         self.exchange = Exchange(world, table.rows)
+        fused = FusedStep.serves(model, table, world.size)
+        self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
         self.verified: set[str] | None = set() if self.config.verify_checksums else None
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
@@ -158,8 +158,8 @@ class Trainer:
         assert l2 is not None
         if self.fused_step is not None:
             label, weight = self.network.targets(batch)
-            loss, logits = self.fused_step(compact, label, weight, union.weight or 1.0, rate, l2)
-            step = Gradient(torch.empty(0), loss, len(logits), logits)
+            loss, rows, logits = self.fused_step(compact, union, label, weight, rate, l2)
+            step = Gradient(torch.empty(0), loss, rows, logits)
         else:
             step = self.gradient(work, union)
         if not math.isfinite(step.loss):

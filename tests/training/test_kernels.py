@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from features.errors import IntegrityError
 from tests.training.test_models import multi_valued, random_slots
 from training import kernels
+from training.exchange import Exchange
 from training.layout import Layout
 from training.lookup import Compact, Lookup
 from training.models import MODELS, Model, build_model, logloss
 from training.optim import OPTIMIZERS, build_optimizer
 from training.step import FusedStep, Loss
 from training.table import EmbeddingTable
+from training.world import World
 
 SMALL, ODD, MULTI = (Layout.single([7]), 1), (Layout.single([4, 9, 3, 5, 8, 6]), 5), (multi_valued(), 17)
 # few, because each is a compilation of seconds: one field; rows below 16 lanes; many values a field, rows with a rest
@@ -119,8 +121,11 @@ def test_the_fused_step_equals_loss_and_optimizer(case: Case, weighted: bool) ->
         assert case.model.bias.grad is not None
         by_bias = case.model.bias.grad.item()
         optimizers[0].step(tables[0], case.found.ids, rows.grad, 0.1, 0.01)
-        step = FusedStep(case.model, tables[1], optimizers[1])
-        fused_loss, fused_scores = step(case.found, case.label, weight, total, 0.1, 0.01)
+        exchange = Exchange(World(), tables[1].rows)
+        step = FusedStep(case.model, tables[1], optimizers[1], exchange)
+        union = exchange.union(case.found.ids, len(case.label), total)
+        fused_loss, count, fused_scores = step(case.found, union, case.label, weight, 0.1, 0.01)
+        assert count == len(case.label)
         assert fused_loss == pytest.approx(loss.item(), rel=1e-6)
         assert case.model.bias.grad.item() == pytest.approx(by_bias, rel=1e-5, abs=1e-9)
         assert torch.equal(scores, fused_scores)
@@ -147,7 +152,9 @@ def test_a_logit_that_is_not_finite_shows_and_spoils_no_other_row() -> None:
     before = table.weight.clone()
     slots = np.array([[1, 1], [2, 2], [3, 2]], np.int32)
     found = Lookup(layout)(slots)
-    loss, logits = FusedStep(model, table, build_optimizer("adagrad", table))(found, torch.ones(3), None, 3.0, 0.1)
+    exchange = Exchange(World(), table.rows)
+    step = FusedStep(model, table, build_optimizer("adagrad", table), exchange)
+    loss, _, logits = step(found, exchange.union(found.ids, 3, 3.0), torch.ones(3), None, 0.1)
     assert not np.isfinite(loss)
     assert torch.isfinite(logits).tolist() == [False, True, True]
     assert torch.equal(table.weight[1], before[1])

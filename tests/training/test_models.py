@@ -11,12 +11,14 @@ import torch
 
 from features.errors import ConfigError
 from tests.training import oracle
+from training.exchange import Exchange
 from training.layout import Layout
 from training.lookup import Lookup
 from training.models import MODELS, Model, build_model, logloss
 from training.optim import build_optimizer
 from training.step import FusedStep, Loss
 from training.table import EmbeddingTable
+from training.world import World
 
 KINDS = sorted(MODELS)
 BUCKETS, DIM = 61, 3
@@ -127,12 +129,13 @@ def test_every_way_to_step_leads_to_the_same_weights(kind: str) -> None:
         optimizer, lookup, losses = build_optimizer("adagrad", table), Lookup(layout, model.pair_buckets), []
         if way == "step" and not FusedStep.serves(model, table):
             continue
-        step = FusedStep(model, table, optimizer) if way == "step" else None
+        exchange = Exchange(World(), table.rows)
+        step = FusedStep(model, table, optimizer, exchange) if way == "step" else None
         for number in range(3):
             found = lookup(random_slots(layout, 200, seed=number, padding=0.2))
             total = float(weight.sum())
             if step is not None:
-                loss, _ = step(found, label, weight, total, 0.1, 0.01)
+                loss, _, _ = step(found, exchange.union(found.ids, 200, total), label, weight, 0.1, 0.01)
             else:
                 rows = table.gather(found.ids)
                 if way == "loss":
