@@ -131,9 +131,8 @@ def mutate(kind: str, place: Path, rng: random.Random) -> str:
     if path.suffix in (".json", ".yaml") and rng.random() < 0.7:
         document = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
         _change(document, rng)
-        content = (
-            json.dumps(document) if path.suffix == ".json" or rng.random() < 0.5 else yaml.dump(document)
-        ).encode()
+        as_json = path.suffix == ".json" or rng.random() < 0.5 or _deep(document)
+        content = (json.dumps(document) if as_json else yaml.dump(document)).encode()
     else:
         for _ in range(rng.choice([1, 1, 2, 8])):
             content = _damage(content, rng)
@@ -141,6 +140,11 @@ def mutate(kind: str, place: Path, rng: random.Random) -> str:
     if rng.random() < 0.5:
         _make_fit(kind, path, content, document)
     return path.name
+
+
+def _deep(document: Any) -> bool:
+    """Whether writing it as YAML would end in Python's own limit of recursion."""
+    return json.dumps(document).count("[[[") > 0
 
 
 def _change(document: Any, rng: random.Random) -> None:
@@ -211,10 +215,11 @@ def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
         path.write_text(json.dumps(document))
 
 
-def attempt(first: int, last: int, seed: int, good: str, results: Any) -> None:
-    """Cases ``first .. last`` in this process; puts (case, finding or None, kind, file)."""
+def attempt(first: int, last: int, seed: int, good: str, log: str) -> None:
+    """Cases ``first .. last`` in this process; a line in ``log`` before and after each."""
+    said = open(log, "a", buffering=1)  # noqa: SIM115
     work = Path(tempfile.mkdtemp(prefix="fieldwise-fuzz-"))
-    inside = [str(work), sys.prefix, sys.base_prefix, str(ROOT), "/proc", "/sys", "/dev", "/usr/share/zoneinfo"]
+    inside = [str(work), log, sys.prefix, sys.base_prefix, str(ROOT), "/proc", "/sys", "/dev", "/usr/share/zoneinfo"]
     strays: list[str] = []
 
     def watch(event: str, details: Any) -> None:
@@ -241,7 +246,7 @@ def attempt(first: int, last: int, seed: int, good: str, results: Any) -> None:
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(Path(good) / kind, place)
         name = mutate(kind, place, rng)
-        results.put((case, "died", kind, name))
+        said.write(json.dumps([case, kind, name]) + "\n")
         strays.clear()
         finding = None
         signal.alarm(SECONDS)
@@ -264,46 +269,38 @@ def attempt(first: int, last: int, seed: int, good: str, results: Any) -> None:
             signal.alarm(0)
         if strays:
             finding = f"strayed: {strays[0]}"
-        results.put((case, finding, kind, outcome))
+        said.write(json.dumps([case, kind, name, outcome, finding]) + "\n")
     shutil.rmtree(work, ignore_errors=True)
-    results.put(None)
 
 
 def fuzz(cases: int, seed: int = 1, first: int = 0) -> dict[str, Any]:
     """Run the cases in child processes, a new one behind each crash of the interpreter."""
     outcomes: collections.Counter[str] = collections.Counter()
     findings: list[str] = []
-    context = multiprocessing.get_context("fork")
+    at, end = first, first + cases
     with tempfile.TemporaryDirectory(prefix="fieldwise-good-") as folder:
         artifacts(Path(folder))
-        at = first
-        while at < first + cases:
-            results = context.SimpleQueue()
-            child = context.Process(target=attempt, args=(at, first + cases, seed, folder, results))
+        while at < end:
+            log = Path(folder, f"log-{at}")
+            log.touch()
+            child = multiprocessing.get_context("fork").Process(target=attempt, args=(at, end, seed, folder, str(log)))
             child.start()
-            running: tuple[int, str, str] | None = None
-            while True:
-                if not results.empty():
-                    got = results.get()
-                elif not child.is_alive() and results.empty():
-                    got = None
-                else:
-                    time.sleep(0.001)
-                    continue
-                if got is None:
-                    break
-                case, finding, kind, outcome = got
-                if finding == "died":
-                    running = (case, kind, outcome)
-                    continue
-                running, at = None, case + 1
+            size, since = 0, time.monotonic()
+            while child.is_alive():
+                child.join(0.1)
+                if log.stat().st_size != size:
+                    size, since = log.stat().st_size, time.monotonic()
+                elif time.monotonic() - since > 3 * SECONDS:
+                    child.kill()
+            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            for case, kind, name, outcome, finding in (line for line in lines if len(line) == 5):
                 outcomes[f"{kind} {outcome}"] += 1
-                if finding is not None:
-                    findings.append(f"case {case} {kind}: {finding}")
-            child.join()
-            if running is not None:
-                findings.append(f"case {running[0]} {running[1]} {running[2]}: interpreter died, exit {child.exitcode}")
-                at = running[0] + 1
+                findings += [f"case {case} {kind} {name}: {finding}"] if finding else []
+            if not lines:
+                raise RuntimeError(f"no case was run, exit {child.exitcode}")
+            at = lines[-1][0] + 1
+            if len(lines[-1]) == 3:
+                findings.append(f"case {' '.join(map(str, lines[-1]))}: the interpreter died, exit {child.exitcode}")
     return {"cases": cases, "outcomes": dict(sorted(outcomes.items())), "findings": findings}
 
 

@@ -32,6 +32,10 @@ PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
 """After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
 
 
+_HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"}}
+"""What a report of each form has at least."""
+
+
 class Journal:
     """A training's reports, the ``Tracker`` of ``training.run``. ``open_journal`` keeps other writers out."""
 
@@ -40,6 +44,11 @@ class Journal:
         self.files.mkdir(parents=True, exist_ok=True)
         self._reports = _Lines(self.directory / JOURNAL)
         self._answers = _Lines(self.directory / ANSWERS)
+        for report in self._reports.items:
+            if report.get("do") not in _HOLDS or not _HOLDS[report["do"]] <= set(report):
+                raise _damaged(self._reports.path, f"{json.dumps(report)[:80]}")
+            if not isinstance(report.get("values", {}), dict):
+                raise _damaged(self._reports.path, f"values {report['values']!r}"[:80])
         self._not_before = 0.0
         self.trouble: str | None = None
         """Why the last try failed."""
@@ -155,8 +164,7 @@ class _Lines:
         try:
             self.items: list[Report] = [dict(json.loads(line)) for line in whole.splitlines()]
         except (TypeError, ValueError, RecursionError) as error:
-            fix = "Delete it: what it says is lost to MLflow, the bundle is not."
-            raise ArtifactError(str(path), expected="a JSON object a line", found=str(error), fix=fix) from error
+            raise _damaged(path, str(error)) from error
 
     def add(self, item: Report) -> None:
         with open(self.path, "ab") as file:
@@ -166,6 +174,11 @@ class _Lines:
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
         self.items = []
+
+
+def _damaged(path: Path, found: str) -> ArtifactError:
+    fix = "Delete its directory: what it says is lost to MLflow, the bundle is not."
+    return ArtifactError(str(path), expected="a report of known form on every line", found=found, fix=fix)
 
 
 @contextmanager

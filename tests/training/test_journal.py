@@ -89,7 +89,10 @@ def test_a_line_cut_off_by_a_kill_is_dropped_and_another_damage_named(tmp_path: 
     Journal(tmp_path, store).metrics({"loss": 0.5}, 0)
     assert [report["do"] for report in store.got] == ["open", "metrics", "metrics"]
     path.write_bytes(b"{nothing\n" + path.read_bytes())
-    with pytest.raises(ArtifactError, match=r"journal\.jsonl: expected a JSON object a line"):
+    with pytest.raises(ArtifactError, match=r"journal\.jsonl: expected a report of known form on every line"):
+        Journal(tmp_path, store)
+    path.write_bytes(b'{"do": "metrics", "step": 1}\n')
+    with pytest.raises(ArtifactError, match=r"""found {"do": "metrics", "step": 1}. Delete its directory"""):
         Journal(tmp_path, store)
 
 
