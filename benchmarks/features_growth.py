@@ -83,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the shorter log; 0: leave growth out")
     parser.add_argument("--distinct", type=int, default=10_000_000, help="values of the one field; 0: leave it out")
+    parser.add_argument("--kinds", nargs="*", default=["frozen", "fit"], choices=["frozen", "fit"])
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--place", type=Path, help="work directory; default: a temporary one")
     parser.add_argument("--kind", help=argparse.SUPPRESS)
@@ -100,7 +101,7 @@ def main() -> None:
             logs = [place / "short.tsv", place / "long.tsv"]
             for log, times in zip(logs, (1, TIMES), strict=True):
                 make_log(log, arguments.rows * times)
-            for kind in ("frozen", "fit"):
+            for kind in arguments.kinds:
                 short, long = (measure(place, kind, [small, log], arguments.cores) for log in logs)
                 times = long["seconds"] / short["seconds"]
                 figures[kind] = {"short": short, "long": long, "times": round(times, 2)}
