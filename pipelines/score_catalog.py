@@ -276,10 +276,13 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
     """The job's result; its summary goes to stderr."""
     seconds = time.perf_counter() - started
     say(f"catalog {manifest['digest'][:12]} {status}: {target}")
-    size = f"{manifest['contexts']:,} contexts x {manifest['items']:,} items"
-    say(f"  {size} by {manifest['by']}, model {manifest['model_version']}")
-    pace = f"{seconds:.1f} s, {manifest['pairs'] / seconds:,.0f} pairs/s"
-    say(f"  {manifest['rows']:,} rows in {len(manifest['files'])} files, {pace}")
+    shown = {name: f"{manifest[name]:,}" for name in ("contexts", "items", "pairs", "rows")}
+    shown |= {"files": f"{len(manifest['files']):,}", "model": str(manifest["model_version"]), "by": manifest["by"]}
+    pace = f"{manifest['pairs'] / seconds:,.0f}" if status == "published" else "-"
+    shown |= {"seconds": f"{seconds:.1f}", "pairs/s": pace}
+    widths = [max(len(name), len(text)) for name, text in shown.items()]
+    for row in (shown.keys(), shown.values()):
+        say("  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
     for reason, count in manifest["quarantined"].items():
         say(f"  quarantined {reason}: {count:,}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}
