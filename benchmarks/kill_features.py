@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="to the points recorded before (with another seed)")
     arguments = parser.parse_args()
     os.environ.setdefault("SPARK_MASTER", "local[2]")
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")  # JVMs that live for seconds
     with tempfile.TemporaryDirectory() as folder:
         figures = kill_points(Path(folder), arguments.points, arguments.seed, arguments.seconds)
     known = RESULTS / "kill_features.json"

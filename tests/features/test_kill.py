@@ -20,6 +20,7 @@ CODE = (
 @pytest.mark.timeout(300)
 def test_a_killed_driver_leaves_nothing_partial_and_a_rerun_cleans_up(tmp_path: Path) -> None:
     environment = os.environ | {"SPARK_MASTER": "local[2]", "PYTHONPATH": str(ROOT)}
+    environment["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path), "1"], env=environment, capture_output=True, text=True, timeout=280
     )
