@@ -85,7 +85,7 @@ def texts(array: pa.Array) -> Texts:
     wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
     _, offsets, data = array.buffers()
     offset = np.frombuffer(offsets, np.int64 if wide else np.int32)[array.offset : array.offset + n + 1]
-    length = (offset[1:] - offset[:-1]).astype(np.int32, copy=False)
+    length = np.diff(offset).astype(np.int32, copy=False)
     if array.null_count:
         length[array.is_null().to_numpy(zero_copy_only=False)] = -1
     view = np.frombuffer(data, np.uint8) if data is not None and data.size else _NOTHING
