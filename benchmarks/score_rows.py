@@ -1,6 +1,6 @@
 """score-rows against what its two computations allow: the encoder alone, the forward pass alone, the job as a whole.
 
-    python benchmarks/score_rows.py --rows 1000000
+    python benchmarks/score_rows.py --rows 2000000
 
 FM (k = 16) and FFM (k = 4) with 39 hashed fields of 1,000 buckets, random weights, random rows in one CSV file.
 
@@ -50,7 +50,7 @@ ALONE_SECONDS = 2.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--kinds", default="fm,ffm")
     parser.add_argument("--cores", type=int, default=2)
     options = parser.parse_args()

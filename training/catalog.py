@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from training.exact_kernels import constant
@@ -30,6 +31,8 @@ class Catalog:
     linear: Float64  # [G] b
     vectors: Float32  # [G, D] v
     precise: Float64  # [G, D] FM's v before rounding to float32, else [G, 0]
+    half: npt.NDArray[np.uint16]  # [G, D] v in bfloat16, [G, 0] below HALVED dimensions
+    lost: Float64  # [G] length of what that took from v
     norm: Float64  # [G] |v|
     error: Float64  # [G] see `certify`
     category: Int32  # [G], all 0 without categories
@@ -48,23 +51,22 @@ class Catalog:
         place[order] = np.arange(len(order))
         group = place[group]
         item = np.argsort(group, kind="stable")
+        vectors = constant(factors.vectors[order], np.float32)
+        half, lost = halved(vectors if vectors.shape[1] >= HALVED else vectors[:, :0])
         return Catalog(
             of_item=of_item,
             slots=constant(distinct[order, :-1], np.int32),
             linear=constant(factors.linear[order], np.float64),
-            vectors=constant(factors.vectors[order], np.float32),
+            vectors=vectors,
             precise=constant(factors.precise[order], np.float64),
+            half=constant(half.view(torch.int16).numpy().view(np.uint16), np.uint16),
+            lost=constant(lost, np.float64),
             norm=constant(factors.norm[order], np.float64),
             error=constant(errors(scorer, factors)[order], np.float64),
             category=constant(distinct[order, -1], np.int32),
             start=constant(np.searchsorted(group[item], np.arange(len(order) + 1)), np.int64),
             item=constant(item, np.int64),
         )
-
-    @cached_property
-    def half(self) -> tuple[torch.Tensor, Float64]:
-        """v in bfloat16, and what its rounding lost: 2 D bytes an item, in the memory of each process that asks."""
-        return halved(self.vectors)
 
     @property
     def exact(self) -> Float32 | Float64:
@@ -89,12 +91,22 @@ class Catalog:
         return Catalog(**{name: constant(array, array.dtype) for name, array in files.items()})
 
 
-ARRAYS = ("of_item", "slots", "linear", "vectors", "precise", "norm", "error", "category", "start", "item")
-
-
-def norms(vectors: Float32) -> Float64:
-    """Lengths of rows, in float64."""
-    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+HALVED = 128
+"""Shorter vectors are not worth halving."""
+ARRAYS = (
+    "of_item",
+    "slots",
+    "linear",
+    "vectors",
+    "precise",
+    "half",
+    "lost",
+    "norm",
+    "error",
+    "category",
+    "start",
+    "item",
+)
 
 
 def share(scorer: Scorer) -> float:
@@ -122,7 +134,7 @@ def _distinct(rows: Int32) -> tuple[Int32, Int64]:
     return distinct, group
 
 
-def tensor(array: Float32) -> torch.Tensor:
+def tensor(array: npt.NDArray[Any]) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch would mind that the catalog is read-only
         return torch.from_numpy(array)
@@ -130,9 +142,14 @@ def tensor(array: Float32) -> torch.Tensor:
 
 def halved(vectors: Float32) -> tuple[torch.Tensor, Float64]:
     """bfloat16 vectors, and the lengths of what rounding took from each."""
-    half = tensor(vectors).bfloat16()
-    lost = np.empty(len(vectors))
-    for start in range(0, len(vectors), 4096):
+    full = tensor(vectors)
+    half, lost = full.bfloat16(), torch.empty(len(full), dtype=torch.float64)
+    for start in range(0, len(full), 4096):
         block = slice(start, start + 4096)
-        lost[block] = norms(vectors[block] - half[block].float().numpy())
-    return half, lost
+        lost[block] = (full[block] - half[block].float()).norm(dim=1, dtype=torch.float64)
+    return half, lost.numpy()
+
+
+def bfloat16(half: npt.NDArray[np.uint16]) -> torch.Tensor:
+    """Stored halves as torch sees them; no copy."""
+    return tensor(half.view(np.int16)).view(torch.bfloat16)

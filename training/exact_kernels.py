@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.jit import inner, kernel
+from training.jit import inner, kernel, prefetch
 from training.lookup import pair_bucket
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
+AHEAD = 2
+"""Fields between asking for a row of the table and reading it."""
 LR, FM, FFM, FWFM, POLY2 = range(5)
 KINDS = {"lr": LR, "fm": FM, "ffm": FFM, "fwfm": FWFM, "poly2": POLY2}
 
@@ -54,6 +56,10 @@ def pool(kind, k, table, first, offset, mean, slots, take, linear, own, partner)
     """
     width = own.shape[1]
     for f in range(len(take)):
+        if f + AHEAD < len(take) and take[f + AHEAD] and slots[first[f + AHEAD]] != 0:
+            start = (offset[first[f + AHEAD]] + slots[first[f + AHEAD]]) * table.shape[1]
+            for line in range(start, start + table.shape[1], 16):
+                prefetch(table, line)
         if not take[f]:
             continue
         count = 0

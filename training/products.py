@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from training.catalog import Catalog, halved, tensor
+from training.catalog import HALVED, Catalog, bfloat16, halved, tensor
 from training.factors import Factors, Int64, PairTable
 from training.scoring import Float32, Float64, Int32, Scorer
 
@@ -47,7 +47,7 @@ class MatrixProduct:
         self.half = half_pays(catalog.vectors.shape[1])
         self.norm = _suffix_maxima(catalog.norm)  # of a block and all that follow
         self.linear = _suffix_maxima(catalog.linear)
-        self.lost = _suffix_maxima(catalog.half[1]) if self.half else np.zeros(len(self.norm))
+        self.lost = _suffix_maxima(catalog.lost) if self.half else np.zeros(len(self.norm))
         self.largest = float(np.abs(catalog.linear).max(initial=0.0))
         self.scores = torch.empty(contexts * ITEMS)
         self.rounded = torch.empty(contexts * ITEMS if self.half else 0, dtype=torch.bfloat16)
@@ -57,7 +57,7 @@ class MatrixProduct:
         vectors, items = (torch.from_numpy(factors.vectors), tensor(self.catalog.vectors))
         norm, lost, alive = factors.norm, np.zeros(len(contexts)), np.arange(len(contexts))
         if self.half:
-            (vectors, lost), items = halved(factors.vectors), self.catalog.half[0]
+            (vectors, lost), items = halved(factors.vectors), bfloat16(self.catalog.half)
         offset, relative = np.abs(factors.linear), HALF if self.half else 0.0
         for position, base in enumerate(range(0, len(items), ITEMS)):
             reach = (norm + lost) * (self.norm[position] + self.lost[position])  # no product is larger
@@ -95,7 +95,7 @@ def half_pays(dimensions: int) -> bool:
 
     The lists do not depend on the answer: only how many finalists are rescored does.
     """
-    if dimensions < 128:
+    if dimensions < HALVED:
         return False
     draw = torch.Generator().manual_seed(0)
     u, v = (torch.randn(n, dimensions, generator=draw) for n in (256, ITEMS))

@@ -186,13 +186,14 @@ def test_a_rank_that_hangs_is_named(snapshot: Snapshot, tmp_path: Path) -> None:
 def straggling(world: World, directory: str) -> str:
     config = CONFIG.model_copy(update={"batch_size": 1024})
     trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), config, "unused"), world)
-    gather = trainer.network.table.gather
+    fused = trainer.fused_step
+    assert fused is not None
     with redirect_stderr(io.StringIO()) as told:
         for epoch in range(2):
             plan = trainer._plan(epoch)
             trainer._end_epoch(plan, trainer._train_epoch(plan))
             # the first epoch compiles; from now on rank 1 is slow between two exchanges
-            trainer.network.table.gather = lambda ids: (time.sleep(0.5 * world.rank), gather(ids))[1]  # type: ignore[method-assign]
+            trainer.fused_step = lambda *parts: (time.sleep(0.5 * world.rank), fused(*parts))[1]  # type: ignore[assignment]
     return told.getvalue()
 
 

@@ -77,10 +77,11 @@ def test_equals_brute_force(data: st.DataObject) -> None:
         if n_items and data.draw(st.booleans())
         else None
     )
-    catalog = Catalog.of(scorer, sides, items, category if cap else None)
     half = data.draw(st.booleans())
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.catalog.HALVED", 0)
         patch.setattr(products, "half_pays", lambda dimensions: half)
+        catalog = Catalog.of(scorer, sides, items, category if cap else None)
         found = top_k(
             scorer,
             catalog,
