@@ -200,5 +200,5 @@ def straggling(world: World, directory: str) -> str:
 def test_a_straggler_is_named_with_its_seconds(snapshot: Snapshot, tmp_path: Path) -> None:
     first, second = run_ranks(2, tmp_path, straggling, snapshot.dir)
     (told,) = re.findall(r"rank 1 is slow: ([0-9.]+) s per step in epoch 2 against ([0-9.]+) s of the others", first)
-    assert float(told[0]) > 0.5 > float(told[1])
+    assert float(told[0]) > 0.3 > float(told[1])  # of three steps, the last one's time has not travelled
     assert second == ""
