@@ -69,6 +69,7 @@ def write(place: Path, rows: list[tuple[str, ...]]) -> Config:
     return load_config(place / "config.yaml")
 
 
+@pytest.mark.slow
 @given(_ROWS)
 @settings(max_examples=4, deadline=None)
 def test_plain_python_spark_and_score_rows_give_the_same_slots(tmp_path_factory: Any, rows: list[Any]) -> None:
