@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("fieldwise", deadline=None, derandomize=True)
 settings.load_profile("fieldwise")
 
-LONGEST = ["readme", "distributed", "demo", "cluster", "checkpoint", "build", "score_catalog", "cli"]
+LONGEST = ["readme", "distributed", "demo", "checkpoint", "build", "score_catalog", "cli"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

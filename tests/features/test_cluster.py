@@ -26,7 +26,7 @@ from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = "2026-01-08"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BUILD = (
     "import json, sys; from pipelines.config import load_config; from pipelines.features import build_features\n"

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.snapshots import hash_spec, write_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +51,7 @@ def wait(until: Callable[[], object], launcher: subprocess.Popen[bytes], seconds
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_killed_ranks_start_again_and_sigterm_leaves_a_checkpoint_and_nobody(tmp_path: Path) -> None:
     files = {"train": [900], "valid": [300], "test": [300]}
     write_snapshot(tmp_path / "work/planted/snapshots/all", hash_spec((10, 10)), files)

@@ -126,7 +126,7 @@ def trained(world: World, directory: str, bundles: str) -> dict[str, tuple[str, 
     return found
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_training_on_ranks_equals_training_alone(snapshot: Snapshot, tmp_path: Path, size: int) -> None:
     alone = trained(World(), snapshot.dir, str(tmp_path))
     shared = run_ranks(size, tmp_path, trained, snapshot.dir, str(tmp_path))
