@@ -25,6 +25,7 @@ from training import tracking
 from training.journal import Journal
 from training.sender import Sender
 
+pytestmark = pytest.mark.slow  # its tests are one story, told in order
 CONFIG = """
 name: planted
 source: {path: log.csv}
@@ -91,7 +92,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "planted.yaml"
 
 
-@pytest.mark.slow
 def test_away_at_the_start_and_back_later(server: Server, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "--config", str(config), "--set", f"tracking.uri={server.uri}"]
     assert main(command) == 1
