@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -93,15 +94,19 @@ class Run:
         lists = {name for name in example if any(isinstance(value, list) for value in example[name])}
         types = {name: Array(DataType.string) if name in lists else DataType.string for name in example}
         inputs = Schema([ColSpec(type, name, required=False) for name, type in types.items()])
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(ROOT / "training" / "pyfunc_model.py"),
-            artifacts={"bundle": str(directory)},
-            code_paths=[str(ROOT / "features"), str(ROOT / "training")],
-            signature=ModelSignature(inputs, Schema([ColSpec("double")])),
-            input_example=example,
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING],
-        )
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow tries the model where it lies
+        try:
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(ROOT / "training" / "pyfunc_model.py"),
+                artifacts={"bundle": str(directory)},
+                code_paths=[str(ROOT / "features"), str(ROOT / "training")],
+                signature=ModelSignature(inputs, Schema([ColSpec("double")])),
+                input_example=example,
+                pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING],
+            )
+        finally:
+            sys.dont_write_bytecode = writes
         return str(info.model_uri)
 
 

@@ -74,7 +74,7 @@ cases = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases, st.booleans())
 def test_scores_and_gradients_equal_the_reference(case: Case, weighted: bool) -> None:
     weight, total = (case.weight, float(case.weight.sum())) if weighted else (None, float(len(case.label)))
@@ -106,7 +106,7 @@ def test_scores_and_gradients_equal_the_reference(case: Case, weighted: bool) ->
     assert case.model.bias.grad.item() / 3.0 == pytest.approx(by_bias.item(), abs=slack)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases, st.booleans())
 def test_the_fused_step_equals_loss_and_optimizer(case: Case, weighted: bool) -> None:
     weight, total = (case.weight, float(case.weight.sum())) if weighted else (None, float(len(case.label)))

@@ -86,7 +86,7 @@ def test_the_logged_model_loads_without_a_checkout(tmp_path: Path, uris: list[st
     expected = Scorer(bundle).probabilities(Encoder(bundle.spec).encode(strings).slots)
     model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     names = [str(p) for p in model_dir.rglob("*")]
-    assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pt"))]
+    assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pt", ".pyc"))]
     meta = mlflow.models.get_model_info(uri)
     assert meta.signature.inputs.input_names() == ["f0", "f1", "f2"]
     assert meta.saved_input_example_info is not None
