@@ -26,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +144,12 @@ def main() -> None:
     print(" ".join(f"{name:>10}" for name in columns), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="fieldwise-bench-") as folder:
         place = Path(folder)
-        everything = TrainData.of([load_snapshot(publish(place / "snapshot", sizes, slots, labels))])
         for name in options.models:
-            share = FEWER.get(name.partition("-")[0], 1)
-            files = everything.train.files[: max(1, len(everything.train.files) // share)]
-            data = replace(everything, train=replace(everything.train, files=files))
+            rows = options.rows // FEWER.get(name.partition("-")[0], 1)
+            snapshot = place / f"snapshot-{rows}"
+            if not snapshot.exists():
+                publish(snapshot, sizes, slots[:rows], labels[:rows])
+            data = TrainData.of([load_snapshot(str(snapshot))])
             for batch in options.batch_sizes:
                 kernel = measure(name, "step", batch, kernel_options)["best"]
                 trained = whole(data, name, batch, options, place / "bundle")
