@@ -101,6 +101,43 @@ def store64(typingctx: Any, data: Any, index: Any, value: Any) -> Any:
     return types.void(data, index, types.uint64), codegen
 
 
+def _bytes_that(comparison: Callable[[Any, Any, Any], Any], parameters: int) -> Any:
+    """64 bytes from ``data[index]`` on, compared at once: bit i tells of byte i."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(8), 64)
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        loaded = builder.load(builder.bitcast(builder.gep(array.data, [args[1]]), lanes.as_pointer()), align=1)
+        return builder.bitcast(comparison(builder, loaded, args[2:]), ir.IntType(64))
+
+    if parameters == 1:
+        return intrinsic(lambda typing, data, index, byte: (types.uint64(data, index, byte), codegen))
+    return intrinsic(lambda typing, data, index: (types.uint64(data, index), codegen))
+
+
+def _equals_byte(builder: Any, loaded: Any, args: Any) -> Any:
+    nothing = ir.Constant(loaded.type, ir.Undefined)
+    first = builder.insert_element(nothing, args[0], ir.Constant(ir.IntType(32), 0))
+    every = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+    return builder.icmp_unsigned("==", loaded, builder.shuffle_vector(first, nothing, every))
+
+
+bytes_equal = _bytes_that(_equals_byte, 1)
+"""``bytes_equal(bytes, i, byte)``: which of the 64 bytes from i on equal the uint8, the first one in the lowest bit."""
+bytes_high = _bytes_that(lambda builder, loaded, _: builder.icmp_signed("<", loaded, ir.Constant(loaded.type, None)), 0)
+"""``bytes_high(bytes, i)``: which of the 64 bytes from i on are above 127, the first one in the lowest bit."""
+
+
+@intrinsic
+def ones(typingctx: Any, word: Any) -> Any:
+    """Number of set bits of a uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
 @intrinsic
 def trailing_zeros(typingctx: Any, word: Any) -> Any:
     """Number of zero bits below the lowest set bit of a uint64 that is not 0."""

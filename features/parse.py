@@ -19,8 +19,6 @@ from features import parse_kernels as pk
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Int32: TypeAlias = npt.NDArray[np.int32]
 Int64: TypeAlias = npt.NDArray[np.int64]
-PAD = 16
-"""Readable bytes that must follow a block, the first one a newline if the last line has none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Parsed:
 
 
 class Parser(Protocol):
-    """Parses ``data[begin:end]``, whole lines followed by PAD bytes."""
+    """Parses ``data[begin:end]``, whole lines followed by ``parse_kernels.PAD`` bytes."""
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed: ...
 
@@ -61,31 +59,33 @@ class _Lines:
 
     def __init__(self, wanted: Sequence[str], codes: Int32, quote: int) -> None:
         self._wanted, self._codes, self._quote = list(wanted), codes, quote
+        self._views: tuple[Int32, ...] = (np.empty((0, 0), np.int32),)
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
         raise NotImplementedError
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed:
-        most = pk.count_lines(data, begin, end)
-        start, length = (np.empty((most, len(self._wanted)), np.int32) for _ in range(2))
+        most, beyond_ascii = pk.survey(data, begin, end)
+        if len(self._views[0]) < most:
+            self._views = tuple(np.empty((most + most // 4, len(self._wanted)), np.int32) for _ in range(2))
+        start, length = (views[:most] for views in self._views)
         line, bad = np.empty((most, 2), np.int64), np.empty((most, 3), np.int64)
         rows, bads = self._scan(data, begin, end, start, length, line, bad)
         line, bad, start, length = line[:rows], bad[:bads], start[:rows], length[:rows]
-        ascii_only = not len(line) or int(data[begin:end].view(np.int8).min()) >= 0
-        keep = None if ascii_only else self._decodable(data, line)
+        keep = self._decodable(data, line) if beyond_ascii else None
         if keep is not None and not keep.all():
             undecodable = np.column_stack([line[~keep], np.full((~keep).sum(), pk.UNDECODABLE)])
             bad = np.concatenate([bad, undecodable])
             bad = bad[np.argsort(bad[:, 0], kind="stable")]
             line, start, length = line[keep], start[keep], length[keep]
-        arrays = self._columns(data, start, length, ascii_only)
+        arrays = self._columns(data, start, length, beyond_ascii)
         return Parsed(pa.RecordBatch.from_arrays(arrays, names=self._wanted), line, bad)
 
-    def _columns(self, data: UInt8, start: Int32, length: Int32, ascii_only: bool) -> list[pa.Array]:
+    def _columns(self, data: UInt8, start: Int32, length: Int32, beyond_ascii: bool) -> list[pa.Array]:
         rows, columns = length.shape
         total = np.empty(columns, np.int64)
         pk.sum_lengths(length, total)
-        codes = self._codes if not ascii_only else self._codes[:0]
+        codes = self._codes if beyond_ascii else self._codes[:0]
         if len(codes) or (total < 0).any():
             return [self._decoded(data, start[:, c].copy(), length[:, c].copy(), codes) for c in range(columns)]
         place = np.concatenate([[0], np.cumsum(total + 8)])
@@ -146,8 +146,8 @@ class JsonParser(_Lines):
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
         return jk.scan_json(data, begin, end, self._keys, self._ends, self._lists, *out)
 
-    def _columns(self, data: UInt8, start: Int32, length: Int32, ascii_only: bool) -> list[pa.Array]:
-        columns = super()._columns(data, start, length, ascii_only)
+    def _columns(self, data: UInt8, start: Int32, length: Int32, beyond_ascii: bool) -> list[pa.Array]:
+        columns = super()._columns(data, start, length, beyond_ascii)
         for c in np.flatnonzero(self._lists):
             most = int(np.abs(length[:, c]).sum(dtype=np.int64))
             offset = np.empty(len(length) + 1, np.int32)

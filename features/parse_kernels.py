@@ -1,6 +1,6 @@
 """Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but into Arrow's buffers.
 
-``data[begin:end]`` is whole lines; a newline ends it or follows it, and 16 bytes past ``end`` are readable. ``start``,
+``data[begin:end]`` is whole lines; a newline ends it or follows it, and PAD bytes past ``end`` are readable. ``start``,
 ``length`` int32 [lines, columns wanted]: views of the fields of good lines; a negative length says that the field must
 be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the first byte, the end and, for bad lines, the reason.
 """
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.jit import entry, kernel, load64, store64, trailing_zeros
+from features.jit import bytes_equal, bytes_high, entry, kernel, load64, ones, store64, trailing_zeros
+
+PAD = 80
+"""Readable bytes that must follow a block, the first one a newline if the last line has none."""
 
 NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
 REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long")
@@ -42,15 +45,17 @@ def line_end(data, i):  # type: ignore[no-untyped-def]
         i += 8
 
 
-@kernel
-def _field_end(data, i, separators):  # type: ignore[no-untyped-def]
-    """Position of the next separator (given eight times) or newline."""
-    while True:
-        word = load64(data, i)
-        hit = _zeros(word ^ separators) | _zeros(word ^ _NEWLINES)
-        if hit != 0:
-            return i + np.int64(trailing_zeros(hit) // _U8)
-        i += 8
+@entry(f"Tuple((int64, boolean))({BYTES}, int64, int64)")
+def survey(data, begin, end):  # type: ignore[no-untyped-def]
+    """(at least as many as there are lines, whether a byte is above 127), 64 bytes at a time."""
+    newlines, high = 1, np.uint64(0)
+    for i in range(begin, end - 63, 64):
+        newlines += np.int64(ones(bytes_equal(data, i, np.uint8(NEWLINE))))
+        high |= bytes_high(data, i)
+    for i in range(max(begin, end - (end - begin) % 64), end):
+        newlines += data[i] == NEWLINE
+        high |= np.uint64(data[i] > 127)
+    return newlines, high != 0
 
 
 @entry(f"int64({BYTES}, int64, int64)")
@@ -79,43 +84,60 @@ def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
     return -1, doubled
 
 
+@kernel
+def _ends(data, i, separator):  # type: ignore[no-untyped-def]
+    """Which of the 64 bytes from ``i`` on end a field."""
+    return bytes_equal(data, i, separator) | bytes_equal(data, i, np.uint8(NEWLINE))
+
+
 @entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {OUT})")
 def scan_delimited(data, begin, end, separator, quote, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
     """Returns (good lines, bad lines). ``target`` [columns]: where in ``start`` a column goes, or -1; quote -1: none.
 
-    Lines end in LF or CR LF; blank lines are no rows.
+    Lines end in LF or CR LF; blank lines are no rows. ``hits`` are the separators and newlines not yet passed among the
+    64 bytes from ``base`` on.
     """
     rows, bads, i = 0, 0, begin
-    separators = _ONES * np.uint64(separator)
+    base, hits = begin, _ends(data, begin, separator)
+    starts, lengths, wanted = start.ravel(), length.ravel(), start.shape[1]
     while i < end:
         first, column, reason = i, 0, 0
         while True:
             field = i
-            sign = 1
-            if data[i] == quote and i < end:
+            if data[np.uint64(i)] == quote and i < end:
                 close, doubled = _closing(data, i + 1, end, quote)
                 if close < 0:
                     reason = BAD_QUOTE
                     break
-                field, stop, i = i + 1, close, close + 1
-                sign = -1 if doubled else 1
+                size, i = close - field - 1, close + 1
+                if column < columns and target[column] >= 0:
+                    at = np.uint64(rows * wanted + target[column])
+                    starts[at], lengths[at] = field + 1, -size if doubled else size
                 if i < end and data[i] == RETURN and (i + 1 == end or data[i + 1] == NEWLINE):
                     i += 1
                 if i < end and data[i] != separator and data[i] != NEWLINE:
                     reason = BAD_QUOTE
                     break
+                base, hits = i, _ends(data, i, separator)
+                hits &= hits - np.uint64(1)
             else:
-                stop = i = min(_field_end(data, i, separators), end)
-                if stop > field and data[stop - 1] == RETURN and (i == end or data[i] == NEWLINE):
-                    stop -= 1
-            if column < columns and target[column] >= 0:
-                start[rows, target[column]] = field
-                length[rows, target[column]] = sign * (stop - field)
+                while hits == 0:
+                    base += 64
+                    hits = _ends(data, base, separator)
+                i = base + np.int64(trailing_zeros(hits))
+                hits &= hits - np.uint64(1)
+                if column < columns and target[np.uint64(column)] >= 0:
+                    at = np.uint64(rows * wanted + target[np.uint64(column)])
+                    starts[at], lengths[at] = field, i - field
+                    if data[np.uint64(i)] == NEWLINE and i > field and data[i - 1] == RETURN:
+                        lengths[at] -= 1
             column += 1
-            if i >= end or data[i] == NEWLINE:
+            if data[np.uint64(i)] == NEWLINE:
                 break
             i += 1
-        i = min(line_end(data, i), end)
+        if reason:
+            i = min(line_end(data, i), end)
+            base, hits = i + 1, _ends(data, i + 1, separator)
         stop = i - 1 if i > first and data[i - 1] == RETURN else i
         i += 1
         if stop == first:

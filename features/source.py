@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from features.config import SourceConfig
 from features.errors import InputError
-from features.parse import PAD, DelimitedParser, JsonParser, Parser, code_points
-from features.parse_kernels import NEWLINE, REASONS, TOO_LONG, count_lines
+from features.parse import DelimitedParser, JsonParser, Parser, code_points
+from features.parse_kernels import NEWLINE, PAD, REASONS, TOO_LONG, count_lines
 from features.text import missing_column
 
 BLOCK = 8 << 20
