@@ -28,10 +28,10 @@ class Encoder:
         self.spec = spec
         self._fields = [(f.first_slot, f.slots, f.config.encoder(spec.fit_of(f.name))) for f in spec.fields]
 
-    def encode(self, batch: pa.RecordBatch | pa.Table) -> Encoded:
+    def encode(self, batch: pa.RecordBatch | pa.Table | Columns) -> Encoded:
         """Raises InputError when a raw column is missing. Text and typed columns alike (see ``features.text``)."""
-        columns = Columns(batch)
-        by_slot = np.empty((self.spec.slots, batch.num_rows), np.int32)
+        columns = Columns.of(batch)
+        by_slot = np.empty((self.spec.slots, columns.rows), np.int32)
         problems: list[Problem] = []
         for first, slots, encode in self._fields:
             problems += encode(columns, by_slot[first : first + slots])

@@ -109,7 +109,7 @@ class Expression:
 
     def evaluate(self, batch: pa.RecordBatch | pa.Table | Columns) -> tuple[pa.Array, Bool]:
         """(values, bad): bool or float64 array of the batch's length, and rows with a value that reads as no number."""
-        columns = batch if isinstance(batch, Columns) else Columns(batch)
+        columns = Columns.of(batch)
         run = _Run(self, columns)
         values = run.value(self._tree)
         if not isinstance(values, pa.Array):

@@ -167,11 +167,11 @@ class ValuedField(BaseField):
     def check(self, columns: Columns) -> list[Problem]:
         problems: list[Problem] = []
         for name in self.columns:
-            array = columns.array(name)
+            kind = columns.kind(name)
             if self.flags is not None:
-                problems += problems_of(self.name, "bad_flag", flags(array)[1], array)
-            elif pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-                problems += problems_of(self.name, "undecodable", ~valid_utf8(texts(array)), array)
+                problems += problems_of(self.name, "bad_flag", flags(columns.array(name))[1], columns, name)
+            elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                problems += problems_of(self.name, "undecodable", ~valid_utf8(columns.texts(name)), columns, name)
         return problems
 
     def texts(self, columns: Columns) -> list[Texts]:
@@ -180,10 +180,11 @@ class ValuedField(BaseField):
             return self._flag_texts(columns)
         if not self.many:
             return [columns.texts(self.column)]
-        array = columns.array(self.column)
-        start = np.empty((self.slots, len(array)), np.int64)
-        length = np.empty((self.slots, len(array)), np.int32)
-        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        kind = columns.kind(self.column)
+        start = np.empty((self.slots, columns.rows), np.int64)
+        length = np.empty((self.slots, columns.rows), np.int32)
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            array = columns.array(self.column)
             items = texts(array.flatten())
             counts = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
             row = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -211,9 +212,10 @@ class ValuedField(BaseField):
         return [Texts(data, s, n) for s, n in zip(start, length, strict=True)]
 
 
-def problems_of(field: str, reason: str, bad: npt.NDArray[np.bool_], array: pa.Array) -> list[Problem]:
-    rows = np.flatnonzero(bad)
-    return [Problem(int(row), field, reason, str(array[int(row)].as_py())[:200]) for row in rows]
+def problems_of(field: str, reason: str, bad: npt.NDArray[np.bool_], columns: Columns, column: str) -> list[Problem]:
+    """The rows where ``bad`` holds, with their values in ``column``."""
+    rows = np.flatnonzero(bad).tolist()
+    return [Problem(row, field, reason, str(columns.array(column)[row].as_py())[:200]) for row in rows]
 
 
 def _unused(like: Texts) -> Texts:

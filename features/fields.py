@@ -21,7 +21,7 @@ from features.hashing import SEED
 from features.kernels import FIRST, MISSING
 from features.moment import PARTS, Time, part_name, part_of, to_local
 from features.schema import Names, expand_names
-from features.text import Columns, Texts, canonical, numbers, texts
+from features.text import Columns, Texts, canonical, texts
 from features.vocabulary import TextIndex, Vocabulary, sum_texts
 
 
@@ -139,12 +139,11 @@ class NumberField(BaseField):
         return self.quantiles is not None
 
     def check(self, columns: Columns) -> list[Problem]:
-        array = columns.array(self.column)
-        return problems_of(self.name, "bad_number", numbers(array)[1], array)
+        return problems_of(self.name, "bad_number", columns.numbers(self.column)[1], columns, self.column)
 
     def tally(self, columns: Columns) -> pa.Table:
         """Keys are the top 23 bits of the order-preserving form of float64: sign, exponent, 11 bits of mantissa."""
-        values = numbers(columns.array(self.column))[0]
+        values = columns.numbers(self.column)[0]
         bits = (values[~np.isnan(values)] + 0.0).view(np.uint64)
         ordered = np.where(bits >> np.uint64(63), ~bits, bits | np.uint64(1 << 63)) >> np.uint64(41)
         keys, counts = np.unique(ordered, return_counts=True)
@@ -164,18 +163,18 @@ class NumberField(BaseField):
         small_bins = (FIRST + np.searchsorted(edges, np.arange(4096.0), "right")).astype(np.int32)
 
         def encode(columns: Columns, out: Slots) -> list[Problem]:
-            array = columns.array(self.column)
-            if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-                values, bad = numbers(array)
+            kind = columns.kind(self.column)
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                values, bad = columns.numbers(self.column)
                 value_kernels.bin_numbers(values, edges, out[0])
-                return problems_of(self.name, "bad_number", bad, array)
-            views, status = columns.texts(self.column), np.empty(len(array), np.uint8)
+                return problems_of(self.name, "bad_number", bad, columns, self.column)
+            views, status = columns.texts(self.column), np.empty(columns.rows, np.uint8)
             if not value_kernels.bin_decimals(views.data, views.start, views.length, edges, small_bins, out[0], status):
                 return []
             hard = np.flatnonzero(status == value_kernels.HARD)
             values = np.array([float(views.bytes_at(row)) for row in hard], np.float64)
             out[0][hard] = FIRST + np.searchsorted(edges, values, "right")
-            return problems_of(self.name, "bad_number", status == value_kernels.BAD, array)
+            return problems_of(self.name, "bad_number", status == value_kernels.BAD, columns, self.column)
 
         return encode
 
@@ -199,7 +198,7 @@ class TimeField(BaseField):
         return (self.of.column,)
 
     def check(self, columns: Columns) -> list[Problem]:
-        return problems_of(self.name, "bad_time", columns.moments(self.of)[2], columns.array(self.of.column))
+        return problems_of(self.name, "bad_time", columns.moments(self.of)[2], columns, self.of.column)
 
     def fit(self, tally: pa.Table | None) -> Fit:
         return Fit(PARTS[self.part])

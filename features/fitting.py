@@ -19,25 +19,25 @@ TALLY = pa.schema([("field", pa.int32()), ("key", pa.binary()), ("count", pa.int
 """field: position in the config's list. key: the value's bytes, or what the kind chooses; never empty."""
 
 
-def check(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> list[Problem]:
+def check(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table | Columns) -> list[Problem]:
     """Values no spec could encode; such rows are quarantined, so they must not be counted."""
-    columns = Columns(batch)
+    columns = Columns.of(batch)
     return [problem for field in fields for problem in field.check(columns)]
 
 
-def tally(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> pa.Table:
+def tally(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table | Columns) -> pa.Table:
     """TALLY of one batch of training rows: every field that needs fitting, rows with problems left out."""
-    problems = check(fields, batch)
+    columns = Columns.of(batch)
+    problems = check(fields, columns)
     if problems:
-        keep = np.ones(batch.num_rows, np.bool_)
+        keep = np.ones(columns.rows, np.bool_)
         keep[[problem.row for problem in problems]] = False
-        batch = batch.filter(pa.array(keep))
-    return count(fields, batch)
+        columns = columns.filter(keep)
+    return count(fields, columns)
 
 
-def count(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table) -> pa.Table:
+def count(fields: Sequence[AnyField], columns: Columns) -> pa.Table:
     """``tally`` of rows that have been checked."""
-    columns = Columns(batch)
     tables = []
     for position, field in enumerate(fields):
         if field.needs_fit:

@@ -13,7 +13,7 @@ from features.config import JoinConfig
 from features.errors import InputError
 from features.kernels import FIRST
 from features.source import FileRange, list_files, read_range
-from features.text import Columns, canonical, texts
+from features.text import Columns, canonical
 from features.vocabulary import TextIndex
 
 
@@ -34,9 +34,9 @@ class SideTable:
                         f"{reject.path} at byte {reject.position}", expected="rows that parse", found=reject.reason,
                         fix="Mend the side table; unlike the log's, its rows are not quarantined.",
                     )  # fmt: skip
-                batches.append(batch.columns)
+                batches.append(batch.columns.batch())
         table = pa.Table.from_batches(batches).combine_chunks()
-        self._keys = canonical(Columns(table).array(config.on))
+        self._keys = canonical(Columns.of(table).array(config.on))
         self._rows = table.drop_columns([config.on])
         self.names: list[str] = self._rows.schema.names
         self._index: TextIndex | None = None
@@ -60,19 +60,18 @@ class SideTable:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_index": None}
 
-    def add_to(self, batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
-        """The batch with those of ``wanted`` columns that this table has."""
-        found = np.empty(batch.num_rows, np.int32)
-        self._lookup().find(texts(Columns(batch).array(self.on)), found)
+    def add_to(self, columns: Columns, wanted: Sequence[str]) -> Columns:
+        """The columns with those of ``wanted`` columns that this table has."""
+        found = np.empty(columns.rows, np.int32)
+        self._lookup().find(columns.texts(self.on), found)
         places = pa.array(found - FIRST, mask=found < FIRST)
-        arrays, names = list(batch.columns), list(batch.schema.names)
+        more = {}
         for name in self.names:
             if name in wanted:
                 column = self._rows.column(name)
                 single = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-                arrays.append(single.take(places))
-                names.append(name)
-        return pa.RecordBatch.from_arrays(arrays, names=names)
+                more[name] = single.take(places)
+        return columns.adding(more)
 
 
 def _end(config: JoinConfig, path: str, size: int) -> int:

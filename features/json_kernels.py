@@ -146,7 +146,7 @@ def _list_items(data, i, stop, start, length, at, fill):  # type: ignore[no-unty
 def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type: ignore[no-untyped-def]
     """Views of the wanted keys' values in one object, a list with its brackets; returns a reason or 0."""
     for k in range(len(key_end)):
-        start[row, k], length[row, k] = 0, 0
+        start[k, row], length[k, row] = 0, 0
     i = _blank(data, i, stop)
     if i >= stop or data[i] != 123:
         return BAD_JSON
@@ -178,7 +178,7 @@ def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type
         elif data[i] == 123 or data[i] == 91:
             i = _nested_end(data, i, stop)
             if i > 0 and k >= 0 and lists[k] and data[first] == 91:
-                items = _list_items(data, first, i, start[row], length[row], 0, False)
+                items = _list_items(data, first, i, start[k], length[k], 0, False)
                 if items < 0:
                     return BAD_JSON if items == -1 else NESTED
                 size = i - first
@@ -190,7 +190,7 @@ def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type
         if i < 0:
             return BAD_JSON
         if k >= 0:
-            start[row, k], length[row, k] = first, size
+            start[k, row], length[k, row] = first, size
             guess = k + 1
         i = _blank(data, i, stop)
         more = i < stop and data[i] == 44
@@ -225,7 +225,7 @@ def scan_json(data, begin, end, keys, key_end, lists, start, length, line, bad):
     return rows, bads
 
 
-@entry(f"int64({BYTES}, int32[:], int32[:], int32[::1], int32[::1], int32[::1])")
+@entry(f"int64({BYTES}, int64[::1], int32[::1], int32[::1], int64[::1], int32[::1])")
 def split_lists(data, start, length, offset, item_start, item_length):  # type: ignore[no-untyped-def]
     """Items of views of ``scan_json``: row i has those from offset[i] to offset[i + 1]. A bare value is a list of one.
 
@@ -234,7 +234,7 @@ def split_lists(data, start, length, offset, item_start, item_length):  # type: 
     at = 0
     offset[0] = 0
     for i in range(len(start)):
-        first, n = np.int64(start[i]), np.int64(length[i])
+        first, n = start[i], np.int64(length[i])
         if n > 0 and data[first] == 91 and data[first - 1] != QUOTE:
             at = _list_items(data, first, first + n, item_start, item_length, at, True)
         elif n != 0:

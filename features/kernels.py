@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.jit import entry, kernel, load32, load64
+from features.jit import entry, kernel, load32, load64, store64
 
 PADDING_VIEW = -2
 """Length of a view that stands for an unused slot."""
@@ -178,12 +178,17 @@ def sum_texts(data, start, length, group, count, seed, hashes, table, first, tot
 @entry(f"int64({TEXT}, uint8[::1], int32[::1])")
 def copy_texts(data, start, length, out, offset):  # type: ignore[no-untyped-def]
     """Texts one after another into ``out`` (8 bytes longer than their sum), ``offset`` [n + 1]; returns the sum."""
-    at = 0
+    at, readable = 0, len(data) - 8
     for i in range(len(start)):
         offset[i] = at
-        n = max(length[i], 0)
-        for k in range(n):
-            out[at + k] = data[start[i] + k]
+        first, n = start[i], max(length[i], 0)
+        k = 0
+        while k < n and first + k <= readable:  # whole words; what is written past a text, the next overwrites
+            store64(out, at + k, load64(data, first + k))
+            k += 8
+        while k < n:
+            out[at + k] = data[first + k]
+            k += 1
         at += n
     offset[len(start)] = at
     return at

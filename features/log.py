@@ -18,7 +18,7 @@ from features.field import Problem
 from features.join import SideTable
 from features.moment import DAY, microseconds, to_local, to_utc
 from features.source import FileRange, RawBatch, Reject, column_names, read_range
-from features.text import Columns, moments
+from features.text import Columns
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class LogBatch:
     filtered: int
 
     @property
-    def columns(self) -> pa.RecordBatch:
+    def columns(self) -> Columns:
         return self.raw.columns
 
     @property
@@ -75,9 +75,8 @@ class LogBatch:
         """The rows where ``keep`` holds; counts stay."""
         raw = self.raw
         line = None if raw.line is None else raw.line[keep]
-        columns = raw.columns.filter(pa.array(keep))
         return LogBatch(
-            replace(raw, columns=columns, positions=raw.positions[keep], line=line),
+            replace(raw, columns=raw.columns.filter(keep), positions=raw.positions[keep], line=line),
             None if self.label is None else self.label[keep],
             None if self.weight is None else self.weight[keep],
             None if self.time is None else self.time[keep],
@@ -186,7 +185,7 @@ class LogReader:
 
     def _timed(self, batch: LogBatch) -> LogBatch:
         assert self.config.time is not None
-        time, missing, bad = moments(Columns(batch.columns).array(self.config.time.column), self.config.time)
+        time, missing, bad = batch.columns.moments(self.config.time)
         batch = replace(batch, time=time).without(_problems(missing | bad, "time", "bad_time"))
         if self._period is None or batch.time is None:
             return batch

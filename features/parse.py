@@ -15,6 +15,7 @@ import pyarrow as pa
 from features import json_kernels as jk
 from features import kernels
 from features import parse_kernels as pk
+from features.text import Columns, Views
 
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Int32: TypeAlias = npt.NDArray[np.int32]
@@ -23,9 +24,9 @@ Int64: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Parsed:
-    """columns: strings (empty is missing), one row per good line. line int64 [n, 2], bad int64 [m, 3]: see kernels."""
+    """columns: texts (empty is missing), one row per good line. line int64 [n, 2], bad int64 [m, 3]: see kernels."""
 
-    columns: pa.RecordBatch
+    columns: Columns
     line: Int64
     bad: Int64
 
@@ -55,45 +56,42 @@ def code_points(encoding: str) -> Int32:
 
 
 class _Lines:
-    """What both text formats share: memory for views, the check of the encoding, and the copy into Arrow."""
+    """What both text formats share: room for views, the check of the encoding, and what must be unescaped."""
 
-    def __init__(self, wanted: Sequence[str], codes: Int32, quote: int) -> None:
-        self._wanted, self._codes, self._quote = list(wanted), codes, quote
-        self._views: tuple[Int32, ...] = (np.empty((0, 0), np.int32),)
+    def __init__(self, wanted: Sequence[str], codes: Int32, quote: int, escape: int) -> None:
+        self._wanted, self._codes, self._quote, self._escape = list(wanted), codes, quote, escape
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
         raise NotImplementedError
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed:
-        most, beyond_ascii = pk.survey(data, begin, end)
-        if len(self._views[0]) < most:
-            self._views = tuple(np.empty((most + most // 4, len(self._wanted)), np.int32) for _ in range(2))
-        start, length = (views[:most] for views in self._views)
+        most, beyond_ascii, escapes = pk.survey(data, begin, end, self._escape)
+        shape = len(self._wanted), most
+        start, length = np.empty(shape, np.int64), np.empty(shape, np.int32)
         line, bad = np.empty((most, 2), np.int64), np.empty((most, 3), np.int64)
         rows, bads = self._scan(data, begin, end, start, length, line, bad)
-        line, bad, start, length = line[:rows], bad[:bads], start[:rows], length[:rows]
+        line, bad, start, length = line[:rows], bad[:bads], start[:, :rows], length[:, :rows]
         keep = self._decodable(data, line) if beyond_ascii else None
         if keep is not None and not keep.all():
             undecodable = np.column_stack([line[~keep], np.full((~keep).sum(), pk.UNDECODABLE)])
             bad = np.concatenate([bad, undecodable])
             bad = bad[np.argsort(bad[:, 0], kind="stable")]
-            line, start, length = line[keep], start[keep], length[keep]
-        arrays = self._columns(data, start, length, beyond_ascii)
-        return Parsed(pa.RecordBatch.from_arrays(arrays, names=self._wanted), line, bad)
+            line, start, length = line[keep], np.compress(keep, start, axis=1), np.compress(keep, length, axis=1)
+        arrays = self._arrays(data, start, length, self._codes if beyond_ascii else self._codes[:0], escapes)
+        viewed = [place for place, name in enumerate(self._wanted) if arrays[name] is None]
+        if len(viewed) < len(self._wanted):
+            start, length = start[viewed], length[viewed]
+        return Parsed(Columns(arrays, len(line), Views(data, start, length)), line, bad)
 
-    def _columns(self, data: UInt8, start: Int32, length: Int32, beyond_ascii: bool) -> list[pa.Array]:
-        rows, columns = length.shape
-        total = np.empty(columns, np.int64)
-        pk.sum_lengths(length, total)
-        codes = self._codes if beyond_ascii else self._codes[:0]
-        if len(codes) or (total < 0).any():
-            return [self._decoded(data, start[:, c].copy(), length[:, c].copy(), codes) for c in range(columns)]
-        place = np.concatenate([[0], np.cumsum(total + 8)])
-        out = np.empty(place[-1], np.uint8)
-        offset = np.empty((columns, rows + 1), np.int32)
-        pk.copy_plain(data, start, length, place, out, offset)
-        spans = zip(place[:-1].tolist(), total.tolist(), offset, strict=True)
-        return [_strings(offsets, out[first : first + size]) for first, size, offsets in spans]
+    def _arrays(
+        self, data: UInt8, start: Int64, length: Int32, codes: Int32, escapes: bool
+    ) -> dict[str, pa.Array | None]:
+        """Columns that are more than views of the block, and None for the others."""
+        decoded = [len(codes) > 0 or (escapes and bool((of < 0).any())) for of in length]
+        return {
+            name: self._decoded(data, first, size, codes) if copied else None
+            for name, first, size, copied in zip(self._wanted, start, length, decoded, strict=True)
+        }
 
     def _decodable(self, data: UInt8, line: Int64) -> npt.NDArray[np.bool_]:
         out = np.ones(len(line), np.bool_)
@@ -105,7 +103,7 @@ class _Lines:
             out = undefined[line[:, 1]] == undefined[line[:, 0]]
         return out
 
-    def _decoded(self, data: UInt8, first: Int32, size: Int32, codes: Int32) -> pa.StringArray:
+    def _decoded(self, data: UInt8, first: Int64, size: Int32, codes: Int32) -> pa.StringArray:
         offset = np.empty(len(first) + 1, np.int32)
         out = np.empty(int(np.abs(size).sum(dtype=np.int64)) * (3 if len(codes) else 1), np.uint8)
         total = pk.copy_decoded(data, first, size, self._quote, codes, out, offset)
@@ -122,7 +120,7 @@ class DelimitedParser(_Lines):
     def __init__(
         self, names: Sequence[str], wanted: Sequence[str], separator: str, quote: str | None, codes: Int32
     ) -> None:
-        super().__init__(wanted, codes, ord(quote) if quote else -1)
+        super().__init__(wanted, codes, *(ord(quote) if quote else -1,) * 2)
         place = {name: i for i, name in enumerate(wanted)}
         self._target = np.array([place.get(name, -1) for name in names], np.int32)
         self._separator = np.uint8(ord(separator))
@@ -137,7 +135,7 @@ class JsonParser(_Lines):
     that is an object or a list is refused as ``nested``."""
 
     def __init__(self, wanted: Sequence[str], codes: Int32, lists: Collection[str] = ()) -> None:
-        super().__init__(wanted, codes, -1)
+        super().__init__(wanted, codes, -1, pk.BACKSLASH)
         names = [name.encode() for name in wanted]
         self._keys = np.frombuffer(b"".join(names) + b"\0", np.uint8)
         self._ends = np.cumsum([len(name) for name in names]).astype(np.int64)
@@ -146,13 +144,15 @@ class JsonParser(_Lines):
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
         return jk.scan_json(data, begin, end, self._keys, self._ends, self._lists, *out)
 
-    def _columns(self, data: UInt8, start: Int32, length: Int32, beyond_ascii: bool) -> list[pa.Array]:
-        columns = super()._columns(data, start, length, beyond_ascii)
+    def _arrays(
+        self, data: UInt8, start: Int64, length: Int32, codes: Int32, escapes: bool
+    ) -> dict[str, pa.Array | None]:
+        arrays = super()._arrays(data, start, length, codes, escapes)
         for c in np.flatnonzero(self._lists):
-            most = int(np.abs(length[:, c]).sum(dtype=np.int64))
-            offset = np.empty(len(length) + 1, np.int32)
-            first, size = np.empty(most, np.int32), np.empty(most, np.int32)
-            items = jk.split_lists(data, start[:, c], length[:, c], offset, first, size)
+            most = int(np.abs(length[c]).sum(dtype=np.int64))
+            offset = np.empty(len(length[c]) + 1, np.int32)
+            first, size = np.empty(most, np.int64), np.empty(most, np.int32)
+            items = jk.split_lists(data, start[c], length[c], offset, first, size)
             values = self._decoded(data, first[:items], size[:items], self._codes)
-            columns[c] = pa.ListArray.from_arrays(pa.array(offset), values)
-        return columns
+            arrays[self._wanted[c]] = pa.ListArray.from_arrays(pa.array(offset), values)
+        return arrays

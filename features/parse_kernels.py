@@ -1,15 +1,16 @@
-"""Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but into Arrow's buffers.
+"""Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but those that are unescaped.
 
 ``data[begin:end]`` is whole lines; a newline ends it or follows it, and PAD bytes past ``end`` are readable. ``start``,
-``length`` int32 [lines, columns wanted]: views of the fields of good lines; a negative length says that the field must
-be unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the first byte, the end and, for bad lines, the reason.
+``length`` [columns wanted, lines]: views of the fields of good lines; a negative length says that the field must be
+unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the first byte, the end and, for bad lines, the reason.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from features.jit import bytes_equal, bytes_high, entry, kernel, load64, ones, store64, trailing_zeros
+from features.jit import bytes_equal, bytes_high, entry, kernel, load64, ones, trailing_zeros
+from features.kernels import TEXT
 
 PAD = 80
 """Readable bytes that must follow a block, the first one a newline if the last line has none."""
@@ -20,7 +21,7 @@ REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable",
 COLUMN_COUNT, BAD_QUOTE, BAD_JSON, NESTED, UNDECODABLE, TOO_LONG = range(1, 7)
 
 BYTES = "Array(uint8, 1, 'C', readonly=True)"
-OUT = "int32[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
+OUT = "int64[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
 
 
 _ONES, _HIGHS, _U8 = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(8)
@@ -45,17 +46,20 @@ def line_end(data, i):  # type: ignore[no-untyped-def]
         i += 8
 
 
-@entry(f"Tuple((int64, boolean))({BYTES}, int64, int64)")
-def survey(data, begin, end):  # type: ignore[no-untyped-def]
-    """(at least as many as there are lines, whether a byte is above 127), 64 bytes at a time."""
-    newlines, high = 1, np.uint64(0)
-    for i in range(begin, end - 63, 64):
-        newlines += np.int64(ones(bytes_equal(data, i, np.uint8(NEWLINE))))
+@entry(f"Tuple((int64, boolean, boolean))({BYTES}, int64, int64, int64)")
+def survey(data, begin, end, byte):  # type: ignore[no-untyped-def]
+    """(at least as many as there are lines, whether a byte is above 127, whether one is ``byte``; -1 is none)."""
+    lines, high, found = np.int64(1), np.uint64(0), np.uint64(0)
+    rest = end - (end - begin) % 64
+    for i in range(begin, rest, 64):
+        lines += np.int64(ones(bytes_equal(data, i, np.uint8(NEWLINE))))
         high |= bytes_high(data, i)
-    for i in range(max(begin, end - (end - begin) % 64), end):
-        newlines += data[i] == NEWLINE
+        found |= bytes_equal(data, i, np.uint8(byte))
+    for i in range(rest, end):
+        lines += data[i] == NEWLINE
         high |= np.uint64(data[i] > 127)
-    return newlines, high != 0
+        found |= np.uint64(data[i] == byte)
+    return lines, high != 0, byte >= 0 and found != 0
 
 
 @entry(f"int64({BYTES}, int64, int64)")
@@ -99,7 +103,7 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
     """
     rows, bads, i = 0, 0, begin
     base, hits = begin, _ends(data, begin, separator)
-    starts, lengths, wanted = start.ravel(), length.ravel(), start.shape[1]
+    starts, lengths, most = start.ravel(), length.ravel(), start.shape[1]
     while i < end:
         first, column, reason = i, 0, 0
         while True:
@@ -111,7 +115,7 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
                     break
                 size, i = close - field - 1, close + 1
                 if column < columns and target[column] >= 0:
-                    at = np.uint64(rows * wanted + target[column])
+                    at = np.uint64(target[column] * most + rows)
                     starts[at], lengths[at] = field + 1, -size if doubled else size
                 if i < end and data[i] == RETURN and (i + 1 == end or data[i + 1] == NEWLINE):
                     i += 1
@@ -127,7 +131,7 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
                 i = base + np.int64(trailing_zeros(hits))
                 hits &= hits - np.uint64(1)
                 if column < columns and target[np.uint64(column)] >= 0:
-                    at = np.uint64(rows * wanted + target[np.uint64(column)])
+                    at = np.uint64(target[np.uint64(column)] * most + rows)
                     starts[at], lengths[at] = field, i - field
                     if data[np.uint64(i)] == NEWLINE and i > field and data[i - 1] == RETURN:
                         lengths[at] -= 1
@@ -151,38 +155,6 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
             line[rows, 0], line[rows, 1] = first, stop
             rows += 1
     return rows, bads
-
-
-_ROW = "Array(int32, 1, 'C', readonly=True)"
-
-
-@entry("void(int32[:, ::1], int64[::1])")
-def sum_lengths(length, total):  # type: ignore[no-untyped-def]
-    """total [columns]: bytes of each column's fields, -1 where one must be unescaped."""
-    total[:] = 0
-    for i in range(length.shape[0]):
-        for c in range(length.shape[1]):
-            total[c] = total[c] + length[i, c] if length[i, c] >= 0 <= total[c] else -1
-
-
-@entry(f"void({BYTES}, int32[:, ::1], int32[:, ::1], int64[::1], uint8[::1], int32[:, ::1])")
-def copy_plain(data, start, length, place, out, offset):  # type: ignore[no-untyped-def]
-    """Fields of column c one after another into ``out`` from ``place[c]`` on, with room for their sum and 8 bytes.
-
-    Row by row, so that the block is read once in order. offset [columns, rows + 1] counts from ``place[c]``.
-    """
-    rows, columns = length.shape
-    at = np.zeros(columns, np.int64)
-    for c in range(columns):
-        offset[c, 0] = 0
-    for i in range(rows):
-        for c in range(columns):
-            to, first, n = place[c] + at[c], start[i, c], length[i, c]
-            store64(out, to, load64(data, first))  # whole words; what is written past a field, the next overwrites
-            for k in range(8, n, 8):
-                store64(out, to + k, load64(data, first + k))
-            at[c] += n
-            offset[c, i + 1] = at[c]
 
 
 @kernel
@@ -218,7 +190,7 @@ def _put_utf8(out, at, code):  # type: ignore[no-untyped-def]
     return at + 4
 
 
-@entry(f"int64({BYTES}, {_ROW}, {_ROW}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
+@entry(f"int64({TEXT}, int64, Array(int32, 1, 'C', readonly=True), uint8[::1], int32[::1])")
 def copy_decoded(data, start, length, quote, codes, out, offset):  # type: ignore[no-untyped-def]
     """Fields of one column, decoded and unescaped (``quote`` doubled; JSON's escapes where quote is -1); returns bytes.
 

@@ -23,9 +23,9 @@ from features.config import SourceConfig
 from features.errors import InputError
 from features.parse import DelimitedParser, JsonParser, Parser, code_points
 from features.parse_kernels import NEWLINE, PAD, REASONS, TOO_LONG, count_lines
-from features.text import missing_column
+from features.text import Columns, missing_column
 
-BLOCK = 8 << 20
+BLOCK = 2 << 20
 """Bytes read at once."""
 MAX_LINE = 64 << 20
 """Longer lines are quarantined as ``too_long``."""
@@ -65,7 +65,7 @@ class RawBatch:
     """Rows of one file: raw columns (strings or lists of them; typed ones of Parquet) and where each came from."""
 
     path: str
-    columns: pa.RecordBatch
+    columns: Columns
     positions: npt.NDArray[np.int64]
     rejects: list[Reject] = field(default_factory=list)
     block: npt.NDArray[np.uint8] | None = None
@@ -77,7 +77,7 @@ class RawBatch:
         if self.block is not None and self.line is not None:
             first, stop = self.line[row]
             return _cut(self.block, first, stop)
-        values = self.columns.slice(row, 1).to_pylist()[0]
+        values = {name: self.columns.array(name)[row].as_py() for name in self.columns.names}
         return json.dumps(values, default=str, ensure_ascii=False).encode()[:RAW_LIMIT]
 
 
@@ -190,7 +190,7 @@ def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[Raw
         position = sum(file.metadata.row_group(group).num_rows for group in range(rng.start))
         groups = list(range(rng.start, rng.stop))
         for batch in file.iter_batches(1 << 16, row_groups=groups, columns=None if columns is None else list(columns)):
-            yield RawBatch(rng.path, batch, np.arange(position, position + batch.num_rows))
+            yield RawBatch(rng.path, Columns.of(batch), np.arange(position, position + batch.num_rows))
             position += batch.num_rows
 
 
@@ -211,7 +211,7 @@ def _read_text(
         stop = rng.stop if compression is None else _EVERYTHING
         for data, begin, end, position in _blocks(stream, rng.start, stop, _has_header(config)):
             parsed = parser(data, begin, end)
-            if unseen and parsed.columns.num_rows:
+            if unseen and parsed.columns.rows:
                 _refuse_absent(rng.path, parsed.columns, unseen, data, parsed.line)
                 unseen = set()
             bad = parsed.bad if end > begin else [(0, RAW_LIMIT, TOO_LONG)]
@@ -223,11 +223,11 @@ def _read_text(
 
 
 def _refuse_absent(
-    path: str, columns: pa.RecordBatch, names: set[str], data: npt.NDArray[np.uint8], line: npt.NDArray[np.int64]
+    path: str, columns: Columns, names: set[str], data: npt.NDArray[np.uint8], line: npt.NDArray[np.int64]
 ) -> None:
     """A key that no object of a file's first block has is taken for a mistake."""
-    for name in columns.schema.names:
-        if name in names and columns.column(name).buffers()[-1].size == 0:
+    for name in columns.names:
+        if name in names and columns.array(name).buffers()[-1].size == 0:
             key = json.dumps(name, ensure_ascii=False).encode()
             if key not in data[: line[-1, 1]].tobytes():
                 first = json.loads(data[line[0, 0] : line[0, 1]].tobytes())

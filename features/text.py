@@ -7,6 +7,7 @@ prints them (``2020-01-31``, ``2020-01-31 15:04:05``); decimals with their scale
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -98,7 +99,11 @@ def numbers(array: pa.Array) -> tuple[Float64, Bool]:
     if any(test(kind) for test in _NUMERIC):
         values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.ascontiguousarray(values, np.float64), np.zeros(len(array), np.bool_)
-    views = texts(array)
+    return text_numbers(texts(array))
+
+
+def text_numbers(views: Texts) -> tuple[Float64, Bool]:
+    """``numbers`` of texts."""
     out, status = np.empty(len(views)), np.empty(len(views), np.uint8)
     if value_kernels.read_decimals(views.data, views.start, views.length, out, status):
         for row in np.flatnonzero(status == value_kernels.HARD):
@@ -153,32 +158,125 @@ def _epoch(array: pa.Array, scale: int) -> tuple[Int64, Bool, Bool]:
     return np.where(bad | missing, 0, np.rint(np.where(bad, 0, values) * scale)).astype(np.int64), missing, bad
 
 
-class Columns:
-    """Raw columns of one batch by name; conversions are made once however many fields read a column."""
+class Views:
+    """Texts of several columns over one byte buffer; views of ``data``, which they keep in memory."""
 
-    def __init__(self, batch: pa.RecordBatch | pa.Table) -> None:
-        self._batch, self.rows = batch, batch.num_rows
-        self._place = {name: i for i, name in enumerate(batch.schema.names)}
+    def __init__(self, data: UInt8, start: Int64, length: Int32) -> None:
+        """start, length [columns, n]: see `Texts`."""
+        self.data, self.start, self.length = data, start, length
+
+    def of(self, column: int) -> Texts:
+        return Texts(self.data, self.start[column], self.length[column])
+
+    def filter(self, keep: Bool) -> Views:
+        return Views(self.data, np.compress(keep, self.start, axis=1), np.compress(keep, self.length, axis=1))
+
+    @staticmethod
+    def concat(parts: Sequence[Views]) -> Views:
+        """All rows over one copy of all buffers."""
+        shift = np.cumsum([0, *(len(part.data) for part in parts)])
+        start = np.concatenate([part.start + first for part, first in zip(parts, shift, strict=False)], axis=1)
+        data, length = (np.concatenate([getattr(p, name) for p in parts], axis=-1) for name in ("data", "length"))
+        return Views(data, start, length)
+
+
+class Columns:
+    """Raw columns of one batch by name. Conversions are made once however many fields read a column.
+
+    Columns of text may be given as views of the bytes they were read from: they become Arrow arrays if someone asks.
+
+    Args:
+        arrays: columns by name, in order; None for those of ``views``, in the order of these.
+        views: text columns.
+        rows: n.
+    """
+
+    def __init__(self, arrays: Mapping[str, pa.Array | pa.ChunkedArray | None], rows: int, views: Views | None = None):
+        self.rows, self._given, self._views = rows, dict(arrays), views
+        viewed = [name for name, array in arrays.items() if array is None]
+        self._place = {name: place for place, name in enumerate(viewed)}
+        self._arrays: dict[str, pa.Array] = {}
         self._texts: dict[str, Texts] = {}
+        self._numbers: dict[str, tuple[Float64, Bool]] = {}
         self._moments: dict[TimeConfig, tuple[Int64, Bool, Bool]] = {}
 
+    @staticmethod
+    def of(batch: pa.RecordBatch | pa.Table | Columns) -> Columns:
+        if isinstance(batch, Columns):
+            return batch
+        return Columns(dict(zip(batch.schema.names, batch.columns, strict=True)), batch.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._given)
+
+    def kind(self, name: str) -> pa.DataType:
+        """What ``array`` is of."""
+        return pa.string() if name in self._place else self.array(name).type
+
     def array(self, name: str) -> pa.Array:
-        if name not in self._place:
-            raise missing_column("the raw rows", name, list(self._place))
-        column = self._batch.column(self._place[name])
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if name not in self._given:
+            raise missing_column("the raw rows", name, self.names)
+        if name not in self._arrays:
+            column = self._given[name]
+            if column is None:
+                column = self.texts(name).to_arrow()
+            if isinstance(column, pa.ChunkedArray):
+                column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+            self._arrays[name] = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        return self._arrays[name]
 
     def texts(self, name: str) -> Texts:
         if name not in self._texts:
-            self._texts[name] = texts(self.array(name))
+            viewed = self._views is not None and name in self._place
+            self._texts[name] = self._views.of(self._place[name]) if viewed else texts(self.array(name))  # type: ignore[union-attr]
         return self._texts[name]
+
+    def numbers(self, name: str) -> tuple[Float64, Bool]:
+        """As ``numbers`` of the column."""
+        if name not in self._numbers:
+            viewed = name in self._place
+            self._numbers[name] = text_numbers(self.texts(name)) if viewed else numbers(self.array(name))
+        return self._numbers[name]
 
     def moments(self, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
         if config not in self._moments:
             self._moments[config] = moments(self.array(config.column), config)
         return self._moments[config]
+
+    def batch(self) -> pa.RecordBatch:
+        """All columns as Arrow."""
+        return pa.RecordBatch.from_arrays([self.array(name) for name in self.names], self.names)
+
+    def filter(self, keep: Bool) -> Columns:
+        """The rows where ``keep`` holds."""
+        mask = pa.array(keep)
+        arrays = {name: None if column is None else column.filter(mask) for name, column in self._given.items()}
+        return Columns(arrays, int(np.count_nonzero(keep)), None if self._views is None else self._views.filter(keep))
+
+    def adding(self, more: Mapping[str, pa.Array]) -> Columns:
+        """These columns and others of as many rows."""
+        return Columns(self._given | dict(more), self.rows, self._views)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that these columns hold, that of the bytes they were read from included."""
+        viewed = 0 if self._views is None else sum(a.nbytes for a in vars(self._views).values())
+        return viewed + sum(column.nbytes for column in self._given.values() if column is not None)
+
+    @staticmethod
+    def concat(parts: Sequence[Columns]) -> Columns:
+        """The rows of batches of the same columns."""
+        if len(parts) == 1:
+            return parts[0]
+        views = [part._views for part in parts if part._views is not None]
+        if len(views) < len(parts) or any(part._place != parts[0]._place for part in parts):
+            return Columns.of(pa.Table.from_batches([part.batch() for part in parts]))
+        arrays = {
+            name: None if column is None else pa.concat_arrays([part.array(name) for part in parts])
+            for name, column in parts[0]._given.items()
+        }
+        return Columns(arrays, sum(part.rows for part in parts), Views.concat(views))
 
 
 def missing_column(where: str, name: str, found: list[str]) -> InputError:

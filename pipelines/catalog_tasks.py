@@ -146,11 +146,11 @@ def _pairs(todo: Inputs, kind: int, rng: FileRange, counts: Counter[str]) -> Ite
     """Pairs whose item is in the catalog; the others cannot matter."""
     source, context, item = next((s, c, i) for k, s, c, i in todo.pairs if k == kind)
     for raw in read_range(source, rng, list(dict.fromkeys([context, item]))):
-        columns = dict(zip(raw.columns.schema.names, raw.columns.columns, strict=True))
         counts["rejected pairs"] += len(raw.rejects)
-        place = _places(todo.item_ids, columns[item])
-        known = (place >= 0) & ~columns[context].is_null().to_numpy(zero_copy_only=False)
-        yield identity(columns[context]).filter(pa.array(known)), None, place[known]
+        contexts = raw.columns.array(context)
+        place = _places(todo.item_ids, raw.columns.array(item))
+        known = (place >= 0) & ~contexts.is_null().to_numpy(zero_copy_only=False)
+        yield identity(contexts).filter(pa.array(known)), None, place[known]
 
 
 def _places(ids: pa.Array, column: pa.Array) -> npt.NDArray[np.int64]:

@@ -48,8 +48,8 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     reader = LogReader(config.features, config.base, need_label=False)
     for part in split_ranges(config.source, files, HEAD_BYTES):
         for batch in reader.read(part):
-            if batch.columns.num_rows:
-                return batch.columns.slice(0, rows)
+            if batch.rows:
+                return batch.columns.batch().slice(0, rows)
     raise InputError("source", expected="at least one row", found="none", fix="Check source.path.")
 
 

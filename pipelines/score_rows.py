@@ -175,10 +175,8 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
 
 
 def _with_probability(batch: LogBatch, columns: tuple[str, ...], probability: Any) -> pa.RecordBatch:
-    have = dict(zip(batch.columns.schema.names, batch.columns.columns, strict=True))
-    return pa.RecordBatch.from_arrays(
-        [*(have[name] for name in columns), pa.array(probability)], [*columns, PROBABILITY]
-    )
+    given = [batch.columns.array(name) for name in columns]
+    return pa.RecordBatch.from_arrays([*given, pa.array(probability)], [*columns, PROBABILITY])
 
 
 _READY: dict[str, tuple[Encoder, Any]] = {}

@@ -66,9 +66,9 @@ class Side:
             columns = raw.columns
             for table in self.tables:
                 columns = table.add_to(columns, self.wanted)
-            have = dict(zip(columns.schema.names, columns.columns, strict=True))
-            have |= {name: _repeated(value, columns.num_rows) for name, value in self.constants.items()}
-            nothing = pa.nulls(columns.num_rows, pa.string())
+            have = {name: columns.array(name) for name in columns.names}
+            have |= {name: _repeated(value, columns.rows) for name, value in self.constants.items()}
+            nothing = pa.nulls(columns.rows, pa.string())
             batch = pa.RecordBatch.from_arrays([have.get(name, nothing) for name in self.wanted], list(self.wanted))
             encoded = _encoder(spec).encode(batch)
             ids = identity(have[self.id])

@@ -217,7 +217,7 @@ def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
         )
     except (FieldwiseError, OSError, StopIteration):
         return pd.DataFrame({name: pd.Series([None], dtype=object) for name in names})
-    raw = {name: first.columns.column(name).slice(0, EXAMPLE_ROWS) for name in names}
+    raw = {name: first.columns.array(name).slice(0, EXAMPLE_ROWS) for name in names}
     return pd.DataFrame({name: _example(array) for name, array in raw.items()}, dtype=object)
 
 

@@ -13,6 +13,7 @@ from features.config import SplitConfig
 from features.errors import InputError
 from features.hashing import xxh64_array, xxh64_rows
 from features.manifest import ROLES
+from features.text import Columns
 
 Roles = npt.NDArray[np.uint8]  # positions in ROLES
 TRAIN, VALID, TEST, ALL = range(len(ROLES))
@@ -52,8 +53,8 @@ class Splitter:
                 return role
         return TRAIN
 
-    def of_rows(self, columns: pa.RecordBatch, time: npt.NDArray[np.int64] | None, path: str) -> Roles:
-        n = columns.num_rows
+    def of_rows(self, columns: Columns, time: npt.NDArray[np.int64] | None, path: str) -> Roles:
+        n = columns.rows
         if self.config.by in ("none", "files"):
             return np.full(n, self.of_path(path), np.uint8)
         if self.config.by == "time":
@@ -66,15 +67,15 @@ class Splitter:
         test, valid = float(self.config.test), float(self.config.valid)  # type: ignore[arg-type]
         return np.where(share < test, TEST, np.where(share < test + valid, VALID, TRAIN)).astype(np.uint8)
 
-    def _key(self, columns: pa.RecordBatch) -> pa.Array:
-        if self.config.key not in columns.schema.names:
+    def _key(self, columns: Columns) -> pa.Array:
+        if self.config.key not in columns.names:
             raise InputError(
                 "split.key",
-                expected=f"one of the columns {', '.join(columns.schema.names)}",
+                expected=f"one of the columns {', '.join(columns.names)}",
                 found=str(self.config.key),
                 fix="Name a column of the log or of a joined table.",
             )
-        return columns.column(self.config.key)
+        return columns.array(self.config.key)
 
 
 def kept_negatives(rate: float, file: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

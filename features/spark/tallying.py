@@ -20,12 +20,13 @@ from features.spark import placement
 from features.spark.errors import Task, carried
 from features.spark.reading import Findings, Job, indices, read_log, read_rows
 from features.spark.split import TEST, VALID
+from features.text import Columns
 
 TALLY = "field int, key binary, count bigint"
 COUNTS_FIELD = -1
 """Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
 
-_TALLY_ROWS = 1 << 18
+_TALLY_ROWS, _TALLY_BYTES = 1 << 18, 256 << 20
 _TALLY_SEED = 0x7A11
 _PAYLOAD_ROWS = 4096
 """See ``tasks.PAYLOAD_BYTES``."""
@@ -63,19 +64,19 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         findings = Findings()
         for index in indices(batches):
-            held: list[pa.RecordBatch] = []
+            held: list[Columns] = []
             for batch, roles in read_rows(job, index, findings):
                 findings.count_roles(batch, roles)
                 training = (roles != VALID) & (roles != TEST)
                 if fit:
                     training &= findings.foresee(batch, fitting.check(job.config.fields, batch.columns))
                 if fit and training.any():
-                    held.append(batch.columns if training.all() else batch.columns.filter(pa.array(training)))
-                if sum(part.num_rows for part in held) > _TALLY_ROWS:
-                    yield _scattered(fitting.count(job.config.fields, pa.Table.from_batches(held)), keys)
+                    held.append(batch.columns if training.all() else batch.columns.filter(training))
+                if sum(part.rows for part in held) > _TALLY_ROWS or sum(part.nbytes for part in held) > _TALLY_BYTES:
+                    yield _scattered(fitting.count(job.config.fields, Columns.concat(held)), keys)
                     held = []
             if held:
-                yield _scattered(fitting.count(job.config.fields, pa.Table.from_batches(held)), keys)
+                yield _scattered(fitting.count(job.config.fields, Columns.concat(held)), keys)
             for example in findings.examples():
                 findings.counts[("example", *example)] += 1
             findings.rejects.clear()

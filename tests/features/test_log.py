@@ -46,8 +46,8 @@ def test_side_tables_join_and_unmatched_rows_are_missing(base: Path) -> None:
         join=[{"path": "users.csv", "on": "user"}], fields=[{"name": "age", "kind": "number", "edges": [9]}]
     )
     (batch,) = rows(joined, base)
-    assert batch.columns.schema.names == ["rating", "user", "age"]
-    assert batch.columns["age"].to_pylist() == ["", "30", None]
+    assert batch.columns.names == ["rating", "user", "age"]
+    assert batch.columns.array("age").to_pylist() == ["", "30", None]
     spec = fit_spec(joined.fields, merge([tally(joined.fields, batch.columns)]))
     assert Encoder(spec).encode(batch.columns).slots.tolist() == [[1], [4], [1]]
 
@@ -98,7 +98,7 @@ def test_unusable_rows_are_rejected_with_their_text(base: Path, bad: str, reason
     (reject,) = batch.rejects
     assert (reject.reason, reject.field, reject.raw.decode(), reject.position) == (reason, field, bad, 78)
     assert batch.rows == 2
-    assert len(batch.positions) == batch.columns.num_rows == 2
+    assert len(batch.positions) == batch.columns.rows == 2
 
 
 def test_labels_outside_zero_and_one(base: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_day_of_its_zone(base: Path) -> None:
     (batch,) = rows(config(time="when"), base, date="2024-01-01")
     assert (batch.rows, batch.filtered) == (2, 1)
     (batch,) = rows(config(time={"column": "when", "zone": "Asia/Tokyo"}), base, date="2024-01-02", keep=["item"])
-    assert (batch.columns["item"].to_pylist(), batch.filtered) == (["a"], 2)
+    assert (batch.columns.array("item").to_pylist(), batch.filtered) == (["a"], 2)
     with pytest.raises(ConfigError, match="YYYY-MM-DD"):
         LogReader(config(time="when"), str(base), date="2024-1-1")
 

@@ -37,10 +37,10 @@ def read(
     raws: list[bytes] = []
     for rng in split_ranges(config, list_files(config, str(base)), target):
         for batch in read_range(config, rng, columns, lists):
-            rows += [list(row.values()) for row in batch.columns.to_pylist()]
+            rows += [list(row.values()) for row in batch.columns.batch().to_pylist()]
             positions += batch.positions.tolist()
             rejects += batch.rejects
-            raws += [batch.raw(i) for i in range(batch.columns.num_rows)]
+            raws += [batch.raw(i) for i in range(batch.columns.rows)]
     return rows, positions, rejects, raws
 
 
