@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from features.errors import FieldwiseError, InputError, RefusedError
+from features.manifest import load_snapshot
 from jobs.cli import main, parser
 from pipelines.launch import read_failure, write_failure
 from tests.snapshots import hash_spec, write_snapshot
@@ -113,6 +116,39 @@ def test_a_model_of_other_fields(config: Path, capsys: pytest.CaptureFixture[str
     assert code == 2
     assert "expected" in line
     assert "spec" in line
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "exit_code", "found"),
+    [
+        (_cut, 2, "bytes"),
+        (_flip, 1, "The file changed after its snapshot was published"),
+        (Path.unlink, 2, "no such file"),
+    ],
+)
+def test_a_damaged_file_stops_the_training_and_leaves_no_bundle(
+    config: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], exit_code: int, found: str
+) -> None:
+    snapshot = config.parent / "work/planted/snapshots/all"
+    write_snapshot(snapshot, hash_spec((10, 10)), {"train": [600, 600], "valid": [200], "test": [200]})
+    file = load_snapshot(str(snapshot)).manifest.files[1]
+    path = Path(load_snapshot(str(snapshot)).path(file))
+    damage(path)
+    code, line = failure(capsys, "train", "--config", str(config))
+    assert code == exit_code
+    assert path.name in line
+    assert found in line
+    assert not list(config.parent.glob("work/**/bundle*"))
 
 
 def test_no_snapshot(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
