@@ -1,7 +1,8 @@
 """Row gradients of all ranks, summed: first which rows, then the rows themselves in one agreed order.
 
 Per step and rank: one all_gather of five numbers, one of row ids padded to the longest list, and, after the backward
-pass, one all_reduce of [G, width] over the G rows that any rank touched. Nothing of the table's size ever travels.
+pass, one all_reduce of [G, width] over the G rows that any rank touched; on one host that sum is made in shared memory.
+Nothing of the table's size ever travels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from training.jit import kernel, prefetch
+from training.shared import SharedRows
+from training.table import zeros
 from training.world import World
+
+Float32 = npt.NDArray[np.float32]
 
 _AHEAD = 16
 """Ids between asking for a place in the map and using it."""
@@ -33,7 +38,7 @@ class Union(NamedTuple):
 
 
 class Exchange:
-    """Exchanges for a table of ``rows`` rows. ``bytes`` counts what this rank handed to collectives.
+    """Exchanges for a table of ``rows`` rows. ``bytes`` counts what this rank handed to the others.
 
     ``busy`` [ranks]: seconds each rank took for its own work since ``begin``, waiting for others left out.
     """
@@ -44,6 +49,8 @@ class Exchange:
         self._position = np.full(rows if world.size > 1 else 0, -1, np.int32)  # scratch, cleaned after each use
         self._id_type = np.int32 if rows < 2**31 else np.int64
         self._buffer = torch.empty(0)
+        self._shared = SharedRows.of(world)
+        self._sum = np.zeros((world.size, 0), np.float32)
 
     def begin(self) -> None:
         """Take the time from here on."""
@@ -104,16 +111,32 @@ class Exchange:
         self._since = time.perf_counter()
         return summed, buffer[rows * width :]
 
-    def sum(self, grad: npt.NDArray[np.float32], numbers: tuple[float, ...]) -> tuple[float, ...]:
-        """Sum a gradient over the ranks in place, and ``numbers``: they travel in its last places, which become 0."""
-        grad[-len(numbers) :] = numbers
+    def own(self, size: int) -> Float32:
+        """Zeros [size] for this rank's gradient, once all ranks have agreed on the step's rows; see ``sum``."""
+        room = None if self._shared is None else self._shared.room(size)
+        if room is None and self._shared is not None:
+            self._shared = None  # no memory to share: the ranks go on by sockets
+        if room is None and self._sum.shape[1] < size:
+            room = zeros(1, size + size // 4)
+        self._sum = self._sum if room is None else room
+        own = self._sum[self.world.rank if self._shared is not None else 0, :size]
+        own.fill(0.0)  # not before: until the next step's rows were agreed on, others may be reading it
+        return own
+
+    def sum(self, own: Float32, numbers: tuple[float, ...]) -> tuple[Float32, tuple[float, ...]]:
+        """Sums over the ranks of what ``own`` gave and of ``numbers``.
+
+        The gradient comes as [1 or ranks, n], whose rows are still to be added, in order; it is valid until the next
+        step's rows are agreed on.
+        """
         self.lap()
-        self.bytes += grad.nbytes
-        dist.all_reduce(torch.from_numpy(grad))
+        self.bytes += own.nbytes
+        total = torch.tensor(numbers, dtype=torch.float64)
+        if self._shared is None:
+            dist.all_reduce(torch.from_numpy(own))
+        dist.all_reduce(total)  # also tells that every rank's gradient is whole
         self._since = time.perf_counter()
-        summed = tuple(map(float, grad[-len(numbers) :]))
-        grad[-len(numbers) :] = 0.0
-        return summed
+        return self._sum, tuple(total.tolist())
 
     def _gather(self, into: Tensor, mine: Tensor) -> None:
         self.bytes += mine.numel() * mine.element_size()

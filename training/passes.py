@@ -169,6 +169,28 @@ def repeated_rows(width: int, rule: str) -> Any:
 
 
 @cache
+def summed_rows(width: int, rule: str) -> Any:
+    """Second half of a step of ranks: rows u in [first, last) get the sum of ``grads`` [R, ...], which stay."""
+
+    @kernel
+    def run(first, last, values, ids, grads, states, hyper):
+        one, total = np.float32(1.0), np.empty(width, np.float32)
+        for u in range(first, last):
+            if u + 8 < last:
+                for j in range(0, width, 16):
+                    prefetch(values, ids[u + 8] * width + j)
+                    for state in states:
+                        prefetch(state, ids[u + 8] * width + j)
+            p = np.int64(u) * width
+            total[:] = grads[0, p : p + width]
+            for r in range(1, grads.shape[0]):
+                accumulate(width, total, 0, one, grads[r], p)
+            update(rule, width, values, ids[u] * width, states, total, 0, one, hyper)
+
+    return run
+
+
+@cache
 def given_rows(width: int, rule: str) -> Any:
     """The optimizer alone: rows ids[first:last] of the table by their gradients [U * width]."""
     ahead = 4 + 64 // width

@@ -22,9 +22,6 @@ from training.optim import RowOptimizer
 from training.table import EmbeddingTable, zeros
 from training.threads import team
 
-_ROOM = 16
-"""Floats behind a gradient, for the sums that travel with it."""
-
 
 class Loss(nn.Module):
     """``loss, logits = Loss(model)(rows, index, factor, label, weight, total)`` with loss = sum of w * logloss / total.
@@ -138,9 +135,10 @@ class FusedStep:
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
         workers = team(len(index))
         bounds, taken = workers.cut(len(index))
-        parts, sums = self._gradients(workers.parts, summed), np.zeros((workers.parts, 2))
-        logits = np.empty(len(index), np.float32)
-        first_half, second_half = form.batch_pass(unit, rule), passes.repeated_rows(form.width, rule)
+        own = NONE if alone else self.exchange.own(summed * form.width)
+        parts = own[None] if workers.parts == 1 and not alone else self._gradients(workers.parts, summed)
+        sums, logits = np.zeros((workers.parts, 2)), np.empty(len(index), np.float32)
+        first_half = form.batch_pass(unit, rule)
         bias = np.float32(float(self.model.bias.detach()))
         workers.run(
             lambda: first_half(
@@ -149,22 +147,27 @@ class FusedStep:
             )
         )  # fmt: skip
         totals: tuple[float, ...] = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
-        if not alone:
-            size = summed * form.width
-            passes.add_parts(0, size, parts)
-            parts[1:, :size] = 0.0
-            totals = self.exchange.sum(parts[0, : size + len(totals)], totals)
-            place = np.arange(summed, dtype=np.int32)
-        workers.spread(
-            len(united), lambda first, last: second_half(first, last, values, united, parts, place, states, hyper)
-        )
+        if alone:
+            repeated = passes.repeated_rows(form.width, rule)
+            workers.spread(
+                len(united), lambda first, last: repeated(first, last, values, united, parts, place, states, hyper)
+            )
+            return totals, logits
+        if workers.parts > 1:
+            size = len(own)
+            workers.spread(size, lambda first, last: passes.add_parts(first, last, parts))
+            own[:] = parts[0, :size]
+            parts[:, :size] = 0.0
+        grads, totals = self.exchange.sum(own, totals)
+        summed_rows = passes.summed_rows(form.width, rule)
+        workers.spread(len(united), lambda first, last: summed_rows(first, last, values, united, grads, states, hyper))
         return totals, logits
 
     def _gradients(self, parts: int, rows: int) -> Float32:
-        """A zeroed gradient of the summed rows for every part, and some room; the second half leaves it zeroed."""
+        """A zeroed gradient of the summed rows for every part; the second half leaves it zeroed."""
         size = rows * self.model.width
-        if len(self._parts) < parts or self._parts.shape[1] < size + _ROOM:
-            self._parts = zeros(parts, size + size // 4 + _ROOM)
+        if len(self._parts) < parts or self._parts.shape[1] < size:
+            self._parts = zeros(parts, size + size // 4)
         return self._parts[:parts]
 
 

@@ -22,6 +22,7 @@ from training.data import TrainData
 from training.models import MODELS, build_model
 from training.network import Work
 from training.run import TrainRun
+from training.shared import SharedRows
 from training.trainer import Trainer, train
 from training.world import World
 
@@ -137,6 +138,25 @@ def test_training_on_ranks_equals_training_alone(snapshot: Snapshot, tmp_path: P
         assert rows == [2201] * 6
         assert sent > 0
         assert alone[kind][3] == 0
+
+
+def by_both_ways(world: World, directory: str, bundles: str) -> list[str]:
+    data, found = TrainData.of_one(load_snapshot(directory)), []
+    of = SharedRows.of
+    for threads in (1, 2):
+        config = CONFIG.model_copy(update={"threads": threads})
+        for way in (of, lambda world: None):
+            SharedRows.of = staticmethod(way)  # type: ignore[method-assign]
+            trainer = Trainer(TrainRun(data, small("ffm"), config, f"{bundles}/bundle"), world)
+            assert (trainer.exchange._shared is None) == (way is not of)
+            found.append(trainer.train().bundle_digest)
+    return found
+
+
+def test_shared_memory_and_sockets_give_the_same_bits(snapshot: Snapshot, tmp_path: Path) -> None:
+    for found in run_ranks(2, tmp_path, by_both_ways, snapshot.dir, str(tmp_path)):
+        assert found[0] == found[1]
+        assert found[2] == found[3]
 
 
 def drifting(world: World, directory: str) -> None:
