@@ -89,6 +89,7 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
     labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, batch).astype(np.float32))
     step = FusedStep(model, table, optimizer, Exchange(World(), table.rows)) if way == "step" else None
+    lookup.direct = way == "step" and model.width == 1 and lookup.can_be_direct
     loss = Loss(model)
 
     def run(found: Compact) -> None:
@@ -116,6 +117,8 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
             walls.append((time.perf_counter() - wall) / (len(batches) + 0.5))  # one lookup more than steps
             cpus.append((time.process_time() - cpu) / (len(batches) + 0.5))
     matrices = 1 + sum(matrix.shape[1] for matrix in optimizer.state.values()) / model.width
+    lookup.direct = False
+    found = lookup(batches[0])
     distinct = len(found.ids)
     return {
         "model": name, "way": way, "batch": batch, "dim": model.dim, "width": model.width,

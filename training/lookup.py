@@ -9,6 +9,9 @@ K = S, and for POLY2 K = S + pairs: one column for every pair of slots of differ
 ``layout.rows + pair_bucket(row_s, row_t, buckets)`` and whose factor is the product of the two factors.
 Padding has index 0 whatever that is, so a batch of nothing but padding has an index and no rows. When every factor
 is 1, ``factor`` is one number expanded to [B, K] (strides 0): it costs nothing and says so.
+
+Where a table row is one number, finding the distinct ones takes longer than the step itself. So a small table of linear
+weights need not be looked up (``direct``): ``index`` then holds rows of the table itself, and ids and repeat nothing.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -29,6 +32,8 @@ _BLOCK = 256
 """Rows whose part of the index fits into the innermost cache."""
 _AHEAD = 16
 """Rows between asking for a place in the map and using it."""
+DIRECT_ROWS = 1 << 22
+"""Rows of the largest table that is not looked up: its gradient, of all rows and for each part, stays below 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Compact:
     index: torch.Tensor
     factor: torch.Tensor
     repeat: torch.Tensor
+    direct: bool = False
 
     @property
     def unit(self) -> bool:
@@ -67,8 +73,16 @@ class Lookup:
         self._position = np.full(self.rows, -1, np.int32)
         self._first, self._second = slot_pairs(layout) if pair_buckets else (np.empty(0, np.int32),) * 2
         self._lonely = layout.slots == layout.fields
+        self.direct = False
+        """Set where the step can do without, which `can_be_direct` allows."""
         self._ids = np.empty(0, np.int64)
         self._again = np.empty(0, np.bool_)
+
+    @property
+    def can_be_direct(self) -> bool:
+        """One slot a field, no two fields in the same rows, no pairs, and few rows."""
+        alone = len(np.unique(self.layout.offset_of_slot)) == self.layout.slots
+        return self._lonely and alone and not self.pair_buckets and self.rows <= DIRECT_ROWS
 
     @property
     def columns(self) -> int:
@@ -86,13 +100,18 @@ class Lookup:
         """
         layout = self.layout
         by_slot = np.ascontiguousarray(slots.T)
-        self._refuse_strangers(by_slot)
+        padded = self._refuse_strangers(by_slot)
         batch = len(slots)
+        if self.direct and not padded:
+            index = np.empty((batch, self.columns), np.int32)
+            _table_rows(by_slot, layout.offset_of_slot, index)
+            nothing = torch.empty(0, dtype=torch.int64)
+            return Compact(nothing, torch.from_numpy(index), _ONE.expand(index.shape), nothing.int(), direct=True)
         if len(self._ids) <= min(batch * self.columns, self.rows):
             self._ids = np.empty(min(batch * self.columns, self.rows) + 1, np.int64)
             self._again = np.zeros(len(self._ids), np.bool_)
         index = np.empty((batch, self.columns), np.int32)
-        distinct, padded = _distinct(by_slot, layout.offset_of_slot, self._position, self._ids, self._again, index)
+        distinct = _distinct(by_slot, layout.offset_of_slot, self._position, self._ids, self._again, index)
         factor = _ONE.expand(batch, self.columns)
         weights = np.empty((0, 0), np.float32)
         if padded or not self._lonely:
@@ -108,7 +127,8 @@ class Lookup:
         ids = torch.from_numpy(self._ids[:distinct].copy())
         return Compact(ids, torch.from_numpy(index), factor, torch.from_numpy(repeat))
 
-    def _refuse_strangers(self, by_slot: npt.NDArray[np.int32]) -> None:
+    def _refuse_strangers(self, by_slot: npt.NDArray[np.int32]) -> bool:
+        """Whether there is padding; IntegrityError for what lies outside its field."""
         if by_slot.shape[0] != self.layout.slots:
             raise IntegrityError(
                 "batch",
@@ -116,7 +136,7 @@ class Lookup:
                 found=f"{by_slot.shape[0]}",
                 fix="Read it with its own spec.",
             )
-        slot, row = _first_stranger(by_slot, self.layout.size_of_slot)
+        slot, row, padded = _first_stranger(by_slot, self.layout.size_of_slot)
         if slot >= 0:
             raise IntegrityError(
                 f"batch row {row}, slot {slot} (field {self.layout.field_of_slot[slot]})",
@@ -124,6 +144,7 @@ class Lookup:
                 found=str(by_slot[slot, row]),
                 fix="The data belongs to another feature spec or is damaged: verify the snapshot's checksums.",
             )
+        return bool(padded)
 
 
 def lookup(layout: Layout, slots: npt.NDArray[np.int32], pair_buckets: int = 0) -> Compact:
@@ -151,15 +172,28 @@ def pair_bucket(first, second, buckets):
 
 @kernel
 def _first_stranger(by_slot, size):
+    padded = False
     for s in range(by_slot.shape[0]):
-        low, high = np.int32(0), np.int32(0)
+        low, high = np.int32(1), np.int32(0)
         for value in by_slot[s]:
             low, high = min(low, value), max(high, value)
+        padded |= low == 0
         if low < 0 or high >= size[s]:
             for b in range(by_slot.shape[1]):
                 if by_slot[s, b] < 0 or by_slot[s, b] >= size[s]:
-                    return s, b
-    return -1, -1
+                    return s, b, True
+    return -1, -1, padded
+
+
+@kernel
+def _table_rows(by_slot, offset, index):
+    """index[b, s] = offset[s] + by_slot[s, b]"""
+    slots, batch = by_slot.shape
+    for first in range(0, batch, _BLOCK):
+        for s in range(slots):
+            base, column = np.int32(offset[s]), by_slot[s]
+            for b in range(first, min(first + _BLOCK, batch)):
+                index[b, s] = base + column[b]
 
 
 @kernel
@@ -169,7 +203,7 @@ def _distinct(by_slot, offset, position, ids, again, index):
     Places in the map are asked for early, and no branch guesses what is new.
     """
     slots, batch = by_slot.shape
-    distinct, padded = 0, False
+    distinct = 0
     for first in range(0, batch, _BLOCK):
         last = min(first + _BLOCK, batch)
         for s in range(slots):
@@ -180,7 +214,6 @@ def _distinct(by_slot, offset, position, ids, again, index):
                 if b + _AHEAD < last:
                     prefetch(position, base + column[b + _AHEAD])
                 if column[b] == 0:
-                    padded = True
                     index[b, s] = 0
                     continue
                 row = base + column[b]
@@ -192,7 +225,7 @@ def _distinct(by_slot, offset, position, ids, again, index):
                 ids[distinct] = row  # overwritten by the next one unless it is new
                 again[at] = not new
                 distinct += new
-    return distinct, padded
+    return distinct
 
 
 @kernel

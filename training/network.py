@@ -166,7 +166,8 @@ class Network:
     def score(self, compact: Compact) -> Float32:
         """Logits [B] of a looked-up batch."""
         with torch.no_grad():
-            rows = self.table.weight.index_select(0, compact.ids.to(self.device))
+            table = self.table.weight
+            rows = table if compact.direct else table.index_select(0, compact.ids.to(self.device))
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
         return logits
 

@@ -169,6 +169,35 @@ def repeated_rows(width: int, rule: str) -> Any:
 
 
 @cache
+def touched_rows(rule: str) -> Any:
+    """Second half of a step on rows of the table itself, one number each: those that columns [first, last) of ``index``
+    name get the sum of the parts' gradients, left zeroed. ``stamp`` [rows] holds the last step of every row, not yet
+    ``now``. No row may be named in two columns.
+    """
+    block = 256
+
+    @kernel
+    def run(first, last, now, stamp, values, index, grads, states, hyper):
+        one, total = np.float32(1.0), np.empty(1, np.float32)
+        for begin in range(0, len(index), block):
+            end = min(begin + block, len(index))
+            for c in range(first, last):
+                for b in range(begin, end):
+                    u = np.int64(index[b, c])
+                    if stamp[u] == now:
+                        continue
+                    stamp[u] = now
+                    total[0] = grads[0, u]
+                    grads[0, u] = 0.0
+                    for t in range(1, grads.shape[0]):
+                        total[0] += grads[t, u]
+                        grads[t, u] = 0.0
+                    update(rule, 1, values, u, states, total, 0, one, hyper)
+
+    return run
+
+
+@cache
 def summed_rows(width: int, rule: str) -> Any:
     """Second half of a step of ranks: rows u in [first, last) get the sum of ``grads`` [R, ...], which stay."""
 

@@ -87,6 +87,7 @@ class FusedStep:
             )
         self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
         self._parts = zeros(1, 0)
+        self._stamp = np.empty(0, np.int64)
 
     @staticmethod
     def serves(model: Model, table: EmbeddingTable, ranks: int = 1) -> bool:
@@ -106,6 +107,8 @@ class FusedStep:
         """
         total = union.weight or 1.0
         step = self._compact if self.model.width == 1 else self._in_place
+        if compact.direct:
+            step = self._direct
         sums, logits = step(compact, union, label.numpy(), _array(weight), 1.0 / total, lr, l2)
         loss, by_bias, rows = sums
         self.model.bias.grad = self.model.bias.detach().new_full(self.model.bias.shape, by_bias)
@@ -120,6 +123,26 @@ class FusedStep:
             rows, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
         )
         self.optimizer.step(self.table, compact.ids, torch.from_numpy(by_rows[: len(compact.ids)]), lr, l2)
+        return (loss, by_bias, len(logits)), logits
+
+    def _direct(
+        self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
+    ) -> tuple[tuple[float, ...], Float32]:
+        """Rows of one number that were not looked up: the gradient is of the whole table."""
+        table, index = self.table.weight.numpy(), compact.index.numpy()
+        values, states, hyper = table.reshape(-1), *self.optimizer.begin(lr, l2)
+        workers = team(len(index))
+        grads = self._gradients(workers.parts, self.table.rows)
+        if len(self._stamp) == 0:
+            self._stamp = np.zeros(self.table.rows, np.int64)
+        loss, logits, by_bias = self.model.form.loss_into(
+            grads, table, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
+        )
+        touched, now = passes.touched_rows(self.optimizer.rule), self.optimizer.steps
+        workers.spread(
+            index.shape[1],
+            lambda first, last: touched(first, last, now, self._stamp, values, index, grads, states, hyper),
+        )
         return (loss, by_bias, len(logits)), logits
 
     def _in_place(

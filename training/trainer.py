@@ -94,6 +94,8 @@ class Trainer:
         self.exchange = Exchange(world, table.rows)
         fused = FusedStep.serves(model, table, world.size)
         self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
+        lookup = self.network.lookup
+        lookup.direct = fused and world.size == 1 and model.width == 1 and lookup.can_be_direct
         self.verified: set[str] | None = set() if self.config.verify_checksums else None
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features.errors import IntegrityError
 from tests.training.test_models import multi_valued, random_slots
 from training import kernels
-from training.exchange import Exchange
+from training.exchange import Exchange, Union
 from training.layout import Layout
 from training.lookup import Compact, Lookup
 from training.models import MODELS, Model, build_model, logloss
@@ -130,6 +130,31 @@ def test_the_fused_step_equals_loss_and_optimizer(case: Case, weighted: bool) ->
         assert case.model.bias.grad.item() == pytest.approx(by_bias, rel=1e-5, abs=1e-9)
         assert torch.equal(scores, fused_scores)
         assert torch.allclose(tables[0].weight, tables[1].weight, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 10_000), st.booleans(), st.sampled_from(["adagrad", "adam", "ftrl", "sgd"]))
+def test_a_step_without_a_lookup_equals_one_with(rows: int, seed: int, weighted: bool, optimizer: str) -> None:
+    layout = Layout.single([3, 50, 7, 2000])
+    model, draw = build_model("lr", layout), np.random.default_rng(seed)
+    tables = [EmbeddingTable(model.rows, 1) for _ in range(2)]
+    lookups = [Lookup(layout), Lookup(layout)]
+    lookups[1].direct = lookups[1].can_be_direct
+    steps = [FusedStep(model, t, build_optimizer(optimizer, t), Exchange(World(), t.rows)) for t in tables]
+    for _ in range(3):
+        slots = np.stack([(s * draw.random(rows) ** 3).astype(np.int32).clip(1) for s in layout.size_of_slot], axis=1)
+        label = torch.from_numpy(draw.integers(0, 2, rows).astype(np.float32))
+        weight = torch.from_numpy(draw.choice(np.array([0, 0.5, 3], np.float32), rows)) if weighted else None
+        found, grads = [], []
+        for lookup, step in zip(lookups, steps, strict=True):
+            compact = lookup(slots)
+            assert compact.direct == lookup.direct
+            found.append(step(compact, Union(compact.ids, None, rows, float(rows), 0), label, weight, 0.1, 0.01))
+            grads.append(model.bias.grad)
+        assert found[0][:2] == found[1][:2]
+        assert torch.equal(found[0][2], found[1][2])
+        assert torch.equal(grads[0], grads[1])
+        assert torch.equal(tables[0].weight, tables[1].weight)
 
 
 def test_gradient_by_logit_may_be_anything() -> None:
