@@ -29,7 +29,7 @@ from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import field_sizes, long_tailed  # noqa: E402
 from training.exchange import Exchange, Union  # noqa: E402
 from training.layout import Layout  # noqa: E402
-from training.lookup import Compact, Lookup  # noqa: E402
+from training.lookup import Compact, Lookup, can_be_direct  # noqa: E402
 from training.models import build_model  # noqa: E402
 from training.optim import build_optimizer  # noqa: E402
 from training.step import FusedStep, Loss  # noqa: E402
@@ -89,7 +89,7 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
     labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, batch).astype(np.float32))
     step = FusedStep(model, table, optimizer, Exchange(World(), table.rows)) if way == "step" else None
-    lookup.direct = way == "step" and model.width == 1 and lookup.can_be_direct
+    lookup.direct = way == "step" and can_be_direct(layout, model.width, model.pair_buckets)
     loss = Loss(model)
 
     def run(found: Compact) -> None:

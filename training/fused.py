@@ -75,22 +75,13 @@ class Form:
         self, rows: Float32, bias: float, index: Tensor, factor: Tensor, label: Float32, weight: Float32, share: float
     ) -> tuple[float, Float32, float, Float32]:
         """In one pass: (``sum w * logloss``, logits, share * its derivatives by the bias and by the rows)."""
-        parts = self._parts(len(index), rows)
-        loss, logits, by_bias = self.loss_into(parts, rows, bias, index, factor, label, weight, share)
-        return loss, logits, by_bias, self._summed(parts, rows)
-
-    def loss_into(
-        self, parts: Float32, rows: Float32, bias: float, index: Tensor, factor: Tensor, label: Float32,
-        weight: Float32, share: float,
-    ) -> tuple[float, Float32, float]:  # fmt: skip
-        """``loss`` whose derivatives by the rows are added to ``parts``, those of `Team.cut` [P, U * width]."""
         require_inside(index, len(rows))
         unit, at, weights = self.inputs(index, factor)
-        logits = np.empty(len(at), np.float32)
+        parts, logits = self._parts(len(at), rows), np.empty(len(at), np.float32)
         loss, by_bias = self._run(
             passes.LOSS, unit, rows, at, weights, np.float32(bias), label, weight, share, logits, parts
         )
-        return loss, logits, by_bias
+        return loss, logits, by_bias, self._summed(parts, rows)
 
     def _run(
         self, task: int, unit: bool, rows: Float32, index: Int32, factor: Float32, bias: np.float32, label: Float32,

@@ -32,8 +32,8 @@ _BLOCK = 256
 """Rows whose part of the index fits into the innermost cache."""
 _AHEAD = 16
 """Rows between asking for a place in the map and using it."""
-DIRECT_ROWS = 1 << 22
-"""Rows of the largest table that is not looked up: its gradient, of all rows and for each part, stays below 64 MB."""
+DIRECT_ROWS = 1 << 24
+"""Rows of the largest table that is not looked up: what the step then keeps for every row stays below 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,9 @@ class Lookup:
         self._first, self._second = slot_pairs(layout) if pair_buckets else (np.empty(0, np.int32),) * 2
         self._lonely = layout.slots == layout.fields
         self.direct = False
-        """Set where the step can do without, which `can_be_direct` allows."""
+        """Set where the step can do without, which `can_be_direct` tells."""
         self._ids = np.empty(0, np.int64)
         self._again = np.empty(0, np.bool_)
-
-    @property
-    def can_be_direct(self) -> bool:
-        """One slot a field, no two fields in the same rows, no pairs, and few rows."""
-        alone = len(np.unique(self.layout.offset_of_slot)) == self.layout.slots
-        return self._lonely and alone and not self.pair_buckets and self.rows <= DIRECT_ROWS
 
     @property
     def columns(self) -> int:
@@ -103,8 +97,7 @@ class Lookup:
         padded = self._refuse_strangers(by_slot)
         batch = len(slots)
         if self.direct and not padded:
-            index = np.empty((batch, self.columns), np.int32)
-            _table_rows(by_slot, layout.offset_of_slot, index)
+            index = (by_slot + layout.offset_of_slot[:, None].astype(np.int32)).T
             nothing = torch.empty(0, dtype=torch.int64)
             return Compact(nothing, torch.from_numpy(index), _ONE.expand(index.shape), nothing.int(), direct=True)
         if len(self._ids) <= min(batch * self.columns, self.rows):
@@ -147,6 +140,12 @@ class Lookup:
         return bool(padded)
 
 
+def can_be_direct(layout: Layout, width: int, pair_buckets: int) -> bool:
+    """Linear weights of few rows, one slot a field, no two fields in the same rows, no pairs."""
+    apart = layout.slots == layout.fields == len(np.unique(layout.offset_of_slot))
+    return width == 1 and apart and not pair_buckets and layout.rows <= DIRECT_ROWS
+
+
 def lookup(layout: Layout, slots: npt.NDArray[np.int32], pair_buckets: int = 0) -> Compact:
     """One batch looked up without keeping the map; see `Lookup`."""
     return Lookup(layout, pair_buckets)(slots)
@@ -183,17 +182,6 @@ def _first_stranger(by_slot, size):
                 if by_slot[s, b] < 0 or by_slot[s, b] >= size[s]:
                     return s, b, True
     return -1, -1, padded
-
-
-@kernel
-def _table_rows(by_slot, offset, index):
-    """index[b, s] = offset[s] + by_slot[s, b]"""
-    slots, batch = by_slot.shape
-    for first in range(0, batch, _BLOCK):
-        for s in range(slots):
-            base, column = np.int32(offset[s]), by_slot[s]
-            for b in range(first, min(first + _BLOCK, batch)):
-                index[b, s] = base + column[b]
 
 
 @kernel

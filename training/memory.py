@@ -16,7 +16,7 @@ from pathlib import Path
 from training.batch import layout_of
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
-from training.lookup import slot_pairs
+from training.lookup import can_be_direct, slot_pairs
 from training.models import build_model
 from training.network import sizes_of
 from training.optim import OPTIMIZERS
@@ -70,7 +70,7 @@ def needed(data: TrainData, model: ModelConfig, training: TrainingConfig, ranks:
         table=table,
         state=rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT,
         best=table,
-        lookup=rows * _INT * (2 if ranks > 1 else 1),
+        lookup=rows * _INT * (2 if ranks > 1 else 4 if can_be_direct(layout, width, pair_buckets) else 1),
         reading=sum(files[:held]) * (layout.slots + 1) * _INT,
         step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 else 3),
         process=resident(),

@@ -24,6 +24,8 @@ from training.kernels import accumulate, score, update
 LOGITS, GRADIENT, LOSS = range(3)
 TURN = 64
 """Rows a thread takes at a time."""
+BLOCK = 1024
+"""Rows whose logits stay in the innermost cache."""
 
 
 @inner
@@ -168,31 +170,55 @@ def repeated_rows(width: int, rule: str) -> Any:
     return run
 
 
-@cache
-def touched_rows(rule: str) -> Any:
-    """Second half of a step on rows of the table itself, one number each: those that columns [first, last) of ``index``
-    name get the sum of the parts' gradients, left zeroed. ``stamp`` [rows] holds the last step of every row, not yet
-    ``now``. No row may be named in two columns.
+@kernel
+def linear_rows(first, last, values, rows, bias, label, weight, share, logits, slopes, sums):
+    """Of a model of linear weights alone, for the batch's blocks [first, last) of ``BLOCK`` rows.
+
+    ``rows`` [S, B]: the table row of every slot. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass`` gives:
+    share * w * dlogloss/dlogit, and a block's sums of w * logloss and of the slopes.
     """
-    block = 256
+    for block in range(first, last):
+        begin, end = block * BLOCK, min(block * BLOCK + BLOCK, len(logits))
+        logits[begin:end] = 0.0
+        for s in range(rows.shape[0]):
+            column = rows[s]
+            for b in range(begin, end):
+                logits[b] += values[column[b]]
+        loss, slope = 0.0, 0.0
+        for b in range(begin, end):
+            logits[b] = bias + logits[b]
+            of_row, by_logit = logloss(np.float64(logits[b]), label[b])
+            w = np.float64(weight[b]) if weight.size else 1.0
+            loss += w * of_row
+            slope += share * w * by_logit
+            g = np.float32(share * w * by_logit)
+            slopes[b] = g if math.isfinite(g) else np.float32(0.0)
+        sums[block, 0], sums[block, 1] = loss, slope
+
+
+@cache
+def linear_columns(rule: str) -> Any:
+    """Second half of ``linear_rows``: slots [first, last) update their rows, which no other slot may have.
+
+    Slot after slot, so that what is read at random is one field's part of the table. ``stamp`` [rows] holds the last
+    step of every row, not yet ``now``; ``grads`` [rows] is scratch.
+    """
 
     @kernel
-    def run(first, last, now, stamp, values, index, grads, states, hyper):
-        one, total = np.float32(1.0), np.empty(1, np.float32)
-        for begin in range(0, len(index), block):
-            end = min(begin + block, len(index))
-            for c in range(first, last):
-                for b in range(begin, end):
-                    u = np.int64(index[b, c])
-                    if stamp[u] == now:
-                        continue
-                    stamp[u] = now
-                    total[0] = grads[0, u]
-                    grads[0, u] = 0.0
-                    for t in range(1, grads.shape[0]):
-                        total[0] += grads[t, u]
-                        grads[t, u] = 0.0
-                    update(rule, 1, values, u, states, total, 0, one, hyper)
+    def run(first, last, now, values, rows, slopes, stamp, grads, states, hyper):
+        one, touched = np.float32(1.0), np.empty(rows.shape[1] + 1, np.int64)
+        for s in range(first, last):
+            column, distinct = rows[s], 0
+            for b in range(len(column)):
+                u = np.int64(column[b])
+                new = stamp[u] != now
+                stamp[u] = now
+                grads[u] = (np.float32(0.0) if new else grads[u]) + slopes[b]
+                touched[distinct] = u  # overwritten by the next one unless it is new
+                distinct += new
+            for i in range(distinct):
+                u = touched[i]
+                update(rule, 1, values, u, states, grads, u, one, hyper)
 
     return run
 

@@ -87,7 +87,7 @@ class FusedStep:
             )
         self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
         self._parts = zeros(1, 0)
-        self._stamp = np.empty(0, np.int64)
+        self._stamp, self._grads = np.empty(0, np.int64), zeros(0)
 
     @staticmethod
     def serves(model: Model, table: EmbeddingTable, ranks: int = 1) -> bool:
@@ -128,22 +128,26 @@ class FusedStep:
     def _direct(
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
     ) -> tuple[tuple[float, ...], Float32]:
-        """Rows of one number that were not looked up: the gradient is of the whole table."""
-        table, index = self.table.weight.numpy(), compact.index.numpy()
-        values, states, hyper = table.reshape(-1), *self.optimizer.begin(lr, l2)
-        workers = team(len(index))
-        grads = self._gradients(workers.parts, self.table.rows)
+        """Rows of one number that were not looked up: threads share batch rows for the logits, slots for the update."""
+        values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
+        rows, bias, now = compact.index.numpy().T, np.float32(float(self.model.bias.detach())), self.optimizer.steps
         if len(self._stamp) == 0:
-            self._stamp = np.zeros(self.table.rows, np.int64)
-        loss, logits, by_bias = self.model.form.loss_into(
-            grads, table, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
-        )
-        touched, now = passes.touched_rows(self.optimizer.rule), self.optimizer.steps
+            self._stamp, self._grads = np.zeros(self.table.rows, np.int64), zeros(self.table.rows)
+        stamp, grads, columns = self._stamp, self._grads, passes.linear_columns(self.optimizer.rule)
+        logits, slopes = np.empty(len(label), np.float32), np.empty(len(label), np.float32)
+        sums = np.zeros((-(-len(label) // passes.BLOCK), 2))
+        workers = team(len(label))
         workers.spread(
-            index.shape[1],
-            lambda first, last: touched(first, last, now, self._stamp, values, index, grads, states, hyper),
+            len(sums),
+            lambda first, last: passes.linear_rows(
+                first, last, values, rows, bias, label, weight, share, logits, slopes, sums
+            ),
         )
-        return (loss, by_bias, len(logits)), logits
+        workers.spread(
+            len(rows),
+            lambda first, last: columns(first, last, now, values, rows, slopes, stamp, grads, states, hyper),
+        )
+        return (float(sums[:, 0].sum()), float(sums[:, 1].sum()), len(logits)), logits
 
     def _in_place(
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float

@@ -25,6 +25,7 @@ from training.checkpoint import Checkpoints, read_into
 from training.defaults import settle
 from training.evaluate import Evaluation, evaluate
 from training.exchange import Exchange, Union
+from training.lookup import can_be_direct
 from training.network import Network, Work
 from training.optim import build_optimizer
 from training.plan import Plan
@@ -94,8 +95,8 @@ class Trainer:
         self.exchange = Exchange(world, table.rows)
         fused = FusedStep.serves(model, table, world.size)
         self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
-        lookup = self.network.lookup
-        lookup.direct = fused and world.size == 1 and model.width == 1 and lookup.can_be_direct
+        if fused and world.size == 1:
+            self.network.lookup.direct = can_be_direct(model.layout, model.width, model.pair_buckets)
         self.verified: set[str] | None = set() if self.config.verify_checksums else None
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
