@@ -174,8 +174,8 @@ def repeated_rows(width: int, rule: str) -> Any:
 def linear_rows(first, last, values, rows, bias, label, weight, share, logits, slopes, sums):
     """Of a model of linear weights alone, for the batch's blocks [first, last) of ``BLOCK`` rows.
 
-    ``rows`` [S, B]: the table row of every slot. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass`` gives:
-    share * w * dlogloss/dlogit, and a block's sums of w * logloss and of the slopes.
+    ``rows`` [S, B]: the table row of every slot. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass`` tells
+    too: share * w * dlogloss/dlogit, and a block's sums of w * logloss and of the slopes.
     """
     for block in range(first, last):
         begin, end = block * BLOCK, min(block * BLOCK + BLOCK, len(logits))
