@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 
 from benchmarks.record import record  # noqa: E402
 
+WARM_UPS, WARM = 2, "warm"
 NUMBERS, CATEGORIES, BUCKETS = 13, 26, 1 << 20
 COLUMNS = ["label", *(f"I{i}" for i in range(1, NUMBERS + 1)), *(f"C{i}" for i in range(1, CATEGORIES + 1))]
 DISTINCT = [1460, 583, 10**7, 2 * 10**6, 305, 24, 12517, 633, 3, 93145, 5683, 8 * 10**6, 3194, 27, 14992, 5 * 10**6, 10]
@@ -79,6 +81,18 @@ def write_config(place: Path, log: Path, *, vocabulary: bool, shuffle: str) -> P
     return config
 
 
+def repeat(task: Task, once: Callable[[Path], None]) -> list[float]:
+    """Seconds of ``once(log)`` for every log but the warm-ups, whose end the watcher of memory is told of."""
+    seconds = []
+    for number, log in enumerate(task.logs):
+        if number == WARM_UPS:
+            (task.place / WARM).touch()
+        started = time.perf_counter()
+        once(log)
+        seconds.append(time.perf_counter() - started)
+    return seconds[WARM_UPS:]
+
+
 Runs = tuple[list[float], int]
 """Seconds of every repeat, and the rows that came out."""
 
@@ -88,14 +102,16 @@ def run_ours(task: Task, vocabulary: bool, shuffle: str, fitted: bool) -> Runs:
     from pipelines.config import load_config
     from pipelines.features import build_features
 
-    seconds, result = [], {}
-    for log in task.logs:
-        config = load_config(write_config(task.place, log, vocabulary=vocabulary, shuffle=shuffle))
-        spec = None if fitted else build_features(_in(config, task.place / f"spec-{shuffle}-{log.stem}"))["dir"]
-        started = time.perf_counter()
-        result = build_features(_in(config, task.place / "ours"), spec=spec, replace=True)
-        seconds.append(time.perf_counter() - started)
-    return seconds, sum(result["rows"].values())
+    result: dict[str, Any] = {}
+    configs = {log: load_config(write_config(task.place, log, vocabulary=vocabulary, shuffle=shuffle)) for log in
+               task.logs}  # fmt: skip
+    specs = {log: None if fitted else build_features(_in(config, task.place / f"spec-{shuffle}-{log.stem}"))["dir"]
+             for log, config in configs.items()}  # fmt: skip
+
+    def once(log: Path) -> None:
+        result.update(build_features(_in(configs[log], task.place / "ours"), spec=specs[log], replace=True))
+
+    return repeat(task, once), sum(result["rows"].values())
 
 
 def _in(config: Any, workspace: Path) -> Any:
@@ -116,9 +132,8 @@ def run_spark(task: Task, tuned: bool) -> Runs:
         builder = builder.config("spark.sql.codegen.hugeMethodLimit", "8000")
     spark = builder.getOrCreate()
     schema = ", ".join(f"{name} {'int' if name[0] in 'lI' else 'string'}" for name in COLUMNS)
-    seconds, rows = [], 0
-    for log in task.logs:
-        started = time.perf_counter()
+
+    def once(log: Path) -> None:
         frame = spark.read.csv(str(log), sep="\t", schema=schema)
         slots = []
         for name in COLUMNS[1 : NUMBERS + 1]:
@@ -133,8 +148,9 @@ def run_spark(task: Task, tuned: bool) -> Runs:
                 .alias(name)
             )
         frame.select(*slots, F.col("label").cast("float")).write.mode("overwrite").parquet(f"{task.place}/spark")
-        seconds.append(time.perf_counter() - started)
-        rows = spark.read.parquet(f"{task.place}/spark").count()
+
+    seconds = repeat(task, once)
+    rows = spark.read.parquet(f"{task.place}/spark").count()
     spark.stop()
     return seconds, rows
 
@@ -144,9 +160,8 @@ def run_polars(task: Task) -> Runs:
     import polars as pl
 
     schema = {name: pl.Int64 if name[0] in "lI" else pl.String for name in COLUMNS}
-    seconds, rows = [], 0
-    for log in task.logs:
-        started = time.perf_counter()
+
+    def once(log: Path) -> None:
         numbers = [
             pl.when(pl.col(n) > 2)
             .then(pl.col(n).log(2).pow(2).floor() + 5)
@@ -163,9 +178,8 @@ def run_polars(task: Task) -> Runs:
         lazy.select(*numbers, *hashes, pl.col("label").cast(pl.Float32)).collect(engine="streaming").write_parquet(
             f"{task.place}/polars.parquet"
         )
-        seconds.append(time.perf_counter() - started)
-        rows = pl.scan_parquet(f"{task.place}/polars.parquet").select(pl.len()).collect().item()
-    return seconds, rows
+
+    return repeat(task, once), pl.scan_parquet(f"{task.place}/polars.parquet").select(pl.len()).collect().item()
 
 
 def run_stages(task: Task) -> dict[str, float]:
@@ -225,9 +239,12 @@ CONTENDERS = {
 STAGES = "stages"
 
 
-def watch_memory(pid: int, stop: threading.Event, peak: dict[str, float]) -> None:
-    """Highest memory (PSS, MB) of a process, of JVMs and of Python workers below it, and of all together."""
-    while not stop.wait(0.5):
+def watch_memory(pid: int, warm: Path, stop: threading.Event, peak: dict[str, float]) -> None:
+    """Highest memory (PSS, MB) of a process, of JVMs and of Python workers below it, and of all together.
+
+    Of its warm-ups alone: the system holds a process up while it counts.
+    """
+    while not stop.wait(0.5) and not warm.exists():
         now, queue = dict.fromkeys(("driver", "jvm", "workers"), 0.0), [pid]
         while queue:
             current = queue.pop()
@@ -244,7 +261,7 @@ def watch_memory(pid: int, stop: threading.Event, peak: dict[str, float]) -> Non
         peak.update({kind: round(max(peak.get(kind, 0.0), size)) for kind, size in now.items()})
 
 
-def in_process(arguments: list[str], cores: int) -> tuple[Any, dict[str, float]]:
+def in_process(arguments: list[str], cores: int, warm: Path) -> tuple[Any, dict[str, float]]:
     """What a Python process prints last, as JSON, and its peak memory."""
     environment = os.environ | {
         "SPARK_MASTER": f"local[{cores}]",
@@ -253,7 +270,7 @@ def in_process(arguments: list[str], cores: int) -> tuple[Any, dict[str, float]]
     }
     process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True)
     stop, peak = threading.Event(), dict[str, float]()
-    watcher = threading.Thread(target=watch_memory, args=(process.pid, stop, peak))
+    watcher = threading.Thread(target=watch_memory, args=(process.pid, warm, stop, peak))
     watcher.start()
     output, _ = process.communicate()
     stop.set()
@@ -264,13 +281,14 @@ def in_process(arguments: list[str], cores: int) -> tuple[Any, dict[str, float]]
 
 
 def measure(name: str, task: Task, cores: int) -> dict[str, Any]:
-    """Run one contender in a process of its own: warm-ups (the first two logs), then repeats."""
+    """Run one contender in a process of its own: warm-ups (a small log, then a whole one), then repeats."""
+    (task.place / WARM).unlink(missing_ok=True)
     arguments = [__file__, "--contender", name, "--place", str(task.place), "--logs", *map(str, task.logs)]
-    (seconds, rows), peak = in_process(arguments, cores)
-    median = statistics.median(seconds[2:])
+    (seconds, rows), peak = in_process(arguments, cores, task.place / WARM)
+    median = statistics.median(seconds)
     return {
         "rows_per_second": round(rows / median),
-        "seconds": [round(value, 2) for value in seconds[2:]],
+        "seconds": [round(value, 2) for value in seconds],
         "rows": rows,
         "peak_mb": peak,
     }
@@ -296,13 +314,15 @@ def main() -> None:
         small, large = place / "small.tsv", place / "large.tsv"
         make_log(small, arguments.warm_up_rows)
         make_log(large, arguments.rows)
-        task = Task(place, [small, small] + [large] * arguments.repeats)
+        task = Task(place, [small, large] + [large] * arguments.repeats)
         figures = {}
         for name in CONTENDERS:
             if not arguments.only or name.startswith(tuple(arguments.only)):
                 figures[name] = measure(name, task, arguments.cores)
                 print(f"{name:<40}{figures[name]}", file=sys.stderr)
-        stages, _ = in_process([__file__, "--contender", STAGES, "--place", folder, "--logs", str(large)], 1)
+        stages, _ = in_process(
+            [__file__, "--contender", STAGES, "--place", folder, "--logs", str(large)], 1, place / WARM
+        )
         for stage, micros in stages.items():
             print(f"  {stage:<20}{micros:>8.3f} us/row", file=sys.stderr)
         size = large.stat().st_size

@@ -171,14 +171,6 @@ class Views:
     def filter(self, keep: Bool) -> Views:
         return Views(self.data, np.compress(keep, self.start, axis=1), np.compress(keep, self.length, axis=1))
 
-    @staticmethod
-    def concat(parts: Sequence[Views]) -> Views:
-        """All rows over one copy of all buffers."""
-        shift = np.cumsum([0, *(len(part.data) for part in parts)])
-        start = np.concatenate([part.start + first for part, first in zip(parts, shift, strict=False)], axis=1)
-        data, length = (np.concatenate([getattr(p, name) for p in parts], axis=-1) for name in ("data", "length"))
-        return Views(data, start, length)
-
 
 class Columns:
     """Raw columns of one batch by name. Conversions are made once however many fields read a column.
@@ -244,9 +236,10 @@ class Columns:
             self._moments[config] = moments(self.array(config.column), config)
         return self._moments[config]
 
-    def batch(self) -> pa.RecordBatch:
-        """All columns as Arrow."""
-        return pa.RecordBatch.from_arrays([self.array(name) for name in self.names], self.names)
+    def batch(self, names: Sequence[str] | None = None) -> pa.RecordBatch:
+        """Columns (default: all) as Arrow."""
+        wanted = self.names if names is None else list(names)
+        return pa.RecordBatch.from_arrays([self.array(name) for name in wanted], wanted)
 
     def filter(self, keep: Bool) -> Columns:
         """The rows where ``keep`` holds."""
@@ -257,26 +250,6 @@ class Columns:
     def adding(self, more: Mapping[str, pa.Array]) -> Columns:
         """These columns and others of as many rows."""
         return Columns(self._given | dict(more), self.rows, self._views)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that these columns hold, that of the bytes they were read from included."""
-        viewed = 0 if self._views is None else sum(a.nbytes for a in vars(self._views).values())
-        return viewed + sum(column.nbytes for column in self._given.values() if column is not None)
-
-    @staticmethod
-    def concat(parts: Sequence[Columns]) -> Columns:
-        """The rows of batches of the same columns."""
-        if len(parts) == 1:
-            return parts[0]
-        views = [part._views for part in parts if part._views is not None]
-        if len(views) < len(parts) or any(part._place != parts[0]._place for part in parts):
-            return Columns.of(pa.Table.from_batches([part.batch() for part in parts]))
-        arrays = {
-            name: None if column is None else pa.concat_arrays([part.array(name) for part in parts])
-            for name, column in parts[0]._given.items()
-        }
-        return Columns(arrays, sum(part.rows for part in parts), Views.concat(views))
 
 
 def missing_column(where: str, name: str, found: list[str]) -> InputError:

@@ -26,7 +26,7 @@ TALLY = "field int, key binary, count bigint"
 COUNTS_FIELD = -1
 """Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
 
-_TALLY_ROWS, _TALLY_BYTES = 1 << 18, 256 << 20
+_TALLY_ROWS = 1 << 18
 _TALLY_SEED = 0x7A11
 _PAYLOAD_ROWS = 4096
 """See ``tasks.PAYLOAD_BYTES``."""
@@ -61,22 +61,25 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
     Each value goes to one place of its own, so that its sum is made in one task. ``keys``: see ``Places``.
     """
 
+    names = list(dict.fromkeys(name for f in job.config.fields if f.needs_fit for name in f.columns))
+
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         findings = Findings()
         for index in indices(batches):
-            held: list[Columns] = []
+            held: list[pa.RecordBatch] = []
             for batch, roles in read_rows(job, index, findings):
                 findings.count_roles(batch, roles)
                 training = (roles != VALID) & (roles != TEST)
                 if fit:
                     training &= findings.foresee(batch, fitting.check(job.config.fields, batch.columns))
                 if fit and training.any():
-                    held.append(batch.columns if training.all() else batch.columns.filter(training))
-                if sum(part.rows for part in held) > _TALLY_ROWS or sum(part.nbytes for part in held) > _TALLY_BYTES:
-                    yield _scattered(fitting.count(job.config.fields, Columns.concat(held)), keys)
+                    kept = batch.columns if training.all() else batch.columns.filter(training)
+                    held.append(kept.batch(names))  # copied while the bytes they were read from are in the cache
+                if sum(part.num_rows for part in held) > _TALLY_ROWS:
+                    yield _scattered(fitting.count(job.config.fields, Columns.of(pa.Table.from_batches(held))), keys)
                     held = []
             if held:
-                yield _scattered(fitting.count(job.config.fields, Columns.concat(held)), keys)
+                yield _scattered(fitting.count(job.config.fields, Columns.of(pa.Table.from_batches(held))), keys)
             for example in findings.examples():
                 findings.counts[("example", *example)] += 1
             findings.rejects.clear()
