@@ -33,7 +33,7 @@ from pipelines.shipping import Shipment, Shipped, cores
 from pipelines.sides import require_fields
 from training.bundle import load_bundle
 
-RANGE_BYTES = 16 << 20
+RANGE_BYTES = 32 << 20
 """Source bytes a task reads; an output file holds the rows of one task, in source order."""
 PROBABILITY = "probability"
 
