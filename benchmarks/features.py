@@ -239,12 +239,12 @@ CONTENDERS = {
 STAGES = "stages"
 
 
-def watch_memory(pid: int, warm: Path, stop: threading.Event, peak: dict[str, float]) -> None:
+def watch_memory(pid: int, warm: Path | None, stop: threading.Event, peak: dict[str, float]) -> None:
     """Highest memory (PSS, MB) of a process, of JVMs and of Python workers below it, and of all together.
 
-    Of its warm-ups alone: the system holds a process up while it counts.
+    Until ``warm`` appears: the system holds a process up while it counts.
     """
-    while not stop.wait(0.5) and not warm.exists():
+    while not stop.wait(0.5) and not (warm and warm.exists()):
         now, queue = dict.fromkeys(("driver", "jvm", "workers"), 0.0), [pid]
         while queue:
             current = queue.pop()
@@ -261,7 +261,7 @@ def watch_memory(pid: int, warm: Path, stop: threading.Event, peak: dict[str, fl
         peak.update({kind: round(max(peak.get(kind, 0.0), size)) for kind, size in now.items()})
 
 
-def in_process(arguments: list[str], cores: int, warm: Path) -> tuple[Any, dict[str, float]]:
+def in_process(arguments: list[str], cores: int, warm: Path | None = None) -> tuple[Any, dict[str, float]]:
     """What a Python process prints last, as JSON, and its peak memory."""
     environment = os.environ | {
         "SPARK_MASTER": f"local[{cores}]",
@@ -320,9 +320,7 @@ def main() -> None:
             if not arguments.only or name.startswith(tuple(arguments.only)):
                 figures[name] = measure(name, task, arguments.cores)
                 print(f"{name:<40}{figures[name]}", file=sys.stderr)
-        stages, _ = in_process(
-            [__file__, "--contender", STAGES, "--place", folder, "--logs", str(large)], 1, place / WARM
-        )
+        stages, _ = in_process([__file__, "--contender", STAGES, "--place", folder, "--logs", str(large)], 1)
         for stage, micros in stages.items():
             print(f"  {stage:<20}{micros:>8.3f} us/row", file=sys.stderr)
         size = large.stat().st_size
