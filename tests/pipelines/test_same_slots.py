@@ -42,7 +42,9 @@ FIELDS: list[dict[str, Any]] = [
 ]
 _TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=6)
 _NUMBER = st.one_of(
-    st.just(""), st.integers(-(2**70), 2**70).map(str), st.floats(allow_nan=False, allow_infinity=False).map("{:.17g}".format)
+    st.just(""),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map("{:.17g}".format),
 )
 _ROWS = st.lists(
     st.tuples(
