@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class SharedRows:
         return SharedRows(world) if seen[0] and all(place == seen[0] for place in seen) else None
 
     def room(self, n: int) -> npt.NDArray[np.float32] | None:
-        """The array, of at least n columns, zeros where new; None if the system has no memory to share."""
+        """The array, of at least n columns; None if the system has no memory to share."""
         if self._array.shape[1] < n:
             columns = n + n // 4
             mapped = self._mapped(self._world.size * columns * 4)
@@ -46,23 +47,21 @@ class SharedRows:
 
     def _mapped(self, size: int) -> mmap.mmap | None:
         """Rank 0's new memory on every rank."""
-        own = -1
-        try:
-            if self._world.first:
-                own = os.memfd_create("fieldwise")
-                os.posix_fallocate(own, 0, size)
-        except OSError:
-            os.close(own) if own >= 0 else None
-            own = -1
-        process, theirs = self._world.share((os.getpid(), own))
-        try:
-            file = own if self._world.first else os.open(f"/proc/{process}/fd/{theirs}", os.O_RDWR)
-            mapped = mmap.mmap(file, size) if theirs >= 0 else None
-        except OSError:
-            file, mapped = -1, None
-        self._world.gather(None)  # rank 0's descriptor stays open until everyone has been there
-        if file >= 0:
-            os.close(file)
+        with ExitStack() as files:
+            mapped, place = None, ""
+            with suppress(OSError):  # no memory: the place stays empty, and every rank goes without
+                if self._world.first:
+                    own = os.memfd_create("fieldwise")
+                    files.callback(os.close, own)
+                    os.posix_fallocate(own, 0, size)
+                    place = f"/proc/{os.getpid()}/fd/{own}"
+            place = self._world.share(place)
+            with suppress(OSError):
+                if place:
+                    file = os.open(place, os.O_RDWR)
+                    files.callback(os.close, file)
+                    mapped = mmap.mmap(file, size)
+            self._world.gather(None)  # rank 0's descriptor stays open until everyone has been there
         return mapped
 
 
