@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from features.encoder import Encoder
@@ -87,17 +89,26 @@ def test_equals_scoring_every_pair(shop: Path, kind: str) -> None:
     assert result["dir"].endswith(f"work/scores/catalog/date={DAY}")
 
 
-def test_a_shops_rules(shop: Path) -> None:
-    """In stock, not seen yet, at most two of a category, all at once."""
-    draw = np.random.default_rng(3)
-    seen = {(f"u{draw.integers(45):03d}", f"i{draw.integers(65):03d}") for _ in range(900)}
+@pytest.mark.usefixtures("spark")
+@given(
+    st.sampled_from(["lr", "poly2", "fm", "ffm", "fwfm"]), st.integers(0, 10_000), st.integers(0, 4),
+    st.sampled_from([None, 1, 2, 3]), st.integers(1, 80), st.integers(0, 900),
+)  # fmt: skip
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate])  # an example takes seconds
+@example(kind="ffm", seed=3, stock=2, cap=2, k=9, pairs=900)
+def test_a_shops_rules(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int, stock: int, cap: int | None, k: int, pairs: int
+) -> None:
+    """In stock, not seen yet, at most so many of a category, all at once, of random models and shops."""
+    shop, draw = tmp_path_factory.mktemp("shop"), np.random.default_rng(seed)
+    write_shop(shop, seed=seed)
+    seen = {(f"u{draw.integers(45):03d}", f"i{draw.integers(65):03d}") for _ in range(pairs)}
     (shop / "seen.csv").write_text("item,user\n" + "".join(f"{i},{u}\n" for u, i in sorted(seen)) + ",u001\ni001,\n")
-    config = shop_config(
-        shop, k=9, filter="stock >= 2", exclude={"path": "seen.csv"}, cap={"column": "category", "items": 2}
-    )
-    bundle = write_bundle(shop, config)
+    capped = None if cap is None else {"column": "category", "items": cap}
+    config = shop_config(shop, kind, k=k, filter=f"stock >= {stock}", exclude={"path": "seen.csv"}, cap=capped)
+    bundle = write_bundle(shop, config, seed)
     found = rows_of(published(score_catalog(config, model=bundle, date=DAY)))
-    assert found == expected(shop, bundle, 9, stock=2, exclude=seen, cap=2)
+    assert found == expected(shop, bundle, k, stock=stock, exclude=seen, **({} if cap is None else {"cap": cap}))
 
 
 def test_candidates_only(shop: Path) -> None:
