@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -47,12 +47,17 @@ class TimeConfig(Strict):
             raise ValueError(f"format must be auto, epoch_s, epoch_ms or a strptime pattern, got {self.format!r}")
         return self
 
-    @cached_property
+    @property
     def directives(self) -> npt.NDArray[np.uint8]:
         """The pattern as the kernel reads it: literal bytes, directives as 128 + letter; T is ISO 8601's rest."""
-        pattern = "%Y-%m-%d%T" if self.format == "auto" else self.format
-        pieces = re.findall(rb"%(.)|([^%])", pattern.encode("ascii", "replace"), re.S)
-        return np.array([ord(d) + 128 * (d != b"%") if d else ord(c) for d, c in pieces], np.uint8)
+        return _directives(self.format)
+
+
+@cache
+def _directives(pattern: str) -> npt.NDArray[np.uint8]:
+    text = "%Y-%m-%d%T" if pattern == "auto" else pattern
+    pieces = re.findall(rb"%(.)|([^%])", text.encode("ascii", "replace"), re.S)
+    return np.array([ord(d) + 128 * (d != b"%") if d else ord(c) for d, c in pieces], np.uint8)
 
 
 def _time(value: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,9 @@ from features.encoder import Encoder
 from features.errors import ConfigError, InputError
 from features.fitting import fit_spec, merge, tally
 from features.log import LogBatch, LogReader
+from features.moment import TimeConfig
 from features.source import list_files, split_ranges
+from features.text import Columns
 
 LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
 
@@ -179,3 +182,11 @@ def test_every_row_is_encoded_or_quarantined(tmp_path_factory: Any, lines: list[
         assert (slots.slots[:, 0] > 0).all()
         encoded, filtered, rejected = encoded + left.rows, filtered + left.filtered, rejected + len(left.rejects)
     assert encoded + filtered + rejected == sum(bool(line.removesuffix(b"\r")) for line in lines)
+
+
+def test_a_time_field_and_the_logs_time_may_be_two_equal_blocks() -> None:
+    """As after unpickling: the moments that one has read serve the other."""
+    block = {"column": "when"}
+    columns = Columns.of(pa.table({"when": ["2020-01-31 15:04:05"]}))
+    first, second = TimeConfig.model_validate(block), TimeConfig.model_validate(block)
+    assert columns.moments(first) is columns.moments(second)
