@@ -1,9 +1,10 @@
 """Is the memory that training states before the start what it then takes?
 
-    python benchmarks/train_memory.py --models ffm-4 --table-rows 1048576 4194304
+    python benchmarks/train_memory.py --models ffm-4 --table-rows 1048576 4194304 --ranks 1 2
 
-Every training runs in a process of its own, from a snapshot on disk (benchmarks/rows.py); ``ratio`` is the highest
-resident memory the system counted over the stated figure (goal: 0.8 to 1.2).
+Every training runs in processes of its own, from a snapshot on disk (benchmarks/rows.py); ``ratio`` is the highest
+memory over the stated figure (goal: 0.8 to 1.2): of one rank what the system counted as resident, of several the sum of
+what they held at a time (PSS, looked at twice a second), which counts their one table once.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
 
+from benchmarks.features import watch_memory  # noqa: E402
 from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import field_sizes, labels_of, long_tailed, publish  # noqa: E402
 
@@ -29,6 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["ffm-4"], help="kind-dim")
     parser.add_argument("--table-rows", nargs="+", type=int, default=[1 << 20, 1 << 22])
     parser.add_argument("--optimizers", nargs="+", default=["adagrad", "rowwise_adagrad"])
+    parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rows", type=int, default=1 << 18)
     parser.add_argument("--fields", type=int, default=39)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -43,15 +48,37 @@ def be_training(snapshot: str, model: str, optimizer: str, bundle: str) -> None:
     from training.memory import needed, peak
     from training.run import TrainRun
     from training.trainer import train
-    from training.world import World
+    from training.world import join_world
 
     kind, _, dim = model.partition("-")
     data, config = TrainData.of([load_snapshot(snapshot)]), ModelConfig(kind=kind, dim=int(dim))
     training = TrainingConfig(epochs=2, patience=None, optimizer=optimizer)
-    stated = needed(data, config, training, threads=len(os.sched_getaffinity(0)))
-    print(stated, file=sys.stderr)
-    train(TrainRun(data, config, training, bundle), World())
-    print(json.dumps({"stated": stated.total, "peak": peak()}))
+    with join_world() as world:
+        stated = needed(data, config, training, world.size, world.use_threads(None), world.ranks_on_host)
+        train(TrainRun(data, config, training, bundle), world)
+        if world.first:
+            print(stated, file=sys.stderr)
+            Path(f"{bundle}.json").write_text(json.dumps({"stated": stated.total, "peak": peak()}))
+
+
+def measure(ranks: int, arguments: list[str], bundle: str) -> dict[str, Any]:
+    """Stated and highest memory, bytes, of a training on so many ranks."""
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"] if ranks > 1 else []
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    training = subprocess.Popen([sys.executable, *start, __file__, "--one", *arguments, bundle], env=environment)
+    stop, held = threading.Event(), dict[str, float]()
+    watcher = threading.Thread(target=watch_memory, args=(training.pid, None, stop, held))
+    if ranks > 1:
+        watcher.start()
+    code = training.wait()
+    stop.set()
+    if code:
+        raise SystemExit(f"training exited with {code}")
+    figures: dict[str, Any] = json.loads(Path(f"{bundle}.json").read_text())
+    if ranks > 1:
+        watcher.join()
+        figures["peak"] = round(held["workers"] * 2**20)  # the ranks, without the launcher
+    return {"ranks": ranks, **figures}
 
 
 def main() -> None:
@@ -65,14 +92,12 @@ def main() -> None:
             sizes = field_sizes(options.fields, table_rows)
             slots = long_tailed(sizes, options.rows)
             snapshot = publish(Path(folder) / str(table_rows), sizes, slots, labels_of(sizes, slots))
-            for model in options.models:
-                for optimizer in options.optimizers:
-                    one = ["--one", snapshot, model, optimizer, f"{folder}/bundle"]
-                    said = subprocess.run([sys.executable, __file__, *one], check=True, stdout=subprocess.PIPE)
-                    row = {"model": model, "table_rows": table_rows, "optimizer": optimizer, **json.loads(said.stdout)}
-                    row["ratio"] = round(row["peak"] / row["stated"], 3)
-                    found.append(row)
-                    print(row, file=sys.stderr)
+            for model, optimizer, ranks in product(options.models, options.optimizers, options.ranks):
+                row = {"model": model, "table_rows": table_rows, "optimizer": optimizer}
+                row |= measure(ranks, [snapshot, model, optimizer], f"{folder}/bundle")
+                row["ratio"] = round(row["peak"] / row["stated"], 3)
+                found.append(row)
+                print(row, file=sys.stderr)
     record("train_memory", {"rows": options.rows, "fields": options.fields, "trainings": found})
 
 

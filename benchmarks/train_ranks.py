@@ -2,11 +2,11 @@
 
     python benchmarks/train_ranks.py --models fm-16 ffm-4 --batch 16384
 
-Every run is a training as jobs start it, from a snapshot on disk (benchmarks/rows.py), the first epoch left out. Two
-ranks have a global batch of twice ``--batch``. ``ratio`` compares them with one rank (goal: 1.5), ``loss`` is the
-largest relative difference of an epoch's loss from one rank with the doubled batch (goal: 1e-5). A rank reads and looks
-rows up in threads of its own beside its one compute thread; ``pinned`` runs confine every rank to one core, so that one
-rank and two have the same per rank.
+Every run is a training as jobs start it, from a snapshot on disk (benchmarks/rows.py), the first epoch left out; runs
+take turns ``--repeats`` times, and a figure is their median. Two ranks have a global batch of twice ``--batch``.
+``ratio`` compares them with one rank (goal: 1.5), ``loss`` is the largest relative difference of an epoch's loss from
+one rank with the doubled batch (goal: 1e-5). A rank reads and looks rows up in threads of its own beside its one
+compute thread; ``pinned`` runs confine every rank to one core, so that one rank and two have the same per rank.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,8 +32,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["fm-16", "ffm-4"], help="kind-dim")
     parser.add_argument("--batch", type=int, default=16384, help="rows of a step per rank")
-    parser.add_argument("--rows", type=int, default=1 << 19)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=1 << 20)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fields", type=int, default=39)
     parser.add_argument("--table-rows", type=int, default=1 << 20)
     parser.add_argument("--rank", nargs=2, metavar=("RUN", "RESULT"), help=argparse.SUPPRESS)
@@ -80,13 +82,18 @@ def launch(run: dict[str, Any], ranks: int, place: Path) -> dict[str, Any]:
 
 def compare(model: str, snapshot: str, place: Path, options: argparse.Namespace) -> dict[str, Any]:
     common = {"model": model, "snapshot": snapshot, "bundle": str(place / "bundle"), "epochs": options.epochs}
-    runs = {}
-    for name, ranks, batch, pinned in (
-        ("one", 1, options.batch, False), ("two", 2, 2 * options.batch, False),
-        ("one doubled", 1, 2 * options.batch, False),
-        ("one pinned", 1, options.batch, True), ("two pinned", 2, 2 * options.batch, True),
-    ):  # fmt: skip
-        runs[name] = launch({**common, "batch": batch, "pinned": pinned}, ranks, place)
+    ways = {
+        "one": (1, options.batch, False), "two": (2, 2 * options.batch, False),
+        "one doubled": (1, 2 * options.batch, False),
+        "one pinned": (1, options.batch, True), "two pinned": (2, 2 * options.batch, True),
+    }  # fmt: skip
+    runs: dict[str, dict[str, Any]] = {}
+    for _ in range(options.repeats):
+        for name, (ranks, batch, pinned) in ways.items():
+            run = launch({**common, "batch": batch, "pinned": pinned}, ranks, place)
+            runs.setdefault(name, run | {"measured": []})["measured"].append(run["rows_per_second"])
+    for figures in runs.values():
+        figures["rows_per_second"] = statistics.median(figures["measured"])
     ratio = {name: runs[f"two{name}"]["rows_per_second"] / runs[f"one{name}"]["rows_per_second"]
              for name in ("", " pinned")}  # fmt: skip
     apart = max(abs(a / b - 1) for a, b in zip(runs["two"]["losses"], runs["one doubled"]["losses"], strict=True))

@@ -71,7 +71,7 @@ def train_model(
             return journal.deliver() if journal else None
         threads = world.use_threads(config.training.threads)
         if world.first:
-            say(str(needed(task.data, config.model, config.training, world.size, threads)))
+            say(str(needed(task.data, config.model, config.training, world.size, threads, world.ranks_on_host)))
         result = train(replace(task, tracker=journal), world)
         if journal is None:
             return None

@@ -1,8 +1,8 @@
 """What a training needs in memory, told before it takes any of it.
 
-Per rank: the table, its optimizer state and a copy of the best weights (``rows * columns * 4`` bytes each), a map over
-all rows that finds distinct ones, the batches and files in flight, a step's gradients, and what the process holds
-already. A rank on a GPU keeps table, state and gradients there.
+The table, its optimizer state and a copy of the best weights (``rows * columns * 4`` bytes each), and of every rank a
+map over all rows that finds distinct ones, the batches and files in flight, a step's gradients, and what the process
+holds already. A rank on a GPU keeps table, state and gradients there.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from training.batch import layout_of
 from training.config import ModelConfig, TrainingConfig
@@ -20,6 +22,7 @@ from training.lookup import can_be_direct, slot_pairs
 from training.models import build_model
 from training.network import sizes_of
 from training.optim import OPTIMIZERS
+from training.step import FusedStep
 
 _FLOAT = _INT = 4
 _DISTINCT = 1 / 6
@@ -30,7 +33,7 @@ _BATCHES, _FILES = 6, 4
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for."""
+    """Bytes by what they are for: of a rank, and of the ranks of one host."""
 
     rows: int
     width: int
@@ -41,21 +44,39 @@ class Memory:
     reading: int
     step: int
     process: int
+    ranks: int = 1
+    """On the host."""
+    one_table: bool = False
+    """Whether table, state and best are there once for all of them."""
 
     @property
     def total(self) -> int:
-        return self.table + self.state + self.best + self.lookup + self.reading + self.step + self.process
+        """Of the host's ranks."""
+        weights, own = self.table + self.state + self.best, self.lookup + self.reading + self.step + self.process
+        return weights * (1 if self.one_table else self.ranks) + own * self.ranks
 
     def __str__(self) -> str:
-        parts = {name: value for name, value in asdict(self).items() if name not in ("rows", "width")}
-        shown = ", ".join(f"{name} {value / 1e6:,.0f}" for name, value in parts.items())
-        return f"memory: {self.total / 1e6:,.0f} MB a rank ({shown}); table of {self.rows:,} x {self.width} float32"
+        weights, own = (
+            ", ".join(f"{name} {getattr(self, name) / 1e6:,.0f}" for name in names)
+            for names in (("table", "state", "best"), ("lookup", "reading", "step", "process"))
+        )
+        ranks, between = "", ", "
+        if self.ranks > 1:
+            ranks, between = f" for {self.ranks} ranks", " in all; each " if self.one_table else " each, and "
+        shown = f"{weights}{between}{own}"
+        return f"memory: {self.total / 1e6:,.0f} MB{ranks} ({shown}); table of {self.rows:,} x {self.width} float32"
 
 
-def needed(data: TrainData, model: ModelConfig, training: TrainingConfig, ranks: int = 1, threads: int = 1) -> Memory:
-    """Memory of one of ``ranks`` ranks of ``threads`` threads at its peak; ConfigError as `sizes_of` raises it."""
+def needed(
+    data: TrainData, model: ModelConfig, training: TrainingConfig, ranks: int = 1, threads: int = 1, here: int = 1
+) -> Memory:
+    """Memory at its peak of the ``here`` of ``ranks`` ranks that run on this host, of ``threads`` threads each.
+
+    ConfigError as `sizes_of` raises it.
+    """
     layout, (dim, pair_buckets) = layout_of(data.spec), sizes_of(model)
-    network = build_model(model.kind, layout, dim=dim, pair_buckets=pair_buckets)
+    network = build_model(model.kind, layout, dim=dim, pair_buckets=pair_buckets, fused=training.fused)
+    one_table = ranks == here > 1 and FusedStep.serves(network, torch.device("cpu"), ranks)
     rows, width, optimizer = network.rows, network.width, OPTIMIZERS[training.optimizer]
     table = rows * width * _FLOAT
     batch = -(-training.batch_size // ranks)
@@ -72,8 +93,10 @@ def needed(data: TrainData, model: ModelConfig, training: TrainingConfig, ranks:
         best=table,
         lookup=rows * _INT * (2 if ranks > 1 else 4 if can_be_direct(layout, width, pair_buckets) else 1),
         reading=sum(files[:held]) * (layout.slots + 1) * _INT,
-        step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 else 3),
+        step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 or one_table else 3),
         process=resident(),
+        ranks=here,
+        one_table=one_table,
     )
 
 

@@ -84,7 +84,11 @@ class Model(nn.Module):
 
     def compiled_for(self, rows: Tensor) -> bool:
         """Whether the compiled kernel takes these rows: on the CPU, in float32, with ``fused`` on."""
-        return self.fused and self.score is not None and rows.device.type == "cpu" and rows.dtype == torch.float32
+        return self.compiled_on(rows.device) and rows.dtype == torch.float32
+
+    def compiled_on(self, device: torch.device) -> bool:
+        """Whether there is a compiled kernel for this device, with ``fused`` on."""
+        return self.fused and self.score is not None and device.type == "cpu"
 
     def forward(self, rows: Tensor, index: Tensor, factor: Tensor) -> Tensor:
         """Logits [B] of a looked-up batch."""

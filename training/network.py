@@ -22,6 +22,8 @@ from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
 from training.prefetch import Prefetch
 from training.reader import PlanReader
+from training.shared import SharedMemory
+from training.step import FusedStep
 from training.table import EmbeddingTable
 
 
@@ -38,6 +40,7 @@ class Network:
     Args:
         kind, dim, pair_buckets: the model, as ``build_model`` takes them.
         init_scale: of the initial latent weights; None: the model's own.
+        shared: memory of the ranks, for a table that they have together if the compiled step serves them.
     """
 
     def __init__(
@@ -51,24 +54,29 @@ class Network:
         seed: int = 0,
         fused: bool = True,
         device: torch.device = torch.device("cpu"),  # noqa: B008  a constant
+        shared: SharedMemory | None = None,
     ) -> None:
         self.spec, self.kind, self.dim, self.pair_buckets, self.device = spec, kind, dim, pair_buckets, device
         layout = layout_of(spec)
         self.model = build_model(kind, layout, dim=dim, pair_buckets=pair_buckets, fused=fused).to(device)
         self.lookup = Lookup(layout, self.model.pair_buckets)
         scale = self.model.init_scale if init_scale is None else init_scale
-        self.table = EmbeddingTable(self.model.rows, self.model.width, seed=seed, scale=scale)
+        if shared is not None and not FusedStep.serves(self.model, device, shared.world.size):
+            shared = None
+        self.table = EmbeddingTable(self.model.rows, self.model.width, seed=seed, scale=scale, shared=shared)
         self.table.weight = self.table.weight.to(device)
 
     @classmethod
     def configured(
-        cls, spec: FeatureSpec, config: ModelConfig, *, seed: int, fused: bool, device: torch.device
-    ) -> Network:
+        cls, spec: FeatureSpec, config: ModelConfig, *, seed: int, fused: bool, device: torch.device,
+        shared: SharedMemory | None,
+    ) -> Network:  # fmt: skip
         """A fresh network. ConfigError for an unknown kind and for a setting that its kind has no use for."""
         dim, pair_buckets = sizes_of(config)
         return cls(
-            spec, config.kind, dim, pair_buckets, init_scale=config.init_scale, seed=seed, fused=fused, device=device
-        )
+            spec, config.kind, dim, pair_buckets, init_scale=config.init_scale, seed=seed, fused=fused, device=device,
+            shared=shared,
+        )  # fmt: skip
 
     @classmethod
     def from_bundle(
@@ -84,7 +92,7 @@ class Network:
 
     def load(self, weight: Float32, dense: dict[str, Float32]) -> None:
         """Take over weights of the same shapes."""
-        self.table.weight.copy_(torch.from_numpy(weight))
+        self.table.copy_(torch.from_numpy(weight))
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(torch.from_numpy(dense[name]))
@@ -132,6 +140,12 @@ class Network:
         """The bias starts at logit(mean label)."""
         with torch.no_grad():
             self.model.bias.fill_(math.log(rate / (1 - rate)))
+
+    def copy_into(self, tensors: dict[str, Tensor]) -> None:
+        """Overwrite tensors like `tensors` by ours; of a table that ranks have together, this rank's share of rows."""
+        for name, tensor in self.tensors().items():
+            share = self.table.mine if name == "table" else slice(None)
+            tensors[name][share].copy_(tensor[share])
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights themselves: the table and the dense parameters by name."""

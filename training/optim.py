@@ -17,7 +17,7 @@ from torch import Tensor
 from features.errors import ConfigError
 from training import passes
 from training.fused import NONE
-from training.table import EmbeddingTable, zeros
+from training.table import EmbeddingTable
 from training.threads import team
 
 Float32 = npt.NDArray[np.float32]
@@ -43,8 +43,7 @@ class RowOptimizer:
         self.steps, self.l1 = 0, l1
         if l1 and self.rule != "ftrl":
             raise ConfigError("training.l1", expected="0 (no effect here)", found=str(l1), fix="Use optimizer: ftrl.")
-        shape = (table.rows, self.state_width(table.width))
-        self.state = {name: torch.from_numpy(zeros(*shape)).to(table.weight.device) for name in self.states}
+        self.state = {name: table.beside(self.state_width(table.width)) for name in self.states}
 
     @classmethod
     def state_width(cls, width: int) -> int:

@@ -146,26 +146,24 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
 
 
 @cache
-def repeated_rows(width: int, rule: str) -> Any:
-    """Second half of a step: rows u in [first, last) that repeat get the sum of the parts' gradients, left zeroed."""
+def summed_rows(width: int, rule: str) -> Any:
+    """Second half of a step: table rows ids[first:last] by the sum of the lanes' gradients [L, ...], left zeroed."""
 
     @kernel
-    def run(first, last, values, ids, grads, place, states, hyper):
+    def run(first, last, values, ids, lanes, states, hyper):
         one = np.float32(1.0)
         for u in range(first, last):
-            if u + 8 < last and place[u + 8] >= 0:
+            if u + 8 < last:
                 for j in range(0, width, 16):
                     prefetch(values, ids[u + 8] * width + j)
                     for state in states:
                         prefetch(state, ids[u + 8] * width + j)
-            if place[u] < 0:
-                continue
-            p = np.int64(place[u]) * width
-            for t in range(1, grads.shape[0]):
-                accumulate(width, grads[0], p, one, grads[t], p)
-                grads[t, p : p + width] = 0.0
-            update(rule, width, values, ids[u] * width, states, grads[0], p, one, hyper)
-            grads[0, p : p + width] = 0.0
+            p = np.int64(u) * width
+            for t in range(1, lanes.shape[0]):
+                accumulate(width, lanes[0], p, one, lanes[t], p)
+                lanes[t, p : p + width] = 0.0
+            update(rule, width, values, ids[u] * width, states, lanes[0], p, one, hyper)
+            lanes[0, p : p + width] = 0.0
 
     return run
 
@@ -224,28 +222,6 @@ def linear_columns(rule: str) -> Any:
 
 
 @cache
-def summed_rows(width: int, rule: str) -> Any:
-    """Second half of a step of ranks: rows u in [first, last) get the sum of ``grads`` [R, ...], which stay."""
-
-    @kernel
-    def run(first, last, values, ids, grads, states, hyper):
-        one, total = np.float32(1.0), np.empty(width, np.float32)
-        for u in range(first, last):
-            if u + 8 < last:
-                for j in range(0, width, 16):
-                    prefetch(values, ids[u + 8] * width + j)
-                    for state in states:
-                        prefetch(state, ids[u + 8] * width + j)
-            p = np.int64(u) * width
-            total[:] = grads[0, p : p + width]
-            for r in range(1, grads.shape[0]):
-                accumulate(width, total, 0, one, grads[r], p)
-            update(rule, width, values, ids[u] * width, states, total, 0, one, hyper)
-
-    return run
-
-
-@cache
 def given_rows(width: int, rule: str) -> Any:
     """The optimizer alone: rows ids[first:last] of the table by their gradients [U * width]."""
     ahead = 4 + 64 // width
@@ -265,7 +241,8 @@ def given_rows(width: int, rule: str) -> Any:
 
 @kernel
 def add_parts(first, last, parts):
-    """parts[0, first:last] += parts[1, first:last] + ..., in order."""
+    """parts[0, first:last] += parts[1, first:last] + ..., in order; the others are left zeroed."""
     for t in range(1, parts.shape[0]):
         for i in range(first, last):
             parts[0, i] += parts[t, i]
+            parts[t, i] = 0.0

@@ -35,10 +35,10 @@ def require_all_rows(progress: Progress, planned: int) -> None:
 
 
 def require_equal_replicas(network: Network, world: World, epoch: int) -> None:
-    """Every rank holds the same bits."""
+    """Every rank holds the same bits, of which one table that they have together is no matter."""
     if world.size == 1:
         return
-    digest = xxhash.xxh3_64(network.table.weight.cpu().numpy().data)
+    digest = xxhash.xxh3_64(b"" if network.table.shared else network.table.weight.cpu().numpy().data)
     for _, value in sorted(network.dense().items()):
         digest.update(value.data)
     digests = world.gather(digest.hexdigest())

@@ -78,7 +78,7 @@ class FusedStep:
     """
 
     def __init__(self, model: Model, table: EmbeddingTable, optimizer: RowOptimizer, exchange: Exchange) -> None:
-        if not self.serves(model, table, exchange.world.size):
+        if not self.serves(model, table.weight.device, exchange.world.size):
             raise ConfigError(
                 "fused step",
                 expected="a model with a compiled kernel and its table on the CPU",
@@ -86,13 +86,12 @@ class FusedStep:
                 fix="Use Loss and RowOptimizer.step.",
             )
         self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
-        self._parts = zeros(1, 0)
         self._stamp, self._grads = np.empty(0, np.int64), zeros(0)
 
     @staticmethod
-    def serves(model: Model, table: EmbeddingTable, ranks: int = 1) -> bool:
-        """Whether this model and table have the compiled step: between ranks, only models of more than one column."""
-        return model.compiled_for(table.weight) and (ranks == 1 or model.width > 1)
+    def serves(model: Model, device: torch.device, ranks: int = 1) -> bool:
+        """Whether this model has the compiled step there: between ranks, only models of more than one column."""
+        return model.compiled_on(device) and (ranks == 1 or model.width > 1)
 
     def __call__(
         self, compact: Compact, union: Union, label: Tensor, weight: Tensor | None, lr: float, l2: float = 0.0
@@ -152,20 +151,21 @@ class FusedStep:
     def _in_place(
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
     ) -> tuple[tuple[float, ...], Float32]:
-        """Alone, rows that occur once are updated on the spot; among ranks all have a gradient, as in the union."""
+        """Rows that occur once are updated on the spot, among ranks only if these have one table together."""
         form, rule = self.model.form, self.optimizer.rule
         unit, index, factor = form.inputs(compact.index, compact.factor)
-        ids, united = compact.ids.numpy(), union.ids.numpy()
-        alone = union.mine is None
-        place = compact.repeat.numpy() if union.mine is None else union.mine.numpy().astype(np.int32)
-        summed = int(place.max(initial=-1)) + 1 if alone else len(united)
+        ids = compact.ids.numpy()
+        if union.mine is None:
+            place = compact.repeat.numpy()
+            united = ids[place >= 0]
+        else:
+            place, united = union.mine.numpy(), union.ids.numpy()
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
         workers = team(len(index))
         bounds, taken = workers.cut(len(index))
-        own = NONE if alone else self.exchange.own(summed * form.width)
-        parts = own[None] if workers.parts == 1 and not alone else self._gradients(workers.parts, summed)
+        parts = self.exchange.lanes(workers.parts, len(united) * form.width)
         sums, logits = np.zeros((workers.parts, 2)), np.empty(len(index), np.float32)
-        first_half = form.batch_pass(unit, rule)
+        first_half, second_half = form.batch_pass(unit, rule), passes.summed_rows(form.width, rule)
         bias = np.float32(float(self.model.bias.detach()))
         workers.run(
             lambda: first_half(
@@ -173,29 +173,13 @@ class FusedStep:
                 weight, share, logits, parts, place, states, hyper,
             )
         )  # fmt: skip
-        totals: tuple[float, ...] = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
-        if alone:
-            repeated = passes.repeated_rows(form.width, rule)
-            workers.spread(
-                len(united), lambda first, last: repeated(first, last, values, united, parts, place, states, hyper)
-            )
-            return totals, logits
-        if workers.parts > 1:
-            size = len(own)
-            workers.spread(size, lambda first, last: passes.add_parts(first, last, parts))
-            own[:] = parts[0, :size]
-            parts[:, :size] = 0.0
-        grads, totals = self.exchange.sum(own, totals)
-        summed_rows = passes.summed_rows(form.width, rule)
-        workers.spread(len(united), lambda first, last: summed_rows(first, last, values, united, grads, states, hyper))
-        return totals, logits
-
-    def _gradients(self, parts: int, rows: int) -> Float32:
-        """A zeroed gradient of the summed rows for every part; the second half leaves it zeroed."""
-        size = rows * self.model.width
-        if len(self._parts) < parts or self._parts.shape[1] < size:
-            self._parts = zeros(parts, size + size // 4)
-        return self._parts[:parts]
+        own = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
+        lanes, (begin, end), numbers = self.exchange.sum(workers.parts, len(united), form.width, own)
+        workers.spread(
+            end - begin,
+            lambda first, last: second_half(begin + first, begin + last, values, united, lanes, states, hyper),
+        )
+        return numbers, logits
 
 
 def _array(weight: Tensor | None) -> Float32:

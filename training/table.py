@@ -9,22 +9,29 @@ import torch
 from torch import Tensor
 
 from training.jit import inner, kernel, prefetch
+from training.shared import SharedMemory
 from training.threads import team
+from training.world import World
 
 
 class EmbeddingTable:
     """``weight`` [rows, width] float32; column 0 (linear) starts at 0, the others uniform of deviation ``scale``.
 
-    A row's start is a function of (seed, row, column) alone, so it depends on no thread count, rank or table size, and
-    the rows of a grown table are reproducible. On CPU the memory is numpy's (huge pages where the system has them), and
-    ``array`` is the same memory for compiled kernels.
+    A row's start is a function of (seed, row, column) alone, so it depends on no thread count, rank or table size.
+
+    Args:
+        shared: memory of ranks that have this one table together. Whoever writes to all of it writes ``mine``, its own
+            share of the rows, and meets the others before anyone reads.
     """
 
-    def __init__(self, rows: int, width: int, *, seed: int = 0, scale: float = 0.0) -> None:
-        self.seed, self.scale = seed, scale
-        self.array = np.empty((rows, width), np.float32)
-        _fill(self.array, 0, np.uint64(seed), np.float32(scale * 3**0.5))
-        self.weight = torch.from_numpy(self.array)
+    def __init__(
+        self, rows: int, width: int, *, seed: int = 0, scale: float = 0.0, shared: SharedMemory | None = None
+    ) -> None:
+        self.shared = shared
+        self.mine = slice(*share(rows, shared.world) if shared else (0, rows))
+        array = np.empty((rows, width), np.float32) if shared is None else shared.zeros(rows, width)
+        _fill(array, self.mine.start, self.mine.stop, np.uint64(seed), np.float32(scale * 3**0.5))
+        self.weight = torch.from_numpy(array)
 
     @property
     def rows(self) -> int:
@@ -43,13 +50,19 @@ class EmbeddingTable:
         team(len(rows)).spread(len(rows), lambda first, last: _gather(first, last, weight, self.width, rows, into))
         return out.requires_grad_()
 
-    def grow(self, rows: int) -> None:
-        """Append rows up to ``rows``; those already there keep their weights."""
-        grown = np.empty((rows, self.width), np.float32)
-        grown[: self.rows] = self.array
-        _fill(grown, self.rows, np.uint64(self.seed), np.float32(self.scale * 3**0.5))
-        self.array = grown
-        self.weight = torch.from_numpy(grown)
+    def beside(self, width: int) -> Tensor:
+        """Zeros [rows, width] in the same kind of memory, on the same device."""
+        make = zeros if self.shared is None else self.shared.zeros
+        return torch.from_numpy(make(self.rows, width)).to(self.weight.device)
+
+    def copy_(self, weight: Tensor) -> None:
+        """Take over weights of the same shape."""
+        self.weight[self.mine].copy_(weight[self.mine])
+
+
+def share(count: int, world: World) -> tuple[int, int]:
+    """First and last of ``count`` things that fall to this rank when every rank does a part of them."""
+    return count * world.rank // world.size, count * (world.rank + 1) // world.size
 
 
 def zeros(*shape: int) -> npt.NDArray[np.float32]:
@@ -72,9 +85,9 @@ def _gather(first, last, weight, width, ids, out):
 
 
 @kernel
-def _fill(weight, first, seed, bound):
+def _fill(weight, first, last, seed, bound):
     """weight[r, c] = bound * uniform(-1, 1) from the SplitMix64 of (seed, r, c)."""
-    for r in range(first, weight.shape[0]):
+    for r in range(first, last):
         start = _mix(_mix(seed) ^ np.uint64(r))
         for c in range(weight.shape[1]):
             top = _mix(start + np.uint64(c) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)  # 24 bits

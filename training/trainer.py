@@ -34,6 +34,7 @@ from training.proofs import diverged, require_all_rows, require_equal_replicas, 
 from training.reader import PlanReader
 from training.run import TrainResult, TrainRun
 from training.schedule import rate_at, require_parts, require_schedule
+from training.shared import SharedMemory
 from training.step import FusedStep, Loss
 from training.world import StopSignal, World
 
@@ -77,8 +78,9 @@ class Trainer:
         world.use_threads(self.config.threads)
         torch.manual_seed(self.config.seed)
         self.network = Network.configured(
-            self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device
-        )
+            self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
+            shared=SharedMemory.of(world),
+        )  # fmt: skip
         self.config = settle(self.config, run.model.kind, self.data.train.rows)
         require_schedule(self.config, self._plan(0).steps * self.config.epochs)
         require_parts(self.config, self.network.model.compiled_for(self.network.table.weight))
@@ -92,8 +94,8 @@ class Trainer:
         dense = _DENSE_OPTIMIZERS.get(self.config.optimizer, torch.optim.Adagrad)
         self.dense_optimizer: torch.optim.Optimizer = dense(model.parameters(), lr=self.config.learning_rate)
         self.loss = Loss(model) if world.size == 1 else DistributedDataParallel(Loss(model))
-        self.exchange = Exchange(world, table.rows)
-        fused = FusedStep.serves(model, table, world.size)
+        self.exchange = Exchange(world, table.rows, table.shared)
+        fused = FusedStep.serves(model, world.device, world.size)
         self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
         if fused and world.size == 1:
             self.network.lookup.direct = can_be_direct(model.layout, model.width, model.pair_buckets)
@@ -156,7 +158,7 @@ class Trainer:
     def _step(self, plan: Plan, work: Work) -> int:
         """One optimizer step on the global batch; returns the signals of all ranks."""
         batch, compact = work
-        union = self.exchange.union(compact.ids, batch.rows, batch.weight_sum, self._signals())
+        union = self.exchange.union(compact, batch.rows, batch.weight_sum, self._signals())
         rate, l2 = rate_at(self.config, self._steps_before(plan), plan.steps * self.config.epochs), self.config.l2
         assert l2 is not None
         if self.fused_step is not None:
@@ -253,10 +255,14 @@ class Trainer:
 
     def _remember(self) -> None:
         """Copy the weights; into the memory of the best ones before."""
-        if self.best is None:
-            self.best = {name: torch.empty_like(t, device="cpu") for name, t in self.network.tensors().items()}
-        for name, tensor in self.network.tensors().items():
-            self.best[name].copy_(tensor)
+        self.best = self.best or self._like_weights()
+        self.network.copy_into(self.best)
+        self.world.meet()  # each has copied its share
+
+    def _like_weights(self) -> dict[str, Tensor]:
+        """Zeros for a copy of the weights."""
+        own = {name: torch.zeros_like(t, device="cpu") for name, t in self.network.tensors().items() if name != "table"}
+        return {"table": self.network.table.beside(self.network.table.width).cpu(), **own}
 
     def _report(self, record: EpochRecord) -> None:
         if self.task.tracker is not None:
@@ -296,6 +302,7 @@ class Trainer:
         self.optimizer.state.clear()  # memory for what follows
         bundle = self._bundle()
         self.network.load(bundle.weight, bundle.dense)
+        self.world.meet()  # each has loaded its share
         digest = self.world.share(save_bundle(self.task.bundle_dir, bundle) if self.world.first else None)
         evaluations = {
             role: self._evaluate(role) for role in ("train", "valid", "test") if getattr(self.data, role).files
@@ -320,6 +327,7 @@ class Trainer:
         return {**self.network.tensors(), **optimizer}
 
     def _save(self) -> None:
+        self.world.meet()  # each has updated its share
         started = time.monotonic()
         if self.checkpoints is not None and self.world.first:
             dense = self.dense_optimizer.state_dict()["state"]
@@ -345,7 +353,7 @@ class Trainer:
         self.dense_optimizer.load_state_dict({"state": dense, "param_groups": groups})
         self.progress = saved.progress
         if saved.best is not None:
-            self.best = {name: torch.empty_like(t, device="cpu") for name, t in self.network.tensors().items()}
+            self.best = self._like_weights()
             if self.world.first:
                 read_into(saved.best, self.best)
             self.world.copy_from_first(self.best)

@@ -47,6 +47,10 @@ class World:
         dist.all_reduce(tensor)
         return tensor.numpy()
 
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        self.sum(np.zeros(1))
+
     def share(self, value: Any) -> Any:
         """Rank 0's (small) value on every rank."""
         values = [value]

@@ -22,7 +22,7 @@ from training.data import TrainData
 from training.models import MODELS, build_model
 from training.network import Work
 from training.run import TrainRun
-from training.shared import SharedRows
+from training.shared import SharedMemory
 from training.trainer import Trainer, train
 from training.world import World
 
@@ -56,11 +56,21 @@ def part(batch: Batch, start: int, stop: int) -> Batch:
 CASES = [([37, 27], False), ([60, 4], True), ([64, 0], True), ([0, 64], False)]
 
 
+def on_hosts_apart(run: TrainRun, world: World) -> Trainer:
+    """A trainer whose ranks have a table each, as on hosts of their own."""
+    of = SharedMemory.of
+    SharedMemory.of = staticmethod(lambda world: None)  # type: ignore[method-assign]
+    try:
+        return Trainer(run, world)
+    finally:
+        SharedMemory.of = staticmethod(of)  # type: ignore[method-assign]
+
+
 def shared_gradients(world: World, directory: str) -> dict[str, list[tuple[np.ndarray, np.ndarray, float]]]:
     data = TrainData.of_one(load_snapshot(directory))
     found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {}
     for kind in KINDS:
-        trainer = Trainer(TrainRun(data, small(kind), CONFIG, "unused"), world)
+        trainer = on_hosts_apart(TrainRun(data, small(kind), CONFIG, "unused"), world)
         for counts, weighted in CASES:
             start = sum(counts[: world.rank])
             own = (
@@ -69,7 +79,7 @@ def shared_gradients(world: World, directory: str) -> dict[str, list[tuple[np.nd
                 else batch_of(64, weighted)
             )
             compact = trainer.network.lookup(own.slots)
-            union = trainer.exchange.union(compact.ids, own.rows, own.weight_sum)
+            union = trainer.exchange.union(compact, own.rows, own.weight_sum)
             step = trainer.gradient(Work(own, compact), union)
             table = np.zeros(trainer.network.table.weight.shape, np.float32)
             table[union.ids.numpy()] = step.grad.numpy()
@@ -140,27 +150,59 @@ def test_training_on_ranks_equals_training_alone(snapshot: Snapshot, tmp_path: P
         assert alone[kind][3] == 0
 
 
-def by_both_ways(world: World, directory: str, bundles: str) -> list[str]:
+def by_both_ways(world: World, directory: str, bundles: str) -> list[tuple[bool, list[float], str]]:
     data, found = TrainData.of_one(load_snapshot(directory)), []
-    of = SharedRows.of
     for threads in (1, 2):
         config = CONFIG.model_copy(update={"threads": threads})
-        for way in (of, lambda world: None):
-            SharedRows.of = staticmethod(way)  # type: ignore[method-assign]
-            trainer = Trainer(TrainRun(data, small("ffm"), config, f"{bundles}/bundle"), world)
-            assert (trainer.exchange._shared is None) == (way is not of)
-            found.append(trainer.train().bundle_digest)
+        for make in (Trainer, Trainer, on_hosts_apart):
+            trainer = make(TrainRun(data, small("ffm"), config, f"{bundles}/bundle"), world)
+            result = trainer.train()
+            losses = [record.train_logloss for record in result.history]
+            found.append((trainer.network.table.shared is not None, losses, result.bundle_digest))
     return found
 
 
-def test_shared_memory_and_sockets_give_the_same_bits(snapshot: Snapshot, tmp_path: Path) -> None:
-    for found in run_ranks(2, tmp_path, by_both_ways, snapshot.dir, str(tmp_path)):
-        assert found[0] == found[1]
-        assert found[2] == found[3]
+def test_one_table_of_all_ranks_equals_one_for_each(snapshot: Snapshot, tmp_path: Path) -> None:
+    first, second = run_ranks(2, tmp_path, by_both_ways, snapshot.dir, str(tmp_path))
+    assert first == second
+    for together, again, apart in (first[:3], first[3:]):
+        assert (together[0], apart[0]) == (True, False)
+        assert together == again  # bit for bit
+        np.testing.assert_allclose(together[1], apart[1], rtol=1e-6)
+
+
+def one_step(world: World, directory: str) -> list[np.ndarray]:
+    """What a step of plain SGD at rate 1 takes off the table: the gradient."""
+    data, found = TrainData.of_one(load_snapshot(directory)), []
+    config = CONFIG.model_copy(update={"optimizer": "sgd"})
+    for kind in ("fm", "ffm"):
+        trainer = Trainer(TrainRun(data, small(kind), config, "unused"), world)
+        assert trainer.fused_step is not None
+        assert (trainer.network.table.shared is None) == (world.size == 1)
+        for counts, weighted in CASES:
+            start = sum(counts[: world.rank])
+            own = part(batch_of(64, weighted), start, start + counts[world.rank] if world.size > 1 else 64)
+            world.meet()
+            before = trainer.network.table.weight.clone()
+            compact = trainer.network.lookup(own.slots)
+            union = trainer.exchange.union(compact, own.rows, own.weight_sum)
+            trainer.fused_step(compact, union, *trainer.network.targets(own), 1.0)
+            world.meet()
+            found.append((before - trainer.network.table.weight).numpy())
+    return found
+
+
+def test_a_step_on_one_table_of_all_ranks_is_that_of_one_process(snapshot: Snapshot, tmp_path: Path) -> None:
+    one = one_step(World(), snapshot.dir)
+    two = run_ranks(2, tmp_path, one_step, snapshot.dir)
+    for number, gradient in enumerate(one):
+        assert np.abs(gradient).max() > 1e-3
+        for rank in range(2):
+            np.testing.assert_allclose(two[rank][number], gradient, atol=1e-6, err_msg=f"{number}, rank {rank}")
 
 
 def drifting(world: World, directory: str) -> None:
-    trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), CONFIG, "unused"), world)
+    trainer = on_hosts_apart(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), CONFIG, "unused"), world)
     if world.rank == 1:
         trainer.network.table.weight[5, 1] += 1e-3
     trainer.train()

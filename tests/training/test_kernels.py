@@ -34,7 +34,8 @@ class Case:
         self.found: Compact = Lookup(layout, self.model.pair_buckets)(self.slots)
         generator = torch.Generator().manual_seed(seed)
         self.rows = scale * torch.randn(len(self.found.ids), self.model.width, generator=generator)
-        self.label = torch.randint(0, 2, (rows,), generator=generator).float()
+        # labels of 0 and 1 have gradients that cancel out up to rounding, of which Adagrad makes a whole step
+        self.label = torch.rand(rows, generator=generator)
         self.weight = torch.rand(rows, generator=generator)
 
     def reference(self) -> tuple[Model, torch.Tensor]:
@@ -112,7 +113,7 @@ def test_the_fused_step_equals_loss_and_optimizer(case: Case, weighted: bool) ->
     weight, total = (case.weight, float(case.weight.sum())) if weighted else (None, float(len(case.label)))
     tables = [EmbeddingTable(case.model.rows, case.model.width, seed=5, scale=0.3) for _ in range(2)]
     optimizers = [build_optimizer("adagrad", table) for table in tables]
-    for _ in range(2):
+    for apart in (0.0, 1e-5):  # the second step starts from tables that were rounded differently
         rows = tables[0].gather(case.found.ids)
         case.model.bias.grad = None
         loss, scores = Loss(case.model)(rows, case.found.index, case.found.factor, case.label, weight, total)
@@ -123,12 +124,12 @@ def test_the_fused_step_equals_loss_and_optimizer(case: Case, weighted: bool) ->
         optimizers[0].step(tables[0], case.found.ids, rows.grad, 0.1, 0.01)
         exchange = Exchange(World(), tables[1].rows)
         step = FusedStep(case.model, tables[1], optimizers[1], exchange)
-        union = exchange.union(case.found.ids, len(case.label), total)
+        union = exchange.union(case.found, len(case.label), total)
         fused_loss, count, fused_scores = step(case.found, union, case.label, weight, 0.1, 0.01)
         assert count == len(case.label)
         assert fused_loss == pytest.approx(loss.item(), rel=1e-6)
         assert case.model.bias.grad.item() == pytest.approx(by_bias, rel=1e-5, abs=1e-9)
-        assert torch.equal(scores, fused_scores)
+        torch.testing.assert_close(scores, fused_scores, rtol=apart, atol=apart)
         assert torch.allclose(tables[0].weight, tables[1].weight, atol=1e-6)
 
 
@@ -143,7 +144,7 @@ def test_a_step_without_a_lookup_equals_one_with(rows: int, seed: int, weighted:
     steps = [FusedStep(model, t, build_optimizer(optimizer, t), Exchange(World(), t.rows)) for t in tables]
     for _ in range(3):
         slots = np.stack([(s * draw.random(rows) ** 3).astype(np.int32).clip(1) for s in layout.size_of_slot], axis=1)
-        label = torch.from_numpy(draw.integers(0, 2, rows).astype(np.float32))
+        label = torch.from_numpy(draw.random(rows).astype(np.float32))
         weight = torch.from_numpy(draw.choice(np.array([0, 0.5, 3], np.float32), rows)) if weighted else None
         found, grads = [], []
         for lookup, step in zip(lookups, steps, strict=True):
@@ -153,7 +154,7 @@ def test_a_step_without_a_lookup_equals_one_with(rows: int, seed: int, weighted:
             grads.append(model.bias.grad)
         assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
         assert found[0][1] == found[1][1] == rows
-        torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-4, atol=5e-5)
         torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(tables[0].weight, tables[1].weight, rtol=1e-4, atol=1e-5)
 
@@ -180,7 +181,7 @@ def test_a_logit_that_is_not_finite_shows_and_spoils_no_other_row() -> None:
     found = Lookup(layout)(slots)
     exchange = Exchange(World(), table.rows)
     step = FusedStep(model, table, build_optimizer("adagrad", table), exchange)
-    loss, _, logits = step(found, exchange.union(found.ids, 3, 3.0), torch.ones(3), None, 0.1)
+    loss, _, logits = step(found, exchange.union(found, 3, 3.0), torch.ones(3), None, 0.1)
     assert not np.isfinite(loss)
     assert torch.isfinite(logits).tolist() == [False, True, True]
     assert torch.equal(table.weight[1], before[1])

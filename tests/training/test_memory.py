@@ -9,7 +9,7 @@ import pytest
 from tests.snapshots import hash_spec, write_snapshot
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
-from training.memory import needed, peak, resident
+from training.memory import Memory, needed, peak, resident
 
 
 def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> Non
     assert ffm.total == sum(getattr(ffm, part) for part in ("table", "state", "best", "lookup", "reading", "step")) + (
         ffm.process
     )
-    assert str(ffm).startswith(f"memory: {ffm.total / 1e6:,.0f} MB a rank (table 0, state 0,")
+    assert str(ffm).startswith(f"memory: {ffm.total / 1e6:,.0f} MB (table 0, state 0, best 0, lookup 0,")
     assert str(ffm).endswith("table of 1,102 x 13 float32")
 
     def state(kind: str, optimizer: str) -> int:
@@ -35,6 +35,23 @@ def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> Non
     assert state("lr", "ftrl") == rows * 2 * 4
     assert state("ffm", "sgd") == 0
     assert needed(data, ModelConfig(kind="poly2", pair_buckets=50), TrainingConfig()).rows == rows + 50
+
+
+def test_ranks_of_one_host_have_one_table(tmp_path: Path) -> None:
+    data = TrainData.of([write_snapshot(tmp_path / "s", hash_spec((997, 94, 2)), {"train": [60, 40]})])
+
+    def of(kind: str, ranks: int, here: int) -> Memory:
+        return needed(data, ModelConfig(kind=kind), TrainingConfig(streams=2), ranks, 1, here)
+
+    together, apart = of("ffm", 2, 2), of("ffm", 2, 1)
+    own = together.lookup + together.reading + together.step + together.process
+    assert together.total == 3 * together.table + 2 * own
+    assert str(together).startswith(
+        f"memory: {together.total / 1e6:,.0f} MB for 2 ranks (table 0, state 0, best 0 in all;"
+    )
+    assert apart.total == 3 * apart.table + apart.lookup + apart.reading + apart.step + apart.process
+    assert apart.step > together.step
+    assert of("lr", 2, 2).total > 2 * 3 * of("lr", 2, 2).table  # no compiled step for these: each has its own
 
 
 def test_what_the_process_holds_is_counted() -> None:

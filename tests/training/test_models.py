@@ -127,7 +127,7 @@ def test_every_way_to_step_leads_to_the_same_weights(kind: str) -> None:
         model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS, fused=way != "reference")
         table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.3)
         optimizer, lookup, losses = build_optimizer("adagrad", table), Lookup(layout, model.pair_buckets), []
-        if way == "step" and not FusedStep.serves(model, table):
+        if way == "step" and not FusedStep.serves(model, table.weight.device):
             continue
         exchange = Exchange(World(), table.rows)
         step = FusedStep(model, table, optimizer, exchange) if way == "step" else None
@@ -135,7 +135,7 @@ def test_every_way_to_step_leads_to_the_same_weights(kind: str) -> None:
             found = lookup(random_slots(layout, 200, seed=number, padding=0.2))
             total = float(weight.sum())
             if step is not None:
-                loss, _, _ = step(found, exchange.union(found.ids, 200, total), label, weight, 0.1, 0.01)
+                loss, _, _ = step(found, exchange.union(found, 200, total), label, weight, 0.1, 0.01)
             else:
                 rows = table.gather(found.ids)
                 if way == "loss":

@@ -73,7 +73,7 @@ def test_a_step_in_parts_is_the_same_step(snapshot: Snapshot, kind: str) -> None
         reader = PlanReader(run.data.train.files, plan, range(8), SPEC.slot_names)
         batch = next(iter(reader))
         compact = run.network.lookup(batch.slots)
-        step = run.gradient(Work(batch, compact), run.exchange.union(compact.ids, batch.rows, batch.weight_sum))
+        step = run.gradient(Work(batch, compact), run.exchange.union(compact, batch.rows, batch.weight_sum))
         found.append((step.grad, torch.tensor(step.loss), step.logits, run.network.model.bias.grad))
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-8)

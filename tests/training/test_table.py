@@ -31,16 +31,6 @@ def test_start_is_pinned() -> None:
     assert first == pytest.approx([0.0, -1.3689564, -0.4395404, 0.0202729], abs=1e-6)
 
 
-def test_growing_keeps_rows_and_equals_a_table_of_that_size() -> None:
-    table = EmbeddingTable(30, 4, seed=3, scale=0.2)
-    table.grow(70)
-    assert torch.equal(table.weight, EmbeddingTable(70, 4, seed=3, scale=0.2).weight)
-    table.weight[5] = 9.0
-    table.grow(80)
-    assert table.weight[5].tolist() == [9.0] * 4
-    assert table.array[5, 0] == 9.0
-
-
 def test_gather_is_a_leaf_apart_from_the_table() -> None:
     table = EmbeddingTable(30, 4, seed=3, scale=0.2)
     rows = table.gather(torch.tensor([4, 2]))
