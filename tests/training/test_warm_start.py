@@ -61,4 +61,4 @@ def test_pairs_stay_where_no_row_moved() -> None:
     network.load(weight, network.dense())
     moved = Network(twice, "poly2", 0, 64)
     moved.warm_start(Bundle("poly2", 0, 64, once, weight, network.dense()), 0.0)
-    assert (moved.table.array == weight).all()
+    assert (moved.table.weight.numpy() == weight).all()
