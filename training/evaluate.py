@@ -66,7 +66,7 @@ def evaluate(
             found="an overflow",
             fix="Training diverged: lower training.learning_rate, or raise training.l2.",
         )
-    total = Metrics.from_sums(world.sum(metrics.sums()))
+    total = Metrics(world.sum(metrics.sums()))
     if total.rows != split.rows:
         raise IntegrityError(
             f"split {split.role}",

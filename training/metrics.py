@@ -13,17 +13,22 @@ relative width 2^-11), so equal logits tie exactly, and pairs inside one bin cou
 can cost: half the share of pairs inside one bin.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from training.jit import kernel
+from training.passes import logloss
+
 Float64 = npt.NDArray[np.float64]
 
-_BITS = 20
-_ROWS_BEFORE_COUNTING = 1 << 19  # a histogram over 2^20 bins is worth making for many rows at once
+_BITS, _BLOCK_BITS = 20, 10
+_SCALARS, _BLOCKS = 5, 1 << (_BITS - _BLOCK_BITS)
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,10 @@ class Curve:
 class Metrics:
     """Collects (logits, label, weight); ``sums()`` of several collectors add up to those of all their rows."""
 
-    def __init__(self) -> None:
-        self._scalars = np.zeros(5)  # rows, weight, weight * y, weight * p, weight * loss
-        self._bins = np.zeros((3, 1 << _BITS))  # weight of negatives, of positives, weight * p
-        self._waiting: list[tuple[npt.NDArray[np.float32], Float64, Float64]] = []
-        self._waiting_rows = 0
+    def __init__(self, sums: Float64 | None = None) -> None:
+        self._sums: Float64 = np.zeros(_SCALARS + _BLOCKS + (3 << _BITS)) if sums is None else sums
+        self._scalars, self._blocks, bins = np.split(self._sums, [_SCALARS, _SCALARS + _BLOCKS])
+        self._bins = bins.reshape(-1, 3)
 
     def add(
         self,
@@ -51,37 +55,20 @@ class Metrics:
         weight: npt.NDArray[np.float32] | None = None,
     ) -> None:
         """Arrays of one length. Logits must be finite."""
-        z, y = logits.astype(np.float64), label.astype(np.float64)
-        w = np.ones(len(z)) if weight is None else weight.astype(np.float64)
-        loss = np.logaddexp(0.0, z) - y * z
-        p = 1.0 / (1.0 + np.exp(-z))
-        self._scalars += [len(z), w.sum(), w @ y, w @ p, w @ loss]
-        self._waiting.append((logits.astype(np.float32), y, w))
-        self._waiting_rows += len(z)
-        if self._waiting_rows >= _ROWS_BEFORE_COUNTING:
-            self._count()
-
-    def _count(self) -> None:
-        if not self._waiting:
-            return
-        logits, y, w = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
-        self._waiting, self._waiting_rows = [], 0
-        key = _bin_of(logits)
-        p = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
-        for row, value in enumerate((w * (1 - y), w * y, w * p)):
-            self._bins[row] += np.bincount(key, value, 1 << _BITS)
+        self.__dict__.pop("_histogram", None)
+        z = logits.astype(np.float32) + np.float32(0)  # -0.0 and 0.0 are one value
+        _add(z, z.view(np.uint32), label, logits[:0] if weight is None else weight,
+             self._scalars, self._blocks, self._bins)  # fmt: skip
 
     def sums(self) -> Float64:
-        """One flat float64 array; add those of all ranks, then ``from_sums``."""
-        self._count()
-        return np.concatenate([self._scalars, self._bins.ravel()])
+        """One flat float64 array; add those of all ranks, and make the `Metrics` of all of that."""
+        return self._sums
 
-    @classmethod
-    def from_sums(cls, sums: Float64) -> Metrics:
-        metrics = cls()
-        metrics._scalars = sums[:5].copy()
-        metrics._bins = sums[5:].reshape(3, -1).copy()
-        return metrics
+    @cached_property
+    def _histogram(self) -> Float64:
+        """The bins with any weight, in order of the logit: [used, 3] weight of negatives, of positives, weight * p."""
+        found = np.empty((int(np.count_nonzero(self._blocks)) << _BLOCK_BITS, 3))
+        return found[: _gather(self._blocks, self._bins, found)].T.copy().T  # columns contiguous
 
     @property
     def rows(self) -> int:
@@ -89,7 +76,6 @@ class Metrics:
 
     def values(self) -> dict[str, float]:
         """All metrics by name. What one class alone leaves undefined (AUC, normalized entropy) is nan."""
-        self._count()
         _, weight, positive, predicted, loss = self._scalars
         if weight <= 0:
             return dict.fromkeys(("logloss", "auc", "auc_error", "normalized_entropy", "calibration", "ece"), np.nan)
@@ -108,7 +94,7 @@ class Metrics:
         }
 
     def _auc(self) -> tuple[float, float]:
-        negative, positive, _ = self._bins
+        negative, positive, _ = self._histogram.T
         pairs = negative.sum() * positive.sum()
         if pairs <= 0:
             return np.nan, np.nan
@@ -118,32 +104,55 @@ class Metrics:
 
     def reliability(self, bins: int) -> Curve:
         """At most ``bins`` groups of about equal weight, in order of the logit."""
-        self._count()
-        weight = self._bins[0] + self._bins[1]
-        used = np.flatnonzero(weight)
-        if len(used) == 0:
+        negative, positive_in, predicted_in = self._histogram.T
+        weight = negative + positive_in
+        if len(weight) == 0:
             return Curve([], [], [])
-        middle = np.cumsum(weight[used]) - weight[used] / 2
+        middle = np.cumsum(weight) - weight / 2
         group = np.minimum((middle / weight.sum() * bins).astype(np.int64), bins - 1)
-        total, positive, predicted = (
-            np.bincount(group, row[used], bins) for row in (weight, self._bins[1], self._bins[2])
-        )
+        total, positive, predicted = (np.bincount(group, row, bins) for row in (weight, positive_in, predicted_in))
         kept = total > 0
         mean_predicted, mean_observed = (row[kept] / total[kept] for row in (predicted, positive))
         return Curve(mean_predicted.tolist(), mean_observed.tolist(), total[kept].tolist())
 
     def roc(self, points: int = 200) -> tuple[list[float], list[float]]:
         """(false positive rates, true positive rates) at about ``points`` thresholds, from (0, 0) to (1, 1)."""
-        self._count()
-        used = np.flatnonzero(self._bins[0] + self._bins[1])[::-1]
-        rates = [np.concatenate([[0.0], np.cumsum(row[used]) / max(row.sum(), 1e-300)]) for row in self._bins[:2]]
+        down = self._histogram[::-1, :2].T
+        rates = [np.concatenate([[0.0], np.cumsum(row) / max(row.sum(), 1e-300)]) for row in down]
         travelled = rates[0] + rates[1]  # equal steps along the curve, not in the logit
         kept = np.unique(np.searchsorted(travelled, np.linspace(0.0, travelled[-1], points)))
         return rates[0][kept].tolist(), rates[1][kept].tolist()
 
 
-def _bin_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """The top bits of a monotone reading of float32: flip the sign bit of positives, all bits of negatives."""
-    bits = (logits + np.float32(0)).view(np.uint32)  # + 0: -0.0 and 0.0 are one value
-    monotone = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (monotone >> np.uint32(32 - _BITS)).astype(np.int64)
+@kernel
+def _add(logits, bits, label, weight, scalars, blocks, bins):
+    """A bin is the top bits of a monotone reading of float32: positives' sign bit, all bits of negatives flipped."""
+    for i in range(len(logits)):
+        y = np.float64(label[i])
+        w = np.float64(weight[i]) if len(weight) else np.float64(1.0)
+        loss, slope = logloss(np.float64(logits[i]), y)
+        p = slope + y
+        scalars[0] += 1.0
+        scalars[1] += w
+        scalars[2] += w * y
+        scalars[3] += w * p
+        scalars[4] += w * loss
+        monotone = bits[i] ^ (np.uint32(0xFFFFFFFF) if bits[i] >> np.uint32(31) else np.uint32(0x80000000))
+        at = np.int64(monotone >> np.uint32(32 - _BITS))
+        blocks[at >> _BLOCK_BITS] += 1.0
+        bins[at, 0] += w * (1.0 - y)
+        bins[at, 1] += w * y
+        bins[at, 2] += w * p
+
+
+@kernel
+def _gather(blocks, bins, found):
+    """Copy the bins with any weight; returns how many."""
+    used = 0
+    for block in range(len(blocks)):
+        if blocks[block] > 0:
+            for at in range(block << _BLOCK_BITS, (block + 1) << _BLOCK_BITS):
+                if bins[at, 0] + bins[at, 1] > 0:
+                    found[used] = bins[at]
+                    used += 1
+    return used

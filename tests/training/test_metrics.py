@@ -72,7 +72,7 @@ def test_sums_of_parts_are_those_of_the_whole(sizes: list[int], weighted: bool) 
         part = Metrics()
         part.add(logits[a:b], label[a:b], None if weight is None else weight[a:b])
         total += part.sums()
-    merged = Metrics.from_sums(total)
+    merged = Metrics(total)
     assert merged.rows == whole.rows
     for name, value in whole.values().items():
         assert merged.values()[name] == pytest.approx(value, rel=1e-9, nan_ok=True), name
