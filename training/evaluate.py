@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from features.errors import DivergedError, IntegrityError
+from features.spec import FeatureSpec
 from training.data import Split
 from training.metrics import Curve, Metrics
-from training.network import Network
+from training.network import Network, Work
 from training.plan import Plan
 from training.reader import PlanReader
 from training.world import World
+
+_ROWS = 16384
+"""Of a batch."""
 
 
 @dataclass(frozen=True)
@@ -25,40 +30,48 @@ class Evaluation:
     roc: tuple[list[float], list[float]]
 
 
+def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int, verified: set[str] | None) -> PlanReader:
+    """This rank's share of all rows, in order; ``verified`` as `PlanReader` takes it."""
+    plan = Plan([file.rows for file in split.files], batch_size=-(-_ROWS // streams) * streams, streams=streams,
+                shuffle=False)  # fmt: skip
+    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names, verified=verified)
+
+
 def evaluate(
     network: Network,
     split: Split,
     world: World,
     *,
     logit_shift: float = 0.0,
-    batch_size: int = 16384,
     streams: int = 8,
     verified: set[str] | None = None,
 ) -> Evaluation:
-    """Score every row of the split once and measure, the same on every rank.
+    """Score every row of the split once and `measure`."""
+    with network.passes([scan(split, network.spec, world, streams=streams, verified=verified)]) as works:
+        return measure(network, split, world, works, logit_shift=logit_shift)
+
+
+def measure(
+    network: Network, split: Split, world: World, works: Iterable[Work], *, logit_shift: float = 0.0
+) -> Evaluation:
+    """Metrics of the network's logits, the same on every rank.
 
     Args:
+        works: of this rank's `scan`.
         logit_shift: the bundle's calibration. Rows whose negatives were downsampled (``split.negative_rate``) are
             measured without it: the shift is what turns their rate into the true one.
-        verified: see ``PlanReader``.
 
     Raises IntegrityError when the rows read are not those the manifests promise.
     """
     shift = np.float32(0.0 if split.negative_rate else logit_shift)
-    batch_size = -(-batch_size // streams) * streams
-    plan = Plan([file.rows for file in split.files], batch_size=batch_size, streams=streams, shuffle=False)
-    metrics = Metrics()
-    names = network.spec.slot_names
-    reader = PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), names, verified=verified)
-    overflows = 0
-    with network.work(reader) as steps:
-        for batch, compact in steps:
-            logits = network.score(compact) + shift
-            finite = np.isfinite(logits)
-            if finite.all():
-                metrics.add(logits, batch.label, batch.weight)
-            else:
-                overflows += batch.rows - int(finite.sum())
+    metrics, overflows = Metrics(), 0
+    for batch, compact in works:
+        logits = network.score(compact) + shift
+        finite = np.isfinite(logits)
+        if finite.all():
+            metrics.add(logits, batch.label, batch.weight)
+        else:
+            overflows += batch.rows - int(finite.sum())
     if world.sum(np.array([float(overflows)]))[0] > 0:  # together, so that no rank waits for one that stopped
         raise DivergedError(
             f"split {split.role}",

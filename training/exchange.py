@@ -155,7 +155,7 @@ class Exchange:
         if self.shared is None:
             size = rows * width
             if parts > 1:
-                team(size).spread(size, lambda first, last: add_parts(first, last, lanes))
+                team(size).spread(size, lambda first, last: add_parts(first, last, lanes), parts)
             lanes = lanes[:1]
             dist.all_reduce(torch.from_numpy(lanes[0, :size]))
         dist.all_reduce(total)  # also tells that every rank's lanes are whole

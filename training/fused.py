@@ -105,7 +105,8 @@ class Form:
     @staticmethod
     def _summed(parts: Float32, rows: Float32) -> Float32:
         if len(parts) > 1:
-            team(parts.shape[1]).spread(parts.shape[1], lambda first, last: passes.add_parts(first, last, parts))
+            count, size = parts.shape
+            team(size).spread(size, lambda first, last: passes.add_parts(first, last, parts), count)
         return parts[0].reshape(rows.shape)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,40 @@ class Work(NamedTuple):
 
     batch: Batch
     compact: Compact
+
+
+class Passes:
+    """Batches with their distinct rows found, a few ahead of the consumer: one reader after another, without a pause.
+
+    Iterating gives the batches of the next reader, then ``read`` is that reader. A context manager: leaving it closes
+    the readers and ends the thread.
+    """
+
+    read: PlanReader
+
+    def __init__(self, lookup: Lookup, readers: Iterable[PlanReader]) -> None:
+        def looked_up() -> Generator[Work | PlanReader, None, None]:
+            for reader in readers:
+                with closing(iter(reader)) as batches:
+                    for batch in batches:
+                        yield Work(batch, lookup(batch.slots))
+                yield reader
+
+        self._ahead = Prefetch(looked_up())
+        self._items = iter(self._ahead)
+
+    def __enter__(self) -> Passes:
+        return self
+
+    def __iter__(self) -> Iterator[Work]:
+        for item in self._items:
+            if isinstance(item, PlanReader):
+                self.read = item
+                return
+            yield item
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._ahead.__exit__(kind, error, tb)
 
 
 class Network:
@@ -158,15 +193,9 @@ class Network:
     def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
         return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
 
-    def work(self, reader: PlanReader) -> Prefetch[Work]:
-        """The reader's batches with their distinct rows found, a few ahead of the consumer."""
-
-        def looked_up() -> Generator[Work, None, None]:
-            with closing(iter(reader)) as batches:
-                for batch in batches:
-                    yield Work(batch, self.lookup(batch.slots))
-
-        return Prefetch(looked_up())
+    def passes(self, readers: Iterable[PlanReader]) -> Passes:
+        """The readers' batches, looked up; see `Passes`."""
+        return Passes(self.lookup, readers)
 
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""

@@ -57,7 +57,9 @@ class RowOptimizer:
             return self._step_in_torch(table, ids, grad, lr, l2)
         run = passes.given_rows(table.width, self.rule)
         values, rows, grads = table.weight.numpy().reshape(-1), ids.numpy(), grad.contiguous().numpy().reshape(-1)
-        team(len(rows)).spread(len(rows), lambda first, last: run(first, last, values, rows, grads, states, hyper))
+        team(len(rows)).spread(
+            len(rows), lambda first, last: run(first, last, values, rows, grads, states, hyper), table.width
+        )
 
     def begin(self, lr: float, l2: float) -> tuple[tuple[Float32, ...], Float32]:
         """Count a step; the flat states and the numbers that the compiled update needs."""

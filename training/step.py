@@ -141,10 +141,12 @@ class FusedStep:
             lambda first, last: passes.linear_rows(
                 first, last, values, rows, bias, label, weight, share, logits, slopes, sums
             ),
+            passes.BLOCK * len(rows),
         )
         workers.spread(
             len(rows),
             lambda first, last: columns(first, last, now, values, rows, slopes, stamp, grads, states, hyper),
+            2 * len(label),
         )
         return (float(sums[:, 0].sum()), float(sums[:, 1].sum()), len(logits)), logits
 
@@ -178,6 +180,7 @@ class FusedStep:
         workers.spread(
             end - begin,
             lambda first, last: second_half(begin + first, begin + last, values, united, lanes, states, hyper),
+            (len(lanes) + 1 + len(states)) * form.width,
         )
         return numbers, logits
 

@@ -47,7 +47,9 @@ class EmbeddingTable:
             return self.weight.index_select(0, ids).requires_grad_()
         weight, rows, out = self.weight.numpy().reshape(-1), ids.numpy(), torch.empty(len(ids), self.width)
         into = out.numpy().reshape(-1)
-        team(len(rows)).spread(len(rows), lambda first, last: _gather(first, last, weight, self.width, rows, into))
+        team(len(rows)).spread(
+            len(rows), lambda first, last: _gather(first, last, weight, self.width, rows, into), self.width
+        )
         return out.requires_grad_()
 
     def beside(self, width: int) -> Tensor:

@@ -5,8 +5,9 @@ No OpenMP: its idle threads spin on the cores that others need, and a process th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -17,6 +18,10 @@ _FEWEST = 64
 """Rows that are worth a thread."""
 _PIECES = 4
 """Per thread, when work is spread."""
+_LITTLE = 1 << 17
+"""Numbers that one thread is through with before another has woken up."""
+
+_SMALLEST, _HALF = np.finfo(np.float32).tiny, np.float32(0.5)
 
 Int64 = npt.NDArray[np.int64]
 
@@ -28,30 +33,53 @@ class Team:
         self.threads = threads
         self.parts = threads + 1 if threads > 1 else 1
         """Of a batch: so many that threads find one to go on with, see `training.kernels`."""
-        self._others = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="kernel")
+        self._others = ThreadPoolExecutor(
+            max(threads - 1, 1), thread_name_prefix="kernel", initializer=torch.set_flush_denormal, initargs=(True,)
+        )
 
     def run(self, job: Callable[[], None]) -> None:
-        """``job()`` on every thread."""
+        """``job()`` on every thread that comes in time; it takes its work from where the others take theirs."""
         others = [self._others.submit(job) for _ in range(1, self.threads)]
-        job()
+        with _tiny_is_zero():
+            job()
         for other in others:
-            other.result()
+            if not other.cancel():  # one that has not begun by now has nothing left to do
+                other.result()
 
-    def spread(self, count: int, job: Callable[[int, int], None]) -> None:
-        """``job(first, last)`` over pieces of [0, count) that touch no other; whoever is free takes the next."""
-        size = -(-count // (_PIECES * self.threads)) if self.threads > 1 else count
+    def spread(self, count: int, job: Callable[[int, int], None], each: int) -> None:
+        """``job(first, last)`` over pieces of [0, count) that touch no other; whoever is free takes the next.
+
+        Args:
+            each: how many numbers one of the count touches, about; little work is not worth a second thread.
+        """
+        size = -(-count // (_PIECES * self.threads)) if count * each > _LITTLE else count
         firsts = iter(range(0, count, max(size, 1)))
 
         def pieces() -> None:
             for first in firsts:
                 job(first, min(first + size, count))
 
-        self.run(pieces)
+        if size == count:
+            with _tiny_is_zero():
+                pieces()
+        else:
+            self.run(pieces)
 
     def cut(self, count: int) -> tuple[Int64, Int64]:
         """A batch's parts [P + 1] and where they stand [P], as `training.passes.turn` takes them."""
         bounds = np.arange(self.parts + 1, dtype=np.int64) * count // self.parts
         return bounds, 2 * bounds[:-1]
+
+
+@contextmanager
+def _tiny_is_zero() -> Iterator[None]:
+    """Numbers below 1e-38 count as 0: weights that only L2 moves end there, and cost a hundred times as much."""
+    before = not _SMALLEST * _HALF
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @cache

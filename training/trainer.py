@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from features.errors import DivergedError
 from training.bundle import Bundle, save_bundle
 from training.checkpoint import Checkpoints, read_into
 from training.defaults import settle
-from training.evaluate import Evaluation, evaluate
+from training.evaluate import evaluate, measure, scan
 from training.exchange import Exchange, Union
 from training.lookup import can_be_direct
-from training.network import Network, Work
+from training.network import Network, Passes, Work
 from training.optim import build_optimizer
 from training.plan import Plan
 from training.progress import EpochRecord, Progress
@@ -114,33 +115,41 @@ class Trainer:
                 {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
             )
         patience = self.config.patience or self.config.epochs
-        while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
-            plan = self._plan(self.progress.epoch)
-            try:
-                self._end_epoch(plan, self._train_epoch(plan))
-            except DivergedError as error:
-                fix = f"{error.fix} {self._keep_last_good()}"
-                raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
+        with self.network.passes(self._readers(self.progress.epoch, self.progress.step)) as works:
+            while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
+                plan = self._plan(self.progress.epoch)
+                try:
+                    self._end_epoch(plan, self._train_epoch(plan, works), works)
+                except DivergedError as error:
+                    fix = f"{error.fix} {self._keep_last_good()}"
+                    raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
         return self._conclude()
+
+    def _readers(self, epoch: int, step: int) -> Iterator[PlanReader]:
+        """From a step on, of every epoch that may come: its training rows, then the validation rows."""
+        files, names = self.data.train.files, self.data.spec.slot_names
+        while epoch < self.config.epochs:
+            plan = self._plan(epoch)
+            streams = plan.streams_of(self.world.rank, self.world.size)
+            yield PlanReader(files, plan, streams, names, start_step=step, verified=self.verified)
+            if self.data.valid.files:
+                yield scan(self.data.valid, self.data.spec, self.world, streams=plan.streams, verified=self.verified)
+            epoch, step = epoch + 1, 0
 
     def _plan(self, epoch: int) -> Plan:
         config, rows = self.config, [file.rows for file in self.data.train.files]
         return Plan(rows, batch_size=config.batch_size, streams=config.streams, seed=config.seed, epoch=epoch)
 
-    def _train_epoch(self, plan: Plan) -> list[str]:
+    def _train_epoch(self, plan: Plan, works: Passes) -> list[str]:
         """Every step of the epoch that is left; returns each rank's order digest."""
         now = self.progress
-        streams = plan.streams_of(self.world.rank, self.world.size)
-        reader = PlanReader(
-            self.data.train.files, plan, streams, self.data.spec.slot_names, start_step=now.step, verified=self.verified
-        )
         name = f"{self.network.kind} epoch {now.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
                    mininterval=0.5, disable=not self.world.first)  # fmt: skip
-        with bar, self.network.work(reader) as steps:
+        with bar:
             started = time.perf_counter()
             self.exchange.begin()
-            for work in steps:
+            for work in works:
                 before = now.rows_trained
                 signals = self._step(plan, work)
                 bar.set_postfix(logloss=f"{now.loss / max(now.weight, 1e-30):.5f}", refresh=False)
@@ -153,7 +162,7 @@ class Trainer:
                 if signals & _STOP:
                     raise SystemExit(128 + signal.SIGTERM)
             now.seconds += time.perf_counter() - started
-        return [str(digest) for digest in self.world.gather(reader.digest.hexdigest())]
+        return [str(digest) for digest in self.world.gather(works.read.digest.hexdigest())]
 
     def _step(self, plan: Plan, work: Work) -> int:
         """One optimizer step on the global batch; returns the signals of all ranks."""
@@ -222,13 +231,15 @@ class Trainer:
         due = self.world.first and minutes is not None and time.monotonic() - self.saved_at > pause
         return _STOP * self.stop.received | _SAVE * (due and self.checkpoints is not None)
 
-    def _end_epoch(self, plan: Plan, order_digests: list[str]) -> None:
+    def _end_epoch(self, plan: Plan, order_digests: list[str], works: Passes) -> None:
         """Prove the epoch, validate, record, remember the best weights."""
         now = self.progress
         require_all_rows(now, plan.total)
         require_equal_replicas(self.network, self.world, now.epoch)
         warn_of_straggler(self.exchange.busy, now, self.world)
-        valid = self._evaluate("valid").values if self.data.valid.files else {}
+        valid: dict[str, float] = {}
+        if self.data.valid.files:
+            valid = measure(self.network, self.data.valid, self.world, works, logit_shift=self.logit_shift).values
         record = EpochRecord(
             epoch=now.epoch,
             train_logloss=now.loss / max(now.weight, 1e-30),
@@ -272,16 +283,6 @@ class Trainer:
             values |= {f"valid_{name}": value for name, value in record.valid.items() if math.isfinite(value)}
             self.task.tracker.metrics(values, record.epoch)
 
-    def _evaluate(self, role: str) -> Evaluation:
-        return evaluate(
-            self.network,
-            getattr(self.data, role),
-            self.world,
-            logit_shift=self.logit_shift,
-            streams=self.config.streams,
-            verified=self.verified,
-        )
-
     def _bundle(self) -> Bundle:
         assert self.best is not None
         arrays = {name: tensor.numpy() for name, tensor in self.best.items()}
@@ -304,9 +305,14 @@ class Trainer:
         self.network.load(bundle.weight, bundle.dense)
         self.world.meet()  # each has loaded its share
         digest = self.world.share(save_bundle(self.task.bundle_dir, bundle) if self.world.first else None)
+        splits = {role: getattr(self.data, role) for role in ("train", "valid", "test")}
         evaluations = {
-            role: self._evaluate(role) for role in ("train", "valid", "test") if getattr(self.data, role).files
-        }
+            role: evaluate(
+                self.network, split, self.world, logit_shift=self.logit_shift, streams=self.config.streams,
+                verified=self.verified,
+            )
+            for role, split in splits.items() if split.files
+        }  # fmt: skip
         if self.task.tracker is not None:
             final = {f"{role}_{name}": v for role, e in evaluations.items() for name, v in e.values.items()}
             self.task.tracker.metrics({k: v for k, v in final.items() if math.isfinite(v)}, self.progress.epoch)
