@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", default=["movielens", "demo"])
     parser.add_argument("--models", nargs="+", default=["fm", "ffm"])
-    parser.add_argument("--rows", type=int, default=100_000, help="of the demo's log")
+    parser.add_argument("--rows", type=int, default=350_000, help="of the demo's log")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="at most; default: the config's")
     options = parser.parse_args()
