@@ -17,8 +17,8 @@ PACKAGES = ("pyspark", "pyarrow", "torch", "petastorm", "mlflow", "numba", "nump
 def record(name: str, figures: dict[str, Any]) -> None:
     """Write ``results/<name>.json`` and print the same object as the last line of stdout.
 
-    ``load`` counts the benchmark itself: far above the cores, others were using the machine too. ``stolen`` is the share
-    of the cores' time since the start that the host of a virtual machine gave to others.
+    ``load`` counts the benchmark itself: far above the cores, others were using the machine too. ``stolen`` is the
+    share of the cores' time since the start that the host of a virtual machine gave to others.
     """
     total, stolen = (now - then for now, then in zip(_cores_time(), _SINCE, strict=True))
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())

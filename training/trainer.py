@@ -1,7 +1,8 @@
 """The training loop: plan -> reader -> lookup -> exchange -> model -> loss -> optimizer, epoch after epoch.
 
-Every rank runs this file. The replicas of table and model start alike and see the same summed gradients, so they stay
-alike; each epoch ends with a proof of that (see ``training.proofs``).
+Every rank runs this file. Ranks of one host have one table together; otherwise every rank has a replica, which starts
+like the others, sees the same summed gradients and so stays alike; each epoch ends with a proof of that (see
+``training.proofs``).
 """
 
 from __future__ import annotations

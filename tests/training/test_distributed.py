@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import resource
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -169,6 +170,28 @@ def test_one_table_of_all_ranks_equals_one_for_each(snapshot: Snapshot, tmp_path
         assert (together[0], apart[0]) == (True, False)
         assert together == again  # bit for bit
         np.testing.assert_allclose(together[1], apart[1], rtol=1e-6)
+
+
+def in_one_memory(world: World) -> tuple[list[float], bool, bool]:
+    memory = SharedMemory.of(world)
+    assert memory is not None
+    array = memory.zeros(3, 500_000)  # over the borders of huge pages
+    was_zero = not array.any()
+    world.meet()
+    array[world.rank] = world.rank + 1
+    array[2, world.rank] = 7
+    world.meet()
+    if world.first:  # as if there were no more memory
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(MemoryError, match=r"for 2 ranks to share"):
+        memory.zeros(1 << 20)
+    return [float(row.sum()) for row in array], was_zero, Path("/dev/shm/fieldwise").exists()
+
+
+def test_ranks_see_each_others_numbers(tmp_path: Path) -> None:
+    assert SharedMemory.of(World()) is None
+    for found in run_ranks(2, tmp_path, in_one_memory):
+        assert found == ([500_000.0, 1_000_000.0, 14.0], True, False)
 
 
 def one_step(world: World, directory: str) -> list[np.ndarray]:

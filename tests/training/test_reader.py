@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from features.errors import IntegrityError
 from features.manifest import Snapshot
 from tests.snapshots import hash_spec, write_snapshot
-from training.batch import Batch
+from training.batch import Batch, layout_of
 from training.data import TrainData
+from training.lookup import Lookup
+from training.network import Passes
 from training.plan import Plan
 from training.prefetch import Prefetch
 from training.reader import DataFile, PlanReader, name_rows
@@ -145,3 +148,27 @@ def test_prefetch_raises_where_it_is_consumed() -> None:
         assert next(found) == 1
         with pytest.raises(OSError, match="gone"):
             next(found)
+
+
+def test_passes_go_on_from_reader_to_reader(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plans = [Plan([file.rows for file in files], batch_size=64, epoch=epoch) for epoch in range(3)]
+    readers = [PlanReader(files, plan, range(8), SPEC.slot_names) for plan in plans]
+    before = set(threading.enumerate())
+    with Passes(Lookup(layout_of(SPEC)), readers) as works:
+        for reader in readers[:2]:  # the third has been begun by then
+            assert sum(work.batch.rows for work in works) == plans[0].total
+            assert works.read is reader
+    assert set(threading.enumerate()) == before
+    assert readers[0].digest.digest() != readers[1].digest.digest()
+
+
+def test_passes_raise_in_the_pass_that_fails(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plan = Plan([file.rows for file in files], batch_size=64)
+    lost = [replace(file, path=file.path + ".gone") for file in files]
+    readers = [PlanReader(of, plan, range(8), SPEC.slot_names) for of in (files, lost)]
+    with Passes(Lookup(layout_of(SPEC)), readers) as works:
+        assert sum(work.batch.rows for work in works) == plan.total
+        with pytest.raises(IntegrityError, match="no such file"):
+            list(works)

@@ -80,6 +80,26 @@ def test_every_model_learns_reports_and_repeats_itself(snapshot: Snapshot, tmp_p
         assert ours.train_logloss == pytest.approx(theirs.train_logloss, rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["lr", "poly2", "fm", "ffm"])
+def test_the_first_epochs_loss_curve_is_the_references(snapshot: Snapshot, tmp_path: Path, kind: str) -> None:
+    """Every step's loss, to 1e-4."""
+    curves: list[list[float]] = []
+    for fused in (True, False):
+        model = ModelConfig(kind=kind, pair_buckets=1024 if kind == "poly2" else None)
+        config = CONFIG.model_copy(update={"fused": fused})
+        trainer = Trainer(TrainRun(TrainData.of_one(snapshot), model, config, str(tmp_path / "unused")), World())
+        plan, now = trainer._plan(0), trainer.progress
+        curves.append([])
+        with trainer.network.passes(trainer._readers(0, 0)) as works:
+            for work in works:
+                loss, weight = now.loss, now.weight
+                trainer._step(plan, work)
+                curves[-1].append((now.loss - loss) / (now.weight - weight))
+    assert len(curves[0]) == 20
+    assert curves[0][-1] < curves[0][0]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+
+
 def test_only_models_of_pairs_learn_a_crossing(tmp_path: Path) -> None:
     cross = np.random.default_rng(1).choice([-2.0, 2.0], (15, 13))
     spec = hash_spec((12, 10))
