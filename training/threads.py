@@ -73,7 +73,7 @@ class Team:
 
 @contextmanager
 def _tiny_is_zero() -> Iterator[None]:
-    """Numbers below 1e-38 count as 0: weights that only L2 moves end there, and cost a hundred times as much."""
+    """Numbers below 1e-38 count as 0: weights that only L2 moves end there, and slow processors down."""
     before = not _SMALLEST * _HALF
     torch.set_flush_denormal(True)
     try:

@@ -272,9 +272,12 @@ class Trainer:
         self.world.meet()  # each has copied its share
 
     def _like_weights(self) -> dict[str, Tensor]:
-        """Zeros for a copy of the weights."""
-        own = {name: torch.zeros_like(t, device="cpu") for name, t in self.network.tensors().items() if name != "table"}
-        return {"table": self.network.table.beside(self.network.table.width).cpu(), **own}
+        """Memory for a copy of the weights; of a table that ranks have together, one for all of them."""
+        table = self.network.table
+        return {
+            name: table.beside(table.width) if name == "table" and table.shared else torch.empty_like(t, device="cpu")
+            for name, t in self.network.tensors().items()
+        }
 
     def _report(self, record: EpochRecord) -> None:
         if self.task.tracker is not None:
