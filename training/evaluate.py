@@ -47,7 +47,8 @@ def evaluate(
     verified: set[str] | None = None,
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
-    with network.passes([scan(split, network.spec, world, streams=streams, verified=verified)]) as works:
+    reader = scan(split, network.spec, world, streams=streams, verified=verified)
+    with network.passes([reader], split.files) as works:
         return measure(network, split, world, works, logit_shift=logit_shift)
 
 

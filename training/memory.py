@@ -22,13 +22,14 @@ from training.lookup import can_be_direct, slot_pairs
 from training.models import build_model
 from training.network import sizes_of
 from training.optim import OPTIMIZERS
+from training.reader import files_ahead
 from training.step import FusedStep
 
 _FLOAT = _INT = 4
 _DISTINCT = 1 / 6
 """Distinct table rows of a batch by its values, about, in click logs."""
 _BATCHES, _FILES = 6, 4
-"""In flight between reader and step; files between decoding and cutting."""
+"""In flight between reader and step; files between decoding and being put into order."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def needed(
     columns = layout.slots + (len(slot_pairs(layout)[0]) if network.paired else 0)
     distinct = min(int(batch * columns * _DISTINCT), rows)
     files = sorted((file.rows for file in data.train.files), reverse=True)
-    held = -(-training.streams // ranks) + _FILES
+    held = -(-training.streams // ranks) + files_ahead(data.train.files, layout.slots) + _FILES
     gradients = distinct * width * _FLOAT * threads
     return Memory(
         rows=rows,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from training.config import ModelConfig
 from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
 from training.prefetch import Prefetch
-from training.reader import PlanReader
+from training.reader import Blocks, DataFile, PlanReader, files_ahead
 from training.shared import SharedMemory
 from training.step import FusedStep
 from training.table import EmbeddingTable
@@ -39,18 +39,28 @@ class Passes:
     """Batches with their distinct rows found, a few ahead of the consumer: one reader after another, without a pause.
 
     Iterating gives the batches of the next reader, then ``read`` is that reader. A context manager: leaving it closes
-    the readers and ends the thread.
+    the readers and ends the threads.
+
+    Args:
+        ahead: files of rows kept ready, those of the next reader among them; see ``files_ahead``.
     """
 
     read: PlanReader
 
-    def __init__(self, lookup: Lookup, readers: Iterable[PlanReader]) -> None:
-        def looked_up() -> Generator[Work | PlanReader, None, None]:
+    def __init__(self, lookup: Lookup, readers: Iterable[PlanReader], ahead: int = 1) -> None:
+        def arriving() -> Generator[PlanReader | Blocks, None, None]:
             for reader in readers:
-                with closing(iter(reader)) as batches:
-                    for batch in batches:
-                        yield Work(batch, lookup(batch.slots))
                 yield reader
+                with closing(reader.arrivals()) as arrivals:
+                    yield from arrivals
+
+        def looked_up() -> Generator[Work | PlanReader, None, None]:
+            with Prefetch(arriving(), ahead) as items:
+                blocks: Any = iter(items)  # of a reader, after it
+                for reader in blocks:
+                    for batch in reader.batches(blocks):
+                        yield Work(batch, lookup(batch.slots))
+                    yield reader
 
         self._ahead = Prefetch(looked_up())
         self._items = iter(self._ahead)
@@ -193,9 +203,9 @@ class Network:
     def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
         return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
 
-    def passes(self, readers: Iterable[PlanReader]) -> Passes:
-        """The readers' batches, looked up; see `Passes`."""
-        return Passes(self.lookup, readers)
+    def passes(self, readers: Iterable[PlanReader], files: Sequence[DataFile]) -> Passes:
+        """The readers' batches, looked up; see `Passes`. Files of the size of these are read ahead."""
+        return Passes(self.lookup, readers, files_ahead(files, len(self.spec.slot_names)))
 
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""

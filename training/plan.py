@@ -76,7 +76,7 @@ class Plan:
         return self._generator(_ROWS, file).permutation(count) if self._shuffle else np.arange(count)
 
     def streams_of(self, rank: int, world: int) -> list[int]:
-        """Streams that a rank reads; ConfigError when a rank would have none."""
+        """Streams that a rank reads: neighbours, which share files; ConfigError when a rank would have none."""
         if world > self.streams:
             raise ConfigError(
                 "training.streams",
@@ -84,7 +84,7 @@ class Plan:
                 found=f"{self.streams} streams",
                 fix="Start fewer ranks, or raise streams.",
             )
-        return list(range(rank, self.streams, world))
+        return list(range(self.streams * rank // world, self.streams * (rank + 1) // world))
 
     def step(self, step: int, streams: Sequence[int]) -> list[Segment]:
         """What the given streams contribute to a step, stream by stream; nothing where a stream has run out."""

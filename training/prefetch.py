@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ class Prefetch(Generic[T]):
 
     def __init__(self, source: Generator[T, None, None], depth: int = 4) -> None:
         self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), False
         self._thread = threading.Thread(target=self._work, args=(source,), name="prefetch", daemon=True)
         self._thread.start()
 
@@ -33,14 +33,14 @@ class Prefetch(Generic[T]):
             if item is None:
                 break
             yield item
+        self._ended = True
         if error is not None:
             raise error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stop.set()
-        while self._thread.is_alive():
-            with suppress(queue.Empty):
-                self._queue.get(timeout=0.05)
+        while not self._ended:
+            self._ended = self._queue.get()[0] is None
         self._thread.join()
 
     def _work(self, source: Generator[T, None, None]) -> None:
