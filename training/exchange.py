@@ -1,9 +1,11 @@
 """Row gradients of all ranks, summed: first which rows, then the rows themselves in one agreed order.
 
-Per step and rank: one all_gather of five numbers, one of row ids padded to the longest list, and, after the backward
-pass, one all_reduce of [G, width] over the G rows that any rank touched. Ranks that have one table together leave out
-rows that only one of them touches, once; the others' gradients they sum in shared memory, each of them a part of the
-rows. Nothing of the table's size ever travels.
+Ranks that have one table together mark their rows in memory that all see, and from the others' marks tell which rows
+another rank touches too. Those have places in lanes that all see, and one rank updates each: that which has the row
+more than once, chosen by the row's number where several do. So per step only six numbers travel.
+
+Replicas agree by an all_gather of row ids, padded to the longest list, and after the backward pass sum the gradients by
+an all_reduce of [G, width] over the G rows that any rank touched. Nothing of the table's size ever travels.
 """
 
 from __future__ import annotations
@@ -21,34 +23,32 @@ from training.jit import kernel, prefetch
 from training.lookup import Compact
 from training.passes import add_parts
 from training.shared import SharedMemory
-from training.table import share, zeros
+from training.table import zeros
 from training.threads import team
 from training.world import World
 
 Float32 = npt.NDArray[np.float32]
+Int32, Int64 = npt.NDArray[np.int32], npt.NDArray[np.int64]
 
 _AHEAD = 16
 """Ids between asking for a place in the map and using it."""
 _MANY = 1 << 30
 """Rows of a batch that is cut into as many parts as any."""
+_LAST = 2**31 - 1
+"""Of a mark."""
 
 
 class Union(NamedTuple):
-    """What all ranks together touch in a step; of one table, what they touch more than once."""
+    """What all ranks together touch in a step."""
 
-    ids: Tensor  # int64 [G], the same on every rank
-    mine: Tensor | None  # int32 [U], where this rank's ids are in it, -1: nowhere; None: they are all of it, in order
+    ids: Tensor  # int64 [G], of replicas the same on every rank; of one table those that this rank updates at the end
+    mine: Tensor | None  # int32 [U], this rank's ids' places in a lane, -1: no other touches it; None: ids are all, in order
     rows: int  # of the global batch
     weight: float  # sum of the global batch's row weights
     signals: int  # bits that any rank raised
-
-
-class Sum(NamedTuple):
-    """What a step's second half needs: lanes whose rows are still to be added, in order, and which rows to update."""
-
-    lanes: Float32  # [L, n]
-    share: tuple[int, int]  # first and last of the union's rows
-    numbers: tuple[float, ...]
+    places: Tensor | None = None  # int32 [G], of ids in a lane; None: in order
+    size: int = 0  # places of a lane
+    handed: int = 0  # rows whose gradients other ranks add
 
 
 class Exchange:
@@ -63,7 +63,10 @@ class Exchange:
     def __init__(self, world: World, rows: int, shared: SharedMemory | None = None) -> None:
         self.world, self.shared, self.bytes = world, shared, 0
         self.begin()
-        self._position = np.full(rows if world.size > 1 else 0, -1, np.int32)  # scratch, cleaned after each use
+        self._position = np.full(rows if world.size > 1 and shared is None else 0, -1, np.int32)  # cleaned after use
+        self._marks = np.zeros(0, np.int32) if shared is None else shared.zeros(world.size, rows).view(np.int32)
+        self._base = 1
+        """Marks of this step are not below it."""
         self._id_type = np.int32 if rows < 2**31 else np.int64
         self._buffer = torch.empty(0)
         parts = [team(_MANY).parts] if shared is None else world.gather(team(_MANY).parts)
@@ -82,32 +85,54 @@ class Exchange:
 
     def union(self, compact: Compact, rows: int, weight: float, signals: int = 0) -> Union:
         """Agree on the step's rows of the table, and add up this rank's batch rows, weight and signals."""
-        ids = compact.ids
         if self.world.size == 1:
-            return Union(ids, None, rows, weight, signals)
+            return Union(compact.ids, None, rows, weight, signals)
+        numbers, repeats = self._mark(compact) if self.shared is not None else (None, 0)
         self.lap()
-        facts = torch.empty(self.world.size, 5, dtype=torch.float64)
-        self._gather(facts, torch.tensor([[len(ids), rows, weight, signals, self._own]], dtype=torch.float64))
-        self.busy += facts[:, 4].numpy()
+        facts = torch.empty(self.world.size, 6, dtype=torch.float64)
+        mine = [[len(compact.ids), repeats, rows, weight, signals, self._own]]
+        self._gather(facts, torch.tensor(mine, dtype=torch.float64))
+        self.busy += facts[:, 5].numpy()
         self._own, self._since = 0.0, time.perf_counter()
-        counts = facts[:, 0].long()
+        common = (
+            int(facts[:, 2].sum()), float(facts[:, 3].sum()), int(np.bitwise_or.reduce(facts[:, 4].long().numpy()))
+        )  # fmt: skip
+        if numbers is None:
+            return self._listed(compact.ids, facts[:, 0].long(), *common)
+        return self._marked(compact, numbers, *facts[:, :2].long().numpy().T, *common)
+
+    def _mark(self, compact: Compact) -> tuple[Int32, int]:
+        """Write this rank's number of every row it touches, the repeated ones first, and their count."""
+        marks = self._marks[self.world.rank]
+        if self._base > _LAST - len(marks):  # every rank comes to this in the same step
+            marks[:] = 0
+            self._base = 1
+        numbers, repeat = np.empty(len(compact.ids), np.int32), compact.repeat.numpy()
+        repeats = int(repeat.max(initial=-1)) + 1
+        _number(compact.ids.numpy(), repeat, repeats, self._base, marks, numbers)
+        return numbers, repeats
+
+    def _marked(
+        self, compact: Compact, numbers: Int32, counts: Int64, repeats: Int64, rows: int, weight: float, signals: int
+    ) -> Union:
+        places = np.empty(len(numbers), np.int32)
+        own_ids, own_places = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int32)
+        own, common = _places(
+            compact.ids.numpy(), compact.repeat.numpy(), numbers, self._base, self._marks.reshape(-1), repeats,
+            np.cumsum(counts) - counts, self.world.rank, places, own_ids, own_places,
+        )  # fmt: skip
+        self._base += int(counts.max())
+        ids, mine, at = (torch.from_numpy(of) for of in (own_ids[:own], places, own_places[:own]))
+        return Union(ids, mine, rows, weight, signals, at, int(counts.sum()), common - own)
+
+    def _listed(self, ids: Tensor, counts: Tensor, rows: int, weight: float, signals: int) -> Union:
         padded = np.zeros((1, int(counts.max())), self._id_type)
         padded[0, : len(ids)] = ids.numpy()
-        if self.shared is not None:  # rows that occur once go as complements
-            own = padded[0, : len(ids)]
-            np.invert(own, out=own, where=compact.repeat.numpy() < 0)
         everyones = np.empty((self.world.size, padded.shape[1]), self._id_type)
         self._gather(torch.from_numpy(everyones), torch.from_numpy(padded))
-        union = np.empty(int(counts.sum()), np.int64)
-        mine = np.empty(len(ids), np.int32)
-        distinct = _union(everyones, counts.numpy(), self.world.rank, self._position, union, mine)
-        return Union(
-            torch.from_numpy(union[:distinct]),
-            torch.from_numpy(mine),
-            int(facts[:, 1].sum()),
-            float(facts[:, 2].sum()),
-            int(np.bitwise_or.reduce(facts[:, 3].long().numpy())),
-        )
+        union, mine = np.empty(int(counts.sum()), np.int64), np.empty(len(ids), np.int32)
+        size = _union(everyones, counts.numpy(), self.world.rank, self._position, union, mine)
+        return Union(torch.from_numpy(union[:size]), torch.from_numpy(mine), rows, weight, signals, None, size, size)
 
     def sum_rows(self, union: Union, grad: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the ranks' row gradients [U, width] -> [G, width] in the order of ``union.ids``, and of ``extra`` [n].
@@ -140,28 +165,27 @@ class Exchange:
             self._lanes = make(len(self._lanes), size + size // 4)
         return self._lanes[self._first_lane : self._first_lane + parts]
 
-    def sum(self, parts: int, rows: int, width: int, numbers: tuple[float, ...]) -> Sum:
-        """End the pass over the batch, in whose ``parts`` lanes are gradients of ``rows`` rows; see `Sum`.
+    def sum(self, parts: int, union: Union, width: int, numbers: tuple[float, ...]) -> tuple[Float32, tuple[float, ...]]:
+        """End the pass over the batch: all lanes whose rows are still to be added, in order, and sums of ``numbers``.
 
         Args:
-            numbers: to be summed over the ranks.
+            parts: lanes that this rank has filled.
         """
         lanes = self._lanes if self.shared is not None else self._lanes[:parts]
         if self.world.size == 1:
-            return Sum(lanes, (0, rows), numbers)
+            return lanes, numbers
         self.lap()
-        self.bytes += rows * width * lanes.itemsize
+        self.bytes += union.handed * width * lanes.itemsize
         total = torch.tensor(numbers, dtype=torch.float64)
         if self.shared is None:
-            size = rows * width
+            size = union.size * width
             if parts > 1:
                 team(size).spread(size, lambda first, last: add_parts(first, last, lanes), parts)
             lanes = lanes[:1]
             dist.all_reduce(torch.from_numpy(lanes[0, :size]))
         dist.all_reduce(total)  # also tells that every rank's lanes are whole
         self._since = time.perf_counter()
-        own = (0, rows) if self.shared is None else share(rows, self.world)
-        return Sum(lanes, own, tuple(total.tolist()))
+        return lanes, tuple(total.tolist())
 
     def _gather(self, into: Tensor, mine: Tensor) -> None:
         self.bytes += mine.numel() * mine.element_size()
@@ -169,35 +193,64 @@ class Exchange:
 
 
 @kernel
-def _union(everyones, counts, rank, position, union, mine):  # type: ignore[no-untyped-def]
-    """Distinct ids in the order in which they are known to belong, rank after rank; returns how many.
+def _number(ids, repeat, repeats, base, marks, numbers):  # type: ignore[no-untyped-def]
+    once = repeats
+    for u in range(len(ids)):
+        if u + _AHEAD < len(ids):
+            prefetch(marks, ids[u + _AHEAD])
+        number = repeat[u] if repeat[u] >= 0 else once
+        once += repeat[u] < 0
+        numbers[u] = number
+        marks[ids[u]] = base + number
 
-    An id ~i is that of a row which belongs only if another rank has it too; where it does not, ``mine`` is -1.
+
+@kernel
+def _places(ids, repeat, numbers, base, marks, repeats, starts, rank, places, own_ids, own_places):  # type: ignore[no-untyped-def]
+    """Places of rows that another rank or part adds to, -1 for the others; how many this rank updates, and has in all.
+
+    ``marks`` [ranks * rows]; ``repeats`` and ``starts`` [ranks]: each rank's count of repeated rows and first place.
     """
+    ranks, own, common = len(starts), 0, 0
+    rows = len(marks) // ranks
+    for u in range(len(ids)):
+        if u + _AHEAD < len(ids):
+            for r in range(ranks):
+                if r != rank:
+                    prefetch(marks, r * rows + ids[u + _AHEAD])
+        row = ids[u]
+        r = np.int64(((np.uint64(row) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) * np.uint64(ranks) >> np.uint64(32))
+        owner, place, lonely = -1, np.int64(-1), repeat[u] < 0
+        dense = False
+        for _ in range(ranks):
+            number = np.int64(numbers[u]) if r == rank else np.int64(marks[r * rows + row]) - base
+            if number >= 0:
+                lonely &= r == rank
+                again = number < repeats[r]
+                if owner < 0 or (again and not dense):
+                    owner, place, dense = r, starts[r] + number, again
+            r = r + 1 if r + 1 < ranks else 0
+        places[u] = -1 if lonely else place
+        own_ids[own], own_places[own] = row, place  # overwritten by the next one unless it is this rank's
+        common += not lonely
+        own += not lonely and owner == rank
+    return own, common
+
+
+@kernel
+def _union(everyones, counts, rank, position, union, mine):  # type: ignore[no-untyped-def]
+    """Distinct ids in the order of first sight, rank after rank; returns how many."""
     distinct = 0
     for r in range(len(counts)):
         for i in range(counts[r]):
             if i + _AHEAD < counts[r]:
-                ahead = np.int64(everyones[r, i + _AHEAD])
-                prefetch(position, max(ahead, ~ahead))
-            code = np.int64(everyones[r, i])
-            row = max(code, ~code)
-            at = position[row]
-            if at == -1 and code < 0:
-                position[row] = -2
-            elif at < 0:
+                prefetch(position, np.int64(everyones[r, i + _AHEAD]))
+            row = np.int64(everyones[r, i])
+            if position[row] < 0:
                 position[row] = distinct
                 union[distinct] = row
                 distinct += 1
-    for other in range(len(counts)):
-        r = (rank + other) % len(counts)  # this rank's first: what was read may be cleaned
-        for i in range(counts[r]):
-            if i + _AHEAD < counts[r]:
-                ahead = np.int64(everyones[r, i + _AHEAD])
-                prefetch(position, max(ahead, ~ahead))
-            code = np.int64(everyones[r, i])
-            row = max(code, ~code)
             if r == rank:
-                mine[i] = max(position[row], -1)
-            position[row] = -1
+                mine[i] = position[row]
+    for i in range(distinct):
+        position[union[i]] = -1
     return distinct

@@ -147,10 +147,13 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
 
 @cache
 def summed_rows(width: int, rule: str) -> Any:
-    """Second half of a step: table rows ids[first:last] by the sum of the lanes' gradients [L, ...], left zeroed."""
+    """Second half of a step: table rows ids[first:last] by the sum of the gradients at ``places`` of lanes [L, ...].
+
+    These places are left zeroed.
+    """
 
     @kernel
-    def run(first, last, values, ids, lanes, states, hyper):
+    def run(first, last, values, ids, places, lanes, states, hyper):
         one = np.float32(1.0)
         for u in range(first, last):
             if u + 8 < last:
@@ -158,7 +161,7 @@ def summed_rows(width: int, rule: str) -> Any:
                     prefetch(values, ids[u + 8] * width + j)
                     for state in states:
                         prefetch(state, ids[u + 8] * width + j)
-            p = np.int64(u) * width
+            p = np.int64(places[u]) * width
             for t in range(1, lanes.shape[0]):
                 accumulate(width, lanes[0], p, one, lanes[t], p)
                 lanes[t, p : p + width] = 0.0

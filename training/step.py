@@ -159,13 +159,15 @@ class FusedStep:
         ids = compact.ids.numpy()
         if union.mine is None:
             place = compact.repeat.numpy()
-            united = ids[place >= 0]
+            last = ids[place >= 0]
+            union = union._replace(size=len(last))
         else:
-            place, united = union.mine.numpy(), union.ids.numpy()
+            place, last = union.mine.numpy(), union.ids.numpy()
+        places = np.arange(len(last), dtype=np.int32) if union.places is None else union.places.numpy()
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
         workers = team(len(index))
         bounds, taken = workers.cut(len(index))
-        parts = self.exchange.lanes(workers.parts, len(united) * form.width)
+        parts = self.exchange.lanes(workers.parts, union.size * form.width)
         sums, logits = np.zeros((workers.parts, 2)), np.empty(len(index), np.float32)
         first_half, second_half = form.batch_pass(unit, rule), passes.summed_rows(form.width, rule)
         bias = np.float32(float(self.model.bias.detach()))
@@ -176,10 +178,10 @@ class FusedStep:
             )
         )  # fmt: skip
         own = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
-        lanes, (begin, end), numbers = self.exchange.sum(workers.parts, len(united), form.width, own)
+        lanes, numbers = self.exchange.sum(workers.parts, union, form.width, own)
         workers.spread(
-            end - begin,
-            lambda first, last: second_half(begin + first, begin + last, values, united, lanes, states, hyper),
+            len(last),
+            lambda first, end: second_half(first, end, values, last, places, lanes, states, hyper),
             (len(lanes) + 1 + len(states)) * form.width,
         )
         return numbers, logits
