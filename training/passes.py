@@ -154,10 +154,12 @@ def summed_rows(width: int, rule: str) -> Any:
 
     @kernel
     def run(first, last, values, ids, places, lanes, states, hyper):
-        one = np.float32(1.0)
+        one, sums = np.float32(1.0), lanes.reshape(-1)
         for u in range(first, last):
             if u + 8 < last:
                 for j in range(0, width, 16):
+                    for t in range(lanes.shape[0]):
+                        prefetch(sums, t * lanes.shape[1] + places[u + 8] * width + j)
                     prefetch(values, ids[u + 8] * width + j)
                     for state in states:
                         prefetch(state, ids[u + 8] * width + j)
