@@ -210,12 +210,12 @@ def _pick(values, rows, picked):  # type: ignore[no-untyped-def]
 
 
 def files_ahead(files: Sequence[DataFile], slots: int) -> int:
-    """How many files are put into order before their rows are needed: what fits into ``_AHEAD`` bytes, of any 1 to 8.
+    """How many files are put into order before their rows are needed: 1 to 8, half an epoch's, what ``_AHEAD`` bytes hold.
 
     An epoch begins with a file of every stream; without those the steps would wait.
     """
     largest = max((file.rows for file in files), default=0) * (slots + 1) * 4
-    return min(max(1, _AHEAD // max(largest, 1)), 8)
+    return max(1, min(_AHEAD // max(largest, 1), len(files) // 2, 8))
 
 
 def _row_groups(urls: list[str]) -> Generator[Any, None, None]:
