@@ -33,6 +33,7 @@ class FM(Model):
     """``sum over fields i<j of <v_i, v_j> = 1/2 sum over k of ((sum_i v_ik)^2 - sum_i v_ik^2)`` (Rendle 2010)."""
 
     latent = True
+    prior = 20.0
     score = "fm"
 
     @property
