@@ -47,8 +47,7 @@ def evaluate(
     verified: set[str] | None = None,
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
-    reader = scan(split, network.spec, world, streams=streams, verified=verified)
-    with network.passes([reader], split.files) as works:
+    with network.passes([scan(split, network.spec, world, streams=streams, verified=verified)]) as works:
         return measure(network, split, world, works, logit_shift=logit_shift)
 
 

@@ -28,7 +28,8 @@ from training.threads import team
 from training.world import World
 
 Float32 = npt.NDArray[np.float32]
-Int32, Int64 = npt.NDArray[np.int32], npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 _AHEAD = 16
 """Ids between asking for a place in the map and using it."""
@@ -42,7 +43,7 @@ class Union(NamedTuple):
     """What all ranks together touch in a step."""
 
     ids: Tensor  # int64 [G], of replicas the same on every rank; of one table those that this rank updates at the end
-    mine: Tensor | None  # int32 [U], this rank's ids' places in a lane, -1: no other touches it; None: ids are all, in order
+    mine: Tensor | None  # int32 [U], places in a lane of this rank's rows, -1: touched once in all; None: as in ids
     rows: int  # of the global batch
     weight: float  # sum of the global batch's row weights
     signals: int  # bits that any rank raised
@@ -99,7 +100,7 @@ class Exchange:
         )  # fmt: skip
         if numbers is None:
             return self._listed(compact.ids, facts[:, 0].long(), *common)
-        return self._marked(compact, numbers, *facts[:, :2].long().numpy().T, *common)
+        return self._marked(compact, numbers, facts[:, 0].long().numpy(), facts[:, 1].long().numpy(), *common)
 
     def _mark(self, compact: Compact) -> tuple[Int32, int]:
         """Write this rank's number of every row it touches, the repeated ones first, and their count."""
@@ -165,7 +166,9 @@ class Exchange:
             self._lanes = make(len(self._lanes), size + size // 4)
         return self._lanes[self._first_lane : self._first_lane + parts]
 
-    def sum(self, parts: int, union: Union, width: int, numbers: tuple[float, ...]) -> tuple[Float32, tuple[float, ...]]:
+    def sum(
+        self, parts: int, union: Union, width: int, numbers: tuple[float, ...]
+    ) -> tuple[Float32, tuple[float, ...]]:
         """End the pass over the batch: all lanes whose rows are still to be added, in order, and sums of ``numbers``.
 
         Args:
@@ -205,12 +208,14 @@ def _number(ids, repeat, repeats, base, marks, numbers):  # type: ignore[no-unty
 
 
 @kernel
-def _places(ids, repeat, numbers, base, marks, repeats, starts, rank, places, own_ids, own_places):  # type: ignore[no-untyped-def]
+def _places(  # type: ignore[no-untyped-def]
+    ids, repeat, numbers, base, marks, repeats, starts, rank, places, own_ids, own_places
+):
     """Places of rows that another rank or part adds to, -1 for the others; how many this rank updates, and has in all.
 
     ``marks`` [ranks * rows]; ``repeats`` and ``starts`` [ranks]: each rank's count of repeated rows and first place.
     """
-    ranks, own, common = len(starts), 0, 0
+    ranks, own, common = np.int64(len(starts)), 0, 0
     rows = len(marks) // ranks
     for u in range(len(ids)):
         if u + _AHEAD < len(ids):
@@ -218,17 +223,18 @@ def _places(ids, repeat, numbers, base, marks, repeats, starts, rank, places, ow
                 if r != rank:
                     prefetch(marks, r * rows + ids[u + _AHEAD])
         row = ids[u]
-        r = np.int64(((np.uint64(row) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) * np.uint64(ranks) >> np.uint64(32))
-        owner, place, lonely = -1, np.int64(-1), repeat[u] < 0
+        by_number = (np.uint64(row) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # of 2**32
+        chosen = np.int64((by_number * np.uint64(ranks)) >> np.uint64(32))
+        owner, place, lonely = np.int64(-1), np.int64(-1), repeat[u] < 0
         dense = False
-        for _ in range(ranks):
+        for step in range(ranks):
+            r = chosen + step - (ranks if chosen + step >= ranks else 0)
             number = np.int64(numbers[u]) if r == rank else np.int64(marks[r * rows + row]) - base
             if number >= 0:
                 lonely &= r == rank
                 again = number < repeats[r]
                 if owner < 0 or (again and not dense):
                     owner, place, dense = r, starts[r] + number, again
-            r = r + 1 if r + 1 < ranks else 0
         places[u] = -1 if lonely else place
         own_ids[own], own_places[own] = row, place  # overwritten by the next one unless it is this rank's
         common += not lonely

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from training.config import ModelConfig
 from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
 from training.prefetch import Prefetch
-from training.reader import Blocks, DataFile, PlanReader, files_ahead
+from training.reader import Blocks, PlanReader
 from training.shared import SharedMemory
 from training.step import FusedStep
 from training.table import EmbeddingTable
@@ -40,22 +41,22 @@ class Passes:
 
     Iterating gives the batches of the next reader, then ``read`` is that reader. A context manager: leaving it closes
     the readers and ends the threads.
-
-    Args:
-        ahead: files of rows kept ready, those of the next reader among them; see ``files_ahead``.
     """
 
     read: PlanReader
 
-    def __init__(self, lookup: Lookup, readers: Iterable[PlanReader], ahead: int = 1) -> None:
+    def __init__(self, lookup: Lookup, readers: Iterable[PlanReader]) -> None:
+        coming = iter(readers)
+        first = list(islice(coming, 1))
+
         def arriving() -> Generator[PlanReader | Blocks, None, None]:
-            for reader in readers:
+            for reader in chain(first, coming):
                 yield reader
                 with closing(reader.arrivals()) as arrivals:
                     yield from arrivals
 
         def looked_up() -> Generator[Work | PlanReader, None, None]:
-            with Prefetch(arriving(), ahead) as items:
+            with Prefetch(arriving(), max((reader.ahead for reader in first), default=1)) as items:
                 blocks: Any = iter(items)  # of a reader, after it
                 for reader in blocks:
                     for batch in reader.batches(blocks):
@@ -203,9 +204,9 @@ class Network:
     def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
         return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
 
-    def passes(self, readers: Iterable[PlanReader], files: Sequence[DataFile]) -> Passes:
-        """The readers' batches, looked up; see `Passes`. Files of the size of these are read ahead."""
-        return Passes(self.lookup, readers, files_ahead(files, len(self.spec.slot_names)))
+    def passes(self, readers: Iterable[PlanReader]) -> Passes:
+        """The readers' batches, looked up; see `Passes`."""
+        return Passes(self.lookup, readers)
 
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""

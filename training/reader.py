@@ -76,7 +76,7 @@ class PlanReader:
         start_step: int = 0,
         verified: set[str] | None = None,
     ) -> None:
-        self.rows = 0
+        self.rows, self.ahead = 0, files_ahead(files, len(slot_names))
         self.digest = xxhash.xxh3_64()  # of all rows handed out, in their order
         self._files, self._plan, self._streams = files, plan, streams
         self._slot_names, self._start_step, self._verified = slot_names, start_step, verified
@@ -210,7 +210,7 @@ def _pick(values, rows, picked):  # type: ignore[no-untyped-def]
 
 
 def files_ahead(files: Sequence[DataFile], slots: int) -> int:
-    """How many files are put into order before their rows are needed: 1 to 8, half an epoch's, what ``_AHEAD`` bytes hold.
+    """How many files to put into order before their rows are needed: 1 to 8, half an epoch's, ``_AHEAD`` bytes at most.
 
     An epoch begins with a file of every stream; without those the steps would wait.
     """

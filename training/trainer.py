@@ -116,8 +116,7 @@ class Trainer:
                 {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
             )
         patience = self.config.patience or self.config.epochs
-        readers = self._readers(self.progress.epoch, self.progress.step)
-        with self.network.passes(readers, self.data.train.files) as works:
+        with self.network.passes(self._readers(self.progress.epoch, self.progress.step)) as works:
             while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
                 plan = self._plan(self.progress.epoch)
                 try:

@@ -275,7 +275,7 @@ def straggling(world: World, directory: str) -> str:
     trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), config, "unused"), world)
     fused = trainer.fused_step
     assert fused is not None
-    with redirect_stderr(io.StringIO()) as told, trainer.network.passes(trainer._readers(0, 0), trainer.data.train.files) as works:
+    with redirect_stderr(io.StringIO()) as told, trainer.network.passes(trainer._readers(0, 0)) as works:
         for epoch in range(2):
             plan = trainer._plan(epoch)
             trainer._end_epoch(plan, trainer._train_epoch(plan, works), works)

@@ -90,7 +90,7 @@ def test_the_first_epochs_loss_curve_is_the_references(snapshot: Snapshot, tmp_p
         trainer = Trainer(TrainRun(TrainData.of_one(snapshot), model, config, str(tmp_path / "unused")), World())
         plan, now = trainer._plan(0), trainer.progress
         curves.append([])
-        with trainer.network.passes(trainer._readers(0, 0), trainer.data.train.files) as works:
+        with trainer.network.passes(trainer._readers(0, 0)) as works:
             for work in works:
                 loss, weight = now.loss, now.weight
                 trainer._step(plan, work)
