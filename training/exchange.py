@@ -219,16 +219,16 @@ def _places(  # type: ignore[no-untyped-def]
     rows = len(marks) // ranks
     for u in range(len(ids)):
         if u + _AHEAD < len(ids):
-            for r in range(ranks):
-                if r != rank:
-                    prefetch(marks, r * rows + ids[u + _AHEAD])
+            for other in range(ranks):
+                if other != rank:
+                    prefetch(marks, other * rows + ids[u + _AHEAD])
         row = ids[u]
         by_number = (np.uint64(row) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # of 2**32
         chosen = np.int64((by_number * np.uint64(ranks)) >> np.uint64(32))
         owner, place, lonely = np.int64(-1), np.int64(-1), repeat[u] < 0
         dense = False
         for step in range(ranks):
-            r = chosen + step - (ranks if chosen + step >= ranks else 0)
+            r = chosen + step if chosen + step < ranks else chosen + step - ranks
             number = np.int64(numbers[u]) if r == rank else np.int64(marks[r * rows + row]) - base
             if number >= 0:
                 lonely &= r == rank
