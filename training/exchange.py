@@ -1,8 +1,8 @@
 """Row gradients of all ranks, summed: first which rows, then the rows themselves in one agreed order.
 
 Ranks that have one table together mark their rows in memory that all see, and from the others' marks tell which rows
-another rank touches too. Those have places in lanes that all see, and one rank updates each: that which has the row
-more than once, chosen by the row's number where several do. So per step only six numbers travel.
+another rank touches too. Of those each rank sums gradients in lanes that all see, and one rank updates each: that which
+has the row more than once, chosen by the row's number where several do. So per step only five numbers travel.
 
 Replicas agree by an all_gather of row ids, padded to the longest list, and after the backward pass sum the gradients by
 an all_reduce of [G, width] over the G rows that any rank touched. Nothing of the table's size ever travels.
@@ -47,9 +47,16 @@ class Union(NamedTuple):
     rows: int  # of the global batch
     weight: float  # sum of the global batch's row weights
     signals: int  # bits that any rank raised
-    places: Tensor | None = None  # int32 [G], of ids in a lane; None: in order
     size: int = 0  # places of a lane
     handed: int = 0  # rows whose gradients other ranks add
+
+
+class Sum(NamedTuple):
+    """What a step's second half needs: gradients of the union's rows, to be added lane after lane."""
+
+    lanes: Float32  # [L, n]
+    places: Int32  # [G, L], of every row in every lane; -1: it has none there
+    numbers: tuple[float, ...]
 
 
 class Exchange:
@@ -65,13 +72,17 @@ class Exchange:
         self.world, self.shared, self.bytes = world, shared, 0
         self.begin()
         self._position = np.full(rows if world.size > 1 and shared is None else 0, -1, np.int32)  # cleaned after use
-        self._marks = np.zeros(0, np.int32) if shared is None else shared.zeros(world.size, rows).view(np.int32)
-        self._base = 1
-        """Marks of this step are not below it."""
+        self._marks = np.zeros(
+            0, np.int32
+        )  # [2, ranks, rows]: a rank may mark the next step's rows before all are done
+        if shared is not None:
+            self._marks = shared.zeros(2, world.size, rows).view(np.int32)
+        self._base, self._turn, self._stale = 0, 0, 0  # below every mark of this step; buffer; buffers of old marks
         self._id_type = np.int32 if rows < 2**31 else np.int64
         self._buffer = torch.empty(0)
         parts = [team(_MANY).parts] if shared is None else world.gather(team(_MANY).parts)
         self._first_lane = sum(parts[: world.rank]) if shared else 0
+        self._rank_of_lane = np.repeat(np.arange(len(parts)), parts)
         self._lanes = np.zeros((sum(parts), 0), np.float32)
 
     def begin(self) -> None:
@@ -88,43 +99,36 @@ class Exchange:
         """Agree on the step's rows of the table, and add up this rank's batch rows, weight and signals."""
         if self.world.size == 1:
             return Union(compact.ids, None, rows, weight, signals)
-        numbers, repeats = self._mark(compact) if self.shared is not None else (None, 0)
+        if self.shared is not None:
+            self._mark(compact)
         self.lap()
-        facts = torch.empty(self.world.size, 6, dtype=torch.float64)
-        mine = [[len(compact.ids), repeats, rows, weight, signals, self._own]]
-        self._gather(facts, torch.tensor(mine, dtype=torch.float64))
-        self.busy += facts[:, 5].numpy()
+        facts = torch.empty(self.world.size, 5, dtype=torch.float64)
+        self._gather(facts, torch.tensor([[len(compact.ids), rows, weight, signals, self._own]], dtype=torch.float64))
+        self.busy += facts[:, 4].numpy()
         self._own, self._since = 0.0, time.perf_counter()
-        common = (
-            int(facts[:, 2].sum()), float(facts[:, 3].sum()), int(np.bitwise_or.reduce(facts[:, 4].long().numpy()))
-        )  # fmt: skip
-        if numbers is None:
-            return self._listed(compact.ids, facts[:, 0].long(), *common)
-        return self._marked(compact, numbers, facts[:, 0].long().numpy(), facts[:, 1].long().numpy(), *common)
+        counts, of_rows, weights, raised, _ = facts.T
+        common = (int(of_rows.sum()), float(weights.sum()), int(np.bitwise_or.reduce(raised.long().numpy())))
+        if self.shared is None:
+            return self._listed(compact.ids, counts.long(), *common)
+        return self._marked(compact, int(counts.max()), *common)
 
-    def _mark(self, compact: Compact) -> tuple[Int32, int]:
-        """Write this rank's number of every row it touches, the repeated ones first, and their count."""
-        marks = self._marks[self.world.rank]
-        if self._base > _LAST - len(marks):  # every rank comes to this in the same step
+    def _mark(self, compact: Compact) -> None:
+        """Write a mark on every row that this rank touches."""
+        self._turn ^= 1
+        marks = self._marks[self._turn, self.world.rank]
+        if self._base > _LAST - 2 * len(marks):  # every rank comes to this in the same step
+            self._base, self._stale = 0, 2
+        if self._stale:
             marks[:] = 0
-            self._base = 1
-        numbers, repeat = np.empty(len(compact.ids), np.int32), compact.repeat.numpy()
-        repeats = int(repeat.max(initial=-1)) + 1
-        _number(compact.ids.numpy(), repeat, repeats, self._base, marks, numbers)
-        return numbers, repeats
+            self._stale -= 1
+        _mark(compact.ids.numpy(), compact.repeat.numpy(), self._base, marks)
 
-    def _marked(
-        self, compact: Compact, numbers: Int32, counts: Int64, repeats: Int64, rows: int, weight: float, signals: int
-    ) -> Union:
-        places = np.empty(len(numbers), np.int32)
-        own_ids, own_places = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int32)
-        own, common = _places(
-            compact.ids.numpy(), compact.repeat.numpy(), numbers, self._base, self._marks.reshape(-1), repeats,
-            np.cumsum(counts) - counts, self.world.rank, places, own_ids, own_places,
-        )  # fmt: skip
-        self._base += int(counts.max())
-        ids, mine, at = (torch.from_numpy(of) for of in (own_ids[:own], places, own_places[:own]))
-        return Union(ids, mine, rows, weight, signals, at, int(counts.sum()), common - own)
+    def _marked(self, compact: Compact, most: int, rows: int, weight: float, signals: int) -> Union:
+        mine, ids = np.empty(len(compact.ids), np.int32), np.empty(len(compact.ids), np.int64)
+        own, places = _places(
+            compact.ids.numpy(), compact.repeat.numpy(), self._base, self._marks[self._turn], self.world.rank, mine, ids
+        )
+        return Union(torch.from_numpy(ids[:own]), torch.from_numpy(mine), rows, weight, signals, most, places - own)
 
     def _listed(self, ids: Tensor, counts: Tensor, rows: int, weight: float, signals: int) -> Union:
         padded = np.zeros((1, int(counts.max())), self._id_type)
@@ -133,7 +137,7 @@ class Exchange:
         self._gather(torch.from_numpy(everyones), torch.from_numpy(padded))
         union, mine = np.empty(int(counts.sum()), np.int64), np.empty(len(ids), np.int32)
         size = _union(everyones, counts.numpy(), self.world.rank, self._position, union, mine)
-        return Union(torch.from_numpy(union[:size]), torch.from_numpy(mine), rows, weight, signals, None, size, size)
+        return Union(torch.from_numpy(union[:size]), torch.from_numpy(mine), rows, weight, signals, size, size)
 
     def sum_rows(self, union: Union, grad: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the ranks' row gradients [U, width] -> [G, width] in the order of ``union.ids``, and of ``extra`` [n].
@@ -166,17 +170,12 @@ class Exchange:
             self._lanes = make(len(self._lanes), size + size // 4)
         return self._lanes[self._first_lane : self._first_lane + parts]
 
-    def sum(
-        self, parts: int, union: Union, width: int, numbers: tuple[float, ...]
-    ) -> tuple[Float32, tuple[float, ...]]:
-        """End the pass over the batch: all lanes whose rows are still to be added, in order, and sums of ``numbers``.
-
-        Args:
-            parts: lanes that this rank has filled.
-        """
+    def sum(self, parts: int, union: Union, width: int, numbers: tuple[float, ...]) -> Sum:
+        """End the pass over the batch, of which this rank has filled ``parts`` lanes, and add up ``numbers``."""
         lanes = self._lanes if self.shared is not None else self._lanes[:parts]
+        in_order = np.arange(len(union.ids), dtype=np.int32)[:, None]
         if self.world.size == 1:
-            return lanes, numbers
+            return Sum(lanes, in_order.repeat(parts, axis=1), numbers)
         self.lap()
         self.bytes += union.handed * width * lanes.itemsize
         total = torch.tensor(numbers, dtype=torch.float64)
@@ -188,7 +187,12 @@ class Exchange:
             dist.all_reduce(torch.from_numpy(lanes[0, :size]))
         dist.all_reduce(total)  # also tells that every rank's lanes are whole
         self._since = time.perf_counter()
-        return lanes, tuple(total.tolist())
+        if self.shared is None:
+            return Sum(lanes, in_order, tuple(total.tolist()))
+        places = np.empty((len(union.ids), len(lanes)), np.int32)
+        _gather_places(union.ids.numpy(), self._base, self._marks[self._turn], self._rank_of_lane, places)
+        self._base += 2 * union.size
+        return Sum(lanes, places, tuple(total.tolist()))
 
     def _gather(self, into: Tensor, mine: Tensor) -> None:
         self.bytes += mine.numel() * mine.element_size()
@@ -196,50 +200,61 @@ class Exchange:
 
 
 @kernel
-def _number(ids, repeat, repeats, base, marks, numbers):  # type: ignore[no-untyped-def]
-    once = repeats
+def _mark(ids, repeat, base, marks):  # type: ignore[no-untyped-def]
+    """marks[id] = base + 2 * place + (1 if the row occurs more than once) + 1, all places 0 so far."""
     for u in range(len(ids)):
         if u + _AHEAD < len(ids):
             prefetch(marks, ids[u + _AHEAD])
-        number = repeat[u] if repeat[u] >= 0 else once
-        once += repeat[u] < 0
-        numbers[u] = number
-        marks[ids[u]] = base + number
+        marks[ids[u]] = base + 1 + (repeat[u] >= 0)
 
 
 @kernel
-def _places(  # type: ignore[no-untyped-def]
-    ids, repeat, numbers, base, marks, repeats, starts, rank, places, own_ids, own_places
-):
+def _places(ids, repeat, base, marks, rank, mine, own_ids):  # type: ignore[no-untyped-def]
     """Places of rows that another rank or part adds to, -1 for the others; how many this rank updates, and has in all.
 
-    ``marks`` [ranks * rows]; ``repeats`` and ``starts`` [ranks]: each rank's count of repeated rows and first place.
+    ``marks`` [ranks, rows]. This rank's get their places, while others read of them only what does not change by that.
     """
-    ranks, own, common = np.int64(len(starts)), 0, 0
-    rows = len(marks) // ranks
+    ranks, rows = marks.shape
+    flat, own, places = marks.reshape(-1), 0, 0
     for u in range(len(ids)):
         if u + _AHEAD < len(ids):
             for other in range(ranks):
-                if other != rank:
-                    prefetch(marks, other * rows + ids[u + _AHEAD])
+                prefetch(flat, other * rows + ids[u + _AHEAD])
         row = ids[u]
         by_number = (np.uint64(row) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # of 2**32
         chosen = np.int64((by_number * np.uint64(ranks)) >> np.uint64(32))
-        owner, place, lonely = np.int64(-1), np.int64(-1), repeat[u] < 0
-        dense = False
+        owner, lonely, owner_again = np.int64(-1), repeat[u] < 0, False
         for step in range(ranks):
             r = chosen + step if chosen + step < ranks else chosen + step - ranks
-            number = np.int64(numbers[u]) if r == rank else np.int64(marks[r * rows + row]) - base
-            if number >= 0:
+            code = np.int64(marks[r, row]) - base - 1
+            if code >= 0:
                 lonely &= r == rank
-                again = number < repeats[r]
-                if owner < 0 or (again and not dense):
-                    owner, place, dense = r, starts[r] + number, again
-        places[u] = -1 if lonely else place
-        own_ids[own], own_places[own] = row, place  # overwritten by the next one unless it is this rank's
-        common += not lonely
-        own += not lonely and owner == rank
-    return own, common
+                again = code % 2 == 1
+                if owner < 0 or (again and not owner_again):
+                    owner, owner_again = r, again
+        if lonely:
+            mine[u] = -1
+            continue
+        mine[u] = places
+        marks[rank, row] += 2 * places
+        own_ids[own] = row  # overwritten by the next one unless it is this rank's
+        places += 1
+        own += owner == rank
+    return own, places
+
+
+@kernel
+def _gather_places(ids, base, marks, rank_of_lane, places):  # type: ignore[no-untyped-def]
+    """places [G, L] of rows in the lanes of every rank, -1 where a rank does not touch them."""
+    ranks, rows = marks.shape
+    flat = marks.reshape(-1)
+    for u in range(len(ids)):
+        if u + _AHEAD < len(ids):
+            for r in range(ranks):
+                prefetch(flat, r * rows + ids[u + _AHEAD])
+        for lane in range(len(rank_of_lane)):
+            code = np.int64(marks[rank_of_lane[lane], ids[u]]) - base - 1
+            places[u, lane] = code // 2 if code >= 0 else -1
 
 
 @kernel

@@ -147,28 +147,35 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
 
 @cache
 def summed_rows(width: int, rule: str) -> Any:
-    """Second half of a step: table rows ids[first:last] by the sum of the gradients at ``places`` of lanes [L, ...].
+    """Second half of a step: table rows ids[first:last] by the sum of their gradients in lanes [L, ...], in that order.
 
-    These places are left zeroed.
+    ``places`` [U, L]: a row's place in every lane, -1 where it has none. They are left zeroed.
     """
 
     @kernel
     def run(first, last, values, ids, places, lanes, states, hyper):
-        one, sums = np.float32(1.0), lanes.reshape(-1)
+        one, sums, count = np.float32(1.0), lanes.reshape(-1), lanes.shape[0]
+        size = lanes.shape[1]
         for u in range(first, last):
             if u + 8 < last:
                 for j in range(0, width, 16):
-                    for t in range(lanes.shape[0]):
-                        prefetch(sums, t * lanes.shape[1] + places[u + 8] * width + j)
+                    for t in range(count):
+                        prefetch(sums, t * size + max(places[u + 8, t], 0) * width + j)
                     prefetch(values, ids[u + 8] * width + j)
                     for state in states:
                         prefetch(state, ids[u + 8] * width + j)
-            p = np.int64(places[u]) * width
-            for t in range(1, lanes.shape[0]):
-                accumulate(width, lanes[0], p, one, lanes[t], p)
-                lanes[t, p : p + width] = 0.0
-            update(rule, width, values, ids[u] * width, states, lanes[0], p, one, hyper)
-            lanes[0, p : p + width] = 0.0
+            at = np.int64(-1)
+            for t in range(count):
+                if places[u, t] < 0:
+                    continue
+                p = t * size + np.int64(places[u, t]) * width
+                if at < 0:
+                    at = p
+                else:
+                    accumulate(width, sums, at, one, sums, p)
+                    sums[p : p + width] = 0.0
+            update(rule, width, values, ids[u] * width, states, sums, at, one, hyper)
+            sums[at : at + width] = 0.0
 
     return run
 

@@ -159,11 +159,10 @@ class FusedStep:
         ids = compact.ids.numpy()
         if union.mine is None:
             place = compact.repeat.numpy()
-            last = ids[place >= 0]
-            union = union._replace(size=len(last))
+            several = compact.ids[compact.repeat >= 0]
+            union = union._replace(ids=several, size=len(several))
         else:
-            place, last = union.mine.numpy(), union.ids.numpy()
-        places = np.arange(len(last), dtype=np.int32) if union.places is None else union.places.numpy()
+            place = union.mine.numpy()
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
         workers = team(len(index))
         bounds, taken = workers.cut(len(index))
@@ -178,7 +177,8 @@ class FusedStep:
             )
         )  # fmt: skip
         own = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
-        lanes, numbers = self.exchange.sum(workers.parts, union, form.width, own)
+        lanes, places, numbers = self.exchange.sum(workers.parts, union, form.width, own)
+        last = union.ids.numpy()
         workers.spread(
             len(last),
             lambda first, end: second_half(first, end, values, last, places, lanes, states, hyper),

@@ -8,47 +8,39 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.exchange import _number, _places
+from training.exchange import _gather_places, _mark, _places
 
-TABLE = 40
+RANKS, TABLE = 3, 40
 TOUCHED = st.dictionaries(st.integers(0, TABLE - 1), st.booleans(), max_size=TABLE)  # row -> whether more than once
+STEPS = st.lists(st.lists(TOUCHED, min_size=RANKS, max_size=RANKS), min_size=1, max_size=4)
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(TOUCHED, min_size=3, max_size=3), min_size=1, max_size=4), st.sampled_from([1, 2**31 - 200]))
-def test_rows_that_several_add_to_have_one_place_and_one_owner(steps: list[list[dict[int, bool]]], base: int) -> None:
-    marks = np.zeros((3, TABLE), np.int32)
-    for ranks in steps:
-        ids = [np.array(list(rows), np.int64) for rows in ranks]
-        repeat, numbers = [], []
-        for rank, rows in enumerate(ranks):
-            again = np.array(list(rows.values()), bool)
-            repeat.append(np.where(again, np.cumsum(again) - 1, -1).astype(np.int32))
-            numbers.append(np.empty(len(rows), np.int32))
-            _number(ids[rank], repeat[rank], int(again.sum()), base, marks[rank], numbers[rank])
-        counts = np.array([len(rows) for rows in ranks])
-        starts, repeats = np.cumsum(counts) - counts, np.array([sum(rows.values()) for rows in ranks])
+@given(STEPS, st.sampled_from([0, 2**31 - 8 * TABLE - 2]))
+def test_rows_that_several_add_to_have_a_place_on_each_and_one_owner(
+    steps: list[list[dict[int, bool]]], base: int
+) -> None:
+    buffers, lanes = np.zeros((2, RANKS, TABLE), np.int32), np.array([0, 0, 1, 2])  # rank 0 has two
+    for step, ranks in enumerate(steps):
+        marks, ids = buffers[step % 2], [np.array(list(rows), np.int64) for rows in ranks]
+        repeat = [np.array([0 if again else -1 for again in rows.values()], np.int32) for rows in ranks]
+        for rank in range(RANKS):
+            _mark(ids[rank], repeat[rank], base, marks[rank])
         touching = Counter(row for rows in ranks for row in rows)
-        place_of: dict[int, set[int]] = {}
-        updated: list[int] = []
+        place_of: list[dict[int, int]] = []
+        owned: list[np.ndarray] = []
         for rank, rows in enumerate(ranks):
-            places, own_ids, own_places = (np.empty(len(rows), kind) for kind in (np.int32, np.int64, np.int32))
-            own, common = _places(
-                ids[rank], repeat[rank], numbers[rank], base, marks.reshape(-1), repeats, starts, rank, places,
-                own_ids, own_places,
-            )  # fmt: skip
-            lonely = [touching[row] == 1 and not again for row, again in rows.items()]
-            assert list(places < 0) == lonely
-            assert common == len(rows) - sum(lonely)
-            for row, place in zip(rows, places, strict=True):
-                if place >= 0:
-                    place_of.setdefault(row, set()).add(int(place))
-            for row, place in zip(own_ids[:own], own_places[:own], strict=True):
-                place_of[int(row)].add(int(place))
-                updated.append(int(row))
-                several = any(other.get(int(row)) for other in ranks)
-                assert rows[int(row)] or not several  # one that has it more than once, if any
-        assert all(len(places) == 1 for places in place_of.values())
-        assert len({place for places in place_of.values() for place in places}) == len(place_of)
-        assert sorted(updated) == sorted(place_of)
-        base += int(counts.max(initial=0))
+            mine, own_ids = np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
+            own, places = _places(ids[rank], repeat[rank], base, marks, rank, mine, own_ids)
+            assert list(mine < 0) == [touching[row] == 1 and not again for row, again in rows.items()]
+            assert sorted(mine[mine >= 0]) == list(range(places))
+            place_of.append({row: int(place) for row, place in zip(rows, mine, strict=True) if place >= 0})
+            owned.append(own_ids[:own])
+        for rank, rows in enumerate(ranks):
+            found = np.empty((len(owned[rank]), len(lanes)), np.int32)
+            _gather_places(owned[rank], base, marks, lanes, found)
+            for row, places_of_row in zip(owned[rank], found, strict=True):
+                assert list(places_of_row) == [place_of[of].get(row, -1) for of in lanes]
+                assert rows[row] or not any(other.get(row) for other in ranks)  # one that has it more than once, if any
+        assert sorted(row for of in owned for row in of) == sorted(set().union(*place_of))
+        base += 2 * max(map(len, ranks))
