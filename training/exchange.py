@@ -72,12 +72,11 @@ class Exchange:
         self.world, self.shared, self.bytes = world, shared, 0
         self.begin()
         self._position = np.full(rows if world.size > 1 and shared is None else 0, -1, np.int32)  # cleaned after use
-        self._marks = np.zeros(
-            0, np.int32
-        )  # [2, ranks, rows]: a rank may mark the next step's rows before all are done
-        if shared is not None:
+        self._marks = np.zeros((2, world.size, 0), np.int32)
+        if shared is not None:  # two buffers: a rank may mark the next step's rows before all are done with these
             self._marks = shared.zeros(2, world.size, rows).view(np.int32)
-        self._base, self._turn, self._stale = 0, 0, 0  # below every mark of this step; buffer; buffers of old marks
+        self._base = self._next = 0  # below every mark of this step and of the next one
+        self._turn, self._stale = 0, 0  # buffer of this step; buffers with marks from before the last start from 0
         self._id_type = np.int32 if rows < 2**31 else np.int64
         self._buffer = torch.empty(0)
         parts = [team(_MANY).parts] if shared is None else world.gather(team(_MANY).parts)
@@ -116,18 +115,20 @@ class Exchange:
         """Write a mark on every row that this rank touches."""
         self._turn ^= 1
         marks = self._marks[self._turn, self.world.rank]
+        self._base = self._next
         if self._base > _LAST - 2 * len(marks):  # every rank comes to this in the same step
             self._base, self._stale = 0, 2
         if self._stale:
             marks[:] = 0
             self._stale -= 1
-        _mark(compact.ids.numpy(), compact.repeat.numpy(), self._base, marks)
+        _write_marks(compact.ids.numpy(), compact.repeat.numpy(), self._base, marks)
 
     def _marked(self, compact: Compact, most: int, rows: int, weight: float, signals: int) -> Union:
         mine, ids = np.empty(len(compact.ids), np.int32), np.empty(len(compact.ids), np.int64)
         own, places = _places(
             compact.ids.numpy(), compact.repeat.numpy(), self._base, self._marks[self._turn], self.world.rank, mine, ids
         )
+        self._next = self._base + 2 * most
         return Union(torch.from_numpy(ids[:own]), torch.from_numpy(mine), rows, weight, signals, most, places - own)
 
     def _listed(self, ids: Tensor, counts: Tensor, rows: int, weight: float, signals: int) -> Union:
@@ -173,9 +174,8 @@ class Exchange:
     def sum(self, parts: int, union: Union, width: int, numbers: tuple[float, ...]) -> Sum:
         """End the pass over the batch, of which this rank has filled ``parts`` lanes, and add up ``numbers``."""
         lanes = self._lanes if self.shared is not None else self._lanes[:parts]
-        in_order = np.arange(len(union.ids), dtype=np.int32)[:, None]
         if self.world.size == 1:
-            return Sum(lanes, in_order.repeat(parts, axis=1), numbers)
+            return Sum(lanes, _in_order(len(union.ids), parts), numbers)
         self.lap()
         self.bytes += union.handed * width * lanes.itemsize
         total = torch.tensor(numbers, dtype=torch.float64)
@@ -188,10 +188,9 @@ class Exchange:
         dist.all_reduce(total)  # also tells that every rank's lanes are whole
         self._since = time.perf_counter()
         if self.shared is None:
-            return Sum(lanes, in_order, tuple(total.tolist()))
+            return Sum(lanes, _in_order(len(union.ids), 1), tuple(total.tolist()))
         places = np.empty((len(union.ids), len(lanes)), np.int32)
         _gather_places(union.ids.numpy(), self._base, self._marks[self._turn], self._rank_of_lane, places)
-        self._base += 2 * union.size
         return Sum(lanes, places, tuple(total.tolist()))
 
     def _gather(self, into: Tensor, mine: Tensor) -> None:
@@ -199,8 +198,14 @@ class Exchange:
         dist.all_gather([into[rank : rank + 1] for rank in range(self.world.size)], mine)
 
 
+def _in_order(rows: int, lanes: int) -> Int32:
+    places = np.empty((rows, lanes), np.int32)
+    places[:] = np.arange(rows, dtype=np.int32)[:, None]
+    return places
+
+
 @kernel
-def _mark(ids, repeat, base, marks):  # type: ignore[no-untyped-def]
+def _write_marks(ids, repeat, base, marks):  # type: ignore[no-untyped-def]
     """marks[id] = base + 2 * place + (1 if the row occurs more than once) + 1, all places 0 so far."""
     for u in range(len(ids)):
         if u + _AHEAD < len(ids):

@@ -159,8 +159,8 @@ class FusedStep:
         ids = compact.ids.numpy()
         if union.mine is None:
             place = compact.repeat.numpy()
-            several = compact.ids[compact.repeat >= 0]
-            union = union._replace(ids=several, size=len(several))
+            several = ids[place >= 0]
+            union = union._replace(ids=torch.from_numpy(several), size=len(several))
         else:
             place = union.mine.numpy()
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)

@@ -158,7 +158,7 @@ def by_both_ways(world: World, directory: str, bundles: str) -> list[tuple[bool,
         for make, steps_left in ((Trainer, None), (Trainer, 3), (on_hosts_apart, None)):
             trainer = make(TrainRun(data, small("ffm"), config, f"{bundles}/bundle"), world)
             if steps_left:  # before the marks start anew
-                trainer.exchange._base = 2**31 - 2 - 2 * steps_left * trainer.network.table.rows
+                trainer.exchange._next = 2**31 - 2 - 2 * steps_left * trainer.network.table.rows
             result = trainer.train()
             losses = [record.train_logloss for record in result.history]
             found.append((trainer.network.table.shared is not None, losses, result.bundle_digest))

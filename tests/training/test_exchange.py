@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.exchange import _gather_places, _mark, _places
+from training.exchange import _gather_places, _places, _write_marks
 
 RANKS, TABLE = 3, 40
 TOUCHED = st.dictionaries(st.integers(0, TABLE - 1), st.booleans(), max_size=TABLE)  # row -> whether more than once
@@ -25,7 +25,7 @@ def test_rows_that_several_add_to_have_a_place_on_each_and_one_owner(
         marks, ids = buffers[step % 2], [np.array(list(rows), np.int64) for rows in ranks]
         repeat = [np.array([0 if again else -1 for again in rows.values()], np.int32) for rows in ranks]
         for rank in range(RANKS):
-            _mark(ids[rank], repeat[rank], base, marks[rank])
+            _write_marks(ids[rank], repeat[rank], base, marks[rank])
         touching = Counter(row for rows in ranks for row in rows)
         place_of: list[dict[int, int]] = []
         owned: list[np.ndarray] = []
