@@ -17,7 +17,8 @@ from typing import Any
 
 import numba
 from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
-from numba.core import types
+from numba.core import caching, types
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 _HERE = Path(__file__).parent
@@ -49,6 +50,22 @@ def cache_dir(beside: Path = _HERE) -> Path:
         private = Path(tempfile.mkdtemp(prefix="fieldwise-"))  # someone else's directory could hold someone else's code
     return private / name
 
+
+class CacheFile(IndexDataCacheFile):
+    """Compiled code on disk under a name of its own for every signature.
+
+    numba's own takes the next number that is free in the index it has read: processes that save different signatures
+    at once take the same one, and a third then loads code that was compiled for something else.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big")
+        name = self._data_name(number)
+        self._save_data(name, data)  # before the index leads others to it
+        self._save_index({**self._load_index(), key: name})
+
+
+caching.IndexDataCacheFile = CacheFile
 
 if not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = str(cache_dir())

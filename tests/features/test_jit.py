@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from features.jit import cache_dir
+import numba
+import pytest
+
+from features.jit import CacheFile, cache_dir
 
 
 def test_the_cache_follows_every_kernel_source(tmp_path: Path) -> None:
@@ -37,3 +40,23 @@ def test_an_unusable_place_falls_back_to_a_private_one(tmp_path: Path) -> None:
     chosen.parent.chmod(0o777)
     out = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert Path(out.stdout.strip()).parent != chosen.parent
+
+
+def test_processes_that_save_at_once_keep_their_code_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba alone gives both the same file, and one of them the other's code."""
+    assert type(numba.njit(cache=True)(_number_of)._cache._cache_file) is CacheFile
+    first, second = (CacheFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(first, "_load_index", dict)  # both have read the index before either saves
+        patch.setattr(second, "_load_index", dict)
+        first.save(("int64", "a"), "code of a")
+        second.save(("int64", "b"), "code of b")
+    third = CacheFile(str(tmp_path), "kernel", "stamp")
+    assert third.load(("int64", "a")) in (None, "code of a")
+    assert third.load(("int64", "b")) == "code of b"
+    first.save(("int64", "a"), "code of a")
+    assert [third.load(("int64", name)) for name in "ab"] == ["code of a", "code of b"]
+
+
+def _number_of() -> int:
+    return 1
