@@ -59,10 +59,16 @@ class CacheFile(IndexDataCacheFile):
     """
 
     def save(self, key: Any, data: Any) -> None:
-        number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big")
-        name = self._data_name(number)
-        self._save_data(name, data)  # before the index leads others to it
-        self._save_index({**self._load_index(), key: name})
+        self._save_data(self._name_of(key), data)  # before the index leads others to it
+        self._save_index({**self._load_index(), key: self._name_of(key)})
+
+    def load(self, key: Any) -> Any:
+        """None where numba's own wrote the index: its number may be another signature's too."""
+        return super().load(key) if self._load_index().get(key) == self._name_of(key) else None
+
+    def _name_of(self, key: Any) -> str:
+        name: str = self._data_name(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big"))
+        return name
 
 
 caching.IndexDataCacheFile = CacheFile

@@ -92,7 +92,9 @@ def needed(
         table=table,
         state=rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT,
         best=table,
-        lookup=rows * _INT * (3 if ranks > 1 else 4 if can_be_direct(layout, width, pair_buckets) else 1),
+        lookup=rows
+        * _INT
+        * (3 if one_table else 2 if ranks > 1 else 4 if can_be_direct(layout, width, pair_buckets) else 1),
         reading=sum(files[:held]) * (layout.slots + 1) * _INT,
         step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 or one_table else 3),
         process=resident(),

@@ -34,7 +34,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastor
 warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
 
 _NAMED_ROWS = 5
-_AHEAD = 1 << 27
+_AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
 _QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
 
 

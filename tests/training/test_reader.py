@@ -21,7 +21,7 @@ from training.lookup import Lookup
 from training.network import Passes
 from training.plan import Plan
 from training.prefetch import Prefetch
-from training.reader import DataFile, PlanReader, name_rows
+from training.reader import DataFile, PlanReader, files_ahead, name_rows
 
 SPEC = hash_spec((2000, 30, 5))
 ROWS = [40, 1, 300, 7, 120]
@@ -172,3 +172,11 @@ def test_passes_raise_in_the_pass_that_fails(snapshot: Snapshot) -> None:
         assert sum(work.batch.rows for work in works) == plan.total
         with pytest.raises(IntegrityError, match="no such file"):
             list(works)
+
+
+@pytest.mark.parametrize(
+    ("files", "rows", "ahead"),
+    [(0, 0, 1), (1, 100, 1), (6, 100, 3), (16, 65536, 8), (40, 1 << 18, 3), (40, 1 << 24, 1)],
+)
+def test_files_ahead_are_few_and_small(files: int, rows: int, ahead: int) -> None:
+    assert files_ahead([DataFile("file", rows, "")] * files, 39) == ahead
