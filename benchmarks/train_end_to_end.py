@@ -4,7 +4,8 @@
 
 Data: benchmarks/rows.py, written as feature jobs write it. In one run and for each model and batch size:
 
-    kernel    rows/s of lookup and step on prepared batches in memory (benchmarks/train_step.py), before and after
+    kernel    rows/s of lookup and step on an epoch's batches prepared in memory (benchmarks/train_step.py), before and
+              after; of as many rows as the trainer's, since fewer would find more of the table in the cache
     reader    core-seconds per row of Petastorm and the plan's batches alone, all threads
     bound     1 / (1 / kernel + reader / cores)
     trainer   rows/s of its epochs, the first left out (it compiles and verifies checksums)
@@ -137,9 +138,6 @@ def main() -> None:
         "rows": options.rows, "fields": options.fields, "table_rows": options.table_rows, "threads": options.threads,
         "bandwidth_gb_per_second": bandwidth(options.threads), "models": [],
     }  # fmt: skip
-    kernel_options = argparse.Namespace(
-        fields=options.fields, rows=options.table_rows, pair_buckets=1 << 20, optimizer="adagrad", batches=6, repeats=5
-    )
     columns = ("model", "batch", "kernel", "reader_us", "bound", "trainer", "share", "epoch")
     print(" ".join(f"{name:>10}" for name in columns), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="fieldwise-bench-") as folder:
@@ -151,6 +149,10 @@ def main() -> None:
                 publish(snapshot, sizes, slots[:rows], labels[:rows])
             data = TrainData.of([load_snapshot(str(snapshot))])
             for batch in options.batch_sizes:
+                kernel_options = argparse.Namespace(
+                    fields=options.fields, rows=options.table_rows, pair_buckets=1 << 20, optimizer="adagrad",
+                    batches=rows // batch, repeats=3,
+                )  # fmt: skip
                 kernel = measure(name, "step", batch, kernel_options)["best"]
                 trained = whole(data, name, batch, options, place / "bundle")
                 reader = read(data, batch)

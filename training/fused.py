@@ -110,6 +110,17 @@ class Form:
         return parts[0].reshape(rows.shape)
 
 
+def linear_logits(weight: Tensor, bias: float, index: Tensor) -> Float32:
+    """Logits [B] of linear weights [rows, 1] without padding, whose rows are ``index`` [B, K] in Fortran order."""
+    values, rows, logits = weight.numpy().reshape(-1), index.numpy().T, np.empty(len(index), np.float32)
+    team(len(logits)).spread(
+        len(logits),
+        lambda first, last: passes.linear_logits(first, last, values, rows, np.float32(bias), logits),
+        len(rows),
+    )
+    return logits
+
+
 def require_inside(index: Tensor, rows: int) -> None:
     """Kernels check no bounds, so the index of a batch is checked before they see it."""
     low, high = (int(index.numpy().min()), int(index.numpy().max())) if index.numel() else (0, rows - 1)

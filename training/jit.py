@@ -3,8 +3,8 @@
 LLVM's loop vectoriser leaves long scalar tails at the widths of embedding rows (1 + 16, 1 + 39 * 4), and numba's index
 arithmetic hides contiguous blocks from it. Naming the vectors removes both: ``load(array, at, n)`` is n floats starting
 at element ``at`` of a flat array (n a compile-time constant), and ``store``, ``splat``, ``add``, ``sub``, ``mul``,
-``div``, ``fma``, ``sqrt``, ``fabs``, ``total``, ``reaching`` work on them. No bounds are checked: callers validate
-indices first.
+``div``, ``fma``, ``sqrt``, ``fabs``, ``total``, ``reaching``, ``marked``, ``chosen`` work on them. No bounds are
+checked: callers validate indices first.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -127,6 +127,28 @@ sqrt = _lanewise("sqrt", _intrinsic_of("sqrt"), 1)
 fabs = _lanewise("fabs", _intrinsic_of("fabs"), 1)
 fma = _lanewise("fma", _intrinsic_of("fma"), 3)
 """fma(x, y, z) = x * y + z"""
+
+
+def _marked(builder, vector):
+    """Lanes whose bits are not those of -0.0."""
+    integers = ir.VectorType(_INT32, vector.type.count)
+    none = ir.Constant(integers, [-(2**31)] * vector.type.count)
+    return builder.icmp_signed("!=", builder.bitcast(vector, integers), none)
+
+
+chosen = _lanewise("chosen", lambda builder, x, y, z: builder.select(_marked(builder, x), y, z), 3)
+"""chosen(x, y, z) = y where x is not -0.0, else z"""
+
+
+@intrinsic
+def marked(typing, x):
+    """Whether any lane is not -0.0."""
+
+    def code(context, builder, signature, args):
+        lanes = ir.IntType(x.lanes)
+        return builder.icmp_unsigned("!=", builder.bitcast(_marked(builder, args[0]), lanes), lanes(0))
+
+    return types.boolean(x), code
 
 
 @intrinsic

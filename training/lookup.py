@@ -10,7 +10,7 @@ K = S, and for POLY2 K = S + pairs: one column for every pair of slots of differ
 Padding has index 0 whatever that is, so a batch of nothing but padding has an index and no rows. When every factor
 is 1, ``factor`` is one number expanded to [B, K] (strides 0): it costs nothing and says so.
 
-Where a table row is one number, finding the distinct ones takes longer than the step itself. So a small table of linear
+Where a table row is one number, finding the distinct ones takes longer than the step itself. So a table of linear
 weights need not be looked up (``direct``): ``index`` then holds rows of the table itself, and ids and repeat nothing.
 """
 
@@ -33,7 +33,7 @@ _BLOCK = 256
 _AHEAD = 16
 """Rows between asking for a place in the map and using it."""
 DIRECT_ROWS = 1 << 24
-"""Rows of the largest table that is not looked up: what the step then keeps for every row stays below 200 MB."""
+"""Rows of the largest table that is not looked up: of every row the step then keeps a number, or one a thread."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Lookup:
         self._first, self._second = slot_pairs(layout) if pair_buckets else (np.empty(0, np.int32),) * 2
         self._lonely = layout.slots == layout.fields
         self.direct = False
-        """Set where the step can do without, which `can_be_direct` tells."""
+        """Set where the step can do without, as `can_be_direct` tells."""
         self._ids = np.empty(0, np.int64)
         self._again = np.empty(0, np.bool_)
 
@@ -97,9 +97,11 @@ class Lookup:
         padded = self._refuse_strangers(by_slot)
         batch = len(slots)
         if self.direct and not padded:
-            index = (by_slot + layout.offset_of_slot[:, None].astype(np.int32)).T
-            nothing = torch.empty(0, dtype=torch.int64)
-            return Compact(nothing, torch.from_numpy(index), _ONE.expand(index.shape), nothing.int(), direct=True)
+            rows = np.empty((self.columns, batch), np.int32)
+            pairs = (self._first, self._second, layout.rows, self.pair_buckets)
+            _table_rows(by_slot, layout.offset_of_slot, *pairs, rows)
+            nothing, found = torch.empty(0, dtype=torch.int64), torch.from_numpy(rows.T)
+            return Compact(nothing, found, _ONE.expand(found.shape), nothing.int(), direct=True)
         if len(self._ids) <= min(batch * self.columns, self.rows):
             self._ids = np.empty(min(batch * self.columns, self.rows) + 1, np.int64)
             self._again = np.zeros(len(self._ids), np.bool_)
@@ -140,10 +142,25 @@ class Lookup:
         return bool(padded)
 
 
-def can_be_direct(layout: Layout, width: int, pair_buckets: int) -> bool:
-    """Linear weights of few rows, one slot a field, no two fields in the same rows, no pairs."""
-    apart = layout.slots == layout.fields == len(np.unique(layout.offset_of_slot))
-    return width == 1 and apart and not pair_buckets and layout.rows <= DIRECT_ROWS
+def can_be_direct(layout: Layout, width: int, pair_buckets: int, batch: int) -> bool:
+    """Whether one process's step on ``batch`` rows without padding can do without a lookup.
+
+    Linear weights, one slot a field, and either `columns_apart` or a batch that is `dense`.
+    """
+    if width > 1 or layout.slots > layout.fields or layout.rows + pair_buckets > DIRECT_ROWS:
+        return False
+    columns = layout.slots + (len(slot_pairs(layout)[0]) if pair_buckets else 0)
+    return columns_apart(layout, pair_buckets) or dense(batch * columns, layout.rows + pair_buckets)
+
+
+def dense(touches: int, rows: int) -> bool:
+    """Whether to pass over all of a table of numbers is less work than to note which of them are touched."""
+    return 2 * touches >= rows
+
+
+def columns_apart(layout: Layout, pair_buckets: int) -> bool:
+    """Whether no two columns have a table row in common."""
+    return layout.slots == len(np.unique(layout.offset_of_slot)) and not pair_buckets
 
 
 def lookup(layout: Layout, slots: npt.NDArray[np.int32], pair_buckets: int = 0) -> Compact:
@@ -232,6 +249,19 @@ def _factors(by_slot, field_of_slot, mean_pooled, factor):
                 factor[b, s] = np.float32(1.0) / np.float32(count[f])
             else:
                 factor[b, s] = 1.0
+
+
+@kernel
+def _table_rows(by_slot, offset, first, second, base, buckets, rows):
+    """rows [K, B]: the table rows themselves, where nothing is padding."""
+    slots = by_slot.shape[0]
+    for s in range(slots):
+        for b in range(by_slot.shape[1]):
+            rows[s, b] = offset[s] + by_slot[s, b]
+    for p in range(len(first)):
+        one, other, column = rows[first[p]], rows[second[p]], rows[slots + p]
+        for b in range(len(column)):
+            column[b] = base + pair_bucket(one[b], other[b], buckets)
 
 
 @kernel

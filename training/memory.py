@@ -18,7 +18,7 @@ import torch
 from training.batch import layout_of
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
-from training.lookup import can_be_direct, slot_pairs
+from training.lookup import can_be_direct, columns_apart, slot_pairs
 from training.models import build_model
 from training.network import sizes_of
 from training.optim import OPTIMIZERS
@@ -85,16 +85,16 @@ def needed(
     distinct = min(int(batch * columns * _DISTINCT), rows)
     files = sorted((file.rows for file in data.train.files), reverse=True)
     held = -(-training.streams // ranks) + files_ahead(data.train.files, layout.slots) + _FILES
-    gradients = distinct * width * _FLOAT * threads
+    direct = ranks == 1 and can_be_direct(layout, width, pair_buckets, batch)
+    beside = 0 if not direct else 1 if columns_apart(layout, pair_buckets) else threads + (threads > 1)
+    gradients = 0 if direct else distinct * width * _FLOAT * threads
     return Memory(
         rows=rows,
         width=width,
         table=table,
         state=rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT,
         best=table,
-        lookup=rows
-        * _INT
-        * (3 if one_table else 2 if ranks > 1 else 4 if can_be_direct(layout, width, pair_buckets) else 1),
+        lookup=rows * _INT * (3 if one_table else 2 if ranks > 1 else 1 + beside),
         reading=sum(files[:held]) * (layout.slots + 1) * _INT,
         step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 or one_table else 3),
         process=resident(),

@@ -20,6 +20,7 @@ from features.spec import FeatureSpec
 from training.batch import Batch, Float32, layout_of
 from training.bundle import Bundle
 from training.config import ModelConfig
+from training.fused import linear_logits
 from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
 from training.prefetch import Prefetch
@@ -219,9 +220,11 @@ class Network:
 
     def score(self, compact: Compact) -> Float32:
         """Logits [B] of a looked-up batch."""
+        table = self.table.weight
+        if compact.direct:
+            return linear_logits(table, float(self.model.bias.detach()), compact.index)
         with torch.no_grad():
-            table = self.table.weight
-            rows = table if compact.direct else table.index_select(0, compact.ids.to(self.device))
+            rows = table.index_select(0, compact.ids.to(self.device))
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
         return logits
 

@@ -18,12 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from training.jit import give, inner, kernel, look, prefetch, take
+from training.jit import add, chosen, give, inner, kernel, load, look, marked, prefetch, splat, store, take
 from training.kernels import accumulate, score, update
 
 LOGITS, GRADIENT, LOSS = range(3)
 TURN = 64
 """Rows a thread takes at a time."""
+COLUMNS = 8
+"""Columns it takes at a time."""
+AHEAD = 64
+"""Numbers between asking for one of the table and reading it."""
 BLOCK = 1024
 """Rows whose logits stay in the innermost cache."""
 
@@ -184,51 +188,132 @@ def summed_rows(width: int, rule: str) -> Any:
 def linear_rows(first, last, values, rows, bias, label, weight, share, logits, slopes, sums):
     """Of a model of linear weights alone, for the batch's blocks [first, last) of ``BLOCK`` rows.
 
-    ``rows`` [S, B]: the table row of every slot. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass`` tells
-    too: share * w * dlogloss/dlogit, and a block's sums of w * logloss and of the slopes.
+    ``rows`` [K, B]: the table row of every column. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass``
+    tells too: share * w * dlogloss/dlogit, and a block's sums of w * logloss and of the slopes.
     """
+    linear_logits(first * BLOCK, min(last * BLOCK, len(logits)), values, rows, bias, logits)
     for block in range(first, last):
-        begin, end = block * BLOCK, min(block * BLOCK + BLOCK, len(logits))
-        logits[begin:end] = 0.0
-        for s in range(rows.shape[0]):
-            column = rows[s]
-            for b in range(begin, end):
-                logits[b] += values[column[b]]
         loss, slope = 0.0, 0.0
-        for b in range(begin, end):
-            logits[b] = bias + logits[b]
+        for b in range(block * BLOCK, min(block * BLOCK + BLOCK, len(logits))):
             of_row, by_logit = logloss(np.float64(logits[b]), label[b])
             w = np.float64(weight[b]) if weight.size else 1.0
             loss += w * of_row
             slope += share * w * by_logit
             g = np.float32(share * w * by_logit)
-            slopes[b] = g if math.isfinite(g) else np.float32(0.0)
+            slopes[b] = g + np.float32(0.0) if math.isfinite(g) else np.float32(0.0)  # never -0.0
         sums[block, 0], sums[block, 1] = loss, slope
+
+
+@kernel
+def linear_logits(first, last, values, rows, bias, logits):
+    """Logits of batch rows [first, last), column after column: what is read at random is a small part of the table.
+
+    Vectors of one number, because processors with a repaired gather load numbers faster one by one.
+    """
+    logits[first:last] = bias
+    s = 0
+    while s + 3 < len(rows):
+        c0, c1, c2, c3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
+        for b in range(first, last):
+            z0 = add(load(values, c0[b], 1), load(values, c1[b], 1))
+            z1 = add(load(values, c2[b], 1), load(values, c3[b], 1))
+            store(logits, b, add(load(logits, b, 1), add(z0, z1)))
+        s += 4
+    while s < len(rows):
+        column = rows[s]
+        for b in range(first, last):
+            store(logits, b, add(load(logits, b, 1), load(values, column[b], 1)))
+        s += 1
+
+
+@kernel
+def linear_lanes(bounds, taken, rows, slopes, lanes):
+    """Second half of ``linear_rows``, a thread's turns at the columns of ``rows``; see `turn`.
+
+    Every part of them adds its gradients to a lane of its own of ``lanes`` [P, table rows]; one lane does where columns
+    share no table row. A lane starts at -0.0, which no sum of other numbers is, so that a gradient of 0 can be told
+    from none.
+    """
+    while True:
+        part = turn(bounds, taken)
+        if part < 0:
+            break
+        first, own = taken[part] >> 1, lanes[part % len(lanes)]
+        last = min(first + COLUMNS, bounds[part + 1])
+        for s in range(first, last):
+            column = rows[s]
+            for b in range(len(slopes)):
+                prefetch(own, column[min(b + AHEAD, len(slopes) - 1)])
+                own[column[b]] += slopes[b]
+        give(taken, part, 2 * last)
 
 
 @cache
 def linear_columns(rule: str) -> Any:
-    """Second half of ``linear_rows``: slots [first, last) update their rows, which no other slot may have.
+    """``linear_lanes`` and ``lane_rows`` in one for columns [first, last) that share no table row, of one lane.
 
-    Slot after slot, so that what is read at random is one field's part of the table. ``stamp`` [rows] holds the last
-    step of every row, not yet ``now``; ``grads`` [rows] is scratch.
+    For batches that touch little of the table. ``bits``: the lane as int32.
     """
 
     @kernel
-    def run(first, last, now, values, rows, slopes, stamp, grads, states, hyper):
-        one, touched = np.float32(1.0), np.empty(rows.shape[1] + 1, np.int64)
+    def run(first, last, values, rows, slopes, lane, bits, states, hyper):
+        one, none = np.float32(1.0), np.int32(-(2**31))
+        touched = np.empty(rows.shape[1] + 1, np.int32)
         for s in range(first, last):
             column, distinct = rows[s], 0
             for b in range(len(column)):
-                u = np.int64(column[b])
-                new = stamp[u] != now
-                stamp[u] = now
-                grads[u] = (np.float32(0.0) if new else grads[u]) + slopes[b]
+                u = column[b]
+                new = bits[u] == none
+                lane[u] += slopes[b]
                 touched[distinct] = u  # overwritten by the next one unless it is new
                 distinct += new
             for i in range(distinct):
-                u = touched[i]
-                update(rule, 1, values, u, states, grads, u, one, hyper)
+                u = np.int64(touched[i])
+                update(rule, 1, values, u, states, lane, u, one, hyper)
+                lane[u] = np.float32(-0.0)
+
+    return run
+
+
+@cache
+def lane_rows(rule: str) -> Any:
+    """What follows ``linear_lanes``: rows [first, last) of the table by the sum of their lanes, left at -0.0.
+
+    Sixteen neighbours are updated at once, then those without a gradient put back.
+    """
+    same = "adagrad" if rule == "rowwise_adagrad" else rule  # a row of one number is all there is to a row
+
+    @kernel
+    def run(first, last, values, lanes, states, hyper):
+        one, none, grads, size = np.float32(1.0), np.float32(-0.0), lanes.reshape(-1), lanes.shape[1]
+        many = first + (last - first) // 16 * 16
+        grad, old = np.empty(16, np.float32), np.empty((len(states) + 1) * 16, np.float32)
+        for u in range(first, many, 16):
+            g = load(grads, u, 16)
+            for t in range(1, lanes.shape[0]):
+                g = add(g, load(grads, t * size + u, 16))
+            if not marked(g):
+                continue
+            for t in range(lanes.shape[0]):
+                store(grads, t * size + u, splat(none, 16))
+            before, at = load(values, u, 16), 0
+            for state in states:
+                store(old, at, load(state, u, 16))
+                at += 16
+            store(grad, 0, g)
+            update(same, 16, values, u, states, grad, 0, one, hyper)
+            store(values, u, chosen(g, load(values, u, 16), before))
+            at = 0
+            for state in states:
+                store(state, u, chosen(g, load(state, u, 16), load(old, at, 16)))
+                at += 16
+        for u in range(many, last):
+            grad[0] = none
+            for t in range(lanes.shape[0]):
+                grad[0] += lanes[t, u]
+                lanes[t, u] = none
+            if grad[0] != 0.0 or math.copysign(one, grad[0]) > 0.0:
+                update(same, 1, values, u, states, grad, 0, one, hyper)
 
     return run
 

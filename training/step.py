@@ -16,7 +16,7 @@ from features.errors import ConfigError
 from training import passes
 from training.exchange import Exchange, Union
 from training.fused import NONE, Float32
-from training.lookup import Compact
+from training.lookup import Compact, columns_apart, dense
 from training.model import Model, at_least_one, logloss
 from training.optim import RowOptimizer
 from training.table import EmbeddingTable, zeros
@@ -86,7 +86,8 @@ class FusedStep:
                 fix="Use Loss and RowOptimizer.step.",
             )
         self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
-        self._stamp, self._grads = np.empty(0, np.int64), zeros(0)
+        self._apart = columns_apart(model.layout, model.pair_buckets)
+        self._lanes = zeros(0, table.rows)
 
     @staticmethod
     def serves(model: Model, device: torch.device, ranks: int = 1) -> bool:
@@ -127,12 +128,9 @@ class FusedStep:
     def _direct(
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
     ) -> tuple[tuple[float, ...], Float32]:
-        """Rows of one number that were not looked up: threads share batch rows for the logits, slots for the update."""
+        """Rows of one number that were not looked up: threads share batch rows for the logits, columns for the rest."""
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
-        rows, bias, now = compact.index.numpy().T, np.float32(float(self.model.bias.detach())), self.optimizer.steps
-        if len(self._stamp) == 0:
-            self._stamp, self._grads = np.zeros(self.table.rows, np.int64), zeros(self.table.rows)
-        stamp, grads, columns = self._stamp, self._grads, passes.linear_columns(self.optimizer.rule)
+        rows, bias = compact.index.numpy().T, np.float32(float(self.model.bias.detach()))
         logits, slopes = np.empty(len(label), np.float32), np.empty(len(label), np.float32)
         sums = np.zeros((-(-len(label) // passes.BLOCK), 2))
         workers = team(len(label))
@@ -143,12 +141,31 @@ class FusedStep:
             ),
             passes.BLOCK * len(rows),
         )
-        workers.spread(
-            len(rows),
-            lambda first, last: columns(first, last, now, values, rows, slopes, stamp, grads, states, hyper),
-            2 * len(label),
-        )
+        lanes = self._fresh_lanes(1 if self._apart else workers.parts)
+        if self._apart and not dense(rows.size, self.table.rows):
+            columns, lane, bits = passes.linear_columns(self.optimizer.rule), lanes[0], lanes[0].view(np.int32)
+            workers.spread(
+                len(rows),
+                lambda first, last: columns(first, last, values, rows, slopes, lane, bits, states, hyper),
+                2 * len(slopes),
+            )
+        else:
+            bounds, taken = workers.cut(len(rows))
+            workers.run(lambda: passes.linear_lanes(bounds, taken, rows, slopes, lanes))
+            update = passes.lane_rows(self.optimizer.rule)
+            workers.spread(
+                self.table.rows,
+                lambda first, last: update(first, last, values, lanes, states, hyper),
+                len(lanes) + 1 + len(states),
+            )
         return (float(sums[:, 0].sum()), float(sums[:, 1].sum()), len(logits)), logits
+
+    def _fresh_lanes(self, count: int) -> Float32:
+        """[count, table rows] of -0.0, as every step leaves them."""
+        if len(self._lanes) < count:
+            self._lanes = zeros(count, self.table.rows)
+            self._lanes.fill(-0.0)
+        return self._lanes[:count]
 
     def _in_place(
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float

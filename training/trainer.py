@@ -100,7 +100,9 @@ class Trainer:
         fused = FusedStep.serves(model, world.device, world.size)
         self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
         if fused and world.size == 1:
-            self.network.lookup.direct = can_be_direct(model.layout, model.width, model.pair_buckets)
+            self.network.lookup.direct = can_be_direct(
+                model.layout, model.width, model.pair_buckets, self.config.batch_size
+            )
         self.verified: set[str] | None = set() if self.config.verify_checksums else None
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None

@@ -13,7 +13,7 @@ from tests.training.test_models import multi_valued, random_slots
 from training import kernels
 from training.exchange import Exchange, Union
 from training.layout import Layout
-from training.lookup import Compact, Lookup, can_be_direct
+from training.lookup import DIRECT_ROWS, Compact, Lookup, can_be_direct, columns_apart
 from training.models import MODELS, Model, build_model, logloss
 from training.optim import OPTIMIZERS, RowOptimizer, build_optimizer
 from training.step import FusedStep, Loss
@@ -140,20 +140,33 @@ def test_the_fused_step_equals_loss_and_optimizer(case: Case, weighted: bool) ->
         start_alike(tables, optimizers)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 300), st.integers(0, 10_000), st.booleans(), st.sampled_from(["adagrad", "adam", "ftrl", "sgd"]))
-def test_a_step_without_a_lookup_equals_one_with(rows: int, seed: int, weighted: bool, optimizer: str) -> None:
-    layout = Layout.single([3, 50, 7, 2000])
-    model, draw = build_model("lr", layout), np.random.default_rng(seed)
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 70, 300, 1500]),
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.sampled_from(sorted(OPTIMIZERS)),
+    st.sampled_from([(0, 2000), (0, 200_000), (40, 20), (3001, 300)]),
+)
+def test_a_step_without_a_lookup_equals_one_with(
+    rows: int, seed: int, weighted: bool, optimizer: str, sizes: tuple[int, int]
+) -> None:
+    """Of sparse and dense batches, of columns with rows of their own (lr) and without (poly2)."""
+    pair_buckets, largest = sizes
+    layout = Layout.single([3, 50, 7, largest])
+    model, draw = (
+        build_model("poly2" if pair_buckets else "lr", layout, pair_buckets=pair_buckets),
+        np.random.default_rng(seed),
+    )
     tables = [EmbeddingTable(model.rows, 1) for _ in range(2)]
-    lookups = [Lookup(layout), Lookup(layout)]
-    lookups[1].direct = can_be_direct(layout, model.width, model.pair_buckets)
+    lookups = [Lookup(layout, pair_buckets), Lookup(layout, pair_buckets)]
+    lookups[1].direct = True
     steps = [FusedStep(model, t, build_optimizer(optimizer, t), Exchange(World(), t.rows)) for t in tables]
     for _ in range(3):
         slots = np.stack([(s * draw.random(rows) ** 3).astype(np.int32).clip(1) for s in layout.size_of_slot], axis=1)
         label = torch.from_numpy(draw.random(rows).astype(np.float32))
         weight = torch.from_numpy(draw.choice(np.array([0, 0.5, 3], np.float32), rows)) if weighted else None
-        found, grads = [], []
+        before, found, grads = tables[1].weight.clone(), [], []
         for lookup, step in zip(lookups, steps, strict=True):
             compact = lookup(slots)
             assert compact.direct == lookup.direct
@@ -164,7 +177,23 @@ def test_a_step_without_a_lookup_equals_one_with(rows: int, seed: int, weighted:
         torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(tables[0].weight, tables[1].weight, rtol=1e-4, atol=1e-5)
+        untouched = torch.ones(model.rows, dtype=torch.bool)
+        untouched[lookups[0](slots).ids] = False
+        assert torch.equal(tables[1].weight[untouched], before[untouched])
+        for name, state in steps[0].optimizer.state.items():
+            torch.testing.assert_close(state, steps[1].optimizer.state[name], rtol=1e-4, atol=1e-7)
         start_alike(tables, [step.optimizer for step in steps])
+
+
+def test_where_a_step_needs_no_lookup() -> None:
+    single = Layout.single([1000, 3000])
+    assert columns_apart(single, 0)
+    assert not columns_apart(single, 10)
+    assert can_be_direct(single, 1, 0, batch=1)
+    assert not can_be_direct(single, 2, 0, batch=100_000)
+    assert not can_be_direct(single, 1, DIRECT_ROWS, batch=DIRECT_ROWS)
+    assert can_be_direct(single, 1, 2000, batch=1000)  # 3 columns of 1,000 rows, half of 6,000 table rows
+    assert not can_be_direct(single, 1, 2001, batch=1000)
 
 
 def test_gradient_by_logit_may_be_anything() -> None:
