@@ -3,8 +3,8 @@
 LLVM's loop vectoriser leaves long scalar tails at the widths of embedding rows (1 + 16, 1 + 39 * 4), and numba's index
 arithmetic hides contiguous blocks from it. Naming the vectors removes both: ``load(array, at, n)`` is n floats starting
 at element ``at`` of a flat array (n a compile-time constant), and ``store``, ``splat``, ``add``, ``sub``, ``mul``,
-``div``, ``fma``, ``sqrt``, ``fabs``, ``total``, ``reaching``, ``marked``, ``chosen`` work on them. No bounds are
-checked: callers validate indices first.
+``div``, ``fma``, ``sqrt``, ``fabs``, ``join``, ``total``, ``reaching``, ``marked``, ``chosen`` work on them. No bounds
+are checked: callers validate indices first.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -102,6 +102,17 @@ def splat(typing, number, lanes):
         )
 
     return vector(types.float32, lanes), code
+
+
+@intrinsic
+def join(typing, x, y):
+    """The lanes of x, then as many of y."""
+
+    def code(context, builder, signature, args):
+        both = ir.Constant(ir.VectorType(_INT32, 2 * x.lanes), list(range(2 * x.lanes)))
+        return builder.shuffle_vector(args[0], args[1], both)
+
+    return Vector(2 * x.lanes)(x, y), code
 
 
 def _lanewise(name: str, build: Callable[..., Any], operands: int) -> Any:
