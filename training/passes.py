@@ -298,14 +298,16 @@ def lane_rows(rule: str) -> Any:
                 store(grads, t * size + u, splat(none, 16))
             before, at = load(values, u, 16), 0
             for state in states:
-                store(old, at, load(state, u, 16))
+                if len(state):  # an optimizer without state has an empty one
+                    store(old, at, load(state, u, 16))
                 at += 16
             store(grad, 0, g)
             update(same, 16, values, u, states, grad, 0, one, hyper)
             store(values, u, chosen(g, load(values, u, 16), before))
             at = 0
             for state in states:
-                store(state, u, chosen(g, load(state, u, 16), load(old, at, 16)))
+                if len(state):
+                    store(state, u, chosen(g, load(state, u, 16), load(old, at, 16)))
                 at += 16
         for u in range(many, last):
             grad[0] = none

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.errors import IntegrityError
 from tests.training.test_models import multi_valued, random_slots
-from training import kernels
+from training import kernels, passes
 from training.exchange import Exchange, Union
 from training.layout import Layout
 from training.lookup import DIRECT_ROWS, Compact, Lookup, can_be_direct, columns_apart
@@ -183,6 +185,19 @@ def test_a_step_without_a_lookup_equals_one_with(
         for name, state in steps[0].optimizer.state.items():
             torch.testing.assert_close(state, steps[1].optimizer.state[name], rtol=1e-4, atol=1e-7)
         start_alike(tables, [step.optimizer for step in steps])
+
+
+def test_an_optimizer_without_state_has_none_touched(tmp_path: Path) -> None:
+    """Its state is an empty array; what lies behind it here is read-only, so a write would end the process."""
+    rows = 1 << 12
+    (tmp_path / "behind").write_bytes(bytes(rows * 4))
+    state = np.memmap(tmp_path / "behind", np.float32, "r")[:0]
+    values, lanes = np.ones(rows, np.float32), np.full((1, rows), -0.0, np.float32)
+    lanes[0, rows - 20] = 2.0
+    passes.lane_rows("sgd")(0, rows, values, lanes, (state,), np.array([0.5, 0.0], np.float32))
+    assert np.flatnonzero(values != 1.0).tolist() == [rows - 20]
+    assert values[rows - 20] == 0.0
+    assert np.signbit(lanes).all()
 
 
 def test_where_a_step_needs_no_lookup() -> None:
