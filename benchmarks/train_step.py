@@ -89,7 +89,7 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
     labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, batch).astype(np.float32))
     step = FusedStep(model, table, optimizer, Exchange(World(), table.rows)) if way == "step" else None
-    lookup.direct = way == "step" and can_be_direct(layout, model.width, model.pair_buckets, batch)
+    lookup.direct = way == "step" and can_be_direct(layout, model.width, model.pair_buckets, batch, options.threads)
     loss = Loss(model)
 
     def run(found: Compact) -> None:

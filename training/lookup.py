@@ -26,14 +26,15 @@ import torch
 from features.errors import IntegrityError
 from training.jit import inner, kernel, prefetch
 from training.layout import Layout
+from training.threads import parts_of
 
 _ONE = torch.ones(())
 _BLOCK = 256
 """Rows whose part of the index fits into the innermost cache."""
 _AHEAD = 16
 """Rows between asking for a place in the map and using it."""
-DIRECT_ROWS = 1 << 24
-"""Rows of the largest table that is not looked up: of every row the step then keeps a number, or one a thread."""
+DIRECT = 1 << 26
+"""Numbers, at most, that a step without a lookup keeps beside the table: `lanes` for every row of it, in all 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +143,26 @@ class Lookup:
         return bool(padded)
 
 
-def can_be_direct(layout: Layout, width: int, pair_buckets: int, batch: int) -> bool:
+def can_be_direct(layout: Layout, width: int, pair_buckets: int, batch: int, threads: int) -> bool:
     """Whether one process's step on ``batch`` rows without padding can do without a lookup.
 
     Linear weights, one slot a field, and either `columns_apart` or a batch that is `dense`.
     """
-    if width > 1 or layout.slots > layout.fields or layout.rows + pair_buckets > DIRECT_ROWS:
+    rows, count = layout.rows + pair_buckets, lanes(layout, pair_buckets, threads)
+    if width > 1 or layout.slots > layout.fields or rows * count > DIRECT:
         return False
     columns = layout.slots + (len(slot_pairs(layout)[0]) if pair_buckets else 0)
-    return columns_apart(layout, pair_buckets) or dense(batch * columns, layout.rows + pair_buckets)
+    return columns_apart(layout, pair_buckets) or dense(batch * columns, rows, count)
 
 
-def dense(touches: int, rows: int) -> bool:
-    """Whether to pass over all of a table of numbers is less work than to note which of them are touched."""
-    return 2 * touches >= rows
+def dense(touches: int, rows: int, lanes: int) -> bool:
+    """Whether to pass over all lanes of a table of numbers is less work than to note which rows are touched."""
+    return 6 * touches >= rows * lanes
+
+
+def lanes(layout: Layout, pair_buckets: int, threads: int) -> int:
+    """How many gradients of a table row a step without a lookup keeps."""
+    return 1 if columns_apart(layout, pair_buckets) else parts_of(threads)
 
 
 def columns_apart(layout: Layout, pair_buckets: int) -> bool:

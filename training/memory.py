@@ -18,7 +18,7 @@ import torch
 from training.batch import layout_of
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
-from training.lookup import can_be_direct, columns_apart, slot_pairs
+from training.lookup import can_be_direct, lanes, slot_pairs
 from training.models import build_model
 from training.network import sizes_of
 from training.optim import OPTIMIZERS
@@ -85,9 +85,10 @@ def needed(
     distinct = min(int(batch * columns * _DISTINCT), rows)
     files = sorted((file.rows for file in data.train.files), reverse=True)
     held = -(-training.streams // ranks) + files_ahead(data.train.files, layout.slots) + _FILES
-    direct = ranks == 1 and can_be_direct(layout, width, pair_buckets, batch)
-    beside = 0 if not direct else 1 if columns_apart(layout, pair_buckets) else threads + (threads > 1)
-    gradients = 0 if direct else distinct * width * _FLOAT * threads
+    direct = ranks == 1 and FusedStep.serves(network, torch.device("cpu"))
+    direct = direct and can_be_direct(layout, width, pair_buckets, batch, threads)
+    beside = lanes(layout, pair_buckets, threads) if direct else 0
+    gradients = distinct * width * _FLOAT * threads
     return Memory(
         rows=rows,
         width=width,

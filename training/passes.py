@@ -29,7 +29,9 @@ COLUMNS = 8
 AHEAD = 64
 """Numbers between asking for one of the table and reading it."""
 BLOCK = 1024
-"""Rows whose logits stay in the innermost cache."""
+"""Rows whose losses and slopes are summed in one."""
+SLOPE = 2.0**-102
+"""The smallest that counts. So no sum of slopes is too small for a normal float, which would end as -0.0."""
 
 
 @inner
@@ -189,7 +191,7 @@ def linear_rows(first, last, values, rows, bias, label, weight, share, logits, s
     """Of a model of linear weights alone, for the batch's blocks [first, last) of ``BLOCK`` rows.
 
     ``rows`` [K, B]: the table row of every column. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass``
-    tells too: share * w * dlogloss/dlogit, and a block's sums of w * logloss and of the slopes.
+    tells too: share * w * dlogloss/dlogit (0 below ``SLOPE``), and a block's sums of w * logloss and of the slopes.
     """
     linear_logits(first * BLOCK, min(last * BLOCK, len(logits)), values, rows, bias, logits)
     for block in range(first, last):
@@ -200,7 +202,7 @@ def linear_rows(first, last, values, rows, bias, label, weight, share, logits, s
             loss += w * of_row
             slope += share * w * by_logit
             g = np.float32(share * w * by_logit)
-            slopes[b] = g + np.float32(0.0) if math.isfinite(g) else np.float32(0.0)  # never -0.0
+            slopes[b] = g if math.isfinite(g) and abs(g) >= SLOPE else np.float32(0.0)
         sums[block, 0], sums[block, 1] = loss, slope
 
 

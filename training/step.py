@@ -142,7 +142,7 @@ class FusedStep:
             passes.BLOCK * len(rows),
         )
         lanes = self._fresh_lanes(1 if self._apart else workers.parts)
-        if self._apart and not dense(rows.size, self.table.rows):
+        if self._apart and not dense(rows.size, self.table.rows, len(lanes)):
             columns, lane, bits = passes.linear_columns(self.optimizer.rule), lanes[0], lanes[0].view(np.int32)
             workers.spread(
                 len(rows),

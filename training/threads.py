@@ -26,13 +26,17 @@ _SMALLEST, _HALF = np.finfo(np.float32).tiny, np.float32(0.5)
 Int64 = npt.NDArray[np.int64]
 
 
+def parts_of(threads: int) -> int:
+    """Of a batch: so many that threads find one to go on with, see `training.passes`."""
+    return threads + 1 if threads > 1 else 1
+
+
 class Team:
     """A fixed number of threads."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.parts = threads + 1 if threads > 1 else 1
-        """Of a batch: so many that threads find one to go on with, see `training.kernels`."""
+        self.parts = parts_of(threads)
         self._others = ThreadPoolExecutor(
             max(threads - 1, 1), thread_name_prefix="kernel", initializer=torch.set_flush_denormal, initargs=(True,)
         )

@@ -101,7 +101,7 @@ class Trainer:
         self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
         if fused and world.size == 1:
             self.network.lookup.direct = can_be_direct(
-                model.layout, model.width, model.pair_buckets, self.config.batch_size
+                model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
         self.verified: set[str] | None = set() if self.config.verify_checksums else None
         self.progress = Progress()

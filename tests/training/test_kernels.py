@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.training.test_models import multi_valued, random_slots
 from training import kernels, passes
 from training.exchange import Exchange, Union
 from training.layout import Layout
-from training.lookup import DIRECT_ROWS, Compact, Lookup, can_be_direct, columns_apart
+from training.lookup import DIRECT, Compact, Lookup, can_be_direct, columns_apart
 from training.models import MODELS, Model, build_model, logloss
 from training.optim import OPTIMIZERS, RowOptimizer, build_optimizer
 from training.step import FusedStep, Loss
@@ -23,8 +24,11 @@ from training.table import EmbeddingTable
 from training.world import World
 
 SMALL, ODD, MULTI = (Layout.single([7]), 1), (Layout.single([4, 9, 3, 5, 8, 6]), 5), (multi_valued(), 17)
-# few, because each is a compilation of seconds: one field; rows below 16 lanes; many values a field, rows with a rest
-PROBLEMS = [("lr", ODD), ("poly2", MULTI), ("fm", ODD), ("fm", MULTI), ("ffm", SMALL), ("ffm", ODD), ("ffm", MULTI)]
+REST = Layout.single([4, 9, 3, 5, 8, 6, 7]), 4
+# few, because each is a compilation of seconds: one field; rows below 16 lanes; many values a field, rows with a rest;
+# vectors that fill a register four at a time, and fields that are left over
+PROBLEMS = [("lr", ODD), ("poly2", MULTI), ("fm", ODD), ("fm", MULTI)]
+PROBLEMS += [("ffm", SMALL), ("ffm", ODD), ("ffm", MULTI), ("ffm", REST)]
 
 
 class Case:
@@ -204,11 +208,29 @@ def test_where_a_step_needs_no_lookup() -> None:
     single = Layout.single([1000, 3000])
     assert columns_apart(single, 0)
     assert not columns_apart(single, 10)
-    assert can_be_direct(single, 1, 0, batch=1)
-    assert not can_be_direct(single, 2, 0, batch=100_000)
-    assert not can_be_direct(single, 1, DIRECT_ROWS, batch=DIRECT_ROWS)
-    assert can_be_direct(single, 1, 2000, batch=1000)  # 3 columns of 1,000 rows, half of 6,000 table rows
-    assert not can_be_direct(single, 1, 2001, batch=1000)
+    assert can_be_direct(single, 1, 0, batch=1, threads=8)
+    assert not can_be_direct(single, 2, 0, batch=100_000, threads=2)
+    assert not can_be_direct(single, 1, DIRECT // 3, batch=DIRECT, threads=2)
+    assert can_be_direct(single, 1, DIRECT // 3 - 4000, batch=DIRECT, threads=2)
+    assert can_be_direct(single, 1, 2000, batch=1000, threads=2)  # 3 columns of 1,000 rows, 6,000 table rows, 3 lanes
+    assert not can_be_direct(single, 1, 2001, batch=1000, threads=2)
+    assert can_be_direct(single, 1, 14_000, batch=1000, threads=1)
+    assert not can_be_direct(single, 1, 14_001, batch=1000, threads=1)
+
+
+def test_slopes_too_small_to_sum_count_as_none() -> None:
+    """Their sum would end as -0.0 where tiny numbers count as 0, as if the row had not been touched."""
+    layout = Layout.single([3])
+    model, table = build_model("lr", layout), EmbeddingTable(layout.rows, 1)
+    table.weight.fill_(1.0)
+    lookup = Lookup(layout)
+    lookup.direct = True
+    step = FusedStep(model, table, build_optimizer("sgd", table), Exchange(World(), table.rows))
+    compact = lookup(np.ones((3, 1), np.int32))
+    weight = torch.tensor([8e-38, 2e-37, 1.0])
+    step(compact, Union(compact.ids, None, 3, 1.0, 0), torch.tensor([0.0, 1.0, 0.0]), weight, 0.1, 0.5)
+    slope = 1 / (1 + math.exp(-1.0))
+    assert table.weight[1].item() == pytest.approx(1 - 0.1 * (slope + 0.5), rel=1e-6)
 
 
 def test_gradient_by_logit_may_be_anything() -> None:
