@@ -220,14 +220,14 @@ def test_where_a_step_needs_no_lookup() -> None:
 
 def test_slopes_too_small_to_sum_count_as_none() -> None:
     """Their sum would end as -0.0 where tiny numbers count as 0, as if the row had not been touched."""
-    layout = Layout.single([3])
+    layout = Layout.single([30])
     model, table = build_model("lr", layout), EmbeddingTable(layout.rows, 1)
     table.weight.fill_(1.0)
     lookup = Lookup(layout)
     lookup.direct = True
     step = FusedStep(model, table, build_optimizer("sgd", table), Exchange(World(), table.rows))
     compact = lookup(np.ones((3, 1), np.int32))
-    weight = torch.tensor([8e-38, 2e-37, 1.0])
+    weight = torch.tensor([8e-38, 2.5e-37, 1.0])
     step(compact, Union(compact.ids, None, 3, 1.0, 0), torch.tensor([0.0, 1.0, 0.0]), weight, 0.1, 0.5)
     slope = 1 / (1 + math.exp(-1.0))
     assert table.weight[1].item() == pytest.approx(1 - 0.1 * (slope + 0.5), rel=1e-6)
