@@ -9,6 +9,7 @@ its ``jit``. It lies beside them, or in a private temporary directory where the 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from typing import Any
 import numba
 from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
 from numba.core import caching, types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 _HERE = Path(__file__).parent
+_SYMBOLS = "symbols of one process"
+"""What is true of the code in a file of this name; see `_name_apart`."""
 
 
 def _writable(directory: Path) -> bool:
@@ -63,15 +67,29 @@ class CacheFile(IndexDataCacheFile):
         self._save_index({**self._load_index(), key: self._name_of(key)})
 
     def load(self, key: Any) -> Any:
-        """None where numba's own wrote the index: its number may be another signature's too."""
+        """None where the name is another, since that code may be another signature's, or have another's symbols."""
         return super().load(key) if self._load_index().get(key) == self._name_of(key) else None
 
     def _name_of(self, key: Any) -> str:
-        name: str = self._data_name(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big"))
+        name: str = self._data_name(int.from_bytes(hashlib.sha256(f"{_SYMBOLS} {key!r}".encode()).digest()[:16], "big"))
         return name
 
 
 caching.IndexDataCacheFile = CacheFile
+
+
+def _name_apart() -> None:
+    """Functions that this process compiles get symbols that no other process's have.
+
+    A symbol is named after the function and its number among those that the process compiled, and compiled code keeps
+    its symbols on disk. numba numbers from 1: where two processes compiled one function for different constants, a
+    third that loads both finds only one of them under the name, and calls it for both.
+    """
+    FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+_name_apart()
+os.register_at_fork(after_in_child=_name_apart)
 
 if not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = str(cache_dir())

@@ -64,3 +64,56 @@ def test_processes_that_save_at_once_keep_their_code_apart(tmp_path: Path, monke
 
 def _number_of() -> int:
     return 1
+
+
+CONSTANTS = """
+import sys
+import numba, numpy as np
+from numba.extending import overload
+import features.jit
+
+def part(n, x):
+    raise NotImplementedError
+
+def part_of(n):
+    @numba.njit
+    def code(x):
+        total = 0.0
+        for i in range(len(x)):
+            total += np.sin(x[i]) * n if x[i] > 0 else np.cos(x[i] * n) + n
+        for i in range(len(x)):
+            total += np.exp(x[i] * n) + np.log(n + x[i] * x[i])
+        return total
+    return code
+
+@overload(part, prefer_literal=True)
+def _part(n, x):
+    code = part_of(n.literal_value)
+    return lambda n, x: code(x)
+
+def kernel(n):
+    @numba.njit(cache=True)
+    def run(x):
+        return part(n, x) + part(n, x[1:]) + part(n, x[2:])
+    return run
+
+for n in sys.argv[1:]:
+    print(n, round(kernel(int(n))(np.linspace(-1, 1, 7)), 3))
+"""
+
+
+def test_a_process_calls_the_code_that_it_loaded(tmp_path: Path) -> None:
+    """Of code compiled by two processes for two constants; numba alone calls the first for both, by its symbol."""
+    (tmp_path / "constants.py").write_text(CONSTANTS)
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    told = [
+        subprocess.run(
+            [sys.executable, "constants.py", *numbers], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=True,
+        ).stdout
+        for numbers in ("1", "2", "12", "21")
+    ]  # fmt: skip
+    one, two = told[:2]
+    assert one[2:] != two[2:]
+    assert told[2:] == [one + two, two + one]
