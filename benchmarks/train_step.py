@@ -31,7 +31,7 @@ from training.exchange import Exchange, Union  # noqa: E402
 from training.layout import Layout  # noqa: E402
 from training.lookup import Compact, Lookup, can_be_direct  # noqa: E402
 from training.models import build_model  # noqa: E402
-from training.optim import build_optimizer  # noqa: E402
+from training.optim import DenseOptimizer, build_optimizer  # noqa: E402
 from training.step import FusedStep, Loss  # noqa: E402
 from training.table import EmbeddingTable  # noqa: E402
 from training.world import World  # noqa: E402
@@ -87,19 +87,22 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     optimizer, lookup = build_optimizer(options.optimizer, table), Lookup(layout, model.pair_buckets)
     slots = long_tailed(sizes, batch * options.batches)
     batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
-    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, batch).astype(np.float32))
+    labels = np.random.default_rng(1).integers(0, 2, batch).astype(np.float32)
     step = FusedStep(model, table, optimizer, Exchange(World(), table.rows)) if way == "step" else None
     lookup.direct = way == "step" and can_be_direct(layout, model.width, model.pair_buckets, batch, options.threads)
-    loss = Loss(model)
+    loss, dense = Loss(model), DenseOptimizer(options.optimizer, model)
 
     def run(found: Compact) -> None:
         if step is not None:
             step(found, Union(found.ids, None, batch, float(batch), 0), labels, None, 0.05, 1e-6)
+            dense.step(0.05)
             return
         rows = table.gather(found.ids)
-        loss(rows, found.index, found.factor, labels, None, float(batch))[0].backward()
+        loss(rows, found.index, found.factor, torch.from_numpy(labels), None, float(batch))[0].backward()
         assert rows.grad is not None
         optimizer.step(table, found.ids, rows.grad, 0.05, 1e-6)
+        dense.step(0.05)
+        model.bias.grad = None
 
     found = lookup(batches[0])
     run(found)  # compile

@@ -129,15 +129,15 @@ class Checkpoints:
             self._remove(self.directory.glob(pattern))
 
 
-def read_into(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """Fill tensors in place; returns the others that the file holds.
+def read_into(path: Path, tensors: Tensors) -> None:
+    """Fill tensors in place.
 
     Raises ArtifactError unless all of them are there in their shapes and types.
     """
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            if not names >= set(tensors):
+            if names != set(tensors):
                 raise _damaged(path, f"tensors {sorted(tensors)}", f"{sorted(names)}")
             for name, tensor in tensors.items():
                 saved = file.get_tensor(name)
@@ -147,7 +147,6 @@ def read_into(path: Path, tensors: Tensors) -> dict[str, Tensor]:
                     )
                 with torch.no_grad():
                     tensor.copy_(saved)
-            return {name: file.get_tensor(name) for name in names - set(tensors)}
     except (SafetensorError, OSError) as error:
         raise _damaged(path, "a safetensors file", str(error)) from error
 

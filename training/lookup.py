@@ -242,20 +242,23 @@ def _distinct(by_slot, offset, position, ids, again, index):
 
 @kernel
 def _factors(by_slot, field_of_slot, mean_pooled, factor):
-    count = np.empty(len(mean_pooled), np.int32)
-    slots = by_slot.shape[0]
-    for b in range(by_slot.shape[1]):
+    """Slot by slot in blocks of rows, as `_distinct`: along a row, the slots of a large batch share few cache lines."""
+    slots, batch = by_slot.shape
+    count = np.empty((len(mean_pooled), _BLOCK), np.int32)
+    for first in range(0, batch, _BLOCK):
+        last = min(first + _BLOCK, batch)
         count[:] = 0
         for s in range(slots):
-            count[field_of_slot[s]] += by_slot[s, b] != 0
+            if mean_pooled[field_of_slot[s]]:
+                values, of_field = by_slot[s, first:last], count[field_of_slot[s]]
+                for b in range(len(values)):
+                    of_field[b] += values[b] != 0
         for s in range(slots):
-            f = field_of_slot[s]
-            if by_slot[s, b] == 0:
-                factor[b, s] = 0.0
-            elif mean_pooled[f]:
-                factor[b, s] = np.float32(1.0) / np.float32(count[f])
-            else:
-                factor[b, s] = 1.0
+            values, of_field = by_slot[s, first:last], count[field_of_slot[s]]
+            mean = mean_pooled[field_of_slot[s]]
+            for b in range(len(values)):
+                one = np.float32(1.0) / np.float32(max(of_field[b], 1)) if mean else np.float32(1.0)
+                factor[first + b, s] = one if values[b] != 0 else np.float32(0.0)
 
 
 @kernel

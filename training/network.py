@@ -222,7 +222,7 @@ class Network:
         """Logits [B] of a looked-up batch."""
         table = self.table.weight
         if compact.direct:
-            return linear_logits(table, float(self.model.bias.detach()), compact.index)
+            return linear_logits(table, self.model.bias.item(), compact.index)
         with torch.no_grad():
             rows = table.index_select(0, compact.ids.to(self.device))
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()

@@ -70,6 +70,8 @@ class _FusedLoss(torch.autograd.Function):
 class FusedStep:
     """Forward, loss, gradient, exchange and update of the table, on the CPU.
 
+    Its own Python is numpy's: an operation of torch lets go of Python's lock, and other threads keep it for a while.
+
     Equals ``Loss``, ``backward``, ``Exchange.sum_rows`` and ``RowOptimizer.step`` in turn. A row whose logit is not
     finite updates nothing and makes the loss not finite.
 
@@ -88,6 +90,7 @@ class FusedStep:
         self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
         self._apart = columns_apart(model.layout, model.pair_buckets)
         self._lanes = zeros(0, table.rows)
+        self._bias, self._by_bias = model.bias.detach().numpy(), torch.zeros_like(model.bias)
 
     @staticmethod
     def serves(model: Model, device: torch.device, ranks: int = 1) -> bool:
@@ -95,7 +98,7 @@ class FusedStep:
         return model.compiled_on(device) and (ranks == 1 or model.width > 1)
 
     def __call__(
-        self, compact: Compact, union: Union, label: Tensor, weight: Tensor | None, lr: float, l2: float = 0.0
+        self, compact: Compact, union: Union, label: Float32, weight: Float32 | None, lr: float, l2: float = 0.0
     ) -> tuple[float, int, Tensor]:
         """One step on a looked-up batch: (loss, rows of the global batch, logits [B]).
 
@@ -103,15 +106,16 @@ class FusedStep:
 
         Args:
             union: of ``compact.ids``, as the exchange gave it.
-            label, weight: float32 [B].
+            label, weight: [B].
         """
         total = union.weight or 1.0
         step = self._compact if self.model.width == 1 else self._in_place
         if compact.direct:
             step = self._direct
-        sums, logits = step(compact, union, label.numpy(), _array(weight), 1.0 / total, lr, l2)
+        sums, logits = step(compact, union, label, NONE if weight is None else weight, 1.0 / total, lr, l2)
         loss, by_bias, rows = sums
-        self.model.bias.grad = self.model.bias.detach().new_full(self.model.bias.shape, by_bias)
+        self._by_bias.numpy()[:] = by_bias
+        self.model.bias.grad = self._by_bias
         return loss / total, int(rows), torch.from_numpy(logits)
 
     def _compact(
@@ -120,7 +124,7 @@ class FusedStep:
         """Rows of one number: all the distinct ones of a batch fit into the cache, so they are gathered there first."""
         rows = at_least_one(self.table.gather(compact.ids).detach()).numpy()
         loss, logits, by_bias, by_rows = self.model.form.loss(
-            rows, float(self.model.bias.detach()), compact.index, compact.factor, label, weight, share
+            rows, self._bias[0], compact.index, compact.factor, label, weight, share
         )
         self.optimizer.step(self.table, compact.ids, torch.from_numpy(by_rows[: len(compact.ids)]), lr, l2)
         return (loss, by_bias, len(logits)), logits
@@ -130,7 +134,7 @@ class FusedStep:
     ) -> tuple[tuple[float, ...], Float32]:
         """Rows of one number that were not looked up: threads share batch rows for the logits, columns for the rest."""
         values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
-        rows, bias = compact.index.numpy().T, np.float32(float(self.model.bias.detach()))
+        rows, bias = compact.index.numpy().T, self._bias[0]
         logits, slopes = np.empty(len(label), np.float32), np.empty(len(label), np.float32)
         sums = np.zeros((-(-len(label) // passes.BLOCK), 2))
         workers = team(len(label))
@@ -186,7 +190,7 @@ class FusedStep:
         parts = self.exchange.lanes(workers.parts, union.size * form.width)
         sums, logits = np.zeros((workers.parts, 2)), np.empty(len(index), np.float32)
         first_half, second_half = form.batch_pass(unit, rule), passes.summed_rows(form.width, rule)
-        bias = np.float32(float(self.model.bias.detach()))
+        bias = self._bias[0]
         workers.run(
             lambda: first_half(
                 passes.LOSS, bounds, taken, sums, values, ids, index, factor, form.field_of_column, bias, label,

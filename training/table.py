@@ -62,6 +62,19 @@ class EmbeddingTable:
         self.weight[self.mine].copy_(weight[self.mine])
 
 
+class Parameter:
+    """A dense parameter as an optimizer of rows sees it."""
+
+    width = 1
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+
+    def beside(self, width: int) -> Tensor:
+        """Zeros in the parameter's own shape, on its device."""
+        return torch.zeros_like(self.weight)
+
+
 def share(count: int, world: World) -> tuple[int, int]:
     """First and last of ``count`` things that fall to this rank when every rank does a part of them."""
     return count * world.rank // world.size, count * (world.rank + 1) // world.size

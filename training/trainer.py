@@ -29,7 +29,7 @@ from training.evaluate import evaluate, measure, scan
 from training.exchange import Exchange, Union
 from training.lookup import can_be_direct
 from training.network import Network, Passes, Work
-from training.optim import build_optimizer
+from training.optim import DenseOptimizer, RowOptimizer, build_optimizer
 from training.plan import Plan
 from training.progress import EpochRecord, Progress
 from training.proofs import diverged, require_all_rows, require_equal_replicas, warn_of_straggler
@@ -40,7 +40,6 @@ from training.shared import SharedMemory
 from training.step import FusedStep, Loss
 from training.world import StopSignal, World
 
-_DENSE_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # of the other kinds: Adagrad
 _STOP, _SAVE = 1, 2  # signals a rank sends along with a step
 SAVING_SHARE = 20.0
 """Between checkpoints by time lies at least so many times what the last one took: saving takes 5 % at most."""
@@ -93,8 +92,7 @@ class Trainer:
             self.network.warm_start(run.warm_start, self.logit_shift)
         model, table = self.network.model, self.network.table
         self.optimizer = build_optimizer(self.config.optimizer, table, l1=self.config.l1)
-        dense = _DENSE_OPTIMIZERS.get(self.config.optimizer, torch.optim.Adagrad)
-        self.dense_optimizer: torch.optim.Optimizer = dense(model.parameters(), lr=self.config.learning_rate)
+        self.dense_optimizer = DenseOptimizer(self.config.optimizer, model)
         self.loss = Loss(model) if world.size == 1 else DistributedDataParallel(Loss(model))
         self.exchange = Exchange(world, table.rows, table.shared)
         fused = FusedStep.serves(model, world.device, world.size)
@@ -174,8 +172,7 @@ class Trainer:
         rate, l2 = rate_at(self.config, self._steps_before(plan), plan.steps * self.config.epochs), self.config.l2
         assert l2 is not None
         if self.fused_step is not None:
-            label, weight = self.network.targets(batch)
-            loss, rows, logits = self.fused_step(compact, union, label, weight, rate, l2)
+            loss, rows, logits = self.fused_step(compact, union, batch.label, batch.weight, rate, l2)
             step = Gradient(torch.empty(0), loss, rows, logits)
         else:
             step = self.gradient(work, union)
@@ -183,9 +180,7 @@ class Trainer:
             raise diverged(self.progress, self.world, self.data.train.files, plan, batch, step.logits)
         if self.fused_step is None:
             self.optimizer.step(self.network.table, union.ids.to(self.world.device), step.grad, rate, l2)
-        for group in self.dense_optimizer.param_groups:
-            group["lr"] = rate
-        self.dense_optimizer.step()
+        self.dense_optimizer.step(rate)
         now = self.progress
         now.step += 1
         now.loss += step.loss * union.weight
@@ -201,7 +196,7 @@ class Trainer:
         rows.register_hook(self.exchange.lap)  # type: ignore[no-untyped-call]
         label, weight = self.network.targets(batch)
         index, factor = self.network.inputs(compact)
-        self.dense_optimizer.zero_grad()
+        self.network.model.zero_grad()
         loss, scores = rows.new_zeros(()), []
         size = max(1, -(-len(label) // self.config.accumulate))
         for first in range(0, max(1, len(label)), size):
@@ -334,17 +329,20 @@ class Trainer:
         )
 
     def _state(self) -> dict[str, Tensor]:
-        """Live tensors a resumed run needs; those of the dense optimizer, which grow with its first step, apart."""
-        optimizer = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
-        return {**self.network.tensors(), **optimizer}
+        """Live tensors a resumed run needs, by name; numbers of steps are copies."""
+        state = self.network.tensors()
+        for part, optimizer in self._optimizers().items():
+            state |= {f"{part}.{name}": tensor for name, tensor in optimizer.state_dict().items()}
+        return state
+
+    def _optimizers(self) -> dict[str, RowOptimizer | DenseOptimizer]:
+        return {"optimizer": self.optimizer, "dense_optimizer": self.dense_optimizer}
 
     def _save(self) -> None:
         self.world.meet()  # each has updated its share
         started = time.monotonic()
         if self.checkpoints is not None and self.world.first:
-            dense = self.dense_optimizer.state_dict()["state"]
-            flat = {f"dense_optimizer.{i}.{key}": value for i, state in dense.items() for key, value in state.items()}
-            self.checkpoints.save(self.progress, {**self._state(), **flat}, self.best)
+            self.checkpoints.save(self.progress, self._state(), self.best)
         self.saved_at = time.monotonic()
         self.saving = self.saved_at - started
 
@@ -354,15 +352,11 @@ class Trainer:
         if saved is None:
             return
         state = self._state()
-        extra = self.world.share(read_into(saved.state, state) if self.world.first else None)
+        if self.world.first:
+            read_into(saved.state, state)
         self.world.copy_from_first(state)
-        self.optimizer.load_state_dict({name[10:]: t for name, t in state.items() if name.startswith("optimizer.")})
-        dense: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in extra.items():
-            _, number, key = name.split(".", 2)
-            dense.setdefault(int(number), {})[key] = tensor
-        groups = self.dense_optimizer.state_dict()["param_groups"]
-        self.dense_optimizer.load_state_dict({"state": dense, "param_groups": groups})
+        for part, optimizer in self._optimizers().items():
+            optimizer.load_state_dict({name: state[f"{part}.{name}"] for name in optimizer.state_dict()})
         self.progress = saved.progress
         if saved.best is not None:
             self.best = self._like_weights()

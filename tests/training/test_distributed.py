@@ -211,7 +211,7 @@ def one_step(world: World, directory: str) -> list[np.ndarray]:
             before = trainer.network.table.weight.clone()
             compact = trainer.network.lookup(own.slots)
             union = trainer.exchange.union(compact, own.rows, own.weight_sum)
-            trainer.fused_step(compact, union, *trainer.network.targets(own), 1.0)
+            trainer.fused_step(compact, union, own.label, own.weight, 1.0)
             world.meet()
             found.append((before - trainer.network.table.weight).numpy())
     return found

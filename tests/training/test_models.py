@@ -135,7 +135,7 @@ def test_every_way_to_step_leads_to_the_same_weights(kind: str) -> None:
             found = lookup(random_slots(layout, 200, seed=number, padding=0.2))
             total = float(weight.sum())
             if step is not None:
-                loss, _, _ = step(found, exchange.union(found, 200, total), label, weight, 0.1, 0.01)
+                loss, _, _ = step(found, exchange.union(found, 200, total), label.numpy(), weight.numpy(), 0.1, 0.01)
             else:
                 rows = table.gather(found.ids)
                 if way == "loss":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from features.errors import ConfigError
-from training.optim import OPTIMIZERS, build_optimizer
+from training.optim import OPTIMIZERS, DenseOptimizer, build_optimizer
 from training.table import EmbeddingTable
 
 WIDTHS = [1, 5, 37]  # each is a compilation: one lane, below 16, and 2 x 16 with a rest
@@ -57,6 +57,33 @@ def test_compiled_equals_torch_form_and_leaves_other_rows_alone(kind: str, width
     torch.testing.assert_close(ours.weight, oracle.weight, rtol=1e-5, atol=1e-6)
     for name, state in compiled.state.items():
         torch.testing.assert_close(state, plain.state[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "torchs"),
+    [
+        ("adagrad", torch.optim.Adagrad),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+        ("ftrl", torch.optim.Adagrad),
+    ],
+)
+def test_dense_parameters_equal_torchs_and_go_on_to_the_bit(kind: str, torchs: Any) -> None:
+    ours, theirs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer, oracle = DenseOptimizer(kind, ours), torchs(theirs.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(6):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = other.grad = torch.randn(mine.shape, generator=generator) if step != 3 else None
+        if step == 4:
+            resumed = DenseOptimizer(kind, ours)
+            resumed.load_state_dict(optimizer.state_dict())
+            optimizer = resumed
+        optimizer.step(0.1)
+        oracle.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", sorted(OPTIMIZERS))
