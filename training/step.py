@@ -53,8 +53,8 @@ class _FusedLoss(torch.autograd.Function):
         total: float, model: Model,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         loss, logits, by_bias, by_rows = model.form.loss(
-            rows.detach().contiguous().numpy(), float(bias.detach()), index, factor, label.numpy(), _array(weight),
-            1.0 / total,
+            rows.detach().contiguous().numpy(), float(bias.detach()), index, factor, label.numpy(),
+            NONE if weight is None else weight.numpy(), 1.0 / total,
         )  # fmt: skip
         ctx.grads = torch.from_numpy(by_rows), bias.detach().new_full(bias.shape, by_bias)
         scores = torch.from_numpy(logits)
@@ -206,7 +206,3 @@ class FusedStep:
             (len(lanes) + 1 + len(states)) * form.width,
         )
         return numbers, logits
-
-
-def _array(weight: Tensor | None) -> Float32:
-    return NONE if weight is None else weight.numpy()

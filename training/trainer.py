@@ -12,8 +12,9 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +46,7 @@ SAVING_SHARE = 20.0
 """Between checkpoints by time lies at least so many times what the last one took: saving takes 5 % at most."""
 
 
-@dataclass(frozen=True)
-class Gradient:
+class Gradient(NamedTuple):
     """What a step knows before it updates anything; all but ``logits`` is of the global batch."""
 
     grad: Tensor  # [G, width] of the rows union.ids
@@ -171,22 +171,22 @@ class Trainer:
         union = self.exchange.union(compact, batch.rows, batch.weight_sum, self._signals())
         rate, l2 = rate_at(self.config, self._steps_before(plan), plan.steps * self.config.epochs), self.config.l2
         assert l2 is not None
+        grad: Tensor | None = None
         if self.fused_step is not None:
             loss, rows, logits = self.fused_step(compact, union, batch.label, batch.weight, rate, l2)
-            step = Gradient(torch.empty(0), loss, rows, logits)
         else:
-            step = self.gradient(work, union)
-        if not math.isfinite(step.loss):
-            raise diverged(self.progress, self.world, self.data.train.files, plan, batch, step.logits)
-        if self.fused_step is None:
-            self.optimizer.step(self.network.table, union.ids.to(self.world.device), step.grad, rate, l2)
+            grad, loss, rows, logits = self.gradient(work, union)
+        if not math.isfinite(loss):
+            raise diverged(self.progress, self.world, self.data.train.files, plan, batch, logits)
+        if grad is not None:
+            self.optimizer.step(self.network.table, union.ids.to(self.world.device), grad, rate, l2)
         self.dense_optimizer.step(rate)
         now = self.progress
         now.step += 1
-        now.loss += step.loss * union.weight
+        now.loss += loss * union.weight
         now.weight += union.weight
         now.rows_read += union.rows
-        now.rows_trained += step.rows
+        now.rows_trained += rows
         return union.signals
 
     def gradient(self, work: Work, union: Union) -> Gradient:
