@@ -4,8 +4,9 @@
 processor's cache (nothing else of the batch reads it), and only repeated rows have a gradient in memory.
 
 A batch is cut into fixed parts, one more than threads, each with sums of its own that are added in the order of parts.
-Threads take turns of a few rows, always in the part that is least advanced, so none waits for one that the system has
-given to other work, and yet a part's rows are summed in their order: the same bits for the same number of threads.
+Threads take turns of a few rows, first each in a part of its own, towards the end in the part that is least advanced.
+So none waits for one that the system has given to other work, and yet a part's rows are summed in their order: the same
+bits for the same number of threads.
 Stated shapes: B rows, K columns, F fields, U distinct rows, P parts.
 """
 
@@ -24,6 +25,8 @@ from training.kernels import accumulate, score, update
 LOGITS, GRADIENT, LOSS = range(3)
 TURN = 64
 """Rows a thread takes at a time."""
+STAY = 2
+"""Of what its part has left, a thread goes on for one in so many rows more before it changes to one less advanced."""
 COLUMNS = 8
 """Columns it takes at a time."""
 AHEAD = 64
@@ -35,8 +38,11 @@ SLOPE = 2.0**-102
 
 
 @inner
-def turn(bounds, taken):
+def turn(bounds, taken, mine):
     """The least advanced part that no thread is in, now taken; -1 when there is none.
+
+    The part that the thread was in before (``mine``, -1 for none) counts as less advanced than it is by a share of what
+    it has left: its sums are in this processor's cache, and to change pays only towards the end.
 
     ``bounds`` int64 [P + 1]; ``taken`` int64 [P]: twice the part's next row, plus 1 while a thread is in it.
     """
@@ -45,8 +51,9 @@ def turn(bounds, taken):
         for part in range(len(taken)):
             now = look(taken, part)
             row = now >> 1
-            if now & 1 == 0 and row < bounds[part + 1] and (best < 0 or row - bounds[part] < least):
-                best, seen, least = part, now, row - bounds[part]
+            done = row - bounds[part] - ((bounds[part + 1] - row) // STAY if part == mine else 0)
+            if now & 1 == 0 and row < bounds[part + 1] and (best < 0 or done < least):
+                best, seen, least = part, now, done
         if best < 0 or take(taken, best, seen, seen + 1):
             return best
 
@@ -82,9 +89,9 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
             d[f * width] = 1.0
         at = np.empty(fields, np.int64)
         pooled = np.empty(0 if unit else fields * width, np.float32)
-        columns = index.shape[1]
+        columns, part = index.shape[1], -1
         while True:
-            part = turn(bounds, taken)
+            part = turn(bounds, taken, part)
             if part < 0:
                 break
             first = taken[part] >> 1
@@ -236,8 +243,9 @@ def linear_lanes(bounds, taken, rows, slopes, lanes):
     share no table row. A lane starts at -0.0, which no sum of other numbers is, so that a gradient of 0 can be told
     from none.
     """
+    part = -1
     while True:
-        part = turn(bounds, taken)
+        part = turn(bounds, taken, part)
         if part < 0:
             break
         first, own = taken[part] >> 1, lanes[part % len(lanes)]
