@@ -33,14 +33,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["ffm-4"], help="kind-dim")
     parser.add_argument("--table-rows", nargs="+", type=int, default=[1 << 20, 1 << 22])
     parser.add_argument("--optimizers", nargs="+", default=["adagrad", "rowwise_adagrad"])
+    parser.add_argument("--tables", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rows", type=int, default=1 << 18)
     parser.add_argument("--fields", type=int, default=39)
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def be_training(snapshot: str, model: str, optimizer: str, bundle: str) -> None:
+def be_training(snapshot: str, model: str, optimizer: str, table: str, bundle: str) -> None:
     """State, train, and print both figures."""
     from features.manifest import load_snapshot
     from training.config import ModelConfig, TrainingConfig
@@ -52,7 +53,7 @@ def be_training(snapshot: str, model: str, optimizer: str, bundle: str) -> None:
 
     kind, _, dim = model.partition("-")
     data, config = TrainData.of([load_snapshot(snapshot)]), ModelConfig(kind=kind, dim=int(dim))
-    training = TrainingConfig(epochs=2, patience=None, optimizer=optimizer)
+    training = TrainingConfig(epochs=2, patience=None, optimizer=optimizer, table=table)
     with join_world() as world:
         stated = needed(data, config, training, world.size, world.use_threads(None), world.ranks_on_host)
         train(TrainRun(data, config, training, bundle), world)
@@ -92,9 +93,11 @@ def main() -> None:
             sizes = field_sizes(options.fields, table_rows)
             slots = long_tailed(sizes, options.rows)
             snapshot = publish(Path(folder) / str(table_rows), sizes, slots, labels_of(sizes, slots))
-            for model, optimizer, ranks in product(options.models, options.optimizers, options.ranks):
-                row = {"model": model, "table_rows": table_rows, "optimizer": optimizer}
-                row |= measure(ranks, [snapshot, model, optimizer], f"{folder}/bundle")
+            for model, optimizer, table, ranks in product(
+                options.models, options.optimizers, options.tables, options.ranks
+            ):
+                row = {"model": model, "table_rows": table_rows, "optimizer": optimizer, "table": table}
+                row |= measure(ranks, [snapshot, model, optimizer, table], f"{folder}/bundle")
                 row["ratio"] = round(row["peak"] / row["stated"], 3)
                 found.append(row)
                 print(row, file=sys.stderr)

@@ -48,6 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pair-buckets", type=int, default=1 << 20, help="poly2")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--optimizer", default="adagrad")
+    parser.add_argument("--table", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--batches", type=int, default=8, help="different batches, prepared in memory")
     parser.add_argument("--repeats", type=int, default=4, help="times through the batches")
     parser.add_argument("--ways", nargs="+", default=["step"], choices=["step", "loss", "reference"],
@@ -83,7 +84,8 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     sizes = field_sizes(options.fields, options.rows)
     layout = Layout.single(sizes)
     model = build_model(kind, layout, dim=int(dim or 0), pair_buckets=options.pair_buckets, fused=way != "reference")
-    table = EmbeddingTable(model.rows, model.width, seed=1, scale=model.init_scale)
+    dtype = getattr(torch, options.table) if model.width > 1 else torch.float32
+    table = EmbeddingTable(model.rows, model.width, seed=1, scale=model.init_scale, dtype=dtype)
     optimizer, lookup = build_optimizer(options.optimizer, table), Lookup(layout, model.pair_buckets)
     slots = long_tailed(sizes, batch * options.batches)
     batches = [np.asfortranarray(slots[i * batch : (i + 1) * batch]) for i in range(options.batches)]
@@ -119,7 +121,7 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
             coming.result()
             walls.append((time.perf_counter() - wall) / (len(batches) + 0.5))  # one lookup more than steps
             cpus.append((time.process_time() - cpu) / (len(batches) + 0.5))
-    matrices = 1 + sum(matrix.shape[1] for matrix in optimizer.state.values()) / model.width
+    states = sum(matrix.shape[1] for matrix in optimizer.state.values()) / model.width
     lookup.direct = False
     found = lookup(batches[0])
     distinct = len(found.ids)
@@ -130,7 +132,7 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
         "lookup_ms": round(1e3 * float(np.median(apart[:, 0])), 3),
         "step_ms": round(1e3 * float(np.median(apart[:, 1])), 3),
         "distinct_rows": distinct, "occur_once": round(float((found.repeat < 0).float().mean()), 3),
-        "bytes_per_row": round(distinct * model.width * 4 * matrices * 2 / batch),
+        "bytes_per_row": round(distinct * model.width * (table.weight.itemsize + 4 * states) * 2 / batch),
         "goal": GOALS.get(f"{kind}-{dim or 0}"),
     }  # fmt: skip
 
@@ -149,7 +151,7 @@ def main() -> None:
     result = {
         "threads": options.threads, "bandwidth_gb_per_second": bandwidth(options.threads),
         "fields": options.fields, "rows": options.rows, "pair_buckets": options.pair_buckets,
-        "optimizer": options.optimizer, "steps": [],
+        "optimizer": options.optimizer, "table": options.table, "steps": [],
     }  # fmt: skip
     columns = ["model", "way", "batch", "rows_per_second", "best", "goal", "cpu_us_per_row", "lookup_ms", "step_ms",
                "bytes_per_row"]  # fmt: skip

@@ -45,6 +45,9 @@ class TrainingConfig(Strict):
     GPU or with ``fused: false``. Compiled kernels keep nothing between forward and backward and refuse it."""
     optimizer: Literal["adagrad", "rowwise_adagrad", "adam", "ftrl", "sgd"] = "adagrad"
     """Of touched table rows. ftrl: lr and poly2 only; with it the bias is trained by adagrad."""
+    table: Literal["float32", "bfloat16"] = "float32"
+    """Numbers of the embedding table in training: bfloat16 takes half the memory, rounded at random so that small steps
+    add up; optimizer state and bundle stay float32. Not for lr and poly2."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Default: the model's own, see ``training.defaults``."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -5,6 +5,8 @@ arithmetic hides contiguous blocks from it. Naming the vectors removes both: ``l
 at element ``at`` of a flat array (n a compile-time constant), and ``store``, ``splat``, ``add``, ``sub``, ``mul``,
 ``div``, ``fma``, ``sqrt``, ``fabs``, ``join``, ``total``, ``reaching``, ``marked``, ``chosen`` work on them. No bounds
 are checked: callers validate indices first.
+
+``load``, ``number`` and ``put`` take bfloat16 as well, as an array of int16 that holds its bits.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -20,8 +22,9 @@ from numba.core import cgutils, config, types
 from numba.extending import intrinsic, models, register_model
 
 from features.jit import cache_dir
+from training.rounding import FIRST, SECOND, STEP
 
-_FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
+_FLOAT, _INT16, _INT32 = ir.FloatType(), ir.IntType(16), ir.IntType(32)
 _CACHE = str(cache_dir(Path(__file__).parent))
 
 
@@ -72,9 +75,75 @@ def load(typing, array, at, lanes):
 
     def code(context, builder, signature, args):
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        return builder.load(builder.bitcast(pointer, ir.VectorType(_FLOAT, vector.lanes).as_pointer()), align=4)
+        scalar, size = (_INT16, 2) if array.dtype == types.int16 else (_FLOAT, 4)
+        kept = ir.VectorType(scalar, vector.lanes)
+        return _widened(builder, builder.load(builder.bitcast(pointer, kept.as_pointer()), align=size))
 
     return vector(array, types.int64, lanes), code
+
+
+@intrinsic
+def number(typing, array, at):
+    """``array[at]``"""
+
+    def code(context, builder, signature, args):
+        return _widened(builder, builder.load(_pointer(context, builder, signature.args[0], *args)))
+
+    return types.float32(array, types.int64), code
+
+
+def _shaped(like, scalar):
+    """The type of as many ``scalar`` as the value has, or of one."""
+    return ir.VectorType(scalar, like.type.count) if isinstance(like.type, ir.VectorType) else scalar
+
+
+def _all(builder, like, number):
+    """An int32 in every lane."""
+    if not isinstance(like.type, ir.VectorType):
+        return number
+    empty = ir.Constant(_shaped(like, _INT32), ir.Undefined)
+    first = builder.insert_element(empty, number, _INT32(0))
+    return builder.shuffle_vector(first, empty, ir.Constant(_shaped(like, _INT32), [0] * like.type.count))
+
+
+def _widened(builder, kept):
+    """float32 of what an array keeps: itself, or the upper half of its bits."""
+    if kept.type != _shaped(kept, _INT16):
+        return kept
+    bits = builder.zext(kept, _shaped(kept, _INT32))
+    sixteen = _all(builder, kept, _INT32(16))
+    return builder.bitcast(builder.shl(bits, sixteen), _shaped(kept, _FLOAT))
+
+
+@intrinsic
+def put(typing, array, at, x, step):
+    """``array[at : ...] = x``, a number or a vector. Into bfloat16 it is rounded at random, see `training.rounding`."""
+
+    def code(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        kept, size = args[2], 4
+        if array.dtype == types.int16:
+            kept, size = _rounded(builder, args[1], args[2], builder.fptoui(args[3], _INT32)), 2
+        builder.store(kept, builder.bitcast(pointer, kept.type.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, x, types.float32), code
+
+
+def _rounded(builder, at, x, step):
+    """`training.rounding.rounded` of a number or vector at place ``at``."""
+
+    def constant(number):
+        return _all(builder, x, _INT32(number))
+
+    place = _all(builder, x, builder.add(builder.trunc(at, _INT32), builder.mul(step, _INT32(STEP))))
+    if isinstance(x.type, ir.VectorType):
+        place = builder.add(place, ir.Constant(place.type, list(range(x.type.count))))
+    noise = builder.mul(place, constant(FIRST))
+    noise = builder.mul(builder.xor(noise, builder.lshr(noise, constant(15))), constant(SECOND))
+    sixteen = constant(16)
+    bits = builder.add(builder.bitcast(x, place.type), builder.lshr(noise, sixteen))
+    return builder.trunc(builder.lshr(bits, sixteen), _shaped(x, _INT16))
 
 
 @intrinsic

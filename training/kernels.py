@@ -1,6 +1,7 @@
 """Compiled arithmetic of single samples and rows: the models' scores and derivatives, the optimizers' updates.
 
-Arrays are flat float32 with explicit offsets, so that a row of the table is ``values[at : at + width]``. A model gives
+Arrays are flat float32 (of the table, bfloat16 as well) with explicit offsets, so that a row of the table is
+``values[at : at + width]``. A model gives
 one function, ``score(v, at, d) -> z``: from the pooled rows of its F fields (field f at ``v[at[f]:]``) the logit
 without bias, and into ``d`` [F * width] the derivative of z by every pooled weight. An optimizer gives one function
 that updates one row. Pooling, logloss, accumulation and threads are the same for all, in `training.passes`.
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from training.jit import add, chosen, div, fma, inner, join, load, mul, splat, sqrt, store, sub, total
+from training.jit import add, chosen, div, fma, inner, join, load, mul, number, put, splat, sqrt, store, sub, total
 
 # ---- models: score(v, at, d) -> logit without bias; d holds 1 in linear columns and 0 elsewhere from the start -------
 
@@ -42,7 +43,7 @@ def _fm(fields: int, dim: int) -> Any:
         s = splat(np.float32(0.0), dim)
         squares = splat(np.float32(0.0), dim)
         for f in range(fields):
-            linear += v[at[f]]
+            linear += number(v, at[f])
             x = load(v, at[f] + 1, dim)
             s = add(s, x)
             squares = fma(x, x, squares)
@@ -91,7 +92,7 @@ def _ffm(fields: int, dim: int) -> Any:
         for i in range(whole, fields):
             z = add(z, blocks(v, at, d, i, fields, whole, zeros))
         for i in range(fields):
-            linear += v[at[i]]
+            linear += number(v, at[i])
             for j in range(whole, fields):
                 if i != j:
                     y = single(dim, v, at, i, j)
@@ -131,13 +132,13 @@ def _lanewise(build: Callable[[int], Any]) -> Callable[[int], Any]:
         def chunk(w, at, states, grad, grad_at, alpha, hyper):
             x = load(w, at, lanes)
             g = fma(splat(alpha, lanes), load(grad, grad_at, lanes), mul(splat(hyper[1], lanes), x))
-            store(w, at, many(x, g, states, at, hyper))
+            put(w, at, many(x, g, states, at, hyper), hyper[len(hyper) - 1])
 
         @inner
         def last(w, at, states, grad, grad_at, alpha, hyper):
             x = load(w, at, rest)
             g = fma(splat(alpha, rest), load(grad, grad_at, rest), mul(splat(hyper[1], rest), x))
-            store(w, at, few(x, g, states, at, hyper))
+            put(w, at, few(x, g, states, at, hyper), hyper[len(hyper) - 1])
 
         @inner
         def update(w, at, states, grad, grad_at, alpha, hyper):
@@ -193,12 +194,14 @@ def _rowwise_adagrad(width: int) -> Any:
         for part in range(state_width):
             squares = np.float32(0.0)
             for j in range(first, last):
-                g = alpha * grad[grad_at + j] + hyper[1] * w[at + j]
+                g = alpha * grad[grad_at + j] + hyper[1] * number(w, at + j)
                 squares += g * g
             n[row + part] += squares / np.float32(last - first)
             rate = hyper[0] / (math.sqrt(n[row + part]) + hyper[2])
             for j in range(first, last):
-                w[at + j] -= rate * (alpha * grad[grad_at + j] + hyper[1] * w[at + j])
+                x = number(w, at + j)
+                x -= rate * (alpha * grad[grad_at + j] + hyper[1] * x)
+                put(w, at + j, x, hyper[len(hyper) - 1])
             first, last = 1, width
 
     return update
@@ -226,7 +229,7 @@ RULES: dict[str, Callable[[int], Any]] = {
     "adam": _lanewise(_adam),
     "ftrl": _ftrl,
 }
-"""width -> compiled update of one row. ``hyper``: what the optimizer of that name in `training.optim` gives."""
+"""width -> compiled update of one row. ``hyper``: what the optimizer's ``begin`` in `training.optim` gives."""
 
 
 # ---- specialisation: constants first, so that kernels on disk close over numbers and names only ----------------------

@@ -1,8 +1,8 @@
 """What a training needs in memory, told before it takes any of it.
 
-The table, its optimizer state and a copy of the best weights (``rows * columns * 4`` bytes each), and of every rank a
-map over all rows that finds distinct ones, the batches and files in flight, a step's gradients, and what the process
-holds already. A rank on a GPU keeps table, state and gradients there.
+The table, its optimizer state and a copy of the best weights (``rows * columns * 4`` bytes each, weights in bfloat16
+half of that), and of every rank a map over all rows that finds distinct ones, the batches and files in flight, a step's
+gradients, and what the process holds already. A rank on a GPU keeps table, state and gradients there.
 """
 
 from __future__ import annotations
@@ -41,10 +41,13 @@ class Memory:
     table: int
     state: int
     best: int
+    """The best weights, or what the bundle's float32 takes beyond the state, in whose place they come at the end."""
     lookup: int
     reading: int
     step: int
     process: int
+    numbers: str = "float32"
+    """Of the table."""
     ranks: int = 1
     """On the host."""
     one_table: bool = False
@@ -65,7 +68,9 @@ class Memory:
         if self.ranks > 1:
             ranks, between = f" for {self.ranks} ranks", " in all; each " if self.one_table else " each, and "
         shown = f"{weights}{between}{own}"
-        return f"memory: {self.total / 1e6:,.0f} MB{ranks} ({shown}); table of {self.rows:,} x {self.width} float32"
+        return (
+            f"memory: {self.total / 1e6:,.0f} MB{ranks} ({shown}); table of {self.rows:,} x {self.width} {self.numbers}"
+        )
 
 
 def needed(
@@ -79,7 +84,8 @@ def needed(
     network = build_model(model.kind, layout, dim=dim, pair_buckets=pair_buckets, fused=training.fused)
     one_table = ranks == here > 1 and FusedStep.serves(network, torch.device("cpu"), ranks)
     rows, width, optimizer = network.rows, network.width, OPTIMIZERS[training.optimizer]
-    table = rows * width * _FLOAT
+    table = rows * width * (2 if training.table == "bfloat16" else _FLOAT)
+    state = rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT
     batch = -(-training.batch_size // ranks)
     columns = layout.slots + (len(slot_pairs(layout)[0]) if network.paired else 0)
     distinct = min(int(batch * columns * _DISTINCT), rows)
@@ -93,12 +99,13 @@ def needed(
         rows=rows,
         width=width,
         table=table,
-        state=rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT,
-        best=table,
+        state=state,
+        best=max(table, rows * width * _FLOAT - state),
         lookup=rows * _INT * (3 if one_table else 2 if ranks > 1 else 1 + beside),
         reading=sum(files[:held]) * (layout.slots + 1) * _INT,
         step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 or one_table else 3),
         process=resident(),
+        numbers=training.table,
         ranks=here,
         one_table=one_table,
     )

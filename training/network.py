@@ -88,6 +88,7 @@ class Network:
         kind, dim, pair_buckets: the model, as ``build_model`` takes them.
         init_scale: of the initial latent weights; None: the model's own.
         shared: memory of the ranks, for a table that they have together if the compiled step serves them.
+        dtype: of the table.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Network:
         fused: bool = True,
         device: torch.device = torch.device("cpu"),  # noqa: B008  a constant
         shared: SharedMemory | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.spec, self.kind, self.dim, self.pair_buckets, self.device = spec, kind, dim, pair_buckets, device
         layout = layout_of(spec)
@@ -110,19 +112,21 @@ class Network:
         scale = self.model.init_scale if init_scale is None else init_scale
         if shared is not None and not FusedStep.serves(self.model, device, shared.world.size):
             shared = None
-        self.table = EmbeddingTable(self.model.rows, self.model.width, seed=seed, scale=scale, shared=shared)
+        self.table = EmbeddingTable(
+            self.model.rows, self.model.width, seed=seed, scale=scale, dtype=dtype, shared=shared
+        )
         self.table.weight = self.table.weight.to(device)
 
     @classmethod
     def configured(
         cls, spec: FeatureSpec, config: ModelConfig, *, seed: int, fused: bool, device: torch.device,
-        shared: SharedMemory | None,
+        shared: SharedMemory | None, dtype: torch.dtype,
     ) -> Network:  # fmt: skip
         """A fresh network. ConfigError for an unknown kind and for a setting that its kind has no use for."""
         dim, pair_buckets = sizes_of(config)
         return cls(
             spec, config.kind, dim, pair_buckets, init_scale=config.init_scale, seed=seed, fused=fused, device=device,
-            shared=shared,
+            shared=shared, dtype=dtype,
         )  # fmt: skip
 
     @classmethod
@@ -178,7 +182,7 @@ class Network:
         rows = origins(bundle.spec, self.spec)
         if len(rows) == bundle.spec.rows and np.array_equal(rows, np.arange(len(rows))):
             return bundle.weight
-        weight: Float32 = self.table.weight.cpu().numpy().copy()
+        weight: Float32 = self.table.weight.float().cpu().numpy().copy()
         known = np.flatnonzero(rows != NOWHERE)
         weight[known] = bundle.weight[rows[known]]
         return weight
@@ -193,6 +197,12 @@ class Network:
         for name, tensor in self.tensors().items():
             share = self.table.mine if name == "table" else slice(None)
             tensors[name][share].copy_(tensor[share])
+
+    def copy_from(self, tensors: dict[str, Tensor]) -> None:
+        """The reverse of `copy_into`."""
+        for name, tensor in self.tensors().items():
+            share = self.table.mine if name == "table" else slice(None)
+            tensor[share].copy_(tensors[name][share])
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights themselves: the table and the dense parameters by name."""
@@ -224,7 +234,7 @@ class Network:
         if compact.direct:
             return linear_logits(table, self.model.bias.item(), compact.index)
         with torch.no_grad():
-            rows = table.index_select(0, compact.ids.to(self.device))
+            rows = table.index_select(0, compact.ids.to(self.device)).float()
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
         return logits
 

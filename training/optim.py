@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from features.errors import ConfigError
 from training import passes
 from training.fused import NONE
+from training.rounding import STEPS
 from training.table import EmbeddingTable, Parameter
 from training.threads import team
 
@@ -56,7 +57,7 @@ class RowOptimizer:
         if table.weight.device.type != "cpu":
             return self._step_in_torch(table, ids, grad, lr, l2)
         run = passes.given_rows(table.width, self.rule)
-        values, rows, grads = table.weight.numpy().reshape(-1), ids.numpy(), grad.contiguous().numpy().reshape(-1)
+        values, rows, grads = table.flat, ids.numpy(), grad.contiguous().numpy().reshape(-1)
         team(len(rows)).spread(
             len(rows), lambda first, last: run(first, last, values, rows, grads, states, hyper), table.width
         )
@@ -65,10 +66,10 @@ class RowOptimizer:
         """Count a step; the flat states and the numbers that the compiled update needs."""
         self.steps += 1
         states = tuple(matrix.numpy().reshape(-1) for matrix in self.state.values() if matrix.device.type == "cpu")
-        return states or (NONE,), np.array(self.hyper(lr, l2), np.float32)
+        return states or (NONE,), np.array([*self.hyper(lr, l2), self.steps % STEPS], np.float32)
 
     def hyper(self, lr: float, l2: float) -> tuple[float, ...]:
-        """Rate and L2 of this step, then what else the kind's compiled update reads."""
+        """Rate and L2 of this step, then what else the kind's compiled update reads; its number follows."""
         return lr, l2
 
     def update(self, rows: Any, state: dict[str, Any], grad: Any, lr: float, l2: float) -> Any:
@@ -77,7 +78,7 @@ class RowOptimizer:
 
     def _step_in_torch(self, table: EmbeddingTable, ids: Tensor, grad: Tensor, lr: float, l2: float) -> None:
         state = {name: matrix[ids] for name, matrix in self.state.items()}
-        table.weight[ids] = self.update(table.weight[ids], state, grad, lr, l2)
+        table.put(ids, self.update(table.weight[ids].float(), state, grad, lr, l2), self.steps % STEPS)
         for name, touched in state.items():
             self.state[name][ids] = touched
 

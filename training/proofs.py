@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import xxhash
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def require_equal_replicas(network: Network, world: World, epoch: int) -> None:
     """Every rank holds the same bits, of which one table that they have together is no matter."""
     if world.size == 1:
         return
-    digest = xxhash.xxh3_64(b"" if network.table.shared else network.table.weight.cpu().numpy().data)
+    digest = xxhash.xxh3_64(b"" if network.table.shared else network.table.weight.cpu().view(torch.uint8).numpy().data)
     for _, value in sorted(network.dense().items()):
         digest.update(value.data)
     digests = world.gather(digest.hexdigest())

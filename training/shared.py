@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack, suppress
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +47,12 @@ class SharedMemory:
             return None
         return memory
 
-    def zeros(self, *shape: int) -> npt.NDArray[np.float32]:
-        """float32 zeros, the same memory on every rank (collective, of the same shape).
+    def zeros(self, *shape: int, dtype: type = np.float32) -> npt.NDArray[Any]:
+        """Zeros, the same memory on every rank (collective, of the same shape and type).
 
         Raises MemoryError on every rank if one of them cannot have it.
         """
-        size = prod(shape) * 4
+        size = prod(shape) * np.dtype(dtype).itemsize
         with ExitStack() as files:
             mapped, first, place = None, 0, ""
             with suppress(OSError):  # no memory: the place stays empty, and every rank goes without
@@ -72,7 +73,7 @@ class SharedMemory:
             found = self.world.gather(mapped is not None)  # rank 0's descriptor stays open until all have been there
         if not all(found) or mapped is None:
             raise MemoryError(f"{size:,} bytes of memory for {self.world.size} ranks to share")
-        return np.frombuffer(mapped, np.float32, prod(shape), first).reshape(shape)
+        return np.frombuffer(mapped, dtype, prod(shape), first).reshape(shape)
 
 
 def _mapped(file: int, size: int) -> tuple[mmap.mmap, int]:

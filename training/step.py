@@ -133,7 +133,7 @@ class FusedStep:
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
     ) -> tuple[tuple[float, ...], Float32]:
         """Rows of one number that were not looked up: threads share batch rows for the logits, columns for the rest."""
-        values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
+        values, states, hyper = self.table.flat, *self.optimizer.begin(lr, l2)
         rows, bias = compact.index.numpy().T, self._bias[0]
         logits, slopes = np.empty(len(label), np.float32), np.empty(len(label), np.float32)
         sums = np.zeros((-(-len(label) // passes.BLOCK), 2))
@@ -184,7 +184,7 @@ class FusedStep:
             union = union._replace(ids=torch.from_numpy(several), size=len(several))
         else:
             place = union.mine.numpy()
-        values, states, hyper = self.table.weight.numpy().reshape(-1), *self.optimizer.begin(lr, l2)
+        values, states, hyper = self.table.flat, *self.optimizer.begin(lr, l2)
         workers = team(len(index))
         bounds, taken = workers.cut(len(index))
         parts = self.exchange.lanes(workers.parts, union.size * form.width)

@@ -1,37 +1,64 @@
-"""The embedding table: one float32 matrix for every model of the family."""
+"""The embedding table: one matrix for every model of the family."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.jit import inner, kernel, prefetch
+from features.errors import ConfigError
+from training.jit import inner, kernel, number, prefetch, put
+from training.rounding import rounded
 from training.shared import SharedMemory
 from training.threads import team
 from training.world import World
 
+_KEPT: dict[torch.dtype, type] = {torch.float32: np.float32, torch.bfloat16: np.int16}
+"""As what numpy, which has no bfloat16, keeps a table's numbers."""
+_BITS = {torch.float32: torch.float32, torch.bfloat16: torch.int16}
+
 
 class EmbeddingTable:
-    """``weight`` [rows, width] float32; column 0 (linear) starts at 0, the others uniform of deviation ``scale``.
+    """``weight`` [rows, width]; column 0 (linear) starts at 0, the others uniform of deviation ``scale``.
 
     A row's start is a function of (seed, row, column) alone, so it depends on no thread count, rank or table size.
 
     Args:
+        dtype: torch.float32, or torch.bfloat16 with updates rounded at random (`training.rounding`).
         shared: memory of ranks that have this one table together. Whoever writes to all of it writes ``mine``, its own
             share of the rows, and meets the others before anyone reads.
+
+    Raises ConfigError for bfloat16 where a row is one number.
     """
 
     def __init__(
-        self, rows: int, width: int, *, seed: int = 0, scale: float = 0.0, shared: SharedMemory | None = None
+        self,
+        rows: int,
+        width: int,
+        *,
+        seed: int = 0,
+        scale: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+        shared: SharedMemory | None = None,
     ) -> None:
         self.shared = shared
         self.mine = slice(*share(rows, shared.world) if shared else (0, rows))
-        array = np.empty((rows, width), np.float32) if shared is None else shared.zeros(rows, width)
-        _fill(array, self.mine.start, self.mine.stop, np.uint64(seed), np.float32(scale * 3**0.5))
-        self.weight = torch.from_numpy(array)
+        if dtype != torch.float32 and width == 1:
+            raise ConfigError(
+                "training.table",
+                expected="float32 for a model without latent weights",
+                found=str(dtype).removeprefix("torch."),
+                fix="Remove training.table.",
+            )
+        kept = _KEPT[dtype]
+        array = np.empty((rows, width), kept) if shared is None else shared.zeros(rows, width, dtype=kept)
+        first, last = self.mine.start, self.mine.stop
+        _fill(array.reshape(-1), first, last, width, np.uint64(seed), np.float32(scale * 3**0.5))
+        self.weight = torch.from_numpy(array).view(dtype)
 
     @property
     def rows(self) -> int:
@@ -41,21 +68,30 @@ class EmbeddingTable:
     def width(self) -> int:
         return self.weight.shape[1]
 
+    @property
+    def flat(self) -> npt.NDArray[Any]:
+        """All numbers as kernels take them, of a table on the CPU: float32, or the bits of bfloat16 as int16."""
+        return self.weight.view(_BITS[self.weight.dtype]).numpy().reshape(-1)
+
     def gather(self, ids: Tensor) -> Tensor:
-        """Rows [U, width] of distinct ``ids``: a fresh leaf that requires grad."""
+        """Rows [U, width] float32 of distinct ``ids``: a fresh leaf that requires grad."""
         if self.weight.device.type != "cpu":
-            return self.weight.index_select(0, ids).requires_grad_()
-        weight, rows, out = self.weight.numpy().reshape(-1), ids.numpy(), torch.empty(len(ids), self.width)
+            return self.weight.index_select(0, ids).float().requires_grad_()
+        weight, rows, out = self.flat, ids.numpy(), torch.empty(len(ids), self.width)
         into = out.numpy().reshape(-1)
         team(len(rows)).spread(
             len(rows), lambda first, last: _gather(first, last, weight, self.width, rows, into), self.width
         )
         return out.requires_grad_()
 
-    def beside(self, width: int) -> Tensor:
+    def put(self, ids: Tensor, rows: Tensor, step: int) -> None:
+        """Overwrite the rows of distinct ``ids`` by float32 [U, width]; ``step``: see `training.rounding`."""
+        self.weight[ids] = rows if self.weight.dtype == torch.float32 else rounded(rows, ids, step)
+
+    def beside(self, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Zeros [rows, width] in the same kind of memory, on the same device."""
         make = zeros if self.shared is None else self.shared.zeros
-        return torch.from_numpy(make(self.rows, width)).to(self.weight.device)
+        return torch.from_numpy(make(self.rows, width, dtype=_KEPT[dtype])).view(dtype).to(self.weight.device)
 
     def copy_(self, weight: Tensor) -> None:
         """Take over weights of the same shape."""
@@ -80,10 +116,10 @@ def share(count: int, world: World) -> tuple[int, int]:
     return count * world.rank // world.size, count * (world.rank + 1) // world.size
 
 
-def zeros(*shape: int) -> npt.NDArray[np.float32]:
+def zeros(*shape: int, dtype: type = np.float32) -> npt.NDArray[Any]:
     """Zeros on huge pages: numpy asks for them in ``empty`` and not in ``zeros``, and rows are read at random."""
-    array = np.empty(shape, np.float32)
-    array.fill(0.0)
+    array: npt.NDArray[Any] = np.empty(shape, dtype)
+    array.fill(0)
     return array
 
 
@@ -96,18 +132,19 @@ def _gather(first, last, weight, width, ids, out):
                 prefetch(weight, ids[u + ahead] * width + j)
         at = ids[u] * width
         for j in range(width):
-            out[u * width + j] = weight[at + j]
+            out[u * width + j] = number(weight, at + j)
 
 
 @kernel
-def _fill(weight, first, last, seed, bound):
+def _fill(weight, first, last, width, seed, bound):
     """weight[r, c] = bound * uniform(-1, 1) from the SplitMix64 of (seed, r, c)."""
+    step = np.float32(0.0)
     for r in range(first, last):
         start = _mix(_mix(seed) ^ np.uint64(r))
-        for c in range(weight.shape[1]):
+        for c in range(width):
             top = _mix(start + np.uint64(c) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)  # 24 bits
-            weight[r, c] = bound * (np.float32(top) * np.float32(2.0**-23) - np.float32(1.0))
-        weight[r, 0] = 0.0
+            put(weight, r * width + c, bound * (np.float32(top) * np.float32(2.0**-23) - np.float32(1.0)), step)
+        put(weight, r * width, np.float32(0.0), step)
 
 
 @inner

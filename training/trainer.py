@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from features.errors import DivergedError
-from training.bundle import Bundle, save_bundle
+from training.bundle import save_bundle
 from training.checkpoint import Checkpoints, read_into
 from training.defaults import settle
 from training.evaluate import evaluate, measure, scan
@@ -80,11 +80,11 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.network = Network.configured(
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
-            shared=SharedMemory.of(world),
+            shared=SharedMemory.of(world), dtype=getattr(torch, self.config.table),
         )  # fmt: skip
         self.config = settle(self.config, run.model.kind, self.data.train.rows)
         require_schedule(self.config, self._plan(0).steps * self.config.epochs)
-        require_parts(self.config, self.network.model.compiled_for(self.network.table.weight))
+        require_parts(self.config, self.network.model.compiled_on(world.device))
         self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
         if run.warm_start is None:
             self.network.start_at(self.data.train.base_rate(world))
@@ -272,7 +272,9 @@ class Trainer:
         """Memory for a copy of the weights; of a table that ranks have together, one for all of them."""
         table = self.network.table
         return {
-            name: table.beside(table.width) if name == "table" and table.shared else torch.empty_like(t, device="cpu")
+            name: table.beside(table.width, t.dtype)
+            if name == "table" and table.shared
+            else torch.empty_like(t, device="cpu")
             for name, t in self.network.tensors().items()
         }
 
@@ -284,10 +286,17 @@ class Trainer:
             values |= {f"valid_{name}": value for name, value in record.valid.items() if math.isfinite(value)}
             self.task.tracker.metrics(values, record.epoch)
 
-    def _bundle(self) -> Bundle:
+    def _save_best(self, place: str) -> str | None:
+        """End the training: the network takes the best weights, rank 0 saves them and knows their digest."""
         assert self.best is not None
-        arrays = {name: tensor.numpy() for name, tensor in self.best.items()}
-        return self.network.bundle(arrays.pop("table"), arrays, self.logit_shift)
+        self.network.copy_from(self.best)
+        self.best = None
+        self.optimizer.state.clear()  # memory for what follows
+        self.world.meet()  # each has copied its share
+        if not self.world.first:
+            return None
+        weight = self.network.table.weight.cpu().float().numpy()
+        return save_bundle(place, self.network.bundle(weight, self.network.dense(), self.logit_shift))
 
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
@@ -295,17 +304,12 @@ class Trainer:
             stand = "" if self.checkpoints is None else f" Checkpoints in {self.task.checkpoint_dir} stay as they were."
             return f"No epoch had ended, so no weights are kept.{stand}"
         kept = f"{self.task.bundle_dir}.last-good"
-        if self.world.first:
-            save_bundle(kept, self._bundle())
+        self._save_best(kept)
         return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
 
     def _conclude(self) -> TrainResult:
         """Save the best weights and measure them on every split."""
-        self.optimizer.state.clear()  # memory for what follows
-        bundle = self._bundle()
-        self.network.load(bundle.weight, bundle.dense)
-        self.world.meet()  # each has loaded its share
-        digest = self.world.share(save_bundle(self.task.bundle_dir, bundle) if self.world.first else None)
+        digest = self.world.share(self._save_best(self.task.bundle_dir))
         splits = {role: getattr(self.data, role) for role in ("train", "valid", "test")}
         evaluations = {
             role: evaluate(

@@ -73,11 +73,20 @@ def dying(world: World, run: TrainRun, steps: int) -> tuple[str, list[int]] | No
 
 
 @pytest.mark.parametrize(
-    ("kind", "optimizer"), [("ffm", "adagrad"), ("fm", "adam"), ("poly2", "ftrl"), ("lr", "sgd"), ("fwfm", "adam")]
+    ("kind", "optimizer", "table"),
+    [
+        ("ffm", "adagrad", "float32"),
+        ("fm", "adam", "bfloat16"),
+        ("poly2", "ftrl", "float32"),
+        ("lr", "sgd", "float32"),
+        ("fwfm", "adam", "float32"),
+    ],
 )
-def test_a_killed_run_ends_in_the_same_bundle(snapshot: Snapshot, tmp_path: Path, kind: str, optimizer: str) -> None:
-    whole = train(run_of(snapshot.dir, tmp_path / "whole", kind, optimizer=optimizer), World())
-    run = run_of(snapshot.dir, tmp_path / "killed", kind, optimizer=optimizer)
+def test_a_killed_run_ends_in_the_same_bundle(
+    snapshot: Snapshot, tmp_path: Path, kind: str, optimizer: str, table: str
+) -> None:
+    whole = train(run_of(snapshot.dir, tmp_path / "whole", kind, optimizer=optimizer, table=table), World())
+    run = run_of(snapshot.dir, tmp_path / "killed", kind, optimizer=optimizer, table=table)
     lives = [2, 4, 5, 7, 11]  # before any checkpoint, just behind one, across an epoch's end
     for steps in lives:
         assert dying(World(), run, steps) is None
@@ -89,7 +98,11 @@ def test_a_killed_run_ends_in_the_same_bundle(snapshot: Snapshot, tmp_path: Path
 
 def die_on_two_ranks(world: World, directory: str, where: str) -> list[tuple[str, list[int]] | None]:
     lives = [("whole", 1000), ("killed", 13), ("killed", 1000), ("regrouped", 7)]
-    return [dying(world, run_of(directory, Path(where) / name, "ffm"), steps) for name, steps in lives]
+    found = [dying(world, run_of(directory, Path(where) / name, "ffm"), steps) for name, steps in lives]
+    lives = [("half", 1000), ("half killed", 13), ("half killed", 1000)]
+    return found + [
+        dying(world, run_of(directory, Path(where) / name, "ffm", table="bfloat16"), steps) for name, steps in lives
+    ]
 
 
 def finish_on_three_ranks(world: World, directory: str, where: str) -> tuple[str, list[int]] | None:
@@ -101,9 +114,10 @@ def test_ranks_resume_to_the_same_bytes_and_any_number_of_ranks_trains_each_row_
 ) -> None:
     first, second = run_ranks(2, tmp_path, die_on_two_ranks, snapshot.dir, str(tmp_path))
     assert first == second
-    whole, killed, resumed, regrouped = first
+    whole, killed, resumed, regrouped, half, half_killed, half_resumed = first
     assert whole == resumed
-    assert (killed, regrouped) == (None, None)
+    assert half == half_resumed != whole
+    assert (killed, regrouped, half_killed) == (None, None, None)
     where = tmp_path / "regrouped"
     saved = Checkpoints(where / "checkpoints", run_of(snapshot.dir, where, "ffm").request).latest()
     assert saved is not None

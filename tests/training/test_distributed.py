@@ -174,6 +174,27 @@ def test_one_table_of_all_ranks_equals_one_for_each(snapshot: Snapshot, tmp_path
         np.testing.assert_allclose(together[1], apart[1], rtol=1e-6)
 
 
+def in_bfloat16(world: World, directory: str, bundles: str) -> list[tuple[bool, list[float], str]]:
+    data, found = TrainData.of_one(load_snapshot(directory)), []
+    config = CONFIG.model_copy(update={"table": "bfloat16"})
+    for make in (Trainer, Trainer, on_hosts_apart):
+        trainer = make(TrainRun(data, small("ffm"), config, f"{bundles}/bundle"), world)
+        shared = trainer.network.table.shared is not None
+        result = trainer.train()
+        found.append((shared, [record.train_logloss for record in result.history], result.bundle_digest))
+    return found
+
+
+def test_ranks_train_a_table_in_bfloat16(snapshot: Snapshot, tmp_path: Path) -> None:
+    alone = in_bfloat16(World(), snapshot.dir, str(tmp_path))[0][1]
+    first, second = run_ranks(2, tmp_path, in_bfloat16, snapshot.dir, str(tmp_path))
+    assert first == second
+    assert first[0] == first[1]
+    assert (first[0][0], first[2][0]) == (True, False)
+    for _, losses, _ in first:
+        np.testing.assert_allclose(losses, alone, rtol=1e-3)
+
+
 def in_one_memory(world: World) -> tuple[list[float], bool, bool]:
     memory = SharedMemory.of(world)
     assert memory is not None

@@ -26,6 +26,12 @@ def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> Non
     )
     assert str(ffm).startswith(f"memory: {ffm.total / 1e6:,.0f} MB (table 0, state 0, best 0, lookup 0,")
     assert str(ffm).endswith("table of 1,102 x 13 float32")
+    half = needed(data, ModelConfig(kind="ffm", dim=4), TrainingConfig(streams=1, batch_size=64, table="bfloat16"))
+    assert (half.table, half.best, half.state) == (ffm.table // 2, ffm.best // 2, ffm.state)
+    small = TrainingConfig(table="bfloat16", optimizer="rowwise_adagrad")
+    rowwise = needed(data, ModelConfig(kind="ffm", dim=4), small)
+    assert rowwise.best + rowwise.state == ffm.best  # the bundle's float32 come in their place
+    assert str(half).endswith("table of 1,102 x 13 bfloat16")
 
     def state(kind: str, optimizer: str) -> int:
         return needed(data, ModelConfig(kind=kind), TrainingConfig.model_validate({"optimizer": optimizer})).state

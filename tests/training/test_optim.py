@@ -15,8 +15,8 @@ WIDTHS = [1, 5, 37]  # each is a compilation: one lane, below 16, and 2 x 16 wit
 TORCH: dict[str, Any] = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.SparseAdam, "sgd": torch.optim.SGD}
 
 
-def table_of(width: int) -> EmbeddingTable:
-    return EmbeddingTable(11, width, seed=1, scale=0.5 if width > 1 else 0.0)
+def table_of(width: int, dtype: torch.dtype = torch.float32) -> EmbeddingTable:
+    return EmbeddingTable(11, width, seed=1, scale=0.5 if width > 1 else 0.0, dtype=dtype)
 
 
 def gradients(width: int, steps: int = 6) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -41,11 +41,14 @@ def test_equals_torch_on_sparse_gradients(kind: str, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "width"),
-    [(kind, width) for kind in sorted(OPTIMIZERS) for width in WIDTHS if kind != "ftrl" or width == 1],
+    ("kind", "width", "dtype"),
+    [(kind, width, torch.float32) for kind in sorted(OPTIMIZERS) for width in WIDTHS if kind != "ftrl" or width == 1]
+    + [
+        (kind, width, torch.bfloat16) for kind in sorted(OPTIMIZERS) for width in WIDTHS if width > 1 and kind != "ftrl"
+    ],
 )
-def test_compiled_equals_torch_form_and_leaves_other_rows_alone(kind: str, width: int) -> None:
-    ours, oracle = table_of(width), table_of(width)
+def test_compiled_equals_torch_form_and_leaves_other_rows_alone(kind: str, width: int, dtype: torch.dtype) -> None:
+    ours, oracle = table_of(width, dtype), table_of(width, dtype)
     compiled, plain = build_optimizer(kind, ours), build_optimizer(kind, oracle)
     for ids, grad in gradients(width):
         before = ours.weight.clone()
@@ -56,6 +59,7 @@ def test_compiled_equals_torch_form_and_leaves_other_rows_alone(kind: str, width
         assert torch.equal(ours.weight[others], before[others])
     torch.testing.assert_close(ours.weight, oracle.weight, rtol=1e-5, atol=1e-6)
     for name, state in compiled.state.items():
+        assert state.dtype == torch.float32
         torch.testing.assert_close(state, plain.state[name], rtol=1e-5, atol=1e-6)
 
 

@@ -100,6 +100,22 @@ def test_the_first_epochs_loss_curve_is_the_references(snapshot: Snapshot, tmp_p
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["fm", "ffm", "fwfm"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_table_in_bfloat16_learns_as_well(snapshot: Snapshot, tmp_path: Path, kind: str, fused: bool) -> None:
+    data, half = TrainData.of_one(snapshot), {"table": "bfloat16", "fused": fused}
+    full, result = fit(data, tmp_path / "full", kind), fit(data, tmp_path / "half", kind, training=half)
+    for ours, theirs in zip(result.history, full.history, strict=True):
+        assert ours.valid["logloss"] == pytest.approx(theirs.valid["logloss"], rel=2e-3)
+        assert ours.valid["logloss"] != theirs.valid["logloss"]
+    bundle = load_bundle(tmp_path / "half")
+    assert bundle.weight.dtype == np.float32
+    assert not (bundle.weight.view(np.uint32) & 0xFFFF).any()
+    assert bundle.digest == fit(data, tmp_path / "again", kind, training=half).bundle_digest
+    again = evaluate(Network.from_bundle(bundle), data.test, World())
+    assert again.values["logloss"] == pytest.approx(result.evaluations["test"].values["logloss"], rel=1e-9)
+
+
 def test_only_models_of_pairs_learn_a_crossing(tmp_path: Path) -> None:
     cross = np.random.default_rng(1).choice([-2.0, 2.0], (15, 13))
     spec = hash_spec((12, 10))
@@ -176,6 +192,7 @@ def test_warm_start_goes_on_and_refuses_strangers(snapshot: Snapshot, tmp_path: 
         ({"kind": "fm", "pair_buckets": 4}, {}, "model.pair_buckets: expected no pair_buckets for fm"),
         ({"kind": "fm"}, {"l1": 0.5}, "training.l1"),
         ({"kind": "fm"}, {"optimizer": "ftrl"}, "for ftrl"),
+        ({"kind": "lr"}, {"table": "bfloat16"}, "training.table: expected float32 for a model without latent weights"),
         ({"kind": "fm"}, {"streams": 3, "batch_size": 100}, "a multiple of 3 streams, found 100. The nearest is 99"),
     ],
 )
