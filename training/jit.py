@@ -97,13 +97,15 @@ def _shaped(like, scalar):
     return ir.VectorType(scalar, like.type.count) if isinstance(like.type, ir.VectorType) else scalar
 
 
-def _all(builder, like, number):
-    """An int32 in every lane."""
-    if not isinstance(like.type, ir.VectorType):
-        return number
-    empty = ir.Constant(_shaped(like, _INT32), ir.Undefined)
+def _copies(builder, number, lanes):
+    empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
     first = builder.insert_element(empty, number, _INT32(0))
-    return builder.shuffle_vector(first, empty, ir.Constant(_shaped(like, _INT32), [0] * like.type.count))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
+
+
+def _all(builder, like, number):
+    """The number in every lane that ``like`` has."""
+    return _copies(builder, number, like.type.count) if isinstance(like.type, ir.VectorType) else number
 
 
 def _widened(builder, kept):
@@ -164,11 +166,7 @@ def splat(typing, number, lanes):
     vector = Vector(lanes.literal_value)
 
     def code(context, builder, signature, args):
-        empty = ir.Constant(ir.VectorType(_FLOAT, vector.lanes), ir.Undefined)
-        first = builder.insert_element(empty, args[0], _INT32(0))
-        return builder.shuffle_vector(
-            first, empty, ir.Constant(ir.VectorType(_INT32, vector.lanes), [0] * vector.lanes)
-        )
+        return _copies(builder, args[0], vector.lanes)
 
     return vector(types.float32, lanes), code
 

@@ -1,8 +1,8 @@
 """Who reads which rows in which step: a pure function of (rows per file, seed, epoch, batch size, streams).
 
 The files are permuted, then the rows inside each file; laid end to end they are the epoch's order. It is cut into V
-streams, equal to within one row, and a step takes ``batch_size / V`` rows of every stream. Stream s belongs to rank
-``s mod N``, so neither the global batch nor the number of steps depends on N.
+streams, equal to within one row, and a step takes ``batch_size / V`` rows of every stream. Each of N ranks reads
+neighbouring streams, so neither the global batch nor the number of steps depends on N.
 """
 
 from __future__ import annotations
