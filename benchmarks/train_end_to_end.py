@@ -151,7 +151,7 @@ def main() -> None:
             for batch in options.batch_sizes:
                 kernel_options = argparse.Namespace(
                     fields=options.fields, rows=options.table_rows, pair_buckets=1 << 20, optimizer="adagrad",
-                    threads=options.threads, batches=max(1, rows // batch), repeats=3,
+                    table="float32", threads=options.threads, batches=max(1, rows // batch), repeats=3,
                 )  # fmt: skip
                 kernel = measure(name, "step", batch, kernel_options)["best"]
                 trained = whole(data, name, batch, options, place / "bundle")

@@ -33,6 +33,10 @@ AHEAD = 64
 """Numbers between asking for one of the table and reading it."""
 BLOCK = 1024
 """Rows whose losses and slopes are summed in one."""
+AT_ONCE = 4
+"""Columns whose weights are added before they are added to the logits."""
+SCATTERED = 4
+"""A number read at random takes as long as so many in a row."""
 SLOPE = 2.0**-102
 """The smallest that counts. So no sum of slopes is too small for a normal float, which would end as -0.0."""
 
@@ -194,16 +198,31 @@ def summed_rows(width: int, rule: str) -> Any:
 
 
 @kernel
-def linear_rows(first, last, values, rows, bias, label, weight, share, logits, slopes, sums):
-    """Of a model of linear weights alone, for the batch's blocks [first, last) of ``BLOCK`` rows.
+def linear_groups(first, last, bounds, values, rows, partials):
+    """Of a model of linear weights alone: the logits [B] that groups [first, last) of columns add up to.
 
-    ``rows`` [K, B]: the table row of every column. ``slopes`` [B] and ``sums`` [blocks, 2] take what ``batch_pass``
-    tells too: share * w * dlogloss/dlogit (0 below ``SLOPE``), and a block's sums of w * logloss and of the slopes.
+    ``rows`` [K, B]: the table row of every column; ``bounds`` [G + 1] of the groups; into ``partials`` [G, B].
     """
-    linear_logits(first * BLOCK, min(last * BLOCK, len(logits)), values, rows, bias, logits)
+    for g in range(first, last):
+        linear_logits(0, rows.shape[1], values, rows[bounds[g] : bounds[g + 1]], np.float32(0.0), partials[g])
+
+
+@kernel
+def linear_slopes(first, last, partials, bias, label, weight, share, logits, slopes, sums):
+    """What follows ``linear_groups``, for the batch's blocks [first, last) of ``BLOCK`` rows.
+
+    ``partials`` [G, B]: logits of groups of columns, added in their order. ``slopes`` [B] and ``sums`` [blocks, 2] take
+    what ``batch_pass`` tells too: share * w * dlogloss/dlogit (0 below ``SLOPE``), and a block's sums of w * logloss
+    and of the slopes.
+    """
     for block in range(first, last):
+        begin, end = block * BLOCK, min(block * BLOCK + BLOCK, len(logits))
+        part = logits[begin:end]
+        part[:] = bias
+        for group in range(len(partials)):
+            part += partials[group, begin:end]
         loss, slope = 0.0, 0.0
-        for b in range(block * BLOCK, min(block * BLOCK + BLOCK, len(logits))):
+        for b in range(begin, end):
             of_row, by_logit = logloss(np.float64(logits[b]), label[b])
             w = np.float64(weight[b]) if weight.size else 1.0
             loss += w * of_row
@@ -221,13 +240,13 @@ def linear_logits(first, last, values, rows, bias, logits):
     """
     logits[first:last] = bias
     s = 0
-    while s + 3 < len(rows):
+    while s + AT_ONCE <= len(rows):
         c0, c1, c2, c3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
         for b in range(first, last):
             z0 = add(load(values, c0[b], 1), load(values, c1[b], 1))
             z1 = add(load(values, c2[b], 1), load(values, c3[b], 1))
             store(logits, b, add(load(logits, b, 1), add(z0, z1)))
-        s += 4
+        s += AT_ONCE
     while s < len(rows):
         column = rows[s]
         for b in range(first, last):
@@ -237,30 +256,37 @@ def linear_logits(first, last, values, rows, bias, logits):
 
 @kernel
 def linear_lanes(bounds, taken, rows, slopes, lanes):
-    """Second half of ``linear_rows``, a thread's turns at the columns of ``rows``; see `turn`.
+    """What follows ``linear_slopes`` where columns share table rows, a thread's turns at ``rows``; see `turn`.
 
-    Every part of them adds its gradients to a lane of its own of ``lanes`` [P, table rows]; one lane does where columns
-    share no table row. A lane starts at -0.0, which no sum of other numbers is, so that a gradient of 0 can be told
-    from none.
+    Every part of them adds its gradients to a lane of its own of ``lanes`` [P, table rows].
     """
     part = -1
     while True:
         part = turn(bounds, taken, part)
         if part < 0:
             break
-        first, own = taken[part] >> 1, lanes[part % len(lanes)]
+        first = taken[part] >> 1
         last = min(first + COLUMNS, bounds[part + 1])
-        for s in range(first, last):
-            column = rows[s]
-            for b in range(len(slopes)):
-                prefetch(own, column[min(b + AHEAD, len(slopes) - 1)])
-                own[column[b]] += slopes[b]
+        linear_lane(first, last, rows, slopes, lanes[part])
         give(taken, part, 2 * last)
+
+
+@kernel
+def linear_lane(first, last, rows, slopes, lane):
+    """Gradients of columns [first, last) of ``rows`` [K, B], the table row of every column, added to one lane.
+
+    A lane starts at -0.0, which no sum of other numbers is, so that a gradient of 0 can be told from none.
+    """
+    for s in range(first, last):
+        column = rows[s]
+        for b in range(len(slopes)):
+            prefetch(lane, column[min(b + AHEAD, len(slopes) - 1)])
+            lane[column[b]] += slopes[b]
 
 
 @cache
 def linear_columns(rule: str) -> Any:
-    """``linear_lanes`` and ``lane_rows`` in one for columns [first, last) that share no table row, of one lane.
+    """``linear_lane`` and ``lane_rows`` in one for columns [first, last) that share no table row, of one lane.
 
     For batches that touch little of the table. ``bits``: the lane as int32.
     """
@@ -287,7 +313,7 @@ def linear_columns(rule: str) -> Any:
 
 @cache
 def lane_rows(rule: str) -> Any:
-    """What follows ``linear_lanes``: rows [first, last) of the table by the sum of their lanes, left at -0.0.
+    """What follows gradients in lanes: rows [first, last) of the table by the sum of their lanes, left at -0.0.
 
     Sixteen neighbours are updated at once, then those without a gradient put back.
     """

@@ -132,30 +132,47 @@ class FusedStep:
     def _direct(
         self, compact: Compact, union: Union, label: Float32, weight: Float32, share: float, lr: float, l2: float
     ) -> tuple[tuple[float, ...], Float32]:
-        """Rows of one number that were not looked up: threads share batch rows for the logits, columns for the rest."""
+        """Rows of one number that were not looked up: threads share columns, and with them mostly rows of the table."""
         values, states, hyper = self.table.flat, *self.optimizer.begin(lr, l2)
         rows, bias = compact.index.numpy().T, self._bias[0]
         logits, slopes = np.empty(len(label), np.float32), np.empty(len(label), np.float32)
         sums = np.zeros((-(-len(label) // passes.BLOCK), 2))
         workers = team(len(label))
+        bounds = workers.pieces(len(rows), passes.AT_ONCE)
+        partials = np.empty((len(bounds) - 1, len(label)), np.float32)
+        scattered = passes.SCATTERED * rows.size // len(partials)
+        workers.spread(
+            len(partials),
+            lambda first, last: passes.linear_groups(first, last, bounds, values, rows, partials),
+            scattered,
+        )
         workers.spread(
             len(sums),
-            lambda first, last: passes.linear_rows(
-                first, last, values, rows, bias, label, weight, share, logits, slopes, sums
+            lambda first, last: passes.linear_slopes(
+                first, last, partials, bias, label, weight, share, logits, slopes, sums
             ),
-            passes.BLOCK * len(rows),
+            passes.BLOCK * (len(partials) + 10),
         )
         lanes = self._fresh_lanes(1 if self._apart else workers.parts)
         if self._apart and not dense(rows.size, self.table.rows, len(lanes)):
             columns, lane, bits = passes.linear_columns(self.optimizer.rule), lanes[0], lanes[0].view(np.int32)
             workers.spread(
-                len(rows),
-                lambda first, last: columns(first, last, values, rows, slopes, lane, bits, states, hyper),
-                2 * len(slopes),
+                len(partials),
+                lambda first, last: columns(
+                    bounds[first], bounds[last], values, rows, slopes, lane, bits, states, hyper
+                ),
+                scattered,
             )
         else:
-            bounds, taken = workers.cut(len(rows))
-            workers.run(lambda: passes.linear_lanes(bounds, taken, rows, slopes, lanes))
+            if self._apart:
+                workers.spread(
+                    len(partials),
+                    lambda first, last: passes.linear_lane(bounds[first], bounds[last], rows, slopes, lanes[0]),
+                    scattered,
+                )
+            else:
+                ends, taken = workers.cut(len(rows))
+                workers.run(lambda: passes.linear_lanes(ends, taken, rows, slopes, lanes))
             update = passes.lane_rows(self.optimizer.rule)
             workers.spread(
                 self.table.rows,

@@ -5,10 +5,12 @@ No OpenMP: its idle threads spin on the cores that others need, and a process th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -37,37 +39,58 @@ class Team:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.parts = parts_of(threads)
-        self._others = ThreadPoolExecutor(
-            max(threads - 1, 1), thread_name_prefix="kernel", initializer=torch.set_flush_denormal, initargs=(True,)
-        )
+        self._others = [
+            ThreadPoolExecutor(
+                1, thread_name_prefix=f"kernel-{number}", initializer=torch.set_flush_denormal, initargs=(True,)
+            )
+            for number in range(1, threads)
+        ]
 
     def run(self, job: Callable[[], None]) -> None:
         """``job()`` on every thread that comes in time; it takes its work from where the others take theirs."""
-        others = [self._others.submit(job) for _ in range(1, self.threads)]
+        self._together([job] * self.threads)
+
+    def _together(self, jobs: list[Callable[[], None]]) -> None:
+        others = [thread.submit(job) for thread, job in zip(self._others, jobs[1:], strict=True)]
         with _tiny_is_zero():
-            job()
+            jobs[0]()
         for other in others:
             if not other.cancel():  # one that has not begun by now has nothing left to do
                 other.result()
 
     def spread(self, count: int, job: Callable[[int, int], None], each: int) -> None:
-        """``job(first, last)`` over pieces of [0, count) that touch no other; whoever is free takes the next.
+        """``job(first, last)`` over pieces of [0, count) that touch no other.
+
+        A thread has the same share of them every time, which its core's cache may still hold; then it helps the others.
 
         Args:
             each: how many numbers one of the count touches, about; little work is not worth a second thread.
         """
-        size = -(-count // (_PIECES * self.threads)) if count * each > _LITTLE else count
-        firsts = iter(range(0, count, max(size, 1)))
-
-        def pieces() -> None:
-            for first in firsts:
-                job(first, min(first + size, count))
-
-        if size == count:
+        if count * each <= _LITTLE or self.threads == 1:
             with _tiny_is_zero():
-                pieces()
-        else:
-            self.run(pieces)
+                job(0, count)
+            return
+        bounds = [count * piece // (_PIECES * self.threads) for piece in range(_PIECES * self.threads + 1)]
+        pieces = list(pairwise(bounds))
+        shares = [deque(pieces[i * _PIECES : (i + 1) * _PIECES]) for i in range(self.threads)]
+
+        def work(number: int) -> None:
+            for share in (shares[number], *shares):
+                take = share.popleft if share is shares[number] else share.pop
+                while share:
+                    try:
+                        first, last = take()
+                    except IndexError:  # another thread was faster
+                        break
+                    job(first, last)
+
+        self._together([partial(work, number) for number in range(self.threads)])
+
+    def pieces(self, count: int, multiple: int) -> Int64:
+        """Bounds of as many pieces as `spread` makes, of a multiple each but for the last one."""
+        whole = -(-count // multiple)
+        number = min(whole, _PIECES * self.threads)
+        return np.minimum(np.arange(number + 1, dtype=np.int64) * whole // number * multiple, count)
 
     def cut(self, count: int) -> tuple[Int64, Int64]:
         """A batch's parts [P + 1] and where they stand [P], as `training.passes.turn` takes them."""
