@@ -160,15 +160,14 @@ def _places(ids: pa.Array, column: pa.Array) -> npt.NDArray[np.int64]:
     return found.astype(np.int64) - FIRST
 
 
-_INDEX: dict[int, TextIndex] = {}
+_INDEX: list[tuple[pa.Array, TextIndex]] = []
 
 
 def _index(ids: pa.Array) -> TextIndex:
-    """One per process and array of ids."""
-    if id(ids) not in _INDEX:
-        _INDEX.clear()
-        _INDEX[id(ids)] = TextIndex(ids)
-    return _INDEX[id(ids)]
+    """One per process and array of ids, which is held: after its end another job's could lie at its address."""
+    if not _INDEX or _INDEX[0][0] is not ids:
+        _INDEX[:] = [(ids, TextIndex(ids))]
+    return _INDEX[0][1]
 
 
 def _rows(

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from features.encoder import Encoder
 from features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from pipelines.catalog_tasks import _places
 from pipelines.config import Config
 from pipelines.score_catalog import score_catalog
 from tests.pipelines.shop import FIELDS, shop_config, write_bundle, write_shop
@@ -282,3 +283,22 @@ def test_a_model_of_other_fields_is_refused(shop: Path) -> None:
         ArtifactError, match=r"expected a model of the config's fields, found spec \w+, which differs in user"
     ):
         score_catalog(other, model=bundle, date=DAY)
+
+
+def test_the_ids_of_one_catalog_are_not_taken_for_anothers() -> None:
+    """A worker process serves job after job: an earlier one's ids are gone, a later one's may lie there."""
+
+    def ids(job: int) -> pa.Array:
+        return pa.array([f"item {job + n}" for n in range(3)])
+
+    for job in range(0, 30, 3):
+        earlier = ids(job)
+        _places(earlier, ids(job))
+        where = id(earlier)
+        del earlier
+        others = [ids(job + 3)]
+        while id(others[-1]) != where and len(others) < 1000:
+            others.append(ids(job + 3))
+        here, none = _places(others[-1], pa.array([f"item {job + 5}", f"item {job + 1}"]))
+        assert here == 2
+        assert none < 0
