@@ -53,7 +53,7 @@ def be_rank(run: dict[str, Any], result_path: str) -> None:
     if run["pinned"]:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ.get("LOCAL_RANK", "0"))]})
     kind, _, dim = run["model"].partition("-")
-    training = TrainingConfig(epochs=run["epochs"], batch_size=run["batch"], patience=None, threads=1)
+    training = TrainingConfig(epochs=run["epochs"], batch_size=run["batch"], patience=None, threads=1, cache_mb=0)
     data = TrainData.of([load_snapshot(run["snapshot"])])
     with join_world() as world:
         history = train(TrainRun(data, ModelConfig(kind=kind, dim=int(dim)), training, run["bundle"]), world).history

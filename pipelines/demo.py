@@ -92,7 +92,7 @@ def losses_of(config: Config, bundle_dir: str) -> Float64:
     split = TrainData.of_one(load_snapshot(snapshot_dir(config.workspace_dir, "all"))).test
     plan = Plan([file.rows for file in split.files], batch_size=16384, streams=1, shuffle=False)
     losses = []
-    with network.passes([PlanReader(split.files, plan, [0], bundle.spec.slot_names)]) as steps:
+    with network.passes([[PlanReader(split.files, plan, [0], bundle.spec.slot_names)]]) as steps:
         for batch, compact in steps:
             z = network.score(compact).astype(np.float64)
             losses.append(np.logaddexp(0.0, z) - batch.label * z)

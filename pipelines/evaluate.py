@@ -12,6 +12,7 @@ from training.bundle import load_bundle
 from training.data import TrainData
 from training.evaluate import evaluate
 from training.network import Network
+from training.reader import Seen
 from training.world import World
 
 
@@ -44,7 +45,7 @@ def evaluate_model(
     split.require_both_classes()
     world = World()
     world.use_threads(config.training.threads)
-    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, verified=set())
+    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
     return {
         "model": bundle.digest,
         "role": role,

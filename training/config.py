@@ -68,6 +68,8 @@ class TrainingConfig(Strict):
     """Compute threads of a rank. Default: cores / ranks on the host."""
     fused: bool = True
     """Compiled kernels on the CPU; false: the plain torch reference."""
+    cache_mb: Annotated[int, Field(ge=0)] = 256
+    """Decoded rows that a rank keeps from epoch to epoch, in MB (10^6 bytes); files beyond are read in every epoch."""
     verify_checksums: bool = True
     """Compare the SHA-256 of every file with the manifest when it is first read."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0

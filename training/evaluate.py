@@ -13,7 +13,7 @@ from training.data import Split
 from training.metrics import Curve, Metrics
 from training.network import Network, Work
 from training.plan import Plan
-from training.reader import PlanReader
+from training.reader import PlanReader, Seen
 from training.world import World
 
 _ROWS = 16384
@@ -30,11 +30,11 @@ class Evaluation:
     roc: tuple[list[float], list[float]]
 
 
-def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int, verified: set[str] | None) -> PlanReader:
-    """This rank's share of all rows, in order; ``verified`` as `PlanReader` takes it."""
+def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int, seen: Seen | None) -> PlanReader:
+    """This rank's share of all rows, in order."""
     plan = Plan([file.rows for file in split.files], batch_size=-(-_ROWS // streams) * streams, streams=streams,
                 shuffle=False)  # fmt: skip
-    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names, verified=verified)
+    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names, seen=seen)
 
 
 def evaluate(
@@ -44,10 +44,10 @@ def evaluate(
     *,
     logit_shift: float = 0.0,
     streams: int = 8,
-    verified: set[str] | None = None,
+    seen: Seen | None = None,
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
-    with network.passes([scan(split, network.spec, world, streams=streams, verified=verified)]) as works:
+    with network.passes([[scan(split, network.spec, world, streams=streams, seen=seen)]]) as works:
         return measure(network, split, world, works, logit_shift=logit_shift)
 
 

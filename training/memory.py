@@ -1,8 +1,9 @@
 """What a training needs in memory, told before it takes any of it.
 
 The table, its optimizer state and a copy of the best weights (``rows * columns * 4`` bytes each, weights in bfloat16
-half of that), and of every rank a map over all rows that finds distinct ones, the batches and files in flight, a step's
-gradients, and what the process holds already. A rank on a GPU keeps table, state and gradients there.
+half of that), and of every rank a map over all rows that finds distinct ones, the files it keeps between epochs
+(``cache_mb``), batches and files in flight, a step's gradients, and what the process holds already. A rank on a GPU
+keeps table, state and gradients there.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def needed(
     direct = ranks == 1 and FusedStep.serves(network, torch.device("cpu"))
     direct = direct and can_be_direct(layout, width, pair_buckets, batch, threads)
     beside = lanes(layout, pair_buckets, threads) if direct else 0
+    row = (layout.slots + 1) * _INT
+    kept = min(training.cache_mb * 10**6, (data.train.rows + data.valid.rows) * row)
     gradients = distinct * width * _FLOAT * threads
     return Memory(
         rows=rows,
@@ -102,7 +105,7 @@ def needed(
         state=state,
         best=max(table, rows * width * _FLOAT - state),
         lookup=rows * _INT * (3 if one_table else 2 if ranks > 1 else 1 + beside),
-        reading=sum(files[:held]) * (layout.slots + 1) * _INT,
+        reading=sum(files[:held]) * row + kept,
         step=_BATCHES * batch * (layout.slots + columns) * _INT + gradients * (1 if ranks == 1 or one_table else 3),
         process=resident(),
         numbers=training.table,

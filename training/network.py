@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from training.fused import linear_logits
 from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
 from training.prefetch import Prefetch
-from training.reader import Blocks, PlanReader
+from training.reader import Blocks, Decoder, PlanReader
 from training.shared import SharedMemory
 from training.step import FusedStep
 from training.table import EmbeddingTable
@@ -40,24 +39,25 @@ class Work(NamedTuple):
 class Passes:
     """Batches with their distinct rows found, a few ahead of the consumer: one reader after another, without a pause.
 
-    Iterating gives the batches of the next reader, then ``read`` is that reader. A context manager: leaving it closes
-    the readers and ends the threads.
+    Iterating gives the batches of the next reader, then ``read`` is that reader. The readers of an epoch are opened
+    together. A context manager: leaving it closes the readers and ends the threads.
     """
 
     read: PlanReader
 
-    def __init__(self, lookup: Lookup, readers: Iterable[PlanReader]) -> None:
-        coming = iter(readers)
+    def __init__(self, lookup: Lookup, epochs: Iterable[Sequence[PlanReader]]) -> None:
+        coming = iter(epochs)
         first = list(islice(coming, 1))
 
         def arriving() -> Generator[PlanReader | Blocks, None, None]:
-            for reader in chain(first, coming):
-                yield reader
-                with closing(reader.arrivals()) as arrivals:
-                    yield from arrivals
+            for readers in chain(first, coming):
+                with Decoder(readers) as decoder:
+                    for reader in readers:
+                        yield reader
+                        yield from reader.arrivals(decoder)
 
         def looked_up() -> Generator[Work | PlanReader, None, None]:
-            with Prefetch(arriving(), max((reader.ahead for reader in first), default=1)) as items:
+            with Prefetch(arriving(), max((readers[0].ahead for readers in first), default=1)) as items:
                 blocks: Any = iter(items)  # of a reader, after it
                 for reader in blocks:
                     for batch in reader.batches(blocks):
@@ -215,9 +215,9 @@ class Network:
     def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
         return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
 
-    def passes(self, readers: Iterable[PlanReader]) -> Passes:
+    def passes(self, epochs: Iterable[Sequence[PlanReader]]) -> Passes:
         """The readers' batches, looked up; see `Passes`."""
-        return Passes(self.lookup, readers)
+        return Passes(self.lookup, epochs)
 
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""

@@ -2,6 +2,7 @@
 
 One reader per rank gets an explicit, ordered list of file URLs, so order, shares and resume are the plan's alone.
 Decoding runs ahead in petastorm's thread, and what it decoded is put into order in a thread of `training.network`.
+Files that `Seen` has room for are decoded once.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import fsspec
@@ -51,6 +52,34 @@ class DataFile:
         return self.path if "://" in self.path else "file://" + str(Path(self.path).absolute())
 
 
+class Seen:
+    """What readers of the same files, one after another, have in common.
+
+    Args:
+        verify: compare every file's SHA-256 with the manifest's when it is first read.
+        room: bytes of decoded files to keep, those that come first; they are not read again.
+    """
+
+    def __init__(self, *, verify: bool = False, room: int = 0) -> None:
+        self._verify, self._room = verify, room
+        self._verified: set[str] = set()
+        self._kept: dict[str, Any] = {}
+
+    def columns(self, file: DataFile) -> Any:
+        """Of a file that was kept; None of another."""
+        return self._kept.get(file.path)
+
+    def add(self, file: DataFile, columns: Any) -> None:
+        """Take note of a file that was read. IntegrityError when its bytes are not the manifest's."""
+        if self._verify and file.path not in self._verified:
+            verify_checksum(file)
+            self._verified.add(file.path)
+        size = sum(column.nbytes for column in columns)
+        if size <= self._room:
+            self._room -= size
+            self._kept[file.path] = columns
+
+
 class PlanReader:
     """``for batch in reader`` yields one batch per step, rows of the given streams in the plan's order.
 
@@ -63,7 +92,7 @@ class PlanReader:
         streams: the plan's streams to read, see ``Plan.streams_of``.
         slot_names: the slot columns in order.
         start_step: first step to yield.
-        verified: paths whose checksum has been compared already, extended here; None: do not compare.
+        seen: what readers before this one have read; extended here.
     """
 
     def __init__(
@@ -74,19 +103,25 @@ class PlanReader:
         slot_names: Sequence[str],
         *,
         start_step: int = 0,
-        verified: set[str] | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.rows, self.ahead = 0, files_ahead(files, len(slot_names))
         self.digest = xxhash.xxh3_64()  # of all rows handed out, in their order
         self._files, self._plan, self._streams = files, plan, streams
-        self._slot_names, self._start_step, self._verified = slot_names, start_step, verified
+        self._start_step = start_step
+        self.slot_names, self.seen = slot_names, seen or Seen()
         self._wanted: dict[int, list[Segment]] = {}  # by file, in the order of first need
         for segment in plan.reads(streams, start_step):
             self._wanted.setdefault(segment.file, []).append(segment)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        with closing(self.arrivals()) as arriving:
-            yield from self.batches(arriving)
+        with Decoder([self]) as decoder:
+            yield from self.batches(self.arrivals(decoder))
+
+    @property
+    def needs(self) -> list[DataFile]:
+        """The files in the order of first need."""
+        return [self._files[file] for file in self._wanted]
 
     def batches(self, arriving: Iterator[Blocks]) -> Generator[Batch, None, None]:
         """The batches, of what `arrivals` gives, all of which they take up."""
@@ -109,7 +144,7 @@ class PlanReader:
 
     def _assemble(self, parts: list[_Block], segments: list[Segment]) -> Batch:
         if not parts:
-            parts = [_Block(0, np.empty((len(self._slot_names), 0), np.int32), np.empty(0, np.float32), None)]
+            parts = [_Block(0, np.empty((len(self.slot_names), 0), np.int32), np.empty(0, np.float32), None)]
         weights = [part.weight for part in parts if part.weight is not None]  # of all files or of none
         slots = np.concatenate([part.slots for part in parts], axis=1)
         return Batch(
@@ -119,50 +154,14 @@ class PlanReader:
             segments,
         )
 
-    def arrivals(self) -> Generator[Blocks, None, None]:
+    def arrivals(self, decoder: Decoder) -> Generator[Blocks, None, None]:
         """File after file in the order of first need, as the blocks that our streams take from it."""
-        order = list(self._wanted)
-        groups = _row_groups([self._files[file].url for file in order])
-        arrived = 0
-        try:
-            for file in order:
-                columns = self._whole_file(self._files[file], groups)
-                if self._verified is not None and self._files[file].path not in self._verified:
-                    verify_checksum(self._files[file])
-                    self._verified.add(self._files[file].path)
-                arrived += 1
-                yield self._blocks(file, columns)
-        except FieldwiseError:
-            raise
-        except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
-            for file in order[arrived:]:  # opening reads the footers of all files, so any of them may be the one
-                verify_checksum(self._files[file])
-            raise _damaged(self._files[order[arrived]], f"{type(error).__name__}: {error}") from error
-        finally:
-            groups.close()
-
-    def _whole_file(self, file: DataFile, groups: Iterator[Any]) -> Any:
-        """The columns of the next file; a file is one row group, but several are read as well."""
-        parts: list[Any] = []
-        rows = 0
-        while rows < file.rows:
-            group = next(groups, None)
-            if group is None:
-                raise _damaged(file, f"{rows} rows")
-            missing = [name for name in (*self._slot_names, "label") if not hasattr(group, name)]
-            if missing:
-                raise _damaged(file, f"no column {missing[0]}", expected=f"columns {self._slot_names[0]} ... and label")
-            rows += len(group.label)
-            parts.append(group)
-        if rows > file.rows:
-            raise _damaged(file, f"{rows} rows")
-        if len(parts) == 1:
-            return parts[0]
-        return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        for file in self._wanted:
+            yield self._blocks(file, decoder.columns(self._files[file]))
 
     def _blocks(self, file: int, columns: Any) -> Blocks:
         permutation = self._plan.permutation(file)
-        slots = [getattr(columns, name) for name in self._slot_names]
+        slots = [getattr(columns, name) for name in self.slot_names]
         if any(slot.dtype != np.int32 for slot in slots) or columns.label.dtype != np.float32:
             raise _damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
         weight = getattr(columns, "weight", None)
@@ -207,6 +206,61 @@ def _pick(values, rows, picked):  # type: ignore[no-untyped-def]
     """picked = values[rows]; numpy's takes twice as long."""
     for i in range(len(rows)):
         picked[i] = values[rows[i]]
+
+
+class Decoder:
+    """The decoded files of some readers, one after another, through one reader of petastorm: to open it takes long.
+
+    A context manager: leaving it ends petastorm's threads.
+    """
+
+    def __init__(self, readers: Sequence[PlanReader]) -> None:
+        self._seen, self._slot_names = readers[0].seen, readers[0].slot_names
+        files = [file for reader in readers for file in reader.needs]
+        self._kept = {file.path: columns for file in files if (columns := self._seen.columns(file)) is not None}
+        self._unread = [file for file in files if file.path not in self._kept]
+        self._groups = _row_groups([file.url for file in self._unread])
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._groups.close()
+
+    def columns(self, file: DataFile) -> Any:
+        """Of the file that is needed next."""
+        if file.path in self._kept:
+            return self._kept[file.path]
+        try:
+            columns = self._whole(file)
+            self._seen.add(file, columns)
+        except FieldwiseError:
+            raise
+        except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
+            for unread in self._unread:  # opening reads the footers of all files, so any of them may be the one
+                verify_checksum(unread)
+            raise _damaged(file, f"{type(error).__name__}: {error}") from error
+        del self._unread[0]
+        return columns
+
+    def _whole(self, file: DataFile) -> Any:
+        """A file is one row group, but several are read as well."""
+        parts: list[Any] = []
+        rows = 0
+        while rows < file.rows:
+            group = next(self._groups, None)
+            if group is None:
+                raise _damaged(file, f"{rows} rows")
+            missing = [name for name in (*self._slot_names, "label") if not hasattr(group, name)]
+            if missing:
+                raise _damaged(file, f"no column {missing[0]}", expected=f"columns {self._slot_names[0]} ... and label")
+            rows += len(group.label)
+            parts.append(group)
+        if rows > file.rows:
+            raise _damaged(file, f"{rows} rows")
+        if len(parts) == 1:
+            return parts[0]
+        return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def files_ahead(files: Sequence[DataFile], slots: int) -> int:

@@ -34,7 +34,7 @@ from training.optim import DenseOptimizer, RowOptimizer, build_optimizer
 from training.plan import Plan
 from training.progress import EpochRecord, Progress
 from training.proofs import diverged, require_all_rows, require_equal_replicas, warn_of_straggler
-from training.reader import PlanReader
+from training.reader import PlanReader, Seen
 from training.run import TrainResult, TrainRun
 from training.schedule import rate_at, require_parts, require_schedule
 from training.shared import SharedMemory
@@ -101,7 +101,7 @@ class Trainer:
             self.network.lookup.direct = can_be_direct(
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
-        self.verified: set[str] | None = set() if self.config.verify_checksums else None
+        self.seen = Seen(verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.checkpoints = None
@@ -126,15 +126,16 @@ class Trainer:
                     raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
         return self._conclude()
 
-    def _readers(self, epoch: int, step: int) -> Iterator[PlanReader]:
+    def _readers(self, epoch: int, step: int) -> Iterator[list[PlanReader]]:
         """From a step on, of every epoch that may come: its training rows, then the validation rows."""
         files, names = self.data.train.files, self.data.spec.slot_names
         while epoch < self.config.epochs:
             plan = self._plan(epoch)
             streams = plan.streams_of(self.world.rank, self.world.size)
-            yield PlanReader(files, plan, streams, names, start_step=step, verified=self.verified)
+            readers = [PlanReader(files, plan, streams, names, start_step=step, seen=self.seen)]
             if self.data.valid.files:
-                yield scan(self.data.valid, self.data.spec, self.world, streams=plan.streams, verified=self.verified)
+                readers.append(scan(self.data.valid, self.data.spec, self.world, streams=plan.streams, seen=self.seen))
+            yield readers
             epoch, step = epoch + 1, 0
 
     def _plan(self, epoch: int) -> Plan:
@@ -314,7 +315,7 @@ class Trainer:
         evaluations = {
             role: evaluate(
                 self.network, split, self.world, logit_shift=self.logit_shift, streams=self.config.streams,
-                verified=self.verified,
+                seen=self.seen,
             )
             for role, split in splits.items() if split.files
         }  # fmt: skip

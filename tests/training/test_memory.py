@@ -20,7 +20,8 @@ def test_tables_count_rows_times_columns_times_four_bytes(tmp_path: Path) -> Non
     assert (ffm.rows, ffm.width) == (rows, 1 + 3 * 4)
     assert ffm.table == ffm.best == ffm.state == rows * 13 * 4
     assert ffm.lookup == rows * 4
-    assert ffm.reading == 100 * (3 + 1) * 4
+    assert ffm.reading == 2 * 100 * (3 + 1) * 4  # kept, and on their way
+    assert needed(data, ModelConfig(kind="lr"), TrainingConfig(cache_mb=0, streams=1)).reading == 100 * (3 + 1) * 4
     assert ffm.total == sum(getattr(ffm, part) for part in ("table", "state", "best", "lookup", "reading", "step")) + (
         ffm.process
     )

@@ -21,7 +21,7 @@ from training.lookup import Lookup
 from training.network import Passes
 from training.plan import Plan
 from training.prefetch import Prefetch
-from training.reader import DataFile, PlanReader, files_ahead, name_rows
+from training.reader import DataFile, PlanReader, Seen, files_ahead, name_rows
 
 SPEC = hash_spec((2000, 30, 5))
 ROWS = [40, 1, 300, 7, 120]
@@ -33,7 +33,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
 
 
 def read(files: Sequence[DataFile], plan: Plan, streams: Sequence[int], start: int = 0) -> list[Batch]:
-    return list(PlanReader(files, plan, streams, SPEC.slot_names, start_step=start, verified=set()))
+    return list(PlanReader(files, plan, streams, SPEC.slot_names, start_step=start, seen=Seen(verify=True)))
 
 
 def stored(file: DataFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +107,7 @@ def test_a_spoilt_file_is_named(snapshot: Snapshot, spoil: object) -> None:
 def test_without_checksums_a_wrong_row_count_is_still_seen(snapshot: Snapshot) -> None:
     files = TrainData.of([snapshot]).train.files
     drop_rows(Path(files[2].path))
-    reader = PlanReader(files, Plan([f.rows for f in files], batch_size=64), range(8), SPEC.slot_names, verified=None)
+    reader = PlanReader(files, Plan([f.rows for f in files], batch_size=64), range(8), SPEC.slot_names)
     with pytest.raises(IntegrityError, match=r"train-0000\d\.parquet: expected \d+ rows, found"):
         list(reader)
 
@@ -133,9 +133,44 @@ def test_several_row_groups_are_one_file(tmp_path: Path) -> None:
     assert batch.slots.sum() == sum(before)
 
 
+def test_kept_files_are_not_read_again(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plans = [Plan([file.rows for file in files], batch_size=64, epoch=epoch) for epoch in range(2)]
+    expected = [read(files, plan, range(8)) for plan in plans]
+    row = (len(SPEC.slot_names) + 2) * 4  # with label and weight
+    seen = Seen(verify=True, room=sum(sorted(ROWS)[:-1]) * row)
+    for plan, batches in zip(plans, expected, strict=True):
+        found = list(PlanReader(files, plan, range(8), SPEC.slot_names, seen=seen))
+        for one, other in zip(found, batches, strict=True):
+            np.testing.assert_array_equal(one.slots, other.slots)
+            np.testing.assert_array_equal(one.label, other.label)
+            np.testing.assert_array_equal(one.weight, other.weight)  # type: ignore[arg-type]
+    for file in files:
+        kept = seen.columns(file) is not None
+        Path(file.path).unlink()
+        if kept:
+            alone = Plan([file.rows], batch_size=8)
+            assert sum(batch.rows for batch in PlanReader([file], alone, range(8), SPEC.slot_names, seen=seen)) > 0
+    assert 0 < sum(seen.columns(file) is not None for file in files) < len(files)
+    with pytest.raises(IntegrityError, match="no such file"):
+        list(PlanReader(files, plans[0], range(8), SPEC.slot_names, seen=seen))
+
+
 def slots_of(path: Path) -> np.ndarray:
     table = pq.read_table(path)
     return np.stack([table[name].to_numpy() for name in SPEC.slot_names])
+
+
+def test_of_readers_opened_together_the_spoilt_file_is_named(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    parts = [files[:2], files[2:]]
+    Path(files[3].path).unlink()
+    readers = [PlanReader(of, Plan([f.rows for f in of], batch_size=64), range(8), SPEC.slot_names) for of in parts]
+    with (
+        Passes(Lookup(layout_of(SPEC)), [readers]) as works,
+        pytest.raises(IntegrityError, match=r"train-00003\.parquet: expected .* found no such file"),
+    ):
+        list(works)
 
 
 def test_prefetch_raises_where_it_is_consumed() -> None:
@@ -155,7 +190,7 @@ def test_passes_go_on_from_reader_to_reader(snapshot: Snapshot) -> None:
     plans = [Plan([file.rows for file in files], batch_size=64, epoch=epoch) for epoch in range(3)]
     readers = [PlanReader(files, plan, range(8), SPEC.slot_names) for plan in plans]
     before = set(threading.enumerate())
-    with Passes(Lookup(layout_of(SPEC)), readers) as works:
+    with Passes(Lookup(layout_of(SPEC)), [[reader] for reader in readers]) as works:
         for reader in readers[:2]:  # the third has been begun by then
             assert sum(work.batch.rows for work in works) == plans[0].total
             assert works.read is reader
@@ -168,7 +203,7 @@ def test_passes_raise_in_the_pass_that_fails(snapshot: Snapshot) -> None:
     plan = Plan([file.rows for file in files], batch_size=64)
     lost = [replace(file, path=file.path + ".gone") for file in files]
     readers = [PlanReader(of, plan, range(8), SPEC.slot_names) for of in (files, lost)]
-    with Passes(Lookup(layout_of(SPEC)), readers) as works:
+    with Passes(Lookup(layout_of(SPEC)), [[reader] for reader in readers]) as works:
         assert sum(work.batch.rows for work in works) == plan.total
         with pytest.raises(IntegrityError, match="no such file"):
             list(works)
