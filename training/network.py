@@ -26,7 +26,7 @@ from training.prefetch import Prefetch
 from training.reader import Blocks, Decoder, PlanReader
 from training.shared import SharedMemory
 from training.step import FusedStep
-from training.table import EmbeddingTable
+from training.table import EmbeddingTable, copy
 
 
 class Work(NamedTuple):
@@ -196,13 +196,13 @@ class Network:
         """Overwrite tensors like `tensors` by ours; of a table that ranks have together, this rank's share of rows."""
         for name, tensor in self.tensors().items():
             share = self.table.mine if name == "table" else slice(None)
-            tensors[name][share].copy_(tensor[share])
+            copy(tensor[share], tensors[name][share])
 
     def copy_from(self, tensors: dict[str, Tensor]) -> None:
         """The reverse of `copy_into`."""
         for name, tensor in self.tensors().items():
             share = self.table.mine if name == "table" else slice(None)
-            tensor[share].copy_(tensors[name][share])
+            copy(tensors[name][share], tensor[share])
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights themselves: the table and the dense parameters by name."""
@@ -230,11 +230,10 @@ class Network:
 
     def score(self, compact: Compact) -> Float32:
         """Logits [B] of a looked-up batch."""
-        table = self.table.weight
         if compact.direct:
-            return linear_logits(table, self.model.bias.item(), compact.index)
+            return linear_logits(self.table.weight, self.model.bias.item(), compact.index)
+        rows = self.table.gather(compact.ids.to(self.device)).detach()
         with torch.no_grad():
-            rows = table.index_select(0, compact.ids.to(self.device)).float()
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
         return logits
 

@@ -71,7 +71,7 @@ class EmbeddingTable:
     @property
     def flat(self) -> npt.NDArray[Any]:
         """All numbers as kernels take them, of a table on the CPU: float32, or the bits of bfloat16 as int16."""
-        return self.weight.view(_BITS[self.weight.dtype]).numpy().reshape(-1)
+        return _flat(self.weight)
 
     def gather(self, ids: Tensor) -> Tensor:
         """Rows [U, width] float32 of distinct ``ids``: a fresh leaf that requires grad."""
@@ -95,7 +95,7 @@ class EmbeddingTable:
 
     def copy_(self, weight: Tensor) -> None:
         """Take over weights of the same shape."""
-        self.weight[self.mine].copy_(weight[self.mine])
+        copy(weight[self.mine], self.weight[self.mine])
 
 
 class Parameter:
@@ -109,6 +109,19 @@ class Parameter:
     def beside(self, width: int) -> Tensor:
         """Zeros in the parameter's own shape, on its device."""
         return torch.zeros_like(self.weight)
+
+
+def copy(weights: Tensor, into: Tensor) -> None:
+    """``into[...] = weights``; of two alike by our own threads, since torch's wait for cores that others use."""
+    if weights.device.type != "cpu" or into.device.type != "cpu" or weights.dtype != into.dtype:
+        into.copy_(weights)
+        return
+    source, target = _flat(weights), _flat(into)
+    team(len(source)).spread(len(source), lambda first, last: np.copyto(target[first:last], source[first:last]), 2)
+
+
+def _flat(weights: Tensor) -> npt.NDArray[Any]:
+    return weights.view(_BITS[weights.dtype]).numpy().reshape(-1)
 
 
 def share(count: int, world: World) -> tuple[int, int]:
