@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.table import EmbeddingTable
+from training.table import EmbeddingTable, copy
 
 
 def test_start_depends_on_seed_row_and_column_alone() -> None:
@@ -40,3 +40,14 @@ def test_gather_is_a_leaf_apart_from_the_table() -> None:
     rows.sum().backward()
     assert rows.grad is not None
     assert rows.grad.shape == (2, 4)
+
+
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 3, 200_000])
+def test_a_copy_has_the_same_numbers(rows: int, kept: torch.dtype) -> None:
+    weights = torch.randn(rows, 5, generator=torch.Generator().manual_seed(1)).to(kept)
+    into, rounded = torch.empty_like(weights), torch.zeros(rows, 5)
+    copy(weights, into)
+    copy(weights, rounded)
+    assert torch.equal(into, weights)
+    assert torch.equal(rounded, weights.float())
