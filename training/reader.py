@@ -165,14 +165,18 @@ class PlanReader:
         if any(slot.dtype != np.int32 for slot in slots) or columns.label.dtype != np.float32:
             raise _damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
         weight = getattr(columns, "weight", None)
-        blocks: Blocks = {}
-        for segment in self._wanted[file]:
-            rows = permutation[segment.first : segment.first + segment.rows]
-            taken = np.empty((len(slots), len(rows)), np.int32)
-            for slot, values in enumerate(slots):
-                _pick(values, rows, taken[slot])
-            label, weights = columns.label[rows], None if weight is None else weight[rows]
-            blocks[(segment.stream, file)] = _Block(segment.first, taken, label, weights)
+        wanted = self._wanted[file]
+        rows = np.concatenate([permutation[segment.first : segment.first + segment.rows] for segment in wanted])
+        taken = np.empty((len(slots), len(rows)), np.int32)
+        for slot, values in enumerate(slots):
+            _pick(values, rows, taken[slot])
+        label, weights = columns.label[rows], None if weight is None else weight[rows]
+        blocks, begin = Blocks(), 0
+        for segment in wanted:
+            part = slice(begin, begin + segment.rows)
+            own = None if weights is None else weights[part]
+            blocks[(segment.stream, file)] = _Block(segment.first, taken[:, part], label[part], own)
+            begin += segment.rows
         return blocks
 
 
