@@ -2,8 +2,9 @@
 
     python benchmarks/train_ranks.py --models fm-16 ffm-4 --batch 16384
 
-Every run is a training as jobs start it, from a snapshot on disk (benchmarks/rows.py), the first epoch left out; runs
-take turns ``--repeats`` times, and a figure is their median. Two ranks have a global batch of twice ``--batch``.
+Every run is a training as jobs start it, from a snapshot on disk (benchmarks/rows.py), the first epoch left out; so
+rows come from memory where ``training.cache_mb`` holds them, with ``--cache-mb 0`` from disk in every epoch. Runs take
+turns ``--repeats`` times, and a figure is their median. Two ranks have a global batch of twice ``--batch``.
 ``ratio`` compares them with one rank (goal: 1.5), ``loss`` is the largest relative difference of an epoch's loss from
 one rank with the doubled batch (goal: 1e-5). A rank reads and looks rows up in threads of its own beside its one
 compute thread; ``pinned`` runs confine every rank to one core, so that one rank and two have the same per rank.
@@ -37,6 +38,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fields", type=int, default=39)
     parser.add_argument("--table-rows", type=int, default=1 << 20)
+    parser.add_argument("--cache-mb", type=int, help="rows kept between epochs; 0: from disk; default: training's own")
     parser.add_argument("--rank", nargs=2, metavar=("RUN", "RESULT"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -53,7 +55,8 @@ def be_rank(run: dict[str, Any], result_path: str) -> None:
     if run["pinned"]:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ.get("LOCAL_RANK", "0"))]})
     kind, _, dim = run["model"].partition("-")
-    training = TrainingConfig(epochs=run["epochs"], batch_size=run["batch"], patience=None, threads=1, cache_mb=0)
+    cache = {} if run["cache_mb"] is None else {"cache_mb": run["cache_mb"]}
+    training = TrainingConfig(epochs=run["epochs"], batch_size=run["batch"], patience=None, threads=1, **cache)
     data = TrainData.of([load_snapshot(run["snapshot"])])
     with join_world() as world:
         history = train(TrainRun(data, ModelConfig(kind=kind, dim=int(dim)), training, run["bundle"]), world).history
@@ -81,7 +84,10 @@ def launch(run: dict[str, Any], ranks: int, place: Path) -> dict[str, Any]:
 
 
 def compare(model: str, snapshot: str, place: Path, options: argparse.Namespace) -> dict[str, Any]:
-    common = {"model": model, "snapshot": snapshot, "bundle": str(place / "bundle"), "epochs": options.epochs}
+    common = {
+        "model": model, "snapshot": snapshot, "bundle": str(place / "bundle"), "epochs": options.epochs,
+        "cache_mb": options.cache_mb,
+    }  # fmt: skip
     ways = {
         "one": (1, options.batch, False), "two": (2, 2 * options.batch, False),
         "one doubled": (1, 2 * options.batch, False),
@@ -113,7 +119,9 @@ def main() -> None:
         place = Path(folder)
         snapshot = publish(place / "snapshot", sizes, slots, labels_of(sizes, slots))
         models = [compare(model, snapshot, place, options) for model in options.models]
-    record("train_ranks", {"rows": options.rows, "fields": options.fields, "models": models})
+    record(
+        "train_ranks", {"rows": options.rows, "fields": options.fields, "cache_mb": options.cache_mb, "models": models}
+    )
 
 
 if __name__ == "__main__":
