@@ -60,8 +60,9 @@ def seconds(directory: str, kind: str, place: Path, proved: bool) -> float:
     try:
         trainer = Trainer(TrainRun(data, ModelConfig(kind=kind), config, str(place / "bundle")), World())
         started = time.perf_counter()
-        for epoch in range(EPOCHS):
-            trainer._end_epoch(plan := trainer._plan(epoch), trainer._train_epoch(plan))
+        with trainer.network.passes(trainer._readers(0, 0), trainer.seen) as works:
+            for epoch in range(EPOCHS):
+                trainer._end_epoch(plan := trainer._plan(epoch), trainer._train_epoch(plan, works), works)
         return time.perf_counter() - started
     finally:
         trainer_module.PlanReader, trainer_module.require_all_rows, trainer_module.require_equal_replicas = kept
@@ -72,7 +73,8 @@ def checkpoint(directory: str, kind: str, place: Path) -> dict[str, float]:
     data = TrainData.of_one(load_snapshot(directory))
     trainer = Trainer(TrainRun(data, ModelConfig(kind=kind), TrainingConfig(patience=None), str(place)), World())
     trainer.checkpoints = Checkpoints(place / "checkpoints", "request")
-    trainer._train_epoch(trainer._plan(0))
+    with trainer.network.passes(trainer._readers(0, 0)) as works:
+        trainer._train_epoch(trainer._plan(0), works)
     spent = []
     for _ in range(5):
         started = time.perf_counter()

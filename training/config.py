@@ -69,7 +69,8 @@ class TrainingConfig(Strict):
     fused: bool = True
     """Compiled kernels on the CPU; false: the plain torch reference."""
     cache_mb: Annotated[int, Field(ge=0)] = 256
-    """Decoded rows that a rank keeps from epoch to epoch, in MB (10^6 bytes); files beyond are read in every epoch."""
+    """Decoded rows that a rank keeps from epoch to epoch, in MB (10^6 bytes); files beyond are read in every epoch. Any
+    file falls to any rank in some epoch, so each rank would need room for all of them."""
     verify_checksums: bool = True
     """Compare the SHA-256 of every file with the manifest when it is first read."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0

@@ -30,11 +30,11 @@ class Evaluation:
     roc: tuple[list[float], list[float]]
 
 
-def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int, seen: Seen | None) -> PlanReader:
+def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int) -> PlanReader:
     """This rank's share of all rows, in order."""
     plan = Plan([file.rows for file in split.files], batch_size=-(-_ROWS // streams) * streams, streams=streams,
                 shuffle=False)  # fmt: skip
-    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names, seen=seen)
+    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names)
 
 
 def evaluate(
@@ -47,7 +47,7 @@ def evaluate(
     seen: Seen | None = None,
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
-    with network.passes([[scan(split, network.spec, world, streams=streams, seen=seen)]]) as works:
+    with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
         return measure(network, split, world, works, logit_shift=logit_shift)
 
 

@@ -91,11 +91,11 @@ def needed(
     columns = layout.slots + (len(slot_pairs(layout)[0]) if network.paired else 0)
     distinct = min(int(batch * columns * _DISTINCT), rows)
     files = sorted((file.rows for file in data.train.files), reverse=True)
-    held = -(-training.streams // ranks) + files_ahead(data.train.files, layout.slots) + _FILES
+    held = 2 * -(-training.streams // ranks) - 1 + files_ahead(data.train.files, layout.slots) + _FILES
     direct = ranks == 1 and FusedStep.serves(network, torch.device("cpu"))
     direct = direct and can_be_direct(layout, width, pair_buckets, batch, threads)
     beside = lanes(layout, pair_buckets, threads) if direct else 0
-    row = (layout.slots + 1) * _INT
+    row = (layout.slots + 1 + data.train.weighted) * _INT
     kept = min(training.cache_mb * 10**6, (data.train.rows + data.valid.rows) * row)
     gradients = distinct * width * _FLOAT * threads
     return Memory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from training.fused import linear_logits
 from training.lookup import Compact, Lookup
 from training.models import MODELS, build_model
 from training.prefetch import Prefetch
-from training.reader import Blocks, Decoder, PlanReader
+from training.reader import Blocks, PlanReader, Seen, decoded
 from training.shared import SharedMemory
 from training.step import FusedStep
 from training.table import EmbeddingTable, copy
@@ -45,16 +46,16 @@ class Passes:
 
     read: PlanReader
 
-    def __init__(self, lookup: Lookup, epochs: Iterable[Sequence[PlanReader]]) -> None:
+    def __init__(self, lookup: Lookup, epochs: Iterable[Sequence[PlanReader]], seen: Seen) -> None:
         coming = iter(epochs)
         first = list(islice(coming, 1))
 
         def arriving() -> Generator[PlanReader | Blocks, None, None]:
             for readers in chain(first, coming):
-                with Decoder(readers) as decoder:
+                with closing(decoded(readers, seen)) as columns:
                     for reader in readers:
                         yield reader
-                        yield from reader.arrivals(decoder)
+                        yield from reader.arrivals(columns)
 
         def looked_up() -> Generator[Work | PlanReader, None, None]:
             with Prefetch(arriving(), max((readers[0].ahead for readers in first), default=1)) as items:
@@ -215,9 +216,9 @@ class Network:
     def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
         return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
 
-    def passes(self, epochs: Iterable[Sequence[PlanReader]]) -> Passes:
+    def passes(self, epochs: Iterable[Sequence[PlanReader]], seen: Seen | None = None) -> Passes:
         """The readers' batches, looked up; see `Passes`."""
-        return Passes(self.lookup, epochs)
+        return Passes(self.lookup, epochs, seen or Seen())
 
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -36,6 +38,8 @@ warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.
 
 _NAMED_ROWS = 5
 _AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
+_LARGE = 1 << 24
+"""Bytes of a file in order whose parts, needed at different times, do not keep each other in memory."""
 _QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
 
 
@@ -53,15 +57,16 @@ class DataFile:
 
 
 class Seen:
-    """What readers of the same files, one after another, have in common.
+    """What has been read of some files so far.
 
     Args:
         verify: compare every file's SHA-256 with the manifest's when it is first read.
-        room: bytes of decoded files to keep, those that come first; they are not read again.
+        room: bytes of decoded files to keep, of each that still fits; they are not read again.
     """
 
     def __init__(self, *, verify: bool = False, room: int = 0) -> None:
-        self._verify, self._room = verify, room
+        self.room = room
+        self._verify = verify
         self._verified: set[str] = set()
         self._kept: dict[str, Any] = {}
 
@@ -75,8 +80,8 @@ class Seen:
             verify_checksum(file)
             self._verified.add(file.path)
         size = sum(column.nbytes for column in columns)
-        if size <= self._room:
-            self._room -= size
+        if file.path not in self._kept and size <= self.room:
+            self.room -= size
             self._kept[file.path] = columns
 
 
@@ -92,7 +97,6 @@ class PlanReader:
         streams: the plan's streams to read, see ``Plan.streams_of``.
         slot_names: the slot columns in order.
         start_step: first step to yield.
-        seen: what readers before this one have read; extended here.
     """
 
     def __init__(
@@ -103,20 +107,22 @@ class PlanReader:
         slot_names: Sequence[str],
         *,
         start_step: int = 0,
-        seen: Seen | None = None,
     ) -> None:
         self.rows, self.ahead = 0, files_ahead(files, len(slot_names))
         self.digest = xxhash.xxh3_64()  # of all rows handed out, in their order
         self._files, self._plan, self._streams = files, plan, streams
-        self._start_step = start_step
-        self.slot_names, self.seen = slot_names, seen or Seen()
+        self.slot_names, self._start_step = slot_names, start_step
         self._wanted: dict[int, list[Segment]] = {}  # by file, in the order of first need
         for segment in plan.reads(streams, start_step):
             self._wanted.setdefault(segment.file, []).append(segment)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        with Decoder([self]) as decoder:
-            yield from self.batches(self.arrivals(decoder))
+        return self.read(Seen())
+
+    def read(self, seen: Seen) -> Generator[Batch, None, None]:
+        """The batches of this reader alone."""
+        with closing(decoded([self], seen)) as columns:
+            yield from self.batches(self.arrivals(columns))
 
     @property
     def needs(self) -> list[DataFile]:
@@ -154,10 +160,10 @@ class PlanReader:
             segments,
         )
 
-    def arrivals(self, decoder: Decoder) -> Generator[Blocks, None, None]:
-        """File after file in the order of first need, as the blocks that our streams take from it."""
+    def arrivals(self, columns: Iterator[Any]) -> Generator[Blocks, None, None]:
+        """File after file, of what `decoded` gives, as the blocks that our streams take from it."""
         for file in self._wanted:
-            yield self._blocks(file, decoder.columns(self._files[file]))
+            yield self._blocks(file, next(columns))
 
     def _blocks(self, file: int, columns: Any) -> Blocks:
         permutation = self._plan.permutation(file)
@@ -171,12 +177,13 @@ class PlanReader:
         for slot, values in enumerate(slots):
             _pick(values, rows, taken[slot])
         label, weights = columns.label[rows], None if weight is None else weight[rows]
-        blocks, begin = Blocks(), 0
+        blocks, begin, large = Blocks(), 0, taken.nbytes > _LARGE
         for segment in wanted:
             part = slice(begin, begin + segment.rows)
-            own = None if weights is None else weights[part]
-            blocks[(segment.stream, file)] = _Block(segment.first, taken[:, part], label[part], own)
-            begin += segment.rows
+            own, begin = taken[:, part], begin + segment.rows
+            blocks[(segment.stream, file)] = _Block(
+                segment.first, own.copy() if large else own, label[part], None if weights is None else weights[part]
+            )
         return blocks
 
 
@@ -212,59 +219,45 @@ def _pick(values, rows, picked):  # type: ignore[no-untyped-def]
         picked[i] = values[rows[i]]
 
 
-class Decoder:
-    """The decoded files of some readers, one after another, through one reader of petastorm: to open it takes long.
+def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, None]:
+    """The columns of each file that the readers need, one after another; they are opened together, which takes long."""
+    files = [file for reader in readers for file in reader.needs]
+    kept = [seen.columns(file) for file in files]
+    unread = [file for file, columns in zip(files, kept, strict=True) if columns is None]
+    with closing(_row_groups([file.url for file in unread])) as groups:
+        for file, columns in zip(files, kept, strict=True):
+            if columns is None:
+                try:
+                    columns = _whole(file, readers[0].slot_names, groups)
+                    seen.add(file, columns)
+                except FieldwiseError:
+                    raise
+                except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
+                    for other in unread:  # opening reads the footers of all files, so any of them may be the one
+                        verify_checksum(other)
+                    raise _damaged(file, f"{type(error).__name__}: {error}") from error
+                unread.remove(file)
+            yield columns
 
-    A context manager: leaving it ends petastorm's threads.
-    """
 
-    def __init__(self, readers: Sequence[PlanReader]) -> None:
-        self._seen, self._slot_names = readers[0].seen, readers[0].slot_names
-        files = [file for reader in readers for file in reader.needs]
-        self._kept = {file.path: columns for file in files if (columns := self._seen.columns(file)) is not None}
-        self._unread = [file for file in files if file.path not in self._kept]
-        self._groups = _row_groups([file.url for file in self._unread])
-
-    def __enter__(self) -> Decoder:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._groups.close()
-
-    def columns(self, file: DataFile) -> Any:
-        """Of the file that is needed next."""
-        if file.path in self._kept:
-            return self._kept[file.path]
-        try:
-            columns = self._whole(file)
-            self._seen.add(file, columns)
-        except FieldwiseError:
-            raise
-        except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
-            for unread in self._unread:  # opening reads the footers of all files, so any of them may be the one
-                verify_checksum(unread)
-            raise _damaged(file, f"{type(error).__name__}: {error}") from error
-        del self._unread[0]
-        return columns
-
-    def _whole(self, file: DataFile) -> Any:
-        """A file is one row group, but several are read as well."""
-        parts: list[Any] = []
-        rows = 0
-        while rows < file.rows:
-            group = next(self._groups, None)
-            if group is None:
-                raise _damaged(file, f"{rows} rows")
-            missing = [name for name in (*self._slot_names, "label") if not hasattr(group, name)]
-            if missing:
-                raise _damaged(file, f"no column {missing[0]}", expected=f"columns {self._slot_names[0]} ... and label")
-            rows += len(group.label)
-            parts.append(group)
-        if rows > file.rows:
+def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Any]) -> Any:
+    """The columns of a file, which is one row group, but several are read as well."""
+    parts: list[Any] = []
+    rows = 0
+    while rows < file.rows:
+        group = next(groups, None)
+        if group is None:
             raise _damaged(file, f"{rows} rows")
-        if len(parts) == 1:
-            return parts[0]
-        return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        missing = [name for name in (*slot_names, "label") if not hasattr(group, name)]
+        if missing:
+            raise _damaged(file, f"no column {missing[0]}", expected=f"columns {slot_names[0]} ... and label")
+        rows += len(group.label)
+        parts.append(group)
+    if rows > file.rows:
+        raise _damaged(file, f"{rows} rows")
+    if len(parts) == 1:
+        return parts[0]
+    return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def files_ahead(files: Sequence[DataFile], slots: int) -> int:
@@ -277,19 +270,21 @@ def files_ahead(files: Sequence[DataFile], slots: int) -> int:
 
 
 def _row_groups(urls: list[str]) -> Generator[Any, None, None]:
-    """Decoded row groups of the files, in order. One worker: with more, petastorm does not keep the order."""
-    if not urls:
-        return
-    with make_batch_reader(
-        urls,
-        reader_pool_type="thread",
-        workers_count=1,
-        results_queue_size=_QUEUED_FILES,
-        shuffle_row_groups=False,
-        num_epochs=1,
-        hdfs_driver="libhdfs",
-    ) as reader:
-        yield from reader
+    """Decoded row groups of the files, in order; neighbours in one store are opened together.
+
+    One worker: with more, petastorm does not keep the order.
+    """
+    for _, store in groupby(urls, key=lambda url: urlsplit(url)[:2]):
+        with make_batch_reader(
+            list(store),
+            reader_pool_type="thread",
+            workers_count=1,
+            results_queue_size=_QUEUED_FILES,
+            shuffle_row_groups=False,
+            num_epochs=1,
+            hdfs_driver="libhdfs",
+        ) as reader:
+            yield from reader
 
 
 def name_rows(

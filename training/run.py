@@ -42,7 +42,7 @@ class TrainRun:
     @property
     def request(self) -> str:
         """Digest of what decides the result: all but ranks, threads and, at a constant rate, the number of epochs."""
-        beside = {"threads", "verify_checksums", "timeout_seconds", "restarts", "checkpoint"}
+        beside = {"threads", "cache_mb", "verify_checksums", "timeout_seconds", "restarts", "checkpoint"}
         if self.training.schedule == "constant":
             beside.add("epochs")
         training = self.training.model_dump(exclude=beside)

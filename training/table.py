@@ -113,7 +113,11 @@ class Parameter:
 
 def copy(weights: Tensor, into: Tensor) -> None:
     """``into[...] = weights``; of two alike by our own threads, since torch's wait for cores that others use."""
-    if weights.device.type != "cpu" or into.device.type != "cpu" or weights.dtype != into.dtype:
+    alike = all(
+        (of.device.type, of.dtype, of.shape, of.is_contiguous()) == ("cpu", into.dtype, into.shape, True)
+        for of in (weights, into)
+    )
+    if not alike or into.dtype not in _BITS:
         into.copy_(weights)
         return
     source, target = _flat(weights), _flat(into)

@@ -116,7 +116,7 @@ class Trainer:
                 {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
             )
         patience = self.config.patience or self.config.epochs
-        with self.network.passes(self._readers(self.progress.epoch, self.progress.step)) as works:
+        with self.network.passes(self._readers(self.progress.epoch, self.progress.step), self.seen) as works:
             while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
                 plan = self._plan(self.progress.epoch)
                 try:
@@ -132,9 +132,9 @@ class Trainer:
         while epoch < self.config.epochs:
             plan = self._plan(epoch)
             streams = plan.streams_of(self.world.rank, self.world.size)
-            readers = [PlanReader(files, plan, streams, names, start_step=step, seen=self.seen)]
+            readers = [PlanReader(files, plan, streams, names, start_step=step)]
             if self.data.valid.files:
-                readers.append(scan(self.data.valid, self.data.spec, self.world, streams=plan.streams, seen=self.seen))
+                readers.append(scan(self.data.valid, self.data.spec, self.world, streams=plan.streams))
             yield readers
             epoch, step = epoch + 1, 0
 
@@ -311,6 +311,7 @@ class Trainer:
     def _conclude(self) -> TrainResult:
         """Save the best weights and measure them on every split."""
         digest = self.world.share(self._save_best(self.task.bundle_dir))
+        self.seen.room = 0  # what is read now is not read again
         splits = {role: getattr(self.data, role) for role in ("train", "valid", "test")}
         evaluations = {
             role: evaluate(

@@ -72,6 +72,12 @@ def dying(world: World, run: TrainRun, steps: int) -> tuple[str, list[int]] | No
     return result.bundle_digest, [n for r in result.history for n in (r.rows_planned, r.rows_read, r.rows_trained)]
 
 
+def test_a_run_resumes_under_settings_that_do_not_decide_the_result(snapshot: Snapshot, tmp_path: Path) -> None:
+    request = run_of(snapshot.dir, tmp_path, "ffm").request
+    assert run_of(snapshot.dir, tmp_path, "ffm", cache_mb=0, threads=2, epochs=9, restarts=0).request == request
+    assert run_of(snapshot.dir, tmp_path, "ffm", seed=1).request != request
+
+
 @pytest.mark.parametrize(
     ("kind", "optimizer", "table"),
     [

@@ -33,7 +33,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
 
 
 def read(files: Sequence[DataFile], plan: Plan, streams: Sequence[int], start: int = 0) -> list[Batch]:
-    return list(PlanReader(files, plan, streams, SPEC.slot_names, start_step=start, seen=Seen(verify=True)))
+    return list(PlanReader(files, plan, streams, SPEC.slot_names, start_step=start).read(Seen(verify=True)))
 
 
 def stored(file: DataFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def test_kept_files_are_not_read_again(snapshot: Snapshot) -> None:
     row = (len(SPEC.slot_names) + 2) * 4  # with label and weight
     seen = Seen(verify=True, room=sum(sorted(ROWS)[:-1]) * row)
     for plan, batches in zip(plans, expected, strict=True):
-        found = list(PlanReader(files, plan, range(8), SPEC.slot_names, seen=seen))
+        found = list(PlanReader(files, plan, range(8), SPEC.slot_names).read(seen))
         for one, other in zip(found, batches, strict=True):
             np.testing.assert_array_equal(one.slots, other.slots)
             np.testing.assert_array_equal(one.label, other.label)
@@ -150,10 +150,29 @@ def test_kept_files_are_not_read_again(snapshot: Snapshot) -> None:
         Path(file.path).unlink()
         if kept:
             alone = Plan([file.rows], batch_size=8)
-            assert sum(batch.rows for batch in PlanReader([file], alone, range(8), SPEC.slot_names, seen=seen)) > 0
+            assert sum(batch.rows for batch in PlanReader([file], alone, range(8), SPEC.slot_names).read(seen)) > 0
     assert 0 < sum(seen.columns(file) is not None for file in files) < len(files)
     with pytest.raises(IntegrityError, match="no such file"):
-        list(PlanReader(files, plans[0], range(8), SPEC.slot_names, seen=seen))
+        list(PlanReader(files, plans[0], range(8), SPEC.slot_names).read(seen))
+
+
+def test_parts_of_large_files_are_the_same_rows(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plan = Plan([file.rows for file in files], batch_size=64)
+    expected = read(files, plan, range(8))
+    monkeypatch.setattr("training.reader._LARGE", 0)
+    for one, other in zip(read(files, plan, range(8)), expected, strict=True):
+        np.testing.assert_array_equal(one.slots, other.slots)
+
+
+def test_files_may_lie_in_several_stores(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    plan = Plan([file.rows for file in files], batch_size=64)
+    spread = [replace(file, path="file://localhost" + file.path) if n % 2 else file for n, file in enumerate(files)]
+    for one, other in zip(
+        PlanReader(spread, plan, range(8), SPEC.slot_names), read(files, plan, range(8)), strict=True
+    ):
+        np.testing.assert_array_equal(one.slots, other.slots)
 
 
 def slots_of(path: Path) -> np.ndarray:
@@ -167,7 +186,7 @@ def test_of_readers_opened_together_the_spoilt_file_is_named(snapshot: Snapshot)
     Path(files[3].path).unlink()
     readers = [PlanReader(of, Plan([f.rows for f in of], batch_size=64), range(8), SPEC.slot_names) for of in parts]
     with (
-        Passes(Lookup(layout_of(SPEC)), [readers]) as works,
+        Passes(Lookup(layout_of(SPEC)), [readers], Seen()) as works,
         pytest.raises(IntegrityError, match=r"train-00003\.parquet: expected .* found no such file"),
     ):
         list(works)
@@ -190,7 +209,7 @@ def test_passes_go_on_from_reader_to_reader(snapshot: Snapshot) -> None:
     plans = [Plan([file.rows for file in files], batch_size=64, epoch=epoch) for epoch in range(3)]
     readers = [PlanReader(files, plan, range(8), SPEC.slot_names) for plan in plans]
     before = set(threading.enumerate())
-    with Passes(Lookup(layout_of(SPEC)), [[reader] for reader in readers]) as works:
+    with Passes(Lookup(layout_of(SPEC)), [[reader] for reader in readers], Seen()) as works:
         for reader in readers[:2]:  # the third has been begun by then
             assert sum(work.batch.rows for work in works) == plans[0].total
             assert works.read is reader
@@ -203,7 +222,7 @@ def test_passes_raise_in_the_pass_that_fails(snapshot: Snapshot) -> None:
     plan = Plan([file.rows for file in files], batch_size=64)
     lost = [replace(file, path=file.path + ".gone") for file in files]
     readers = [PlanReader(of, plan, range(8), SPEC.slot_names) for of in (files, lost)]
-    with Passes(Lookup(layout_of(SPEC)), [[reader] for reader in readers]) as works:
+    with Passes(Lookup(layout_of(SPEC)), [[reader] for reader in readers], Seen()) as works:
         assert sum(work.batch.rows for work in works) == plan.total
         with pytest.raises(IntegrityError, match="no such file"):
             list(works)
