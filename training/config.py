@@ -55,7 +55,8 @@ class TrainingConfig(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the rate first rises; not with ftrl."""
     l2: Annotated[float, Field(ge=0)] | None = None
-    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior / rows."""
+    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior /
+    rows, less where positives are rare; see ``training.defaults``."""
     l1: Annotated[float, Field(ge=0)] = 0.0
     """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2

@@ -43,7 +43,7 @@ class Model(nn.Module):
     learning_rate: ClassVar[float] = 0.03
     """Of Adagrad, when the user names none."""
     prior: ClassVar[float] = 10.0
-    """Precision of a weight's Gaussian prior: ``l2`` times training rows, when the user names no ``l2``."""
+    """Precision of a weight's Gaussian prior: ``l2`` times training rows where the user names none (``defaults``)."""
     score: ClassVar[str | None] = None
     """Its compiled kernel in ``kernels.SCORES``, if it has one."""
 

@@ -82,7 +82,7 @@ class Trainer:
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
             shared=SharedMemory.of(world), dtype=getattr(torch, self.config.table),
         )  # fmt: skip
-        self.config = settle(self.config, run.model.kind, self.data.train.rows)
+        self.config = settle(self.config, run.model.kind, self.data.train.rows, self.data.train.positives)
         require_schedule(self.config, self._plan(0).steps * self.config.epochs)
         require_parts(self.config, self.network.model.compiled_on(world.device))
         self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
