@@ -31,7 +31,7 @@ from benchmarks.rows import field_sizes, labels_of, long_tailed, publish  # noqa
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["fm-16", "ffm-4"], help="kind-dim")
+    parser.add_argument("--models", nargs="+", default=["fm-16", "ffm-4"], help="kind or kind-dim")
     parser.add_argument("--batch", type=int, default=16384, help="rows of a step per rank")
     parser.add_argument("--rows", type=int, default=1 << 20)
     parser.add_argument("--epochs", type=int, default=3)
@@ -59,7 +59,9 @@ def be_rank(run: dict[str, Any], result_path: str) -> None:
     training = TrainingConfig(epochs=run["epochs"], batch_size=run["batch"], patience=None, threads=1, **cache)
     data = TrainData.of([load_snapshot(run["snapshot"])])
     with join_world() as world:
-        history = train(TrainRun(data, ModelConfig(kind=kind, dim=int(dim)), training, run["bundle"]), world).history
+        history = train(
+            TrainRun(data, ModelConfig(kind=kind, dim=int(dim) if dim else None), training, run["bundle"]), world
+        ).history
         if world.first:
             seconds = sorted(past.seconds for past in history[1:])
             figures = {
