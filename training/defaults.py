@@ -1,9 +1,11 @@
 """What a config leaves open, filled in from the model and the data.
 
 The loss is a mean over rows, so a Gaussian prior of precision p on every weight is l2 = p / rows: strong on small data,
-vanishing on large. Where positives are rare, few rows speak for a weight that may be large: there the prior is weaker,
-in proportion to the labels' standard deviation. Learning rates differ by how many weights add up in one logit: Adagrad
-moves each by about the rate when it first meets it, so models of few weights want larger steps.
+vanishing on large. Learning rates differ by how many weights add up in one logit: Adagrad moves each by about the rate
+when it first meets it, so models of few weights want larger steps.
+
+Where positives are rare, few rows speak for a weight that may be large. There the prior is weaker, in proportion to the
+labels' standard deviation, and steps are longer, by its cube root; both were chosen on TalkingData (0.2 % positives).
 ``benchmarks/defaults.py`` measures all of it.
 """
 
@@ -22,11 +24,10 @@ RARE = 0.19
 
 def settle(config: TrainingConfig, kind: str, rows: int, positives: int) -> TrainingConfig:
     """The config with learning rate and l2 of a registered model for training rows, where it names none."""
-    rate, l2 = config.learning_rate, config.l2
+    rate, l2, share = config.learning_rate, config.l2, positives / rows
+    spread = min(1.0, math.sqrt(share * (1 - share) / (RARE * (1 - RARE))))
     if rate is None:
-        rate = MODELS[kind].learning_rate * RELATIVE_RATE.get(config.optimizer, 1.0)
+        rate = MODELS[kind].learning_rate * RELATIVE_RATE.get(config.optimizer, 1.0) / spread ** (1 / 3)
     if l2 is None:
-        share = positives / rows
-        spread = math.sqrt(share * (1 - share) / (RARE * (1 - RARE)))
-        l2 = MODELS[kind].prior * min(1.0, spread) / rows
+        l2 = MODELS[kind].prior * spread / rows
     return config.model_copy(update={"learning_rate": rate, "l2": l2})

@@ -25,8 +25,9 @@ def test_named_settings_are_kept() -> None:
     assert settle(config, "ffm", 1_000, 250) == config
 
 
-def test_rare_positives_weaken_the_prior() -> None:
-    l2 = [settle(TrainingConfig(), "ffm", 100_000, positives).l2 for positives in (50_000, 20_000, 200, 50)]
-    assert l2[0] == l2[1] == MODELS["ffm"].prior / 100_000
-    assert l2[2] == pytest.approx(l2[0] * (0.002 * 0.998 / (0.19 * 0.81)) ** 0.5)
-    assert l2[3] == pytest.approx(l2[2] / 2, rel=1e-3)
+def test_rare_positives_weaken_the_prior_and_lengthen_steps() -> None:
+    settled = [settle(TrainingConfig(), "ffm", 100_000, positives) for positives in (50_000, 20_000, 200)]
+    assert settled[0] == settled[1]
+    spread = (0.002 * 0.998 / (0.19 * 0.81)) ** 0.5
+    assert settled[2].l2 == pytest.approx(MODELS["ffm"].prior / 100_000 * spread)
+    assert settled[2].learning_rate == pytest.approx(MODELS["ffm"].learning_rate * spread ** (-1 / 3))
