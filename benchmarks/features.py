@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,7 +199,7 @@ def run_stages(task: Task) -> dict[str, float]:
     config, spec = configs[0], fit_spec(configs[0].fields, merge([]))
     reader, encoder = LogReader(config.features, config.base), Encoder(spec)
     schema = files.snapshot_schema(spec.slot_names, has_weight=False)
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     rows, warm = 0, False
 
     def timed(stage: str, function: Any, *arguments: Any) -> Any:

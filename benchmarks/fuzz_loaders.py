@@ -36,7 +36,7 @@ import yaml  # noqa: E402
 
 from benchmarks.record import record  # noqa: E402
 from features.errors import FieldwiseError  # noqa: E402
-from features.fields import HashField, NumberField, VocabularyField  # noqa: E402
+from features.fields import AnyField, HashField, NumberField, VocabularyField  # noqa: E402
 from features.fitting import fit_spec  # noqa: E402
 from features.manifest import load_snapshot, snapshot_digest  # noqa: E402
 from pipelines.config import load_config  # noqa: E402
@@ -73,10 +73,10 @@ training: {batch_size: 256, epochs: 2, checkpoint: {every_steps: 3}}
 
 def artifacts(folder: Path) -> None:
     """One good artifact of every kind."""
-    configs = [
+    configs: list[AnyField] = [
         HashField(kind="hash", name="user", buckets=20),
         VocabularyField(kind="vocabulary", name="genre", separator="|", max_values=3),
-        NumberField(kind="number", name="age", edges=[1.0, 5.0, 9.0]),
+        NumberField(kind="number", name="age", edges=(1.0, 5.0, 9.0)),
     ]
     import pyarrow as pa
 

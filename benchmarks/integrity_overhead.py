@@ -6,6 +6,7 @@ With: SHA-256 of every file on first read, order digests of all rows, rows count
 training with those taken out. Five epochs; checksums are compared in the first only. Medians of the repeats.
 """
 
+# mypy: disable-error-code="attr-defined,assignment"
 from __future__ import annotations
 
 import argparse
@@ -55,7 +56,7 @@ def seconds(directory: str, kind: str, place: Path, proved: bool) -> float:
     data = TrainData.of_one(load_snapshot(directory))
     kept = trainer_module.PlanReader, trainer_module.require_all_rows, trainer_module.require_equal_replicas
     if not proved:
-        trainer_module.PlanReader = Unproved  # type: ignore[misc]
+        trainer_module.PlanReader = Unproved
         trainer_module.require_all_rows = trainer_module.require_equal_replicas = lambda *_: None
     try:
         trainer = Trainer(TrainRun(data, ModelConfig(kind=kind), config, str(place / "bundle")), World())

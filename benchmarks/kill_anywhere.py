@@ -102,7 +102,6 @@ class Training:
         log = open(self.place / "log", "ab")  # noqa: SIM115
         self.torchrun = subprocess.Popen(command, env=own, stdout=log, stderr=log, preexec_fn=die_with_parent)
 
-    @property
     def done(self) -> bool:
         return (self.place / "result").exists()
 
@@ -116,7 +115,7 @@ class Training:
         while not until():
             if time.monotonic() > deadline:
                 raise TimeoutError((self.place / "log").read_text()[-3000:])
-            if self.torchrun.poll() is not None and not self.done:
+            if self.torchrun.poll() is not None and not self.done():
                 raise RuntimeError((self.place / "log").read_text()[-3000:])
             time.sleep(0.001)
 
@@ -170,19 +169,19 @@ def disturb(kind: str, kills: int, folder: Path, rng: random.Random) -> dict[str
     calm.wait(lambda: calm.torchrun.poll() is not None)
     total = calm.steps()
     killed: Counter[str] = Counter()
-    trainings = []
+    trainings: list[Training] = []
     while sum(killed.values()) < kills:
         training = Training(kind, folder / f"{kind}-{len(trainings)}")
         trainings.append(training)
-        while sum(killed.values()) < kills and not training.done:
+        while sum(killed.values()) < kills and not training.done():
             lives = sum(1 for _ in training.place.glob("trace-0")) and lineage(training.place, 0)[0]
-            training.wait(lambda t=training, n=lives: t.done or _alive(t, n))
+            training.wait(lambda t=training, n=lives: t.done() or _alive(t, n))
             position = max(lineage(training.place, 0)[1], default=(0, 0))
             left = total - position[0] * (total // EPOCHS) - position[1]
             goal = training.steps() + rng.randrange(max(1, min(left, 3 * EVERY_STEPS)))
-            training.wait(lambda t=training, n=goal: t.done or t.steps() >= n)
+            training.wait(lambda t=training, n=goal: t.done() or t.steps() >= n)
             time.sleep(rng.random() * 0.02)
-            if training.done:
+            if training.done():
                 break
             what = rng.choice(["rank", "rank", "all", "driver"])
             killed[what] += 1

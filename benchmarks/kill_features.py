@@ -142,7 +142,7 @@ def kill_points(place: Path, points: int, seed: int, seconds: float = math.inf) 
         following = start(config) if done + 1 < points else following
         seen = visible(directory, digest)
         counts["staged" if seen == "nothing" and os.path.exists(directory) else seen] += 1
-        reruns = []
+        reruns: list[str] = []
         while len(reruns) < 2 and not (reruns and is_clean(directory)):
             rerun.send(workspace)
             reruns.append(rerun.recv()[1])

@@ -24,6 +24,7 @@ from features.manifest import load_snapshot  # noqa: E402
 from tests.snapshots import hash_spec, write_snapshot  # noqa: E402
 from training.config import CheckpointConfig, ModelConfig, TrainingConfig  # noqa: E402
 from training.data import TrainData  # noqa: E402
+from training.network import Passes  # noqa: E402
 from training.plan import Plan  # noqa: E402
 from training.run import TrainRun  # noqa: E402
 from training.trainer import Trainer  # noqa: E402
@@ -36,8 +37,8 @@ class Watched(Trainer):
     resident: list[float]
     threads: list[int]
 
-    def _end_epoch(self, plan: Plan, order_digests: list[str]) -> None:
-        super()._end_epoch(plan, order_digests)
+    def _end_epoch(self, plan: Plan, order_digests: list[str], works: Passes) -> None:
+        super()._end_epoch(plan, order_digests, works)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.resident.append(pages * resource.getpagesize() / 2**20)
         self.threads.append(threading.active_count())

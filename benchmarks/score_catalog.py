@@ -117,11 +117,11 @@ def write_inputs(folder: Path, kind: str, options: argparse.Namespace) -> Config
         values[:, 0] = np.arange(rows)
         lines = [",".join(f"{letter}{n}" for n in range(fields)), *(",".join(map(str, row)) for row in values.tolist())]
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    fields = [(f"c{n}", options.contexts if n == 0 else 1000) for n in range(CONTEXT_FIELDS)]
-    fields += [(f"i{n}", options.items if n == 0 else 1000) for n in range(ITEM_FIELDS)]
+    sizes = [(f"c{n}", options.contexts if n == 0 else 1000) for n in range(CONTEXT_FIELDS)]
+    sizes += [(f"i{n}", options.items if n == 0 else 1000) for n in range(ITEM_FIELDS)]
     document = {
         "name": "catalog", "source": {"path": "items.csv"}, "label": "i0 == 1",
-        "fields": [{"name": name, "kind": "hash", "buckets": buckets} for name, buckets in fields],
+        "fields": [{"name": name, "kind": "hash", "buckets": buckets} for name, buckets in sizes],
         "model": {"kind": kind},
         "catalog": {"contexts": {"path": "contexts.csv"}, "items": {"path": "items.csv"}, "context_id": "c0",
                     "item_id": "i0", "k": options.k},

@@ -53,7 +53,7 @@ def be_training(snapshot: str, model: str, optimizer: str, table: str, bundle: s
 
     kind, _, dim = model.partition("-")
     data, config = TrainData.of([load_snapshot(snapshot)]), ModelConfig(kind=kind, dim=int(dim))
-    training = TrainingConfig(epochs=2, patience=None, optimizer=optimizer, table=table)
+    training = TrainingConfig.model_validate({"epochs": 2, "patience": None, "optimizer": optimizer, "table": table})
     with join_world() as world:
         stated = needed(data, config, training, world.size, world.use_threads(None), world.ranks_on_host)
         train(TrainRun(data, config, training, bundle), world)
