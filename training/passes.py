@@ -284,12 +284,19 @@ def linear_lane(first, last, rows, slopes, lane):
             lane[column[b]] += slopes[b]
 
 
+def _of_one_number(rule: str) -> str:
+    """The same rule for rows of one number, of which the mean over the row is the number."""
+    return "adagrad" if rule == "rowwise_adagrad" else rule
+
+
 @cache
 def linear_columns(rule: str) -> Any:
     """``linear_lane`` and ``lane_rows`` in one for columns [first, last) that share no table row, of one lane.
 
     For batches that touch little of the table. ``bits``: the lane as int32.
     """
+
+    same = _of_one_number(rule)
 
     @kernel
     def run(first, last, values, rows, slopes, lane, bits, states, hyper):
@@ -305,7 +312,7 @@ def linear_columns(rule: str) -> Any:
                 distinct += new
             for i in range(distinct):
                 u = np.int64(touched[i])
-                update(rule, 1, values, u, states, lane, u, one, hyper)
+                update(same, 1, values, u, states, lane, u, one, hyper)
                 lane[u] = np.float32(-0.0)
 
     return run
@@ -317,7 +324,7 @@ def lane_rows(rule: str) -> Any:
 
     Sixteen neighbours are updated at once, then those without a gradient put back.
     """
-    same = "adagrad" if rule == "rowwise_adagrad" else rule  # a row of one number is all there is to a row
+    same = _of_one_number(rule)
 
     @kernel
     def run(first, last, values, lanes, states, hyper):
