@@ -19,21 +19,34 @@ def die_with_parent() -> None:
 
 
 def machine() -> str:
-    """This machine since its last boot: process ids mean nothing beyond it."""
+    """This machine since its last boot, and the container in it: process ids mean nothing beyond."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
+            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        boot = ""
-    return f"{platform.node()}/{boot}"
+        return platform.node()
 
 
-def runs(pid: int) -> bool:
-    """Whether a process of this machine is alive, whoever's it is."""
+def began(pid: int) -> int | None:
+    """When a process of this machine began, in ticks since boot; None where that is not told. ProcessLookupError when
+    it has ended, though its parent may not have noticed yet."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, *rest = file.read().rpartition(b")")[2].split()
+    except FileNotFoundError:
+        os.kill(pid, 0)  # where there is no /proc; PermissionError: it is somebody else's
+        return None
+    if state in (b"Z", b"X"):
+        raise ProcessLookupError(pid)
+    return int(rest[18])
+
+
+def runs(pid: int, start: int | None = None) -> bool:
+    """Whether a process of this machine is alive, whoever's it is; ``start`` tells it from a later one of its id."""
+    try:
+        found = began(pid)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
-    return True
+    return start is None or found is None or found == start

@@ -2,9 +2,12 @@
 
     <snapshot>/lease-<attempt>.json     while a job works: who, and when it was last seen alive
     <snapshot>/data-<attempt>/          its data, visible to nobody until a manifest names it
+    <snapshot>/dead-<attempt>/          data of a dead job, on its way out
     <snapshot>/manifest.json            created exclusively, or replaced atomically
 
-Killed anywhere, a job leaves a lease that goes stale and data that nothing names; the next job removes both.
+Killed anywhere, a job leaves a lease that goes stale and data that nothing names; the next job removes both. A job that
+only stood still may be taken for dead from another machine. Then one rename decides: either its manifest comes out of
+its data directory first and the data stays, or the directory goes first and the job ends with an error.
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ import errno
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 from features import store
-from features.errors import ArtifactError
+from features.errors import ArtifactError, BusyError
 from features.lease import Lease, alive
 from features.manifest import MANIFEST, Manifest, standing
 
@@ -52,12 +55,12 @@ class Attempt:
         Raises ArtifactError when another request's snapshot stands and ``replace`` is False.
         """
         path = store.join(self.directory, MANIFEST)
-        if replace:
-            store.write_atomic(path, manifest.to_json())
-            self._published = True
-            return manifest
+        self._lease.require()
+        self._require_files(manifest)
         try:
-            store.create_exclusive(path, manifest.to_json())
+            store.publish(path, manifest.to_json(), content=self.data_dir, replace=replace)
+        except FileNotFoundError:
+            raise self._lost("its directory") from None
         except FileExistsError:
             winner = standing(self.directory)
             if winner is None:
@@ -65,6 +68,21 @@ class Attempt:
             return same_request(winner, manifest.request, self.directory)
         self._published = True
         return manifest
+
+    def _require_files(self, manifest: Manifest) -> None:
+        """A manifest names no file that is gone."""
+        sizes = store.list_sizes(self.data_dir)
+        for entry in manifest.files:
+            if sizes.get(entry.path) != entry.bytes:
+                raise self._lost(entry.path)
+
+    def _lost(self, what: str) -> BusyError:
+        return BusyError(
+            self.data_dir,
+            expected="the data that this job wrote",
+            found=f"{what} gone or changed: another job took this one for dead",
+            fix="Run it again.",
+        )
 
 
 def same_request(found: Manifest, request: str, directory: str) -> Manifest:
@@ -98,15 +116,20 @@ def in_use(directory: str) -> bool:
     return any(alive(store.join(directory, name)) for name in leases)
 
 
-def retire(directory: str) -> None:
-    """Take a snapshot out of sight as a whole, then delete it."""
-    store.remove_tree(store.move_aside(directory, f"{_RETIRED}{uuid.uuid4().hex}"))
+def retire(directory: str) -> bool:
+    """Take a snapshot out of sight as a whole, then delete it; False when a job began to read it meanwhile."""
+    aside = store.move_aside(directory, f"{_RETIRED}{uuid.uuid4().hex}")
+    if aside != directory and in_use(aside):
+        store.move_back(aside, directory)
+        return False
+    store.remove_tree(aside)
+    return True
 
 
 def bury(place: str) -> None:
     """Delete what killed jobs had retired in a directory of snapshots."""
     for name in store.list_sizes(place):
-        if name.startswith(_RETIRED):
+        if name.startswith(_RETIRED) and not in_use(store.join(place, name)):
             store.remove_tree(store.join(place, name))
 
 
@@ -122,16 +145,28 @@ def clean(directory: str) -> list[str]:
     dead = {attempt for attempt in leases if not alive(store.join(directory, f"lease-{attempt}.json"))}
     manifest = standing(directory)
     named = manifest.data.removeprefix("data-") if manifest else None
-    removed = []
-    for attempt in sorted((data - leases) | (data & dead)):
-        if attempt == named:
-            continue
-        try:
-            store.remove_tree(store.join(directory, f"data-{attempt}"))
-        except OSError as error:  # a straggler of the dead job still writes: the next job will find it quiet
-            print(f"could not remove data-{attempt} yet: {error}", file=sys.stderr)  # noqa: T201
-            continue
-        removed.append(f"data-{attempt}")
+    going = {name.removeprefix("dead-") for name in names if name.startswith("dead-")}
+    doomed = ((data - leases) | (data & dead)) - {named}
+    removed = [f"data-{attempt}" for attempt in sorted(doomed | going) if _take_away(directory, attempt)]
     for name in [f"lease-{attempt}.json" for attempt in dead] + [name for name in names if store.is_abandoned(name)]:
         store.remove(store.join(directory, name))
     return removed
+
+
+def _take_away(directory: str, attempt: str) -> bool:
+    """Delete a dead job's data; False when it was published after all, and stays, or cannot go yet."""
+    data, dead = (store.join(directory, f"{name}-{attempt}") for name in ("data", "dead"))
+    with suppress(FileNotFoundError):
+        dead = store.move_aside(data, f"dead-{attempt}")
+    manifest = standing(directory)  # after the rename: from now on nobody can publish this data
+    try:
+        if manifest is not None and manifest.data == f"data-{attempt}":
+            store.move_back(dead, data)
+            return False
+        store.remove_tree(dead)
+    except FileNotFoundError:  # another job is cleaning, too
+        return False
+    except OSError as error:  # a straggler of the dead job still writes: the next job will find it quiet
+        print(f"could not remove {dead} yet: {error}", file=sys.stderr)  # noqa: T201
+        return False
+    return True

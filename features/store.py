@@ -76,6 +76,23 @@ def stamp(path: str) -> str:
     return f"{info['size']}:{next(filter(None, marks), '')}"
 
 
+def age(path: str) -> float | None:
+    """Seconds since a file was written, by the store's own clock, which a new file beside it tells; negative after that
+    clock was set back. None where the store cannot say, or lets nobody write.
+    """
+    fs, inner = resolve(path)
+    probe = f"{path.rpartition('/')[0]}/.clock.{_writers()}{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    try:
+        write_new(probe, b"")
+        try:
+            present = fs.modified(resolve(probe)[1])
+        finally:
+            remove(probe)
+        return float((present - fs.modified(inner)).total_seconds())
+    except (OSError, NotImplementedError):
+        return None
+
+
 def remove(path: str) -> None:
     """Remove a file; nothing happens when it is gone already."""
     fs, inner = resolve(path)
@@ -97,7 +114,7 @@ def remove_tree(path: str) -> None:
 def move_aside(directory: str, name: str) -> str:
     """Rename a directory beside itself, in one act where the store has directories; returns its new path.
 
-    Where it has none, a snapshot's manifest goes first: then nobody sees the rest.
+    Where it has none, a snapshot's manifest goes first: then nobody sees the rest. FileNotFoundError when it is gone.
     """
     fs, inner = resolve(directory)
     parent = directory.rstrip("/").rsplit("/", 1)[0]
@@ -106,6 +123,13 @@ def move_aside(directory: str, name: str) -> str:
         return join(parent, name)
     remove(join(directory, "manifest.json"))
     return directory
+
+
+def move_back(aside: str, directory: str) -> None:
+    """Undo ``move_aside`` where it renamed."""
+    fs, inner = resolve(aside)
+    if isinstance(fs, LocalFileSystem):
+        os.rename(inner, resolve(directory)[1])
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -144,6 +168,29 @@ def create_exclusive(path: str, data: bytes) -> None:
         os.link(temporary, inner)
     finally:
         os.unlink(temporary)
+    _sync_directory(inner)
+
+
+def publish(path: str, data: bytes, *, content: str, replace: bool) -> None:
+    """Create ``path`` (or replace it) by one act that cannot succeed once the directory ``content`` was moved aside.
+
+    Raises FileExistsError when ``path`` stands and ``replace`` is False, FileNotFoundError when ``content`` is gone.
+    Where the store renames no directories it is looked at first, and between the look and the act it may still go.
+    """
+    fs, inner = resolve(path)
+    if not isinstance(fs, LocalFileSystem):
+        if not list_sizes(content):
+            raise FileNotFoundError(content)
+        write_atomic(path, data) if replace else create_exclusive(path, data)
+        return
+    # the draft lies inside, so that it leaves with the directory: whoever renames first wins
+    draft = os.path.join(resolve(content)[1], f".{os.path.basename(inner)}.draft")
+    _create(draft, data, sync=True)
+    try:
+        os.rename(draft, inner) if replace else os.link(draft, inner)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
     _sync_directory(inner)
 
 

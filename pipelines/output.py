@@ -2,6 +2,7 @@
 
     <parent>/_<name>.<attempt>.lease    while a job works: who, and when it was last seen alive
     <parent>/_<name>.<attempt>/         its files; readers of partitioned Parquet skip names that begin with _
+    <parent>/_<name>.<attempt>.dead/    those of a killed job, on their way out
     <parent>/_<name>.<attempt>.old/     the former output, for the instant in which the new one takes its place
     <parent>/<name>/                    part files and _manifest.json
 
@@ -28,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import store
+from features.errors import BusyError
 from features.lease import Lease, alive
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
@@ -75,7 +77,10 @@ class Output:
             with suppress(OSError):  # nothing had made room, or another output stands there now
                 os.rename(store.resolve(retired)[1], store.resolve(self.target)[1])
         store.remove_tree(retired)
-        store.remove_tree(self._beside(attempt))
+        staging, dead = self._beside(attempt), self._beside(attempt, ".dead")
+        with suppress(FileNotFoundError):  # renamed first: what is half deleted must not be published
+            dead = store.move_aside(staging, dead.rpartition("/")[2])
+        store.remove_tree(dead)
         store.remove(self._beside(attempt, ".lease"))
 
     def __enter__(self) -> Output:
@@ -94,8 +99,16 @@ class Output:
 
         Returns the manifest.
         """
+        self._lease.require()
         kept = {part["path"] for part in parts} | {QUARANTINE}
-        for name in store.list_sizes(self.staging):
+        sizes = store.list_sizes(self.staging)
+        for part in parts:
+            if sizes.get(part["path"]) != part["bytes"]:
+                raise BusyError(
+                    self.staging, expected="the files that this job wrote", found=f"{part['path']} gone or changed",
+                    fix="Run it again.",
+                )  # fmt: skip
+        for name in sizes:
             if name not in kept:
                 store.remove(store.join(self.staging, name))
         digest = hashlib.sha256("\n".join(part["sha256"] for part in parts).encode()).hexdigest()

@@ -50,9 +50,10 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         if reason:
             kept[name] = reason
             continue
+        if not dry_run and not publish.retire(directory):
+            kept[name] = "a job began to work on it"
+            continue
         removed.append(name)
-        if not dry_run:
-            publish.retire(directory)
     lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
     lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
     say("\n".join(lines or ["nothing is past its retention"]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ def test_the_second_of_two_equal_jobs_returns_the_first_ones_snapshot(tmp_path):
     place = str(tmp_path)
     manifest = published(place)
     with publish.Attempt(place) as attempt:
+        shutil.copytree(store.join(place, "data-0"), attempt.data_dir, dirs_exist_ok=True)
         assert attempt.publish(manifest.model_copy(update={"data": attempt.data}), replace=False) == manifest
     assert set(store.list_sizes(place)) == {MANIFEST, "data-0"}
 
@@ -49,11 +51,11 @@ def test_another_request_is_refused_unless_replacing(tmp_path):
     place = str(tmp_path)
     manifest = published(place)
     other = manifest.model_copy(update={"request": OTHER})
-    with pytest.raises(ArtifactError, match="--replace") as refusal, publish.Attempt(place) as attempt:
-        attempt.publish(other, replace=False)
-    assert refusal.value.exit_code == 2
     with publish.Attempt(place) as attempt:
-        published(place + "/elsewhere", attempt.data)
+        shutil.copytree(store.join(place, "data-0"), attempt.data_dir, dirs_exist_ok=True)
+        with pytest.raises(ArtifactError, match="--replace") as refusal:
+            attempt.publish(other, replace=False)
+        assert refusal.value.exit_code == 2
         attempt.publish(other.model_copy(update={"data": attempt.data}), replace=True)
     assert publish.clean(place) == ["data-0"]
     assert standing(place).data == attempt.data
@@ -70,8 +72,9 @@ def test_cleaning_spares_the_living_and_the_published(tmp_path):
 
 @pytest.mark.parametrize(("host", "age", "dead"), [("elsewhere", 0, False), ("elsewhere", 3600, True)])
 def test_a_lease_of_another_machine_dies_by_age(tmp_path, host, age, dead):
-    lease = {"host": host, "pid": 1, "time": time.time() - age}
-    (tmp_path / "lease-x.json").write_text(json.dumps(lease))
+    lease = tmp_path / "lease-x.json"
+    lease.write_text(json.dumps({"host": host, "pid": 1}))
+    os.utime(lease, (time.time() - age,) * 2)
     (tmp_path / "data-x").mkdir()
     assert publish.clean(str(tmp_path)) == (["data-x"] if dead else [])
 

@@ -84,7 +84,8 @@ def test_what_a_killed_prune_had_moved_aside_is_whole_and_buried_next_time(confi
 
 def test_a_dead_lease_holds_nothing(config: Config) -> None:
     path = f"{config.workspace_dir}/snapshots/2026-01-01/lease-dead.json"
-    store.write_atomic(path, b'{"host": "elsewhere", "pid": 1, "time": 0}')
+    store.write_atomic(path, b'{"host": "elsewhere", "pid": 1}')
+    os.utime(path, (0, 0))
     assert "2026-01-01" in prune(config, dry_run=True)["removed"]
     with Lease(path):
         assert "2026-01-01" in prune(config, dry_run=True)["kept"]
