@@ -58,14 +58,20 @@ def make_dir(path: str) -> None:
 
 
 def list_sizes(directory: str) -> dict[str, int]:
-    """Name -> bytes of everything directly in ``directory`` (directories count 0); empty when it does not exist."""
+    """Name -> bytes of everything directly in ``directory``; empty when it does not exist.
+
+    What is no file (a directory, a pipe) has 0 bytes, so it is never taken for one of a manifest's files.
+    """
     fs, inner = resolve(directory)
     try:
         fs.invalidate_cache(inner)
         entries = fs.ls(inner, detail=True)
     except FileNotFoundError:
         return {}
-    return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: int(entry.get("size") or 0) for entry in entries}
+    return {
+        entry["name"].rstrip("/").rsplit("/", 1)[-1]: int(entry.get("size") or 0) if entry["type"] == "file" else 0
+        for entry in entries
+    }
 
 
 def stamp(path: str) -> str:

@@ -30,11 +30,22 @@ from training.plan import Plan, Segment
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
+    from petastorm.etl import dataset_metadata
 
 # petastorm calls deprecated functions of pyarrow in its worker threads, once per file
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
 warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
+
+
+
+def _no_schema(dataset: Any) -> Any:
+    raise dataset_metadata.PetastormMetadataError("a schema of petastorm's own is a pickle, and is not read")
+
+
+# petastorm unpickles a schema that it finds beside the data, and its list of what a pickle may name holds exec: here
+# every way to it ends, whatever a snapshot from elsewhere holds
+dataset_metadata.get_schema = _no_schema
 
 _NAMED_ROWS = 5
 _AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
@@ -313,8 +324,8 @@ def verify_checksum(file: DataFile) -> None:
         with fsspec.open(file.url, "rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    except FileNotFoundError as error:
-        raise _damaged(file, "no such file") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise _damaged(file, "no such file" if isinstance(error, FileNotFoundError) else "a directory") from error
     if digest.hexdigest() != file.sha256:
         raise _damaged(file, f"SHA-256 {digest.hexdigest()}", expected=f"SHA-256 {file.sha256}")
 

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import IntegrityError
-from features.manifest import Snapshot
+from features import store
+from features.errors import ArtifactError, IntegrityError
+from features.manifest import MANIFEST, Snapshot, load_snapshot, snapshot_digest
 from tests.snapshots import hash_spec, write_snapshot
 from training.batch import Batch, layout_of
 from training.data import TrainData
@@ -110,6 +111,30 @@ def test_without_checksums_a_wrong_row_count_is_still_seen(snapshot: Snapshot) -
     reader = PlanReader(files, Plan([f.rows for f in files], batch_size=64), range(8), SPEC.slot_names)
     with pytest.raises(IntegrityError, match=r"train-0000\d\.parquet: expected \d+ rows, found"):
         list(reader)
+
+
+def test_a_pickle_beside_the_data_is_not_opened(snapshot: Snapshot, tmp_path: Path) -> None:
+    """A data file replaced by a directory with a `_common_metadata`, as petastorm itself writes it."""
+    touched = tmp_path / "touched"
+    payload = b"cbuiltins\nexec\n(S'open(%r, \"w\")'\ntR." % str(touched)
+    (entry,) = snapshot.manifest.files[:1]
+    path = Path(snapshot.path(entry))
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    (path / "part.parquet").write_bytes(content)
+    schema = pq.read_schema(path / "part.parquet").with_metadata({b"dataset-toolkit.unischema.v1": payload})
+    pq.write_metadata(schema, path / "_common_metadata")
+    forged = snapshot.manifest.model_copy(update={"files": [entry.model_copy(update={"bytes": path.stat().st_size})]})
+    digest = snapshot_digest(forged.spec_digest, [entry.sha256])
+    store.write_atomic(f"{snapshot.dir}/{MANIFEST}", forged.model_copy(update={"digest": digest}).to_json())
+    file = DataFile(str(path), entry.rows, entry.sha256)
+    plan = Plan([file.rows], batch_size=64, seed=5, epoch=2)
+    with pytest.raises(IntegrityError, match="found a directory"):
+        read([file], plan, plan.streams_of(0, 1))
+    assert not touched.exists()
+    with pytest.raises(ArtifactError, match="as its manifest says"):
+        load_snapshot(snapshot.dir)
 
 
 def test_leaving_early_ends_every_thread_quietly(snapshot: Snapshot) -> None:
