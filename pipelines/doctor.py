@@ -77,10 +77,12 @@ def _spark() -> str:
 
 
 def _ranks() -> str:
-    script = "import torch.distributed as d; d.init_process_group('gloo'); d.barrier(); d.destroy_process_group()"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               "--local-addr=127.0.0.1", "--no-python", sys.executable, "-c", script]  # fmt: skip
-    finished = subprocess.run(command, capture_output=True, text=True, env=launch.environment(2), check=False)
+    script = "from training.world import join_world\nwith join_world(60.0) as world: world.meet()"
+    with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as private:
+        command = [*launch.rank_command(2, private, 0), "--no-python", sys.executable, "-c", script]
+        own = launch.environment(2, private)
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(launch.ROOT), own.get("PYTHONPATH")]))
+        finished = subprocess.run(command, capture_output=True, text=True, env=own, check=False)
     if finished.returncode != 0:
         raise ValueError(finished.stderr.strip().splitlines()[-1])
     return "two ranks met over gloo"

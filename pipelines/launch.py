@@ -22,6 +22,7 @@ from features.errors import ConfigError, FieldwiseError, IntegrityError, RankLos
 from features.process import die_with_parent
 from pipelines.config import Config
 from pipelines.models import resolve_model
+from training.world import STORE
 
 ROOT = Path(__file__).resolve().parent.parent
 FAILURES = "FIELDWISE_FAILURES"
@@ -73,10 +74,12 @@ def train_ranks(
     arguments += [] if register else ["--no-register"]
     arguments += [f"--name={name}"] if name else []
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
-                   "--local-addr=127.0.0.1", f"--max-restarts={config.training.restarts}",
-                   str(ROOT / "jobs" / "train.py"), *arguments]  # fmt: skip
-        own = {**environment(ranks), FAILURES: failures}
+        command = [
+            *rank_command(ranks, failures, config.training.restarts),
+            str(ROOT / "jobs" / "train.py"),
+            *arguments,
+        ]
+        own = {**environment(ranks, failures), FAILURES: failures}
         process = subprocess.Popen(
             command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent
         )
@@ -129,11 +132,23 @@ def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
             signal.signal(signal.SIGTERM, former)
 
 
-def environment(ranks: int) -> dict[str, str]:
+def rank_command(ranks: int, private: str, restarts: int) -> list[str]:
+    """torchrun for ranks of this machine that find one another through files.
+
+    Its own store would listen on every interface without asking who calls, and unpickles what it is sent. Under
+    ``private``, a directory of this user alone, nobody else writes.
+    """
+    return [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={private}/agent", "--rdzv-conf=store_type=file", "--rdzv-id=ranks",
+            "--local-addr=127.0.0.1", f"--max-restarts={restarts}"]  # fmt: skip
+
+
+def environment(ranks: int, private: str) -> dict[str, str]:
     """This process's environment with the cores shared among ranks that talk over loopback; what is set stays."""
     threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     usual = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
-    return {**usual, "TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ}
+    meet = {STORE: f"{private}/ranks", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {**usual, "TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, **meet}
 
 
 def write_failure(error: FieldwiseError) -> None:

@@ -38,7 +38,6 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastor
 warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
 
 
-
 def _no_schema(dataset: Any) -> Any:
     raise dataset_metadata.PetastormMetadataError("a schema of petastorm's own is a pickle, and is not read")
 

@@ -21,6 +21,10 @@ from torch.distributed.rendezvous import rendezvous
 from features.errors import RankLostError
 from features.process import die_with_parent
 
+STORE = "FIELDWISE_RANKS"
+"""Environment variable: ranks of one machine meet through files of this name, in a directory of their user alone.
+Without it they meet as torchrun says, through a port."""
+
 _ROLL_CALL_SECONDS = 10.0
 _CPU = torch.device("cpu")
 
@@ -154,8 +158,14 @@ def join_world(timeout_seconds: float = 300.0) -> Iterator[World]:
 
 
 def _meet(backend: str, timeout: timedelta) -> None:
-    """Join the other ranks of this start. torchrun keeps one store for all its restarts: without names of their own,
-    ranks would find the addresses of those that died."""
-    store, rank, size = next(rendezvous("env://", timeout=timeout))
-    own = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
+    """Join the other ranks of this start. A store serves all restarts of a training: without names of their own, ranks
+    would find the addresses of those that died."""
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if file := os.environ.get(STORE):
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        own: Any = dist.FileStore(f"{file}-{start}", size)  # type: ignore[attr-defined]
+        own.set_timeout(timeout)
+    else:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        own = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)

