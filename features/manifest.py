@@ -127,7 +127,7 @@ class Manifest(Strict):
 def _parse(directory: str) -> Manifest:
     path = store.join(directory, MANIFEST)
     try:
-        text = store.read_bytes(path)
+        text = store.read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             directory,

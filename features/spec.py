@@ -11,11 +11,11 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from features.errors import ArtifactError
+from features import store
+from features.errors import ArtifactError, ConfigError
 from features.field import MAX_VALUES, Fit
 from features.fields import AnyField, check_fields
 from features.kernels import FIRST
@@ -138,11 +138,16 @@ class FeatureSpec:
         """Writes both files into ``directory`` (any fsspec URL); equal specs give equal bytes."""
         fs, root = fsspec.core.url_to_fs(directory)
         fs.makedirs(root, exist_ok=True)
+        document = self._canonical()
+        if len(document) > store.MOST_BYTES:  # what could not be loaded is not written
+            fix = "Use fewer quantiles, or fewer fields."
+            found = f"{len(document):,}"
+            raise ConfigError("fields", expected=f"a spec of {store.MOST_BYTES:,} bytes at most", found=found, fix=fix)
         with fs.open(f"{root}/{SPEC_FILE}", "wb") as file:
-            file.write(self._canonical())
+            file.write(document)
         with fs.open(f"{root}/{VOCABULARY_FILE}", "wb") as file, pq.ParquetWriter(file, _SCHEMA) as writer:
             for name, vocabulary in self.vocabularies.items():
-                writer.write_table(_vocabulary_table(name, vocabulary), row_group_size=1 << 20)
+                writer.write_table(_vocabulary_table(name, vocabulary), row_group_size=_GROUP_ROWS)
 
     @staticmethod
     def load(directory: str) -> FeatureSpec:
@@ -150,15 +155,19 @@ class FeatureSpec:
         fs, root = fsspec.core.url_to_fs(directory)
         where = f"feature spec {directory}"
         try:
-            document = _Document.model_validate_json(fs.cat_file(f"{root}/{SPEC_FILE}"))
-            table = pq.read_table(io.BytesIO(fs.cat_file(f"{root}/{VOCABULARY_FILE}")), schema=_SCHEMA)
+            document = _Document.model_validate_json(store.read_small(store.join(directory, SPEC_FILE)))
+            vocabularies = _vocabularies(where, document, fs.cat_file(f"{root}/{VOCABULARY_FILE}"))
         except FileNotFoundError as error:
             raise _damaged(where, f"no file {error.filename or error}") from error
         except (ValidationError, pa.ArrowException, OSError) as error:
-            raise _damaged(where, str(error).splitlines()[0]) from error
+            raise _damaged(where, str(error).partition("\n")[0]) from error
         if (document.version, document.hash) != (1, "xxh64-42"):
             raise _damaged(where, f"version {document.version}, hash {document.hash}")
-        fits = {field.name: _fit(where, field, table) for field in document.fields if field.config.source == field.name}
+        fits = {
+            field.name: _fit(where, field, vocabularies)
+            for field in document.fields
+            if field.config.source == field.name
+        }
         try:
             spec = FeatureSpec.assemble([field.config for field in document.fields], fits)
         except (ValueError, KeyError) as error:
@@ -173,6 +182,12 @@ _SCHEMA = pa.schema(
 )
 
 
+_GROUP_ROWS = 1 << 20
+_READ = pa.schema(
+    [(f.name, pa.dictionary(pa.int32(), pa.string()) if f.name in ("field", "value") else f.type) for f in _SCHEMA]
+)
+
+
 def _vocabulary_table(name: str, vocabulary: Vocabulary) -> pa.Table:
     n = len(vocabulary)
     columns = [
@@ -184,18 +199,58 @@ def _vocabulary_table(name: str, vocabulary: Vocabulary) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
-def _fit(where: str, field: FittedField, table: pa.Table) -> Fit:
+def _vocabularies(where: str, document: _Document, content: bytes) -> dict[str, Vocabulary]:
+    """The vocabularies of a file, in memory that follows from its size.
+
+    A few bytes of a hostile Parquet file may stand for billions of rows, or for one text times a million. So what is
+    read is no more than the spec names, one row group after the other, values as a dictionary (which holds each text
+    once) until they are known to be distinct, and compressed by nothing that unfolds a thousandfold.
+    """
+    sizes = {field.name: field.values for field in document.fields if field.vocabulary is not None}
+    parts: dict[str, list[tuple[pa.Array, pa.Array]]] = {name: [] for name in sizes}
+    file = pq.ParquetFile(io.BytesIO(content), read_dictionary=["field", "value"])
+    metadata = file.metadata
+    if not file.schema_arrow.remove_metadata().equals(_READ, check_metadata=False):
+        raise _damaged(where, "other columns in the vocabulary file")
+    if metadata.num_rows > sum(sizes.values()):
+        raise _damaged(where, "more vocabulary than the spec names")
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        codecs = {group.column(at).compression for at in range(group.num_columns)}
+        if group.num_rows > _GROUP_ROWS or not codecs <= {"SNAPPY", "UNCOMPRESSED"}:
+            raise _damaged(where, f"a vocabulary in row groups of {group.num_rows:,} rows, {', '.join(sorted(codecs))}")
+        if group.num_rows == 0:
+            continue
+        table = file.read_row_group(number).combine_chunks()
+        fields, values = (table[name].combine_chunks() for name in ("field", "value"))
+        name = fields[0].as_py()
+        index = table["index"].to_numpy()
+        first = FIRST + sum(len(part) for part, _ in parts.get(name, ()))
+        if name not in sizes or len(fields.dictionary) != 1 or table["count"].null_count or fields.null_count:
+            raise _damaged(where, f"a vocabulary of {name!r}, mixed or unknown")
+        if len(values.dictionary) != len(values) or values.null_count:
+            raise _damaged(where, f"values of field {name!r} that occur twice")
+        if not np.array_equal(index, np.arange(first, first + len(index))):
+            raise _damaged(where, f"a vocabulary of field {name!r} out of order")
+        parts[name].append((values.dictionary_decode().cast(pa.large_string()), table["count"].combine_chunks()))
+    return {
+        name: Vocabulary(
+            pa.concat_arrays([values for values, _ in found] or [pa.array([], pa.large_string())]),
+            pa.concat_arrays([counts for _, counts in found] or [pa.array([], pa.int64())]).to_numpy(),
+        )
+        for name, found in parts.items()
+    }
+
+
+def _fit(where: str, field: FittedField, vocabularies: Mapping[str, Vocabulary]) -> Fit:
     """A field's fit as the files tell it, checked against itself."""
     edges: Any = np.array(field.edges)
     if not 0 <= field.values <= MAX_VALUES or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
         raise _damaged(where, f"impossible sizes or edges of field {field.name!r}")
     if field.vocabulary is None:
         return Fit(len(edges) + 1, field.edges) if field.config.needs_fit else field.config.fit(None)
-    own = table.filter(pc.equal(table["field"], field.name))
-    values = own["value"].combine_chunks() if own.num_rows else pa.array([], pa.large_string())
-    vocabulary = Vocabulary(values, own["count"].to_numpy())
-    ordered = np.array_equal(own["index"].to_numpy(), np.arange(FIRST, FIRST + field.values))
-    if not ordered or vocabulary.digest != field.vocabulary:
+    vocabulary = vocabularies[field.name]
+    if len(vocabulary) != field.values or vocabulary.digest != field.vocabulary:
         raise _damaged(where, f"a vocabulary of field {field.name!r} that differs from its SHA-256")
     return Fit(field.values, vocabulary=vocabulary)
 

@@ -36,6 +36,10 @@ from training.models import build_model
 
 WEIGHTS, MODEL = "weights.safetensors", "model.json"
 _MOST_MODEL_BYTES = 1 << 20
+_MOST_HEADER_BYTES = 1 << 16
+"""Of the names and shapes of all tensors."""
+_MOST_OTHER_BYTES = 64 << 20
+"""Of weights beside the table."""
 
 
 class Calibration(Strict):
@@ -153,7 +157,9 @@ def load_bundle(directory: str | Path) -> Bundle:
     try:
         text = _read(path / MODEL, _MOST_MODEL_BYTES)
         model = _ModelFile.model_validate_json(text)
-        weights = _read(path / WEIGHTS)
+        weights = _read(path / WEIGHTS, 4 * model.rows * model.width + _MOST_OTHER_BYTES)
+        if int.from_bytes(weights[:8], "little") > _MOST_HEADER_BYTES:  # before it is unfolded
+            raise _damaged(path / WEIGHTS, f"a header of at most {_MOST_HEADER_BYTES:,} bytes", "a longer one")
         if hashlib.sha256(weights).hexdigest() != model.weights_sha256:
             raise _damaged(path / WEIGHTS, f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
     except OSError as error:
@@ -182,8 +188,8 @@ def load_bundle(directory: str | Path) -> Bundle:
     return replace(bundle, digest=hashlib.sha256(text).hexdigest())
 
 
-def _read(path: Path, most: int | None = None) -> bytes:
-    if most is not None and path.stat().st_size > most:
+def _read(path: Path, most: int) -> bytes:
+    if path.stat().st_size > most:
         raise _damaged(path, f"at most {most} bytes", f"{path.stat().st_size}")
     return path.read_bytes()
 
