@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,14 @@ _SYMBOLS = "symbols of one process"
 """What is true of the code in a file of this name; see `_name_apart`."""
 
 
-def _writable(directory: Path) -> bool:
+def _writable(directory: Path, owners: set[int], others: int) -> bool:
+    """Whether code can be kept in a directory, and nobody but ``owners`` could have put some there: it is theirs, and
+    ``others`` (bits of its mode) may not write."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = directory.lstat()  # a link may lead anywhere
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners or found.st_mode & others:
+            return False
         with tempfile.TemporaryFile(dir=directory):
             return True
     except OSError:
@@ -46,11 +52,10 @@ def cache_dir(beside: Path = _HERE) -> Path:
             digest.update(code)
     name = f"numba-{digest.hexdigest()[:12]}"
     local = beside / "__pycache__" / name
-    if _writable(local):
+    if _writable(local, {os.getuid(), beside.stat().st_uid}, stat.S_IWOTH):
         return local
     private = Path(tempfile.gettempdir()) / f"fieldwise-{os.getuid()}"
-    private.mkdir(mode=0o700, exist_ok=True)
-    if private.stat().st_uid != os.getuid() or private.stat().st_mode & 0o022:
+    if not _writable(private, {os.getuid()}, stat.S_IWGRP | stat.S_IWOTH):
         private = Path(tempfile.mkdtemp(prefix="fieldwise-"))  # someone else's directory could hold someone else's code
     return private / name
 

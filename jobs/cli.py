@@ -22,6 +22,7 @@ Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(argv)
+    os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
     try:
         result = options.command(options)
     except KeyboardInterrupt:

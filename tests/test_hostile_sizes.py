@@ -32,8 +32,9 @@ if sys.argv[1] == "bundle":
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()  # numba and torch are large, and not the file's fault
+load = {"spec": FeatureSpec.load, "snapshot": load_snapshot, "bundle": globals().get("load_bundle")}[sys.argv[1]]
 try:
-    {"spec": FeatureSpec.load, "snapshot": load_snapshot, "bundle": globals().get("load_bundle")}[sys.argv[1]](sys.argv[2])
+    load(sys.argv[2])
 except ArtifactError as error:
     print(f"{error}\\n{peak()} {peak() - before}")
 """

@@ -21,7 +21,9 @@ from training.reader import DataFile, name_rows
 from training.world import World
 
 SLOW = 1.5
-"""A rank that takes so many times as long as the others is worth a warning."""
+"""A rank that takes so many times as long as the others is worth a warning ..."""
+SLOW_SECONDS = 60.0
+"""... but not after every epoch: epochs may be short, and there may be thousands."""
 
 
 def require_all_rows(progress: Progress, planned: int) -> None:
@@ -53,20 +55,22 @@ def require_equal_replicas(network: Network, world: World, epoch: int) -> None:
         )
 
 
-def warn_of_straggler(busy: npt.NDArray[np.float64], progress: Progress, world: World) -> None:
-    """Name a rank whose own work takes more than ``SLOW`` times that of the median of the others.
+def warn_of_straggler(busy: npt.NDArray[np.float64], progress: Progress, world: World) -> bool:
+    """Name a rank whose own work takes more than ``SLOW`` times that of the others' median; whether there was one.
 
     ``busy`` [ranks]: seconds of the epoch's steps, since the last resume; see ``training.exchange``.
     """
     slowest = int(busy.argmax())
     others = float(np.median(np.delete(busy, slowest))) if world.size > 1 else math.inf
-    if world.first and busy[slowest] > SLOW * others:
+    slow = bool(world.first and busy[slowest] > SLOW * others)
+    if slow:
         each, usual = (seconds / max(progress.step, 1) for seconds in (busy[slowest], others))
         print(  # noqa: T201
             f"rank {slowest} is slow: {each:.4f} s per step in epoch {progress.epoch + 1} against {usual:.4f} s of the "
             "others, who wait for it. Look at what else its machine does, and at its disk.",
             file=sys.stderr,
         )
+    return slow
 
 
 def diverged(

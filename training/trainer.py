@@ -33,7 +33,7 @@ from training.network import Network, Passes, Work
 from training.optim import DenseOptimizer, RowOptimizer, build_optimizer
 from training.plan import Plan
 from training.progress import EpochRecord, Progress
-from training.proofs import diverged, require_all_rows, require_equal_replicas, warn_of_straggler
+from training.proofs import SLOW_SECONDS, diverged, require_all_rows, require_equal_replicas, warn_of_straggler
 from training.reader import PlanReader, Seen
 from training.run import TrainResult, TrainRun
 from training.schedule import rate_at, require_parts, require_schedule
@@ -102,6 +102,7 @@ class Trainer:
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
         self.seen = Seen(verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6)
+        self.warned_at = -math.inf
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.checkpoints = None
@@ -235,7 +236,9 @@ class Trainer:
         now = self.progress
         require_all_rows(now, plan.total)
         require_equal_replicas(self.network, self.world, now.epoch)
-        warn_of_straggler(self.exchange.busy, now, self.world)
+        due = time.monotonic() - self.warned_at > SLOW_SECONDS
+        if due and warn_of_straggler(self.exchange.busy, now, self.world):
+            self.warned_at = time.monotonic()
         valid: dict[str, float] = {}
         if self.data.valid.files:
             valid = measure(self.network, self.data.valid, self.world, works, logit_shift=self.logit_shift).values

@@ -40,6 +40,15 @@ def test_an_unusable_place_falls_back_to_a_private_one(tmp_path: Path) -> None:
     chosen.parent.chmod(0o777)
     out = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert Path(out.stdout.strip()).parent != chosen.parent
+    chosen.parent.rmdir()
+    for target in ("nowhere", "elsewhere"):  # a link that leads nowhere was an error at import
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        chosen.parent.symlink_to(tmp_path / target)
+        out = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert Path(out.stdout.strip()).parent != chosen.parent
+        chosen.parent.unlink()
 
 
 def test_processes_that_save_at_once_keep_their_code_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
