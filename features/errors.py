@@ -10,6 +10,8 @@ import errno
 import os
 import re
 
+from features.redact import redacted
+
 
 class FieldwiseError(ValueError):
     """An error with a complete message: ``where: expected E, found F. Fix.``
@@ -24,8 +26,8 @@ class FieldwiseError(ValueError):
     exit_code = 1
 
     def __init__(self, where: str, *, expected: str, found: str, fix: str) -> None:
-        self.where, self.expected, self.found, self.fix = where, expected, found, fix
-        super().__init__(f"{where}: expected {expected}, found {found}. {fix}")
+        self.where, self.expected, self.found, self.fix = map(redacted, (where, expected, found, fix))
+        super().__init__(f"{self.where}: expected {self.expected}, found {self.found}. {self.fix}")
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Errors cross process borders (Spark workers, ranks) whole."""

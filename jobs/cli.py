@@ -12,9 +12,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Any
 
 from features.errors import ConfigError, FieldwiseError, storage_error
+from features.redact import RedactingStream, redacted_tree
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
@@ -23,6 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(argv)
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
+    with redirect_stderr(RedactingStream(sys.stderr)):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         result = options.command(options)
     except KeyboardInterrupt:
@@ -36,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         return known.exit_code
     if result is not None:
         sys.stdout.flush()
-        print(json.dumps(result, sort_keys=True), flush=True)
+        print(json.dumps(redacted_tree(result), sort_keys=True), flush=True)
     return 0
 
 

@@ -1,0 +1,74 @@
+"""Secrets stay out of messages, results, artifacts and logs: one rule for all of them.
+
+What counts as a secret, wherever it stands in a text:
+
+- the password of a URL (``https://user:password@host``), and values of its parameters named like one (``?sig=...``);
+- the value of an environment variable that a config names as ``${VAR}``, which is written as ``${VAR}`` again. Where
+  the variable's name does not say secret, values that plainly are something else stay readable: places (paths, URLs),
+  dates, numbers, single short words.
+
+Texts that hold none are returned as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, TextIO
+
+_TELLTALE = r"pass|pwd|secret|token|credential|signature|sig|api_?key|access_?key|auth|private"
+_SECRET_NAME = re.compile(rf"(?i)({_TELLTALE}|key)")
+_PASSWORD = re.compile(
+    r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*):(?P<password>[^\s'\"]*?)@(?=[^\s/@'\"]*(?:[/\s'\"?#,)]|$))"
+)
+_PARAMETER = re.compile(rf"(?i)(?P<head>[?&][\w.-]*(?:{_TELLTALE})[\w.-]*=)[^\s&#'\"]+")
+_PLAIN = re.compile(r"[\d.:+TZ-]*|[A-Za-z]{1,11}")
+"""Numbers, dates, times; short words such as a day's or a stage's name."""
+
+_known: dict[str, str] = {}
+
+
+def remember(variable: str, value: str) -> None:
+    """Take note of a value that ``${variable}`` brought into a config."""
+    named = _SECRET_NAME.search(variable) is not None
+    place = "/" in value and (value.startswith(("/", ".", "~")) or "://" in value)
+    if value and (named or not (place or os.path.exists(value) or _PLAIN.fullmatch(value))):
+        _known[value] = f"${{{variable}}}"
+
+
+def redacted(text: str) -> str:
+    """``text`` without secrets."""
+    for value in sorted(_known, key=len, reverse=True):  # a secret may hold another
+        text = text.replace(value, _known[value])
+    if "://" in text:
+        text = _PASSWORD.sub(r"\g<head>:***@", text)
+    return _PARAMETER.sub(r"\g<head>***", text) if "=" in text else text
+
+
+def redacted_tree(value: Any) -> Any:
+    """The same of every text inside lists and mappings, keys included."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {redacted_tree(key): redacted_tree(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_tree(item) for item in value]
+    return value
+
+
+class RedactingStream:
+    """A text stream that writes no secrets; everything else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(redacted(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

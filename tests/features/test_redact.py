@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from features import redact
+from features.errors import InputError
+from features.redact import RedactingStream, redacted, redacted_tree
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_known", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("https://ann:s3cret@host/x", "https://ann:***@host/x"),
+        ("postgresql+psycopg://u:p%40ss@db:5432/mlflow", "postgresql+psycopg://u:***@db:5432/mlflow"),
+        ("at http://u:p@h, and 's3://k:v@bucket'", "at http://u:***@h, and 's3://k:***@bucket'"),
+        ("http://u:a@b@host/x", "http://u:***@host/x"),
+        ("http://:only@host", "http://:***@host"),
+        ("https://h/x?X-Amz-Signature=abc&y=1", "https://h/x?X-Amz-Signature=***&y=1"),
+        ("https://h/x?sv=1&sig=a%2Bb", "https://h/x?sv=1&sig=***"),
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("sqlite:////work/a@b/mlflow.db", "sqlite:////work/a@b/mlflow.db"),
+        ("mail ann@example.org: 3 rows", "mail ann@example.org: 3 rows"),
+        ("s3://bucket/day=2026-01-01/part.csv", "s3://bucket/day=2026-01-01/part.csv"),
+    ],
+)
+def test_passwords_in_urls(text: str, said: str) -> None:
+    assert redacted(text) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("DB_PASSWORD", "x", True),
+        ("AWS_SECRET_ACCESS_KEY", "/looks/like/a/path", True),
+        ("LOGIN", "correct horse battery", True),
+        ("WHATEVER", "hunter2hunter2", True),
+        ("DATA", "/data/logs", False),
+        ("DATA", "s3://bucket/logs", False),
+        ("DAY", "2026-01-31", False),
+        ("STAGE", "production", False),
+        ("N", "1000000", False),
+        ("EMPTY", "", False),
+    ],
+)
+def test_values_of_variables(name: str, value: str, hidden: bool) -> None:
+    redact.remember(name, value)
+    said = redacted(f"found <{value}> here")
+    assert said == (f"found <${{{name}}}> here" if hidden else f"found <{value}> here")
+
+
+def test_one_rule_for_messages_results_and_streams() -> None:
+    redact.remember("DB_PASSWORD", 'tricky "quote"')
+    error = InputError('file tricky "quote"', expected="x", found="http://u:p@h", fix='no tricky "quote"')
+    assert str(error) == "file ${DB_PASSWORD}: expected x, found http://u:***@h. no ${DB_PASSWORD}"
+    assert redacted_tree({"a": ['tricky "quote"', 3], 'tricky "quote"': ("http://u:p@h",)}) == {
+        "a": ["${DB_PASSWORD}", 3],
+        "${DB_PASSWORD}": ["http://u:***@h"],
+    }
+    inner = io.StringIO()
+    stream = RedactingStream(inner)
+    print('say tricky "quote"', file=stream, flush=True)
+    assert inner.getvalue() == "say ${DB_PASSWORD}\n"
+    assert not stream.isatty()
