@@ -2,19 +2,23 @@
 
     python benchmarks/fuzz_loaders.py --cases 10000
 
-A case changes one file of a good artifact: bytes (flipped, cut, repeated, inserted) or, in JSON and YAML, a value (to a
-huge one, another type, a path that leads out, deep nesting). Checksums and digests that cover the change are made to
-fit every other time, so that damage also reaches what lies behind them. Counted as findings: an exception that is none
-of ours, a load longer than ten seconds, memory past a limit (RLIMIT_AS), a file opened outside the artifact, a process
+A case changes one file of a good artifact (snapshot, its data files, bundle, checkpoint, journal, lease, config) or of
+a source (csv, jsonl, Parquet, plain and compressed): bytes (flipped, cut, repeated, inserted) or, in JSON and YAML, a
+value (to a huge one, another type, a path that leads out, deep nesting). Checksums and digests that cover the change
+are made to fit every other time, so that damage also reaches what lies behind them. Counted as findings: an exception
+that is none of ours, a load longer than ten seconds, memory past a limit (RLIMIT_AS), a file opened outside the artifact, a process
 started, a crash of the interpreter.
 """
 
 from __future__ import annotations
 
 import argparse
+import bz2
 import collections
+import gzip
 import hashlib
 import json
+import lzma
 import multiprocessing
 import os
 import random
@@ -31,21 +35,30 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
 from benchmarks.record import record  # noqa: E402
+from features.config import SourceConfig  # noqa: E402
 from features.errors import FieldwiseError  # noqa: E402
 from features.fields import AnyField, HashField, NumberField, VocabularyField  # noqa: E402
 from features.fitting import fit_spec  # noqa: E402
 from features.manifest import load_snapshot, snapshot_digest  # noqa: E402
+from features.process import machine  # noqa: E402
+from features.publish import clean  # noqa: E402
+from features.source import list_files, read_range, split_ranges  # noqa: E402
 from pipelines.config import load_config  # noqa: E402
 from tests.snapshots import write_snapshot  # noqa: E402
 from training.bundle import load_bundle, save_bundle  # noqa: E402
 from training.checkpoint import Checkpoints, _digest, read_into  # noqa: E402
+from training.data import TrainData  # noqa: E402
 from training.journal import Journal  # noqa: E402
 from training.network import Network  # noqa: E402
+from training.plan import Plan  # noqa: E402
 from training.progress import Progress  # noqa: E402
+from training.reader import PlanReader, Seen  # noqa: E402
 
 MEMORY, SECONDS = 1 << 30, 10
 """Bytes a load may add to the process, and how long it may take."""
@@ -54,6 +67,7 @@ STRANGE: list[Any] = [
     "/etc/passwd", "C{1..999999999}", "file:///etc/passwd", "http://127.0.0.1:9/x", "\x00", "ü" * 3, [], {}, [[]],
     {"x": 1}, ["a"] * 50, "9" * 5000, "2001-99-99", "!!python/object/apply:os.system ['true']",
 ]  # fmt: skip
+KINDS = ["snapshot", "data", "data", "bundle", "config", "config", "checkpoint", "journal", "lease", *["source"] * 4]
 CONFIG = """
 name: planted
 source: {path: log.csv, separator: ",", encoding: utf-8}
@@ -78,8 +92,6 @@ def artifacts(folder: Path) -> None:
         VocabularyField(kind="vocabulary", name="genre", separator="|", max_values=3),
         NumberField(kind="number", name="age", edges=(1.0, 5.0, 9.0)),
     ]
-    import pyarrow as pa
-
     tally = pa.table(
         {
             "field": pa.array([1] * 3, pa.int32()),
@@ -95,6 +107,9 @@ def artifacts(folder: Path) -> None:
     Checkpoints(folder / "checkpoint", "request").save(
         Progress(epoch=1, step=3, best_epoch=0), state, {"table": state["table"]}
     )
+    shutil.copytree(folder / "snapshot", folder / "data")
+    _leases(folder / "lease")
+    _sources(folder / "source")
     (folder / "config").mkdir()
     (folder / "config" / "c.yaml").write_text(CONFIG)
     journal = Journal(folder / "journal", lambda report, answers: {"run": "1"})
@@ -102,9 +117,62 @@ def artifacts(folder: Path) -> None:
     journal.metrics({"loss": 0.5}, 0)
 
 
+def _leases(place: Path) -> None:
+    """A published snapshot, and what jobs of other machines work on."""
+    shutil.copytree(place.parent / "snapshot", place)
+    for name, host in (("a", "elsewhere"), ("b", machine())):
+        (place / f"data-{name}").mkdir()
+        (place / f"lease-{name}.json").write_text(json.dumps({"host": host, "pid": os.getpid(), "start": 1}))
+
+
+COLUMNS = ["user", "age", "text"]
+
+
+def _sources(place: Path) -> None:
+    """The same few rows in every format."""
+    place.mkdir()
+    rows = [(f"u{n % 7}", str(n % 50), f'say "{n}", ü' if n % 5 == 0 else "") for n in range(200)]
+    lines = [",".join(COLUMNS)] + [f'{user},{age},"{text.replace(chr(34), 2 * chr(34))}"' for user, age, text in rows]
+    csv = ("\n".join(lines) + "\n").encode()
+    for suffix, compress in (("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)):
+        (place / f"log.csv{suffix}").write_bytes(compress(csv))
+    objects = [json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+    (place / "log.jsonl").write_text("\n".join(objects) + "\n")
+    table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)})
+    pq.write_table(table, place / "log.parquet", row_group_size=64)
+
+
+def _read_source(place: Path) -> None:
+    """The changed file: the one whose bytes are not the good one's."""
+    (name,) = place.glob("changed-*")
+    kind = name.name.removeprefix("changed-log.").partition(".")[0]
+    config = SourceConfig.model_validate({"path": name.name, "format": kind})
+    files = list_files(config, str(place))
+    for rng in split_ranges(config, files, 4096):
+        for batch in read_range(config, rng, COLUMNS):
+            batch.columns.batch()
+
+
+def _read_data(place: Path) -> None:
+    """Every row of a snapshot, as a training rank reads them."""
+    split = TrainData.of_one(load_snapshot(str(place))).train
+    plan = Plan([file.rows for file in split.files], batch_size=16, seed=1, epoch=0)
+    names = load_snapshot(str(place)).spec.slot_names
+    for _ in PlanReader(split.files, plan, plan.streams_of(0, 1), names).read(Seen(verify=True)):
+        pass
+
+
 def load(kind: str, place: Path) -> None:
     if kind == "snapshot":
         load_snapshot(str(place))
+    elif kind == "data":
+        _read_data(place)
+    elif kind == "source":
+        _read_source(place)
+    elif kind == "lease":
+        clean(str(place))
+        if not (place / "data-test").is_dir():
+            raise AssertionError("the published data is gone")
     elif kind == "bundle":
         load_bundle(place)
     elif kind == "config":
@@ -124,8 +192,12 @@ def load(kind: str, place: Path) -> None:
 def mutate(kind: str, place: Path, rng: random.Random) -> str:
     """Change one file; returns its name."""
     files = sorted(path for path in place.rglob("*") if path.is_file() and path.name != "lock")
-    files = [path for path in files if not path.name.startswith(("train-", "valid-"))]
+    wanted = {"data": ("train-",), "lease": ("lease-",), "source": ("log.",)}.get(kind)
+    names = tuple(wanted) if wanted else ("train-", "valid-")
+    files = [path for path in files if path.name.startswith(names) == bool(wanted)]
     path = rng.choice(files)
+    if kind == "source":
+        path = path.rename(path.with_name(f"changed-{path.name}"))
     content = path.read_bytes()
     document: Any = None
     if path.suffix in (".json", ".yaml") and rng.random() < 0.7:
@@ -199,7 +271,16 @@ def _damage(content: bytes, rng: random.Random) -> bytes:
 
 def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
     """Let checksums that cover the change be right."""
-    if kind == "checkpoint":
+    if kind in ("source", "lease"):
+        return
+    if kind == "data":
+        manifest = json.loads((path.parents[1] / "manifest.json").read_text())
+        for entry in manifest["files"]:
+            if entry["path"] == path.name:
+                entry |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": max(1, len(content))}
+        manifest["digest"] = snapshot_digest(manifest["spec_digest"], [file["sha256"] for file in manifest["files"]])
+        (path.parents[1] / "manifest.json").write_text(json.dumps(manifest))
+    elif kind == "checkpoint":
         path.rename(path.with_name(f"{path.name.rpartition('.')[0]}.{_digest(path)}"))
     elif path.name == "weights.safetensors":
         model = json.loads((path.parent / "model.json").read_text())
@@ -241,7 +322,7 @@ def attempt(first: int, last: int, seed: int, good: str, log: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     for case in range(first, last):
         rng = random.Random(f"{seed}-{case}")
-        kind = rng.choice(["snapshot", "snapshot", "bundle", "bundle", "config", "config", "checkpoint", "journal"])
+        kind = rng.choice(KINDS)
         place = work / kind
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(Path(good) / kind, place)
@@ -269,7 +350,8 @@ def attempt(first: int, last: int, seed: int, good: str, log: str) -> None:
             signal.alarm(0)
         if strays:
             finding = f"strayed: {strays[0]}"
-        said.write(json.dumps([case, kind, name, outcome, finding]) + "\n")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        said.write(json.dumps([case, kind, name, outcome, finding, peak]) + "\n")
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -277,9 +359,10 @@ def fuzz(cases: int, seed: int = 1, first: int = 0) -> dict[str, Any]:
     """Run the cases in child processes, a new one behind each crash of the interpreter."""
     outcomes: collections.Counter[str] = collections.Counter()
     findings: list[str] = []
-    at, end = first, first + cases
+    at, end, most = first, first + cases, 0
     with tempfile.TemporaryDirectory(prefix="fieldwise-good-") as folder:
         artifacts(Path(folder))
+        _read_data(Path(folder, "data"))  # numba keeps compiled code as pickles: loaded now, not while we watch
         while at < end:
             log = Path(folder, f"log-{at}")
             log.touch()
@@ -293,7 +376,8 @@ def fuzz(cases: int, seed: int = 1, first: int = 0) -> dict[str, Any]:
                 elif time.monotonic() - since > 3 * SECONDS:
                     child.kill()
             lines = [json.loads(line) for line in log.read_text().splitlines()]
-            for case, kind, name, outcome, finding in (line for line in lines if len(line) == 5):
+            for case, kind, name, outcome, finding, peak in (line for line in lines if len(line) == 6):
+                most = max(most, peak)
                 outcomes[f"{kind} {outcome}"] += 1
                 findings += [f"case {case} {kind} {name}: {finding}"] if finding else []
             if not lines:
@@ -301,7 +385,7 @@ def fuzz(cases: int, seed: int = 1, first: int = 0) -> dict[str, Any]:
             at = lines[-1][0] + 1
             if len(lines[-1]) == 3:
                 findings.append(f"case {' '.join(map(str, lines[-1]))}: the interpreter died, exit {child.exitcode}")
-    return {"cases": cases, "outcomes": dict(sorted(outcomes.items())), "findings": findings}
+    return {"cases": cases, "outcomes": dict(sorted(outcomes.items())), "peak_mb": most, "findings": findings}
 
 
 def main() -> None:
