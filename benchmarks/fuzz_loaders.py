@@ -6,8 +6,8 @@ A case changes one file of a good artifact (snapshot, its data files, bundle, ch
 a source (csv, jsonl, Parquet, plain and compressed): bytes (flipped, cut, repeated, inserted) or, in JSON and YAML, a
 value (to a huge one, another type, a path that leads out, deep nesting). Checksums and digests that cover the change
 are made to fit every other time, so that damage also reaches what lies behind them. Counted as findings: an exception
-that is none of ours, a load longer than ten seconds, memory past a limit (RLIMIT_AS), a file opened outside the artifact, a process
-started, a crash of the interpreter.
+that is none of ours, a load longer than ten seconds, memory past a limit (RLIMIT_AS), a file opened outside the
+artifact, a process started, a crash of the interpreter.
 """
 
 from __future__ import annotations
