@@ -5,6 +5,7 @@
 Operators: ``or and not``, ``== != < <= > >=``, ``in [..]``, ``not in [..]``, ``is null``, ``is not null``,
 ``+ - * / %``, brackets. Operands: numbers, quoted texts, ``true false null``, columns (in backticks where the name is
 no word). A column beside a text is compared as text, anywhere else it reads as a number (``true``/``false`` as 1/0).
+Numbers are compared as in Python: integers exactly whatever their size, others as float64 (see ``features.exact``).
 Null and empty are null, and null spreads as in SQL (``and``/``or`` by Kleene). There are no functions, attributes or
 subscripts.
 """
@@ -12,8 +13,10 @@ subscripts.
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,16 +24,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features import exact
 from features.errors import ConfigError
+from features.exact import Number
 from features.text import Columns, canonical, numbers
 
 Bool = npt.NDArray[np.bool_]
 MAX_LENGTH = 4000
-_COMPARE = {
-    ast.Eq: pc.equal, ast.NotEq: pc.not_equal, ast.Lt: pc.less, ast.LtE: pc.less_equal,
-    ast.Gt: pc.greater, ast.GtE: pc.greater_equal,
+_COMPARE: dict[type[ast.cmpop], Any] = {
+    ast.Eq: (pc.equal, operator.eq), ast.NotEq: (pc.not_equal, operator.ne),
+    ast.Lt: (pc.less, operator.lt), ast.LtE: (pc.less_equal, operator.le),
+    ast.Gt: (pc.greater, operator.gt), ast.GtE: (pc.greater_equal, operator.ge),
 }  # fmt: skip
-_ARITHMETIC = {ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide}
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    """Of the sign of ``right``, as in Python."""
+    return pc.subtract(left, pc.multiply(right, pc.floor(pc.divide(left, right))))
+
+
+_ARITHMETIC: dict[type[ast.operator], Any] = {
+    ast.Add: (pc.add, operator.add), ast.Sub: (pc.subtract, operator.sub), ast.Mult: (pc.multiply, operator.mul),
+    ast.Div: (pc.divide, operator.truediv), ast.Mod: (_modulo, operator.mod),
+}  # fmt: skip
+"""By float64 columns, and by Python's numbers; see ``features.exact``."""
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
 
@@ -81,7 +98,7 @@ class Expression:
             return self._check_all(node.values)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub | ast.UAdd):
             return self._check(node.operand)
-        if isinstance(node, ast.BinOp) and (type(node.op) in _ARITHMETIC or isinstance(node.op, ast.Mod)):
+        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
             return self._check_all([node.left, node.right])
         if isinstance(node, ast.Compare):
             self._check(node.left)
@@ -112,8 +129,8 @@ class Expression:
         columns = Columns.of(batch)
         run = _Run(self, columns)
         values = run.value(self._tree)
-        if not isinstance(values, pa.Array):
-            values = pa.array(np.full(columns.rows, np.nan if values is None else float(values)), from_pandas=True)
+        if isinstance(values, pa.Scalar):
+            values = pa.array([values.as_py()] * columns.rows, values.type)
         return values, run.bad
 
 
@@ -136,44 +153,52 @@ class _Run:
         self._expression, self._columns = expression, columns
         self.bad = np.zeros(columns.rows, np.bool_)
 
-    def value(self, node: ast.expr) -> Any:
-        """An array (float64 or bool) or a Python scalar."""
-        if isinstance(node, ast.Constant):
-            return node.value
-        if isinstance(node, ast.Name):
-            return _LITERALS[node.id] if node.id in _LITERALS else self._number(self._name(node))
+    def value(self, node: ast.expr) -> pa.Array | pa.Scalar:
+        """Bool where the node is a truth, else float64."""
+        if isinstance(node, ast.Name) and node.id not in _LITERALS:
+            array = self._columns.array(self._name(node))
+            return array if pa.types.is_boolean(array.type) else self._number(node).floats
+        if isinstance(node, ast.Compare | ast.BoolOp) or (
+            isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+        ):
+            return self._truth(node)
+        return self._number(node).floats
+
+    def _truth(self, node: ast.expr) -> pa.Array | pa.Scalar:
         if isinstance(node, ast.BoolOp):
             join = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
-            values = [_truth(self.value(v)) for v in node.values]
-            result = values[0]
-            for value in values[1:]:
-                result = join(result, value)
-            return result
-        if isinstance(node, ast.UnaryOp):
-            value = self.value(node.operand)
-            if isinstance(node.op, ast.Not):
-                return pc.invert(_truth(value))
-            return value if isinstance(node.op, ast.UAdd) else pc.negate(_float(value))
+            return reduce(join, [self._truth(value) for value in node.values])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return pc.invert(self._truth(node.operand))
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+            found = [self._compare(op, operands[i], operands[i + 1]) for i, op in enumerate(node.ops)]
+            return reduce(pc.and_kleene, found)
+        values = self.value(node)
+        return values if pa.types.is_boolean(values.type) else pc.not_equal(values, 0.0)
+
+    def _number(self, node: ast.expr) -> Number:
+        if isinstance(node, ast.Name) and node.id not in _LITERALS:
+            return self._column(self._name(node))
+        if isinstance(node, ast.Constant | ast.Name):
+            value = _literal(node)
+            if isinstance(value, str):
+                raise self._expression._error(ast.unparse(node), "A text can only be compared with a column or a text.")
+            return exact.constant(value)
+        if isinstance(node, ast.UnaryOp) and not isinstance(node.op, ast.Not):
+            number = self._number(node.operand)
+            return exact.negated(number) if isinstance(node.op, ast.USub) else number
         if isinstance(node, ast.BinOp):
-            left, right = _float(self.value(node.left)), _float(self.value(node.right))
-            if isinstance(node.op, ast.Mod):
-                return pc.subtract(left, pc.multiply(right, pc.floor(pc.divide(left, right))))
-            return _ARITHMETIC[type(node.op)](left, right)
-        assert isinstance(node, ast.Compare)
-        operands = [node.left, *node.comparators]
-        results = [self._compare(op, operands[i], operands[i + 1]) for i, op in enumerate(node.ops)]
-        result = results[0]
-        for other in results[1:]:
-            result = pc.and_kleene(result, other)
-        return result
+            return exact.arithmetic(self._number(node.left), self._number(node.right), *_ARITHMETIC[type(node.op)])
+        return exact.of_floats(self._truth(node))
 
     def _name(self, node: ast.Name) -> str:
         return self._expression._column(node)
 
-    def _number(self, name: str) -> pa.Array:
+    def _column(self, name: str) -> Number:
         array = self._columns.array(name)
         if pa.types.is_boolean(array.type):
-            return array
+            return exact.of_floats(array)
         values, bad = numbers(array)
         if bad.any():
             rows = np.flatnonzero(bad)
@@ -182,7 +207,7 @@ class _Run:
             values[rows[true]], values[rows[false]] = 1.0, 0.0
             bad[rows[true | false]] = False
             self.bad |= bad
-        return pa.array(values, from_pandas=True)
+        return exact.column(pa.array(values, from_pandas=True), array)
 
     def _text(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Name) and node.id not in _LITERALS:
@@ -200,27 +225,17 @@ class _Run:
         if isinstance(op, ast.In | ast.NotIn):
             assert isinstance(right, ast.List)
             values = [_literal(e) for e in right.elts]
-            text = isinstance(values[0], str)
-            known = self._text(left) if text else _float(self.value(left))
-            choices = pa.array(values, known.type) if text else pa.array([float(v) for v in values])
-            inside = pc.if_else(pc.is_valid(known), pc.is_in(known, value_set=choices), pa.scalar(None, pa.bool_()))
+            if isinstance(values[0], str):
+                known = self._text(left)
+                inside = pc.is_in(known, value_set=pa.array(values, known.type))
+                inside = pc.if_else(pc.is_valid(known), inside, pa.scalar(None, pa.bool_()))
+            else:
+                inside = exact.among(self._number(left), values)
             return pc.invert(inside) if isinstance(op, ast.NotIn) else inside
+        fast, slow = _COMPARE[type(op)]
         if isinstance(_literal(left), str) or isinstance(_literal(right), str):
-            a, b = self._text(left), self._text(right)
-            return _COMPARE[type(op)](a, b)
-        return _COMPARE[type(op)](_float(self.value(left)), _float(self.value(right)))
-
-
-def _float(value: Any) -> Any:
-    if isinstance(value, pa.Array | pa.Scalar):
-        return pc.cast(value, pa.float64())
-    return pa.scalar(None if value is None else float(value), pa.float64())
-
-
-def _truth(value: Any) -> Any:
-    if isinstance(value, pa.Array | pa.Scalar):
-        return value if pa.types.is_boolean(value.type) else pc.not_equal(value, 0.0)
-    return pa.scalar(None if value is None else bool(value), pa.bool_())
+            return fast(self._text(left), self._text(right))
+        return exact.compare(self._number(left), self._number(right), fast, slow)
 
 
 def compile(text: str, key: str = "expression") -> Expression:

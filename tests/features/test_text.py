@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -42,6 +43,11 @@ def test_missing_numbers() -> None:
 def test_typed_numbers() -> None:
     assert numbers(pa.array([1, None]))[0].tolist()[0] == 1
     assert numbers(pa.array([True, False]))[0].tolist() == [1, 0]
+
+
+@given(st.lists(st.decimals(-(10**18), 10**18, places=6), min_size=1))
+def test_decimals_are_the_nearest_numbers(values: list[Decimal]) -> None:
+    assert numbers(pa.array(values, pa.decimal128(38, 6)))[0].tolist() == [float(v) for v in values]
 
 
 @given(st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)))
