@@ -18,11 +18,15 @@ from features.vocabulary import TextIndex
 
 
 class SideTable:
-    """One joined table. ``names``: the columns it adds. Picklable; the index is rebuilt where it is used."""
+    """One joined table. Picklable; the index is rebuilt where it is used.
+
+    Attributes: ``name`` of its files and key; ``names`` of the columns it adds.
+    """
 
     def __init__(self, config: JoinConfig, base: str) -> None:
         """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
         self.on = config.on
+        self.name = f"{', '.join(config.path)} on {config.on}"
         wanted = None if config.select is None else [config.on, *config.select]
         if config.format == "jsonl" and wanted is None:
             raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")
@@ -60,8 +64,8 @@ class SideTable:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_index": None}
 
-    def add_to(self, columns: Columns, wanted: Sequence[str]) -> Columns:
-        """The columns with those of ``wanted`` columns that this table has."""
+    def add_to(self, columns: Columns, wanted: Sequence[str]) -> tuple[Columns, int]:
+        """The columns with those of ``wanted`` columns that this table has, and how many rows found their key."""
         found = np.empty(columns.rows, np.int32)
         self._lookup().find(columns.texts(self.on), found)
         places = pa.array(found - FIRST, mask=found < FIRST)
@@ -71,7 +75,7 @@ class SideTable:
                 column = self._rows.column(name)
                 single = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
                 more[name] = single.take(places)
-        return columns.adding(more)
+        return columns.adding(more), int(np.count_nonzero(found >= FIRST))
 
 
 def _end(config: JoinConfig, path: str, size: int) -> int:

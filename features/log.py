@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date as Date
 from datetime import timedelta
 
@@ -39,6 +39,8 @@ class LogBatch:
     """Microseconds since 1970 UTC."""
     rejects: list[Reject]
     filtered: int
+    joined: Mapping[str, int] = field(default_factory=dict)
+    """Of the rows that were read and parsed: those that found their key in a side table, by its name."""
 
     @property
     def columns(self) -> Columns:
@@ -82,6 +84,7 @@ class LogBatch:
             None if self.time is None else self.time[keep],
             self.rejects,
             self.filtered,
+            self.joined,
         )
 
 
@@ -159,10 +162,10 @@ class LogReader:
 
     def finish(self, raw: RawBatch) -> LogBatch:
         """Joins, filters and reads label, weight and time of raw rows made anywhere."""
-        columns = raw.columns
+        columns, joined = raw.columns, dict[str, int]()
         for table in self._tables:
-            columns = table.add_to(columns, self._wanted)
-        batch = LogBatch(replace(raw, columns=columns, rejects=[]), None, None, None, raw.rejects, 0)
+            columns, joined[table.name] = table.add_to(columns, self._wanted)
+        batch = LogBatch(replace(raw, columns=columns, rejects=[]), None, None, None, raw.rejects, 0, joined)
         batch = self._filtered(batch)
         if self.config.time is not None:
             batch = self._timed(batch)

@@ -81,6 +81,8 @@ class Manifest(Strict):
     negative_rate: Annotated[float, Field(gt=0, le=1)] | None
     """Share of the training split's negatives that was kept, or none if all. The trainer corrects for it once."""
     fields: dict[str, FieldCounts]
+    joined: dict[str, Count] = Field(default_factory=dict)
+    """Rows of the log that found their key in a side table, by the table's files and key."""
     digest: Sha256
 
     @model_validator(mode="after")

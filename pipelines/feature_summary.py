@@ -53,6 +53,7 @@ def manifest_of(
             name: FieldCounts(values=tally.values, missing=tally.missing, unseen=tally.unseen)
             for name, tally in tallies.items()
         },
+        joined={key[1]: counts[key] for key in sorted(counts) if key[0] == "joined"},
         digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
         id=identity.id,
         source_fingerprint=identity.fingerprint,
@@ -93,6 +94,9 @@ def result_of(manifest: Manifest, report: Report, directory: str, status: str, s
     lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
     bad, total = sum(manifest.quarantined.values()), sum(rows.values())
     lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
+    for table, met in manifest.joined.items():
+        none = "" if met else ": NO KEY OF THE LOG IS IN THE TABLE, its columns are missing in every row"
+        lines.append(f"  join {table}: {met:,} rows met one of the table{none}")
     lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
     say("\n".join([*lines, *reports.table(report)]))
     return {
@@ -104,6 +108,7 @@ def result_of(manifest: Manifest, report: Report, directory: str, status: str, s
         "rows": rows,
         "positives": positives,
         "quarantined": manifest.quarantined,
+        "joined": manifest.joined,
         "files": len(manifest.files),
         "report": store.join(data, PAGE),
         "drift": report.drift and report.drift.model_dump(mode="json"),

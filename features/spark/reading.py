@@ -22,7 +22,8 @@ from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",), ("rejected", reason),
 ("unencodable", reason): of the rows, those a first pass knows the encoder will reject,
-("day", day, role), ("day_positives", day, role), ("example", reason, where, raw text)."""
+("joined", table): rows that found their key, ("day", day, role), ("day_positives", day, role),
+("example", reason, where, raw text)."""
 
 _EXAMPLES = 3
 
@@ -114,6 +115,8 @@ def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:
     """The rows of one range, before split and sampling."""
     for batch in job.reader.value.read(job.ranges[index]):
         findings.counts["filtered",] += batch.filtered
+        for table, met in batch.joined.items():
+            findings.counts["joined", table] += met
         findings.reject(batch.rejects)
         if batch.rows:
             yield batch

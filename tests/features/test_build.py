@@ -212,6 +212,19 @@ def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) 
     assert {lines[b"1,u1,i1,cheap,5"]["field"], lines[b"7,u1,i1,1,6"]["field"]} == {"price", "label"}
 
 
+def test_rows_that_found_their_key_in_a_side_table_are_told(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the users without their letter, as numbers: none is met, and every age is missing."""
+    fields = [{"name": "age", "kind": "vocabulary", "min_count": 1}]
+    pq.write_table(pa.table({"user": list(range(80)), "age": ["1"] * 80}), log / "users.parquet")
+    join = {"path": "users.parquet", "format": "parquet", "on": "user"}
+    result = build_features(config_of(log, fields=fields, join=[join]))
+    assert result["joined"] == Manifest.load(result["dir"]).joined == {"users.parquet on user": 0}
+    assert "join users.parquet on user: 0 rows met one of the table: NO KEY OF THE LOG" in capsys.readouterr().err
+    pq.write_table(pa.table({"user": [f"u{n}" for n in range(10)], "age": ["1"] * 10}), log / "users.parquet")
+    result = build_features(config_of(log, fields=fields, join=[join]), replace=True)
+    assert 0 < result["joined"]["users.parquet on user"] < 1200
+
+
 @pytest.mark.parametrize(
     ("keys", "error", "said"),
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,29 @@ def test_side_tables_join_and_unmatched_rows_are_missing(base: Path) -> None:
     assert batch.columns.array("age").to_pylist() == ["", "30", None]
     spec = fit_spec(joined.fields, merge([tally(joined.fields, batch.columns)]))
     assert Encoder(spec).encode(batch.columns).slots.tolist() == [[1], [4], [1]]
+
+
+@pytest.mark.parametrize(
+    ("log", "table", "met"),
+    [
+        (["7", "007", "7.0", "8"], pa.array([7, 9]), 1),
+        (["7", "007", "7.0", "8"], pa.array([7.0, 9.5]), 1),
+        (pa.array([7.0, 9.5, None]), pa.array([7, 9], pa.uint8()), 1),
+        (pa.array([2**64 - 1, 2**53 + 1], pa.uint64()), [str(2**64 - 1), str(2**53)], 1),
+        (pa.array([2**53 + 1, 2**53 + 2]), pa.array([2**53 + 1, 2**53], pa.uint64()), 1),
+        (["00007", "00008"], pa.array([7, 8]), 0),
+    ],
+)
+def test_keys_meet_by_their_text(tmp_path: Path, log: Any, table: Any, met: int) -> None:
+    pq.write_table(pa.table({"k": log, "rating": [5] * len(log)}), tmp_path / "log.parquet")
+    pq.write_table(pa.table({"k": table, "age": [1, 2]}), tmp_path / "users.parquet")
+    parquet = {"path": "users.parquet", "format": "parquet", "on": "k"}
+    joined = config(
+        source={"path": "log.parquet", "format": "parquet"}, join=[parquet], fields=[{"name": "age", "kind": "hash"}]
+    )
+    (batch,) = rows(joined, tmp_path)
+    assert batch.joined == {"users.parquet on k": met}
+    assert batch.columns.array("age").null_count == len(log) - met
 
 
 def test_duplicate_keys_and_bad_side_rows_are_refused(base: Path) -> None:
