@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from features.jit import entry
-from features.kernels import FIRST
+from features.kernels import FIRST, MISSING, PADDING, UNSEEN
 
 _SLOTS = "Array(int32, 1, 'C', readonly=True), Array(uint8, 1, 'C', readonly=True)"
 _GROUPS = "Array(int64, 1, 'C', readonly=True), int64[:, ::1], int64[::1]"
@@ -17,6 +17,22 @@ def count_slots(slots, label, counts):  # type: ignore[no-untyped-def]
     flat = counts.ravel()
     for i in range(len(slots)):
         flat[np.uint64(2) * np.uint64(slots[i]) + np.uint64(label[i])] += 1
+
+
+@entry(f"void({_SLOTS}, int64[::1])")
+def count_known(slots, known, counts):  # type: ignore[no-untyped-def]
+    """counts += (values, missing, unseen, not known): ``known`` uint8 [size] by local index, or empty for all known."""
+    for i in range(len(slots)):
+        v = slots[i]
+        if v == PADDING:
+            continue
+        counts[0] += 1
+        if v == MISSING:
+            counts[1] += 1
+        elif v == UNSEEN:
+            counts[2] += 1
+        elif len(known) > 0 and known[v] == 0:
+            counts[3] += 1
 
 
 @entry(f"int64(int32[:, ::1], {_GROUPS})", f"int64(int64[:, ::1], {_GROUPS})")

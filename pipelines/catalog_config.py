@@ -64,6 +64,10 @@ class CatalogConfig(Strict):
     """Fields taken from the item, where the rule above says otherwise."""
     max_pairs: Annotated[int, Field(ge=1)] = 20_000_000
     """Most pairs scored one by one, where model or fields do not split into context and item factors."""
+    max_unmatched: Annotated[float, Field(gt=0, le=1)] | None = 1.0
+    """Share of the exclusion or candidate pairs without a context or an eligible item at which the lists are refused:
+    1 refuses when there are pairs and none meets both, null never. Ids meet by their canonical text: 7 and 007 do not.
+    """
 
     @model_validator(mode="after")
     def _once(self) -> CatalogConfig:

@@ -16,6 +16,8 @@ from features.source import Reject, list_files, split_ranges
 from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.config import Config
+from pipelines.coverage import Coverage, Tally
+from pipelines.ids import together
 from pipelines.sides import Side
 
 RANGE_BYTES = 8 << 20
@@ -36,13 +38,14 @@ class Items:
     """Raw columns as they were read."""
     order: pa.Array
     """Of the rows of ``parts``."""
+    tally: Tally
 
     def columns(self, names: list[str]) -> pa.Table:
         """Raw columns in the order of ids."""
         return pa.Table.from_batches(self.parts).select(names).take(self.order).combine_chunks()
 
 
-def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) -> Items:
+def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, coverage: Coverage) -> Items:
     """All eligible items.
 
     Raises InputError for repeated ids and when none is eligible, RefusedError past the tolerated share of bad rows.
@@ -57,7 +60,7 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) 
     require_quality(config, "catalog.items", total, len(rejects), rejects)
     if rule is not None:
         parts = [part.where(_true(rule, part.columns)) for part in parts]
-    ids = pa.concat_arrays([part.ids for part in parts])
+    ids = together([part.ids for part in parts], "catalog.items")
     if len(ids) == 0:
         raise InputError(
             "catalog.items",
@@ -67,17 +70,13 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) 
         )
     order = pc.sort_indices(ids)
     ids = ids.take(order)
-    twins = repeated(ids)
-    if len(twins):
-        raise InputError(
-            "catalog.items",
-            expected=f"each {side.id} once",
-            found=f"{ids[int(twins[0])].as_py()!r} again",
-            fix="Remove the duplicates, or tell them apart by catalog.filter.",
-        )
+    refuse_repeated(ids, "catalog.items", side.id, "Remove the duplicates, or tell them apart by catalog.filter.")
     slots = np.concatenate([part.slots for part in parts])[order.to_numpy()]
     category = np.zeros(len(ids), np.int32)
-    items = Items(ids, slots, category, total, rejects, [part.columns for part in parts], order)
+    tally = Tally(spec, coverage)
+    for part in parts:
+        tally.add(part.slots, part.columns)
+    items = Items(ids, slots, category, total, rejects, [part.columns for part in parts], order, tally)
     if catalog.cap is not None:
         text = canonical(items.columns([catalog.cap.column]).column(0).combine_chunks()).cast(pa.string())
         category[:] = pc.fill_null(text, "").dictionary_encode().indices.to_numpy()
@@ -95,6 +94,13 @@ def repeated(ids: pa.Array) -> npt.NDArray[np.intp]:
     """Positions in sorted ids whose successor is the same."""
     same = pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0)))
     return np.flatnonzero(same.to_numpy(zero_copy_only=False))
+
+
+def refuse_repeated(ids: pa.Array, where: str, name: str, fix: str) -> None:
+    """Raises InputError for sorted ids of which one comes twice."""
+    twins = repeated(ids)
+    if len(twins):
+        raise InputError(where, expected=f"each {name} once", found=f"{ids[int(twins[0])].as_py()!r} again", fix=fix)
 
 
 def require_quality(config: Config, where: str, rows: int, bad: int, rejects: Sequence[Reject] = ()) -> None:

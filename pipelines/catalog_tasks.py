@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import Broadcast
 
+from features.errors import InputError
 from features.hashing import xxh64_array
 from features.kernels import FIRST
 from features.source import FileRange, read_range
@@ -32,14 +33,19 @@ from features.text import texts
 from features.vocabulary import TextIndex
 from pipelines.catalog_config import PairsConfig
 from pipelines.catalog_items import repeated
+from pipelines.coverage import Coverage, Tally
+from pipelines.ids import IdKind, identity, wide
 from pipelines.output import write_part
 from pipelines.shipping import Shipped
-from pipelines.sides import Side, identity
+from pipelines.sides import Side
 
 CONTEXT, EXCLUDE, CANDIDATE, REPORT = range(4)
 ROW = "kind int, id {id}, key bigint, payload binary, item bigint"
 PLACED = "place int, kind int, id {id}, payload binary, item bigint"
-"""id: string or bigint, as the source has it. payload: slots of a context, or what a report says."""
+"""id: see `IdKind`. payload: slots of a context, or what a report says. item: position, or -n for n pairs whose items
+are not in the catalog: they are only counted.
+"""
+PAIRS = {EXCLUDE: "exclude", CANDIDATE: "candidates"}
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -75,6 +81,9 @@ class Inputs:
     """(CONTEXT, EXCLUDE or CANDIDATE, range)."""
     item_ids: pa.Array
     """Of eligible items, sorted."""
+    ids: IdKind
+    """Of the contexts."""
+    coverage: Coverage
     whole: bool
     """Contexts travel as raw columns, to be encoded pair by pair, not as slots."""
     directory: str
@@ -92,13 +101,11 @@ class Model:
     version: str
     directory: str
     """Where parts are written."""
+    ids: IdKind
+    wide: bool
+    """Whether ids of contexts need uint64."""
     spec: FeatureSpec | None = None
     """Where pairs are encoded one by one."""
-
-
-def id_type(ids: pa.DataType) -> str:
-    """Spark's name of an id column's type."""
-    return "bigint" if pa.types.is_integer(ids) else "string"
 
 
 def encode_task(inputs: Broadcast[Inputs], spec: Broadcast[FeatureSpec], schema: pa.Schema) -> Task:
@@ -106,57 +113,102 @@ def encode_task(inputs: Broadcast[Inputs], spec: Broadcast[FeatureSpec], schema:
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         todo = inputs.value
-        counts: Counter[str] = Counter()
+        said = Said(Tally(spec.value, todo.coverage))
         for index in (int(i) for batch in batches for i in batch.column(0).to_pylist()):
             kind, rng = todo.ranges[index]
-            parts = (
-                _contexts(todo, rng, spec.value, index, counts) if kind == CONTEXT else _pairs(todo, kind, rng, counts)
-            )
-            for ids, payload, items in parts:
-                counts[("contexts", "excluded", "candidates")[kind]] += len(ids)
-                key = xxh64_array(ids).view(np.int64)
-                yield _rows(schema, kind, ids, key, payload, items)
-        report = pa.array([json.dumps(dict(counts)).encode()], pa.binary())
+            parts = _contexts(todo, rng, spec.value, index, said) if kind == CONTEXT else _pairs(todo, kind, rng, said)
+            for part in parts:
+                yield _rows(schema, kind, *part)
+        report = pa.array([said.report()], pa.binary())
         yield _rows(schema, REPORT, pa.nulls(1, schema.field("id").type), np.zeros(1, np.int64), report, None)
 
     return run
 
 
-Part = tuple[pa.Array, pa.Array | None, npt.NDArray[np.int64] | None]
+class Said:
+    """What a task has to say besides rows; the driver puts the words of all tasks together."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.counts: Counter[str] = Counter()
+        self.tally = tally
+        self.samples: dict[str, list[str]] = {}
+        """Ids as they were read: of a context, and of a pair of each table."""
+
+    def sample(self, name: str, *ids: pa.Array) -> None:
+        """Remember the first."""
+        if name not in self.samples and len(ids[0]):
+            self.samples[name] = [str(of[0].as_py())[:80] for of in ids]
+
+    def report(self) -> bytes:
+        return json.dumps([self.counts, self.tally.report(), self.samples]).encode()
+
+    def hear(self, report: bytes) -> None:
+        counts, tally, samples = json.loads(report)
+        self.counts.update(counts)
+        self.tally.merge(tally)
+        for name, sample in samples.items():
+            self.samples[name] = min(sample, self.samples.get(name, sample))
 
 
-def _contexts(todo: Inputs, rng: FileRange, spec: FeatureSpec, index: int, counts: Counter[str]) -> Iterator[Part]:
+Part = tuple[pa.Array, npt.NDArray[np.int64], pa.Array | None, npt.NDArray[np.int64] | None]
+"""ids as they travel, their hashes, payloads, items."""
+
+
+def _contexts(todo: Inputs, rng: FileRange, spec: FeatureSpec, index: int, said: Said) -> Iterator[Part]:
     rejects = []
     for rows in todo.contexts.rows(rng, spec):
         rejects += rows.rejects
+        said.counts["contexts"] += len(rows.ids)
+        said.counts["wide"] += wide(rows.ids)
+        said.sample("contexts", rows.ids)
+        said.tally.add(rows.slots, rows.columns)
+        ids, can = todo.ids.packed(rows.ids)
+        if not can.all():
+            raise InputError(
+                f"catalog.contexts: column {todo.contexts.id!r}",
+                expected="integers of one type in all files",
+                found=f"{rows.ids[int(np.argmin(can))].as_py()} beside files of int64",
+                fix="Write the ids as text, or with one type.",
+            )
         if todo.whole:
             payload = pa.array([_packed(rows.columns.slice(i, 1)) for i in range(len(rows.ids))], pa.binary())
         else:
             slots = np.ascontiguousarray(rows.slots)
             offsets = np.arange(len(slots) + 1, dtype=np.int32) * (4 * slots.shape[1])
             payload = pa.Array.from_buffers(pa.binary(), len(slots), [None, pa.py_buffer(offsets), pa.py_buffer(slots)])
-        yield rows.ids, payload, None
+        yield ids, xxh64_array(rows.ids).view(np.int64), payload, None
     for reject in rejects:
-        counts[f"rejected {reject.reason}"] += 1
+        said.counts[f"rejected {reject.reason}"] += 1
     if rejects:
-        counts[f"quarantine {write_rejects(todo.directory, index, rejects)}"] = 1
+        said.counts[f"quarantine {write_rejects(todo.directory, index, rejects)}"] = 1
 
 
-def _pairs(todo: Inputs, kind: int, rng: FileRange, counts: Counter[str]) -> Iterator[Part]:
-    """Pairs whose item is in the catalog; the others cannot matter."""
+def _pairs(todo: Inputs, kind: int, rng: FileRange, said: Said) -> Iterator[Part]:
+    """Pairs whose item is in the catalog; the others cannot matter, so there is one row a context for them."""
     source, context, item = next((s, c, i) for k, s, c, i in todo.pairs if k == kind)
+    name, counts = PAIRS[kind], said.counts
     for raw in read_range(source, rng, list(dict.fromkeys([context, item]))):
-        counts["rejected pairs"] += len(raw.rejects)
-        contexts = raw.columns.array(context)
-        place = _places(todo.item_ids, raw.columns.array(item))
-        known = (place >= 0) & ~contexts.is_null().to_numpy(zero_copy_only=False)
-        yield identity(contexts).filter(pa.array(known)), None, place[known]
+        counts[f"{name} unreadable"] += len(raw.rejects)
+        read = identity(raw.columns.array(context), f"catalog.{name}: column {context!r}")
+        items = identity(raw.columns.array(item), f"catalog.{name}: column {item!r}")
+        said.sample(name, read, items)
+        ids, can = todo.ids.packed(read)
+        place = _places(todo.item_ids, items)
+        met = place >= 0
+        counts[f"{name} read"] += len(place)
+        counts[f"{name} blank"] += int(pc.sum(pc.or_(read.is_null(), items.is_null())).as_py() or 0)
+        counts[f"{name} item"] += int(met.sum())
+        counts[name] += int((met & can).sum())
+        none = np.zeros(len(place), np.int64)
+        yield ids.filter(pa.array(met & can)), none[met & can], None, place[met & can]
+        others = ids.filter(pa.array(~met & can)).value_counts()
+        yield others.field("values"), none[: len(others)], None, -others.field("counts").to_numpy()
 
 
-def _places(ids: pa.Array, column: pa.Array) -> npt.NDArray[np.int64]:
-    """Position of every value of ``column`` among ``ids``, negative where it is none."""
-    found = np.empty(len(column), np.int32)
-    _index(ids).find(texts(identity(column)), found)
+def _places(ids: pa.Array, wanted: pa.Array) -> npt.NDArray[np.int64]:
+    """Position of every one of ``wanted`` among ``ids``, by canonical text; negative where it is none."""
+    found = np.empty(len(wanted), np.int32)
+    _index(ids).find(texts(wanted), found)
     return found.astype(np.int64) - FIRST
 
 
@@ -174,7 +226,6 @@ def _rows(
     schema: pa.Schema, kind: int, ids: pa.Array, key: npt.NDArray[np.int64], payload: pa.Array | None, items: Any
 ) -> pa.RecordBatch:
     n = len(ids)
-    ids = ids.cast(schema.field("id").type)
     kinds, places = pa.array(np.full(n, kind, np.int32)), pa.nulls(n, pa.int64()) if items is None else pa.array(items)
     return pa.RecordBatch.from_arrays(
         [kinds, ids, pa.array(key), pa.nulls(n, pa.binary()) if payload is None else payload, places], schema=schema
@@ -226,16 +277,21 @@ def rank_task(model: Broadcast[Model], keys: list[int], lists: Rank) -> Task:
 def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any]:
     kinds = rows["kind"].to_numpy()
     contexts = rows.filter(pa.array(kinds == CONTEXT)).sort_by("id").combine_chunks()
-    ids = contexts["id"].combine_chunks() if len(contexts) else pa.array([], rows.schema.field("id").type)
+    packed = contexts["id"].combine_chunks() if len(contexts) else pa.array([], rows.schema.field("id").type)
+    ids = model.ids.unpacked(packed, model.wide)
     twins = repeated(ids)
     if len(twins):
         return {"twin": ids[int(twins[0])].as_py()}
+    met: dict[str, dict[str, int]] = {}
 
     def pairs(kind: int) -> Pairs:
         mine = rows.filter(pa.array(kinds == kind))
-        context = pc.index_in(mine["id"], ids).to_numpy() if len(mine) else np.empty(0)
-        known = ~np.isnan(context.astype(np.float64))
-        flat = np.unique(np.column_stack([context[known].astype(np.int64), mine["item"].to_numpy()[known]]), axis=0)
+        context = pc.fill_null(pc.index_in(mine["id"], packed), -1).to_numpy() if len(mine) else np.empty(0, np.int64)
+        found, item = context >= 0, mine["item"].to_numpy()
+        known = found & (item >= 0)
+        both = int(known.sum())
+        met[PAIRS[kind]] = {"context": both - int(item[found & (item < 0)].sum()), "both": both}
+        flat = np.unique(np.column_stack([context[known].astype(np.int64), item[known]]), axis=0)
         return Pairs(np.searchsorted(flat[:, 0], np.arange(len(ids) + 1)), np.ascontiguousarray(flat[:, 1]))
 
     exclude, only = pairs(EXCLUDE), pairs(CANDIDATE) if model.only else None
@@ -253,4 +309,4 @@ def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any
     )
     often = ["context_id", "rank", "model_version"]
     report = write_part(model.directory, part, table, dictionary=often, statistics=["context_id"])
-    return {**report, "contexts": len(ids)}
+    return {**report, "contexts": len(ids), "met": met}

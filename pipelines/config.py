@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from features.config import FeatureConfig
 from features.errors import ConfigError
 from features.fields import expand_fields
 from features.moment import Duration
-from features.schema import Strict
+from features.schema import Names, Strict
 from pipelines.catalog_config import CatalogConfig
 from training.config import ModelConfig, TrainingConfig
 
@@ -61,6 +61,20 @@ class DriftConfig(Strict):
     """Of the label. A click rate that goes from 10 % to 15 % has 0.023."""
 
 
+class ScoringConfig(Strict):
+    """How much of what is scored may be new to the model; `score-rows` and `score-catalog` say the shares by field.
+
+    Past it they stop with exit code 3 and publish nothing. A share of unseen values is told for vocabularies, and for
+    hashed fields of which training has filled at most half of the buckets.
+    """
+
+    max_unseen: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Largest share of a field's values that training has not seen, where it had seen all; 1 never refuses. If a part
+    was unseen in training, too, the share of seen values must not fall below (1 - max_unseen) of what it was."""
+    new_values: Names = Field(default_factory=list)
+    """Fields whose values may all be new, such as ids of fresh articles."""
+
+
 class Config(FeatureConfig):
     """A whole pipeline; the keys of FeatureConfig stand at the top level."""
 
@@ -73,12 +87,21 @@ class Config(FeatureConfig):
     tracking: TrackingConfig = TrackingConfig()
     catalog: CatalogConfig | None = None
     """What ``score-catalog`` scores; without it that command refuses."""
+    scoring: ScoringConfig = ScoringConfig()
     daily: DailyConfig = DailyConfig()
     drift: DriftConfig = DriftConfig()
     retention: Duration | None = None
     """How long days' snapshots are kept before the newest one, such as ``30d``: for ``fieldwise prune``."""
     _file: str = PrivateAttr(default="")
     _overrides: list[str] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="after")
+    def _fields_exist(self) -> Config:
+        names = [field.name for field in self.fields]
+        for name in self.scoring.new_values:
+            if name not in names:
+                raise ValueError(f"scoring.new_values names {name!r}; the fields are {', '.join(names)}")
+        return self
 
     @property
     def file(self) -> str:

@@ -39,6 +39,15 @@ def keep_expected(config: Config, rows: Distribution) -> None:
     store.write_atomic(path, (rows.model_dump_json() + "\n").encode())
 
 
+def kept_expected(config: Config, spec_digest: str) -> Distribution | None:
+    """What the workspace remembers of the rows a spec was fitted on; None where it does not."""
+    path = store.join(spec_dir(config, spec_digest), "expected.json")
+    try:
+        return Distribution.model_validate_json(store.read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
 def find_expected(config: Config, spec_digest: str, against: str | None) -> Expected | None:
     """What rows of a spec are compared with: the snapshot ``against``, else what the workspace remembers of the spec.
 

@@ -22,13 +22,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import store
 from features.errors import ConfigError
 from features.source import list_files, split_ranges
-from pipelines.catalog_items import RANGE_BYTES, read_items, require_quality
+from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated, require_quality
 from pipelines.config import Config, resolve
+from pipelines.coverage import Coverage, Tally, require_known
+from pipelines.ids import together
 from pipelines.models import resolve_model
 from pipelines.output import Output
 from pipelines.say import say
@@ -70,14 +73,22 @@ def export_factors(
         raise ConfigError(
             "--out", expected="a local directory", found=target, fix="Name one, and copy the files where they belong."
         )
-    items = read_items(config, split.items, bundle.spec, date)
+    coverage = Coverage.of(bundle, config)
+    items = read_items(config, split.items, bundle.spec, date, coverage)
     side = split.contexts
     ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
     parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
     rejects = [reject for part in parts for reject in part.rejects]
     require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), len(rejects), rejects)
     slots = np.concatenate([part.slots for part in parts])
-    ids = pa.concat_arrays([part.ids for part in parts])
+    ids = together([part.ids for part in parts], "catalog.contexts")
+    refuse_repeated(ids.take(pc.sort_indices(ids)), "catalog.contexts", side.id, "Give every context one row.")
+    tally = Tally(bundle.spec, coverage)
+    for part in parts:
+        tally.add(part.slots, part.columns)
+    for name, of, item in (("contexts", tally, False), ("items", items.tally, True)):
+        shares = of.shares(split.fields(bundle.spec, item=item))
+        require_known(config, bundle.spec, f"catalog.{name}", shares)
     found = context_factors(scorer, split.of_item, slots)
     output = Output(target, bundle.digest)
     output.standing()  # clears away what killed jobs left

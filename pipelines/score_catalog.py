@@ -6,14 +6,14 @@ import json
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -28,13 +28,16 @@ from pipelines import catalog_tasks as tasks
 from pipelines.catalog_config import CatalogConfig
 from pipelines.catalog_items import RANGE_BYTES, Items, read_items, require_quality
 from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
-from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, REPORT, Inputs, Model
+from pipelines.catalog_pairs import match, require_columns, require_matched
+from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
 from pipelines.config import Config, resolve
+from pipelines.coverage import Coverage, Tally, require_known
+from pipelines.ids import IdKind, column_types
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output
 from pipelines.say import say
 from pipelines.shipping import Shipment
-from pipelines.sides import Side, Split, require_fields, split_sides
+from pipelines.sides import Split, require_fields, split_sides
 from training.bundle import Bundle, load_bundle
 from training.catalog import Catalog
 from training.factors import FACTORED
@@ -42,6 +45,8 @@ from training.scoring import Scorer
 
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096
+_RULES = 2
+"""Raised when other lists follow from the same request, so that what stands is made anew."""
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
 
@@ -77,10 +82,16 @@ def score_catalog(
         f"date={date or 'all'}",
     )
     output = Output(
-        target, [bundle.digest, version, date, catalog.model_dump(mode="json"), _stamps(config, catalog, date)]
-    )
+        target,
+        [
+            _RULES, bundle.digest, version, date, catalog.model_dump(mode="json", exclude={"max_unmatched"}),
+            _stamps(config, catalog, date),
+        ],
+    )  # fmt: skip
     found = output.standing()
     if found is not None:
+        _require(config, bundle, found["fields"])
+        require_matched(config, found["matched"])
         return _result(found, target, "already published", started)
     spark = spark_session("fieldwise score-catalog")
     scratch = tempfile.mkdtemp(prefix="fieldwise-catalog-")
@@ -112,19 +123,25 @@ class _Run:
         """Reports of the written files, and figures."""
         lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
         with ThreadPoolExecutor(1) as driver:  # the driver's own work, beside what Spark does
-            reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date)
+            coverage = Coverage.of(self.bundle, self.config)
+            reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date, coverage)
             writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
-            encoded = self._encoded(reading, whole=lists is pairwise_lists).persist()
+            encoded = self._encoded(reading, coverage, whole=lists is pairwise_lists).persist()
             try:
                 with progress(self.spark, "contexts"):
-                    counts, quarantined = self._counts(encoded, reading)
-                items = reading.result()
+                    said, quarantined = self._said(encoded, reading, coverage)
+                counts, items = said.counts, reading.result()
+                fields = {
+                    "contexts": said.tally.shares(self.split.fields(self.bundle.spec, item=False)),
+                    "items": items.tally.shares(self.split.fields(self.bundle.spec, item=True)),
+                }
+                _require(self.config, self.bundle, fields)
                 if lists is pairwise_lists:
                     self._require_small(counts["contexts"] * len(items.ids))
                 borders = self._borders(encoded, counts["contexts"])
-                model = self.spark.sparkContext.broadcast(self._model(*writing.result()))
+                model = self.spark.sparkContext.broadcast(self._model(*writing.result(), bool(counts["wide"])))
                 keys = shuffle_keys(len(borders) + 1)
-                schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
+                schema = tasks.PLACED.format(id=self._ids.spark)
                 placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
                 ranked = placed.repartition(len(keys), "place").mapInArrow(
                     tasks.rank_task(model, keys, lists), "report binary"
@@ -134,6 +151,8 @@ class _Run:
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
+        matched = match(said, reports, items.ids)
+        require_matched(self.config, matched)
         if quarantined:
             merge_rejects(self.staging, quarantined, QUARANTINE)
         reports.sort(key=lambda report: report["number"])
@@ -144,13 +163,15 @@ class _Run:
             "rows": sum(report["rows"] for report in reports),
             "pairs": counts["candidates"] if self.catalog.candidates else counts["contexts"] * len(items.ids),
             "by": "factors" if lists is factored_lists else "pairs",
+            "matched": matched,
+            "fields": fields,
             "quarantined": {
                 k.removeprefix("rejected "): n for k, n in sorted(counts.items()) if k.startswith("rejected ")
             },
         }
         return reports, facts
 
-    def _encoded(self, items: Future[Items], *, whole: bool) -> DataFrame:
+    def _encoded(self, items: Future[Items], coverage: Coverage, *, whole: bool) -> DataFrame:
         """Contexts and pairs, read and encoded by tasks; only pairs need to know the items."""
         contexts, pairs = self.split.contexts, []
         ranges = [(CONTEXT, rng) for rng in self._ranges(contexts.source)]
@@ -159,35 +180,43 @@ class _Run:
                 pairs.append(
                     (kind, source, source.context or self.catalog.context_id, source.item or self.catalog.item_id)
                 )
+                require_columns(
+                    source, list_files(source, self.config.base, self.date), f"catalog.{PAIRS[kind]}", pairs[-1][2:]
+                )
                 ranges += [(kind, rng) for rng in self._ranges(source)]
         ids = items.result().ids if pairs else pa.nulls(0, pa.string())
-        inputs = Inputs(contexts, tuple(pairs), tuple(ranges), ids, whole, self.staging)
+        ids_as = self._ids
+        inputs = Inputs(contexts, tuple(pairs), tuple(ranges), ids, ids_as, coverage, whole, self.staging)
         context = self.spark.sparkContext
-        kind = self._id_type(contexts)
         schema = pa.schema(
-            [("kind", pa.int32()), ("id", kind), ("key", pa.int64()), ("payload", pa.binary()), ("item", pa.int64())]
-        )
+            [
+                ("kind", pa.int32()), ("id", ids_as.arrow), ("key", pa.int64()), ("payload", pa.binary()),
+                ("item", pa.int64()),
+            ]
+        )  # fmt: skip
         task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
         numbers = self.spark.range(0, len(ranges), 1, len(ranges))
-        return numbers.mapInArrow(task, tasks.ROW.format(id=tasks.id_type(kind)))
+        return numbers.mapInArrow(task, tasks.ROW.format(id=ids_as.spark))
 
     def _ranges(self, source: SourceConfig) -> list[Any]:
         return split_ranges(source, list_files(source, self.config.base, self.date), RANGE_BYTES)
 
-    def _id_type(self, side: Side) -> pa.DataType:
-        if side.source.format != "parquet":
-            return pa.string()
-        schema = pq.read_schema(list_files(side.source, self.config.base, self.date)[0].path)
-        integer = side.id in schema.names and pa.types.is_integer(schema.field(side.id).type)
-        return pa.int64() if integer else pa.string()
+    @cached_property
+    def _ids(self) -> IdKind:
+        """Of the contexts."""
+        side = self.split.contexts
+        return IdKind.of(
+            column_types(side.source, list_files(side.source, self.config.base, self.date), side.id, "catalog.contexts")
+        )
 
-    def _counts(self, encoded: DataFrame, items: Future[Items]) -> tuple[Counter[str], list[str]]:
+    def _said(self, encoded: DataFrame, items: Future[Items], coverage: Coverage) -> tuple[Said, list[str]]:
         """What tasks counted, and the names of their quarantine files."""
-        counts: Counter[str] = Counter()
+        said = Said(Tally(self.bundle.spec, coverage))
         for row in encoded.filter(F.col("kind") == REPORT).select("payload").collect():
-            counts.update(json.loads(bytes(row["payload"])))
+            said.hear(bytes(row["payload"]))
+        counts = said.counts
         quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
-        bad = sum(n for key, n in counts.items() if key.startswith("rejected ") and key != "rejected pairs")
+        bad = sum(n for key, n in counts.items() if key.startswith("rejected "))
         require_quality(self.config, "catalog.contexts", counts["contexts"] + bad, bad)
         if not counts["contexts"]:
             raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
@@ -195,7 +224,7 @@ class _Run:
         if rejects:
             quarantined.append(write_rejects(self.staging, 1 << 20, rejects))
             counts["rejected items"] = len(rejects)
-        return counts, quarantined
+        return said, quarantined
 
     def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:
         """First ids of all files but the first: quantiles of ids drawn by their hash, so the data alone decides."""
@@ -222,7 +251,7 @@ class _Run:
         _write_arrow(shipment.path(RAW), raw.append_column(CATEGORY, pa.array(items.category)))
         return shipment, [IDS, RAW]
 
-    def _model(self, shipment: Shipment, names: list[str]) -> Model:
+    def _model(self, shipment: Shipment, names: list[str], wide: bool) -> Model:
         """Send it, and say where it is."""
         return Model(
             shipped=shipment.send(names),
@@ -231,6 +260,8 @@ class _Run:
             only=self.catalog.candidates is not None,
             version=self.version,
             directory=self.staging,
+            ids=self._ids,
+            wide=wide,
             spec=self.bundle.spec if RAW in names else None,
         )
 
@@ -257,6 +288,12 @@ class _Run:
                     found=f"{report['twin']!r} again",
                     fix="Give every context one row.",
                 )
+
+
+def _require(config: Config, bundle: Bundle, fields: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse values that training has not seen, side by side."""
+    for side, shares in fields.items():
+        require_known(config, bundle.spec, f"catalog.{side}", shares)
 
 
 def _write_arrow(path: Path, table: pa.Table) -> None:

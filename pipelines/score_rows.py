@@ -26,6 +26,7 @@ from features.spark.session import spark_session
 from features.spec import FeatureSpec
 from features.text import missing_column
 from pipelines.config import Config, resolve
+from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output, write_part
 from pipelines.say import say
@@ -48,6 +49,7 @@ class Job:
     """Source columns handed through."""
     spec: FeatureSpec
     model: Shipped
+    coverage: Coverage
     directory: str
 
 
@@ -92,17 +94,19 @@ def score_rows(
     output = Output(target, [bundle.digest, wanted.model_dump(mode="json"), date, columns, stamps])
     found = output.standing()
     if found is not None:
+        require_known(config, bundle.spec, "source", found.get("fields", {}))
         return _result(found, target, "already published", started)
     spark = spark_session("fieldwise score-rows")
     with output, tempfile.TemporaryDirectory(prefix="fieldwise-rows-") as scratch:
         shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
         parts_of = tuple(split_ranges(source, files, RANGE_BYTES))
-        job = Job(reader, parts_of, tuple(columns), bundle.spec, shipped, output.staging)
+        coverage = Coverage.of(bundle, config)
+        job = Job(reader, parts_of, tuple(columns), bundle.spec, shipped, coverage, output.staging)
         ranges = spark.range(0, len(job.ranges), 1, len(job.ranges))
         with progress(spark, "score"):
             rows = ranges.mapInArrow(_task(spark.sparkContext.broadcast(job)), "report binary").collect()
         reports = [json.loads(row["report"]) for row in rows]
-        facts = _facts(reports, config)
+        facts = _facts(reports, config) | {"fields": _known(reports, config, Tally(bundle.spec, coverage))}
         quarantined = sorted(report["quarantine"] for report in reports if report["quarantine"])
         if quarantined:
             merge_rejects(output.staging, quarantined, QUARANTINE)
@@ -149,6 +153,7 @@ def _task(job: Broadcast[Job]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[
 def _score_range(job: Job, index: int) -> dict[str, Any]:
     """Score one range into one file."""
     encoder, scorer = _ready(job)
+    tally = Tally(job.spec, job.coverage)
     scored: list[pa.RecordBatch] = []
     rejects: list[Reject] = []
     filtered = 0
@@ -161,6 +166,7 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
             keep[[problem.row for problem in encoded.problems]] = False
             slots, batch = slots[keep], batch.without(encoded.problems)
         rejects += batch.rejects
+        tally.add(slots, batch.columns)
         if batch.rows:
             scored.append(_with_probability(batch, job.columns, scorer.probabilities(slots, cores())))
     part = None
@@ -170,7 +176,7 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
     examples = [[r.reason, f"{r.path}:{r.position}"] for r in rejects[:1]]
     return {
         "part": part, "quarantine": name, "filtered": filtered, "rejected": Counter(r.reason for r in rejects),
-        "examples": examples,
+        "examples": examples, "fields": tally.report(),
     }  # fmt: skip
 
 
@@ -208,6 +214,15 @@ def _facts(reports: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     if not rows:
         raise InputError("source", expected="rows to score", found="none", fix="Check the paths, filter and --date.")
     return {"quarantined": dict(sorted(rejected.items())), "filtered": filtered}
+
+
+def _known(reports: list[dict[str, Any]], config: Config, tally: Tally) -> dict[str, Any]:
+    """Shares of missing and unseen values by field. RefusedError where next to nothing of a field is known."""
+    for report in reports:
+        tally.merge(report["fields"])
+    shares = tally.shares({field.name for field in tally.spec.fields})
+    require_known(config, tally.spec, "source", shares)
+    return shares
 
 
 def _result(manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:

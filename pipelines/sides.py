@@ -22,8 +22,8 @@ from features.fields import TimeField
 from features.join import SideTable
 from features.source import FileRange, Reject, SourceFile, column_names, list_files, read_range
 from features.spec import FeatureSpec
-from features.text import canonical
 from pipelines.config import Config
+from pipelines.ids import identity
 
 Int32 = npt.NDArray[np.int32]
 
@@ -33,6 +33,7 @@ class SideRows:
     """n rows of one side."""
 
     ids: pa.Array
+    """See ``ids.identity``."""
     columns: pa.RecordBatch
     """Every raw column of the spec (null where the side has none), then further ones asked for."""
     slots: Int32
@@ -65,15 +66,18 @@ class Side:
         for raw in read_range(self.source, rng, self.read, lists):
             columns = raw.columns
             for table in self.tables:
-                columns = table.add_to(columns, self.wanted)
+                columns, _ = table.add_to(columns, self.wanted)
             have = {name: columns.array(name) for name in columns.names}
             have |= {name: _repeated(value, columns.rows) for name, value in self.constants.items()}
             nothing = pa.nulls(columns.rows, pa.string())
             batch = pa.RecordBatch.from_arrays([have.get(name, nothing) for name in self.wanted], list(self.wanted))
             encoded = _encoder(spec).encode(batch)
-            ids = identity(have[self.id])
+            ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
             reasons = {problem.row: (problem.reason, problem.field) for problem in reversed(encoded.problems)}
-            reasons |= {int(row): ("missing_id", self.id) for row in np.flatnonzero(_empty(ids))}
+            reasons |= {
+                int(row): ("missing_id", self.id)
+                for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
+            }
             rejects = raw.rejects + [
                 Reject(raw.path, int(raw.positions[row]), reason, field, raw.raw(row))
                 for row, (reason, field) in sorted(reasons.items())
@@ -96,6 +100,12 @@ class Split:
     """Fields that read columns of both sides."""
     contexts: Side
     items: Side
+
+    def fields(self, spec: FeatureSpec, *, item: bool) -> list[str]:
+        """Fields that read columns of this side alone."""
+        return [
+            f.name for f, of in zip(spec.fields, self.of_item, strict=True) if of == item and f.name not in self.mixed
+        ]
 
 
 def require_fields(spec: FeatureSpec, config: Config, where: str) -> None:
@@ -250,21 +260,6 @@ def _side(
 def _encoder(spec: FeatureSpec) -> Encoder:
     """One per process and spec: vocabularies are indexed once."""
     return Encoder(spec)
-
-
-def identity(column: pa.Array) -> pa.Array:
-    """Ids as they are compared and written: integers as int64, everything else as its text."""
-    return column.cast(pa.int64()) if pa.types.is_integer(column.type) else canonical(column).cast(pa.string())
-
-
-def _empty(ids: pa.Array) -> npt.NDArray[np.bool_]:
-    empty = ids.is_null().to_numpy(zero_copy_only=False)
-    if pa.types.is_string(ids.type):
-        empty = empty | (
-            np.diff(np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]) == 0
-        )
-    found: npt.NDArray[np.bool_] = empty
-    return found
 
 
 def _repeated(value: Any, n: int) -> pa.Array:

@@ -165,6 +165,140 @@ def test_integer_ids_sort_by_value_and_k_may_exceed_the_catalog(shop: Path) -> N
     assert len(found) == 40 * 60
 
 
+def _typed(path: Path, column: str, values: pa.Array) -> dict[str, str]:
+    """A csv table as Parquet with one column replaced."""
+    table = read(path)
+    table = table.set_column(table.column_names.index(column), column, values)
+    pq.write_table(table, path.with_suffix(".parquet"))
+    return {"path": path.with_suffix(".parquet").name, "format": "parquet"}
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "written"),
+    [(2**63 - 20, pa.uint64(), pa.uint64()), (100, pa.uint64(), pa.int64()), (-20, pa.int32(), pa.int64())],
+)
+def test_integer_ids_of_any_size_meet_their_texts(
+    shop: Path, first: int, kind: pa.DataType, written: pa.DataType
+) -> None:
+    """Unsigned hashes around 2^63 on both sides; pairs come as texts, some that cannot be ids of theirs."""
+    users, items = (sorted(read(shop / f"{side}.csv")[side[:-1]].to_pylist()) for side in ("users", "items"))
+    numbers = {name: first + n for side in (users, items) for n, name in enumerate(side)}
+    blocks = {
+        side: _typed(
+            shop / f"{side}.csv", of, pa.array([numbers[v] for v in read(shop / f"{side}.csv")[of].to_pylist()], kind)
+        )
+        for side, of in (("users", "user"), ("items", "item"))
+    }
+    seen = [(numbers[u], numbers[i]) for u in users[5:30] for i in items[::3]]
+    never = [
+        ("abc", first),
+        (f"{first}.0", first),
+        (first, f"0{first}"),
+        (2**64, first),
+        (first, -(2**63) - 1),
+        ("", first),
+    ]
+    (shop / "seen.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u, i in [*seen, *never]))
+    config = shop_config(
+        shop, contexts=blocks["users"], items=blocks["items"], exclude={"path": "seen.csv"}, k=1000,
+        filter=f"item != {first + 1}",
+    )  # fmt: skip
+    config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"max_unseen": 1})})
+    config._file = str(shop / "shop.yaml")
+    result = score_catalog(config, model=write_bundle(shop, config), date=DAY)
+    table = published(result)
+    assert (table.schema.field("context_id").type, table.schema.field("item_id").type) == (written, written)
+    pairs = set(zip(table["context_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+    wanted = {(numbers[u], numbers[i]) for u in users for i in items if numbers[i] != first + 1}
+    assert pairs == wanted - set(seen)
+    assert table["context_id"].to_pylist() == sorted(table["context_id"].to_pylist())
+    matched = result["matched"]["exclude"]
+    counts = {key: matched[key] for key in ("read", "blank", "unreadable", "context", "item", "both")}
+    assert counts == {"read": 506, "blank": 1, "unreadable": 0, "context": 502, "item": 504, "both": 500}
+
+
+@pytest.mark.parametrize(
+    ("written", "met"),
+    [(pa.array([7.0, 8.0]), True), (pa.array([7, 8], pa.int8()), True), (pa.array(["7.0", "08"]), False)],
+)
+def test_exclusions_that_meet_no_context_are_refused(shop: Path, written: pa.Array, met: bool) -> None:
+    """What pandas makes of a column of ids after a left join meets them; other spellings do not, and that is said."""
+    block = _typed(shop / "users.csv", "user", pa.array(range(40)))
+    pq.write_table(pa.table({"who": written, "what": ["i001", "i002"]}), shop / "seen.parquet")
+    exclude = {"path": "seen.parquet", "format": "parquet", "context": "who", "item": "what"}
+    config = shop_config(shop, contexts=block, exclude=exclude, k=1000)
+    bundle = write_bundle(shop, config)
+    if met:
+        result = score_catalog(config, model=bundle, date=DAY)
+        table = published(result)
+        assert result["rows"] == 40 * 60 - 2
+        assert table.filter(pc.equal(table["context_id"], 7))["item_id"].to_pylist().count("i001") == 0
+        return
+    with pytest.raises(
+        RefusedError,
+        match=r"catalog.exclude: expected pairs that meet a context and an eligible item, by the same text, found 2 "
+        r"pairs, of which 0 met a context, 2 an eligible item, 0 both; a pair reads '7.0', 'i001', the catalog '0', "
+        r"'i000'. Spell the ids as contexts and items do",
+    ):
+        score_catalog(config, model=bundle, date=DAY)
+    assert not list((shop / "work" / "scores").glob("**/*.parquet"))
+
+
+def test_a_share_of_pairs_may_be_asked_for(shop: Path) -> None:
+    (shop / "seen.csv").write_text("user,item\nu001,i001\nu002,i2\n,\n")
+    config = shop_config(shop, exclude={"path": "seen.csv"}, max_unmatched=0.5)
+    bundle = write_bundle(shop, config)
+    with pytest.raises(RefusedError, match=r"expected less than 50.00% of the pairs without a context or an eligible"):
+        score_catalog(config, model=bundle, date=DAY)
+    more = shop_config(shop, exclude={"path": "seen.csv"}, max_unmatched=0.6)
+    assert score_catalog(more, model=bundle, date=DAY)["matched"]["exclude"]["both"] == 1
+    with pytest.raises(RefusedError, match=r"less than 50\.00%"):  # the lists stand; what was asked for did not change
+        score_catalog(config, model=bundle, date=DAY)
+
+
+def test_pairs_that_cannot_be_read_or_told_apart_are_refused(shop: Path) -> None:
+    (shop / "seen.csv").write_text("user,item\nu001,i001\nu002\n")
+    config = shop_config(shop, exclude={"path": "seen.csv"})
+    bundle = write_bundle(shop, config)
+    with pytest.raises(RefusedError, match=r"catalog.exclude: expected at most 0.1000% unreadable rows, found 1 of 2"):
+        score_catalog(config, model=bundle, date=DAY)
+    pq.write_table(pa.table({"user": [["u001"]], "item": ["i001"]}), shop / "seen.parquet")
+    lists = shop_config(shop, exclude={"path": "seen.parquet", "format": "parquet"})
+    with pytest.raises(InputError, match=r"catalog.exclude: column 'user': expected ids .*, found type list<"):
+        score_catalog(lists, model=bundle, date=DAY)
+
+
+def test_ids_of_files_of_several_types(shop: Path) -> None:
+    """7 and "7" in two files are one id; contexts of both types are texts."""
+    for name, ids in (("a", pa.array([7, 8])), ("b", pa.array(["007", "9"]))):
+        (shop / name).mkdir()
+        pq.write_table(pa.table({"user": ids, "age": ["1", "2"]}), shop / name / "users.parquet")
+        pq.write_table(pa.table({"item": ids, "category": ["a", "b"], "tags": ["p", "q"], "stock": [1, 1]}),
+                       shop / name / "items.parquet")  # fmt: skip
+    sides = {s: {"path": [f"a/{s}.parquet", f"b/{s}.parquet"], "format": "parquet"} for s in ("users", "items")}
+    config = shop_config(shop, contexts=sides["users"], items=sides["items"])
+    config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"max_unseen": 1})})
+    config._file = str(shop / "shop.yaml")
+    bundle = write_bundle(shop, config)
+    table = published(score_catalog(config, model=bundle, date=DAY))
+    assert sorted(set(table["context_id"].to_pylist())) == ["007", "7", "8", "9"]
+    assert sorted(set(table["item_id"].to_pylist())) == ["007", "7", "8", "9"]
+    pq.write_table(pa.table({"user": ["7"], "age": ["1"]}), shop / "b" / "users.parquet")
+    with pytest.raises(InputError, match=r"catalog.contexts: expected each user once, found '7' again"):
+        score_catalog(config, model=bundle, date=DAY)
+
+
+def test_new_spellings_of_known_ids_are_refused(shop: Path) -> None:
+    items = read(shop / "items.csv")["item"].to_pylist()
+    block = _typed(shop / "items.csv", "item", pa.array([int(i[1:]) for i in items]))
+    config = shop_config(shop, items=block)
+    with pytest.raises(
+        RefusedError, match=r"catalog.items: expected values of field 'item' that training has seen, such as 'i\d+', "
+        r"'i\d+', found 100.0% unseen, such as \d+. Write them as the training's log does"
+    ):  # fmt: skip
+        score_catalog(config, model=write_bundle(shop, config), date=DAY)
+
+
 def test_null_columns_are_missing_values(shop: Path) -> None:
     """New contexts of whom only the id is known, items without categories: typed and untyped nulls."""
     users, items = read(shop / "users.csv"), read(shop / "items.csv")
@@ -265,6 +399,12 @@ def test_unreadable_rows_are_set_aside_up_to_a_share(shop: Path) -> None:
         ({"context_id": "uid"}, InputError, r"catalog.context_id: expected a column 'uid' in users.csv"),
         ({"item_id": "sku"}, InputError, r"catalog.item_id: expected a column 'sku' in items.csv"),
         ({"item_fields": ["price"]}, ConfigError, r"catalog.item_fields: expected fields of the model: .*found price"),
+        (
+            {"exclude": {"path": "log.csv", "context": "who"}},
+            InputError,
+            r"catalog.exclude: expected a column 'who', found columns user, age, .*Name the table's columns: "
+            r"catalog.exclude.context and catalog.exclude.item",
+        ),
         ({"filter": "colour == 'red'"}, InputError, r"catalog: items: expected a column 'colour'"),
         ({"time": "tomorrow"}, ConfigError, r"catalog.time: expected ISO 8601, found 'tomorrow'"),
     ],

@@ -86,6 +86,21 @@ def test_unreadable_rows_go_to_quarantine(shop: Path) -> None:
     assert sorted(raw) == [b"broken", b"u001,old,i001,a,p,2026-01-01T00:00:00,1,0"]
 
 
+def test_shares_of_unseen_values_are_told_and_limited(shop: Path) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    header, *lines = (shop / "log.csv").read_text().splitlines()
+    fields = score_rows(config, model=bundle)["fields"]
+    assert fields["user"] == {"values": 400, "missing": 0.0, "unseen": None}  # a table of noise: no bucket is untouched
+    assert fields["item"]["values"] == 400
+    assert 0 < fields["item"]["unseen"] < 0.5
+    other = [line.replace(",i0", ",") for line in lines]
+    (shop / "new.csv").write_text("\n".join([header, *other]) + "\n")
+    with pytest.raises(RefusedError, match=r"source: expected values of field 'item' that training has seen, such as "
+                       r"'i\d+', 'i\d+', found 100.0% unseen, such as '\d+'"):  # fmt: skip
+        score_rows(config, model=bundle, inputs=["new.csv"])
+
+
 def test_mistakes_are_named(shop: Path) -> None:
     config = shop_config(shop)
     bundle = write_bundle(shop, config)

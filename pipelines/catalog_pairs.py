@@ -1,0 +1,80 @@
+"""Exclusions and candidates that met a context and an item, and those that met none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from features.config import SourceConfig
+from features.errors import InputError, RefusedError
+from features.source import SourceFile, column_names
+from pipelines.catalog_tasks import PAIRS, Said
+from pipelines.config import Config
+from pipelines.ids import column_types
+from pipelines.say import say
+
+Matched = dict[str, dict[str, Any]]
+"""By table: rows ``read``, ``blank`` without an id, ``unreadable`` ones, pairs that met a ``context``, an eligible
+``item``, ``both``, and how ids are ``spelt``.
+"""
+
+
+def match(said: Said, reports: Sequence[dict[str, Any]], items: pa.Array) -> Matched:
+    """From what encoding tasks and ranking tasks counted; takes the latters' share out of their reports."""
+    met = [report.pop("met") for report in reports]
+    found: Matched = {}
+    for name in PAIRS.values():
+        if f"{name} unreadable" in said.counts:
+            own = {key: sum(of[name][key] for of in met if name in of) for key in ("context", "both")}
+            pair = said.samples.get(name, ["", ""])
+            spelt = {"pair": pair, "catalog": [said.samples["contexts"][0], str(items[0].as_py())]}
+            read, item = said.counts[f"{name} read"], said.counts[f"{name} item"]
+            aside = {key: said.counts[f"{name} {key}"] for key in ("blank", "unreadable")}
+            found[name] = {"read": read, **aside, "item": item, **own, "spelt": spelt}
+    return found
+
+
+def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say the counts.
+
+    Raises RefusedError past ``snapshot.max_bad_fraction`` of unreadable rows, and at ``catalog.max_unmatched`` of the
+    pairs.
+    """
+    assert config.catalog is not None
+    for name, found in matched.items():
+        told = f"{found['context']:,} met a context, {found['item']:,} an eligible item, {found['both']:,} both"
+        pairs, most = found["read"] - found["blank"], config.catalog.max_unmatched
+        blank = f" and {found['blank']:,} without an id" if found["blank"] else ""
+        say(f"  catalog.{name}: {pairs:,} pairs read{blank}, {told}")
+        bad, rows, least = found["unreadable"], found["read"] + found["unreadable"], config.snapshot.max_bad_fraction
+        if bad > least * rows:
+            raise RefusedError(
+                f"catalog.{name}", expected=f"at most {least:.4%} unreadable rows", found=f"{bad} of {rows}",
+                fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
+            )  # fmt: skip
+        if most is None or not pairs or pairs - found["both"] < most * pairs:
+            continue
+        pair, ids = found["spelt"]["pair"], found["spelt"]["catalog"]
+        raise RefusedError(
+            f"catalog.{name}",
+            expected="pairs that meet a context and an eligible item, by the same text"
+            if most == 1 else f"less than {most:.2%} of the pairs without a context or an eligible item",
+            found=f"{pairs:,} pairs, of which {told}; a pair reads {pair[0]!r}, {pair[1]!r}, "
+            f"the catalog {ids[0]!r}, {ids[1]!r}",
+            fix="Spell the ids as contexts and items do (7 is not 007, a text 7.0 is not 7), check that the columns "
+            "are not swapped, or set catalog.max_unmatched to null if such pairs are meant.",
+        )  # fmt: skip
+
+
+def require_columns(source: SourceConfig, files: Sequence[SourceFile], where: str, columns: Sequence[str]) -> None:
+    """Raises InputError, before anything is read, for columns that a table of pairs lacks or that hold no ids."""
+    names = column_names(source, files[0].path)
+    for column in columns:
+        if names is not None and column not in names:
+            raise InputError(
+                where, expected=f"a column {column!r}", found=f"columns {', '.join(names)}",
+                fix=f"Name the table's columns: {where}.context and {where}.item.",
+            )  # fmt: skip
+        column_types(source, files, column, where)
