@@ -18,7 +18,9 @@ _EDGES = "Array(float64, 1, 'C', readonly=True)"
 
 @kernel
 def _decimal(data, start, stop):  # type: ignore[no-untyped-def]
-    """(value, status) of a decimal text; exact where mantissa <= 2^53 and |exponent| <= 22 (Clinger's fast path)."""
+    """(value, status) of a decimal text; exact for integers up to 19 digits, else where mantissa <= 2^53 and |exponent|
+    <= 22 (Clinger's fast path).
+    """
     i = start
     while i < stop and data[i] == 32:
         i += 1
@@ -67,7 +69,7 @@ def _decimal(data, start, stop):  # type: ignore[no-untyped-def]
             exponent = min(exponent * 10 + (data[i] - 48), 100000)
             i += 1
         scale += -exponent if down else exponent
-    if digits > 19 or mantissa > np.uint64(1 << 53) or scale > 22 or scale < -22:
+    if digits > 19 or (mantissa > np.uint64(1 << 53) and scale != 0) or scale > 22 or scale < -22:
         return np.nan, HARD
     value = np.float64(mantissa)
     value = value * _TEN[scale] if scale >= 0 else value / _TEN[-scale]

@@ -214,7 +214,7 @@ def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) 
 
 def test_rows_that_found_their_key_in_a_side_table_are_told(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table has the users without their letter, as numbers: none is met, and every age is missing."""
-    fields = [{"name": "age", "kind": "vocabulary", "min_count": 1}]
+    fields = [{"name": "age", "kind": "hash", "buckets": 8}]
     pq.write_table(pa.table({"user": list(range(80)), "age": ["1"] * 80}), log / "users.parquet")
     join = {"path": "users.parquet", "format": "parquet", "on": "user"}
     result = build_features(config_of(log, fields=fields, join=[join]))

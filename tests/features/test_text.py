@@ -138,3 +138,8 @@ def test_flags() -> None:
     on, bad = flags(pa.array(["1", "0", "", None, "true", "FALSE", "2", "x"]))
     assert on.tolist() == [True, False, False, False, True, False, False, False]
     assert bad.tolist() == [False] * 6 + [True, True]
+
+
+@given(st.lists(st.integers(-(10**19) + 1, 10**19 - 1), min_size=1))
+def test_long_integers_read_to_the_last_bit(values: list[int]) -> None:
+    assert numbers(pa.array(list(map(str, values))))[0].tolist() == [float(v) for v in values]
