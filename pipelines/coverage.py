@@ -24,7 +24,7 @@ from features.count_kernels import count_known
 from features.errors import RefusedError
 from features.kernels import FIRST, UNSEEN
 from features.spec import FeatureSpec
-from features.text import Columns
+from features.text import Columns, canonical
 from pipelines.config import Config
 from pipelines.drift import kept_expected
 from pipelines.say import say
@@ -66,7 +66,7 @@ class Tally:
         self.counts = np.zeros((len(spec.fields), 4), np.int64)
         """[F]: values, missing, unseen, in untouched buckets."""
         self.examples: dict[str, str] = {}
-        """By field, a raw value that training has not seen."""
+        """By field, the text of a raw value that training has not seen."""
 
     def add(self, slots: npt.NDArray[np.int32], columns: Columns | pa.RecordBatch) -> None:
         """Count slots [n, S] and their raw columns."""
@@ -80,8 +80,8 @@ class Tally:
                 new = (own == UNSEEN) | ((own >= FIRST) & (touched[own] == 0) if len(touched) else False)
                 row = int(np.flatnonzero(new.any(axis=1))[0])
                 read = Columns.of(columns)
-                values = [read.array(name)[row].as_py() for name in field.config.columns if name in read.names]
-                self.examples[field.name] = ", ".join(f"{value!r}"[:80] for value in values)
+                values = [_shown(read.array(name).slice(row, 1)) for name in field.config.columns]
+                self.examples[field.name] = ", ".join(values)
 
     def report(self) -> dict[str, Any]:
         """As JSON, for ``merge``."""
@@ -134,6 +134,12 @@ def require_known(config: Config, spec: FeatureSpec, where: str, shares: Mapping
                 fix="Write them as the training's log does (leading zeros, `39` for `39.0`). If they are new indeed, "
                 f"add {name!r} to scoring.new_values, or raise scoring.max_unseen.",
             )
+
+
+def _shown(value: pa.Array) -> str:
+    """Of one value: its canonical text, which is what training would have had to see."""
+    text = value if pa.types.is_nested(value.type) else canonical(value)
+    return repr(text[0].as_py())[:80]
 
 
 def _known(spec: FeatureSpec, name: str) -> str:

@@ -294,7 +294,7 @@ def test_new_spellings_of_known_ids_are_refused(shop: Path) -> None:
     config = shop_config(shop, items=block)
     with pytest.raises(
         RefusedError, match=r"catalog.items: expected values of field 'item' that training has seen, such as 'i\d+', "
-        r"'i\d+', found 100.0% unseen, such as \d+. Write them as the training's log does"
+        r"'i\d+', found 100.0% unseen, such as '\d+'. Write them as the training's log does"
     ):  # fmt: skip
         score_catalog(config, model=write_bundle(shop, config), date=DAY)
 
