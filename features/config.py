@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from features.errors import ConfigError
+from features.expression import Expression
 from features.fields import AnyField, check_fields, expand_fields
 from features.moment import Duration, Time
 from features.parse import code_points
@@ -18,7 +20,7 @@ from features.schema import Names, Strict
 class SourceConfig(Strict):
     """Where rows come from and how their bytes read as columns."""
 
-    path: Names
+    path: Annotated[Names, Field(min_length=1)]
     """File, glob or directory, or a list of them; any URL Spark and fsspec know. ``{date}`` stands for the day."""
     format: Literal["csv", "tsv", "jsonl", "parquet"] = "csv"
     """tsv is csv with tab separator and no quoting."""
@@ -40,7 +42,7 @@ class SourceConfig(Strict):
             if value is not None and len(value.encode()) != 1:
                 raise ValueError(f"{key} must be one byte, got {value!r}")
         if self.format in ("csv", "tsv") and self.columns is None and self.header is False:
-            raise ValueError("a csv or tsv source without header line needs `columns`")
+            raise ValueError("`columns`, which a csv or tsv source without header line needs")
         code_points(self.encoding)
         return self
 
@@ -80,17 +82,17 @@ class SplitConfig(Strict):
     def _consistent(self) -> SplitConfig:
         parts = {"valid": self.valid, "test": self.test}
         if self.by == "none" and any(v is not None for v in parts.values()):
-            raise ValueError("split by none takes neither valid nor test")
+            raise ValueError("neither valid nor test to split by none")
         if self.by in ("time", "hash"):
             for name, value in parts.items():
                 if not isinstance(value, float | int) or not 0 <= value < 1:
                     raise ValueError(f"split.{name} must be a fraction in [0, 1) to split by {self.by}, got {value!r}")
             if sum(float(v) for v in parts.values() if isinstance(v, float | int)) >= 1:
-                raise ValueError("split.valid + split.test must be below 1: no rows would be left to train on")
+                raise ValueError("split.valid + split.test below 1, so that rows are left to train on")
         if self.by == "files" and any(isinstance(v, float | int) for v in parts.values()):
-            raise ValueError("split by files takes glob patterns, not fractions")
+            raise ValueError("glob patterns, not fractions, to split by files")
         if (self.by == "hash") != (self.key is not None):
-            raise ValueError("split.key names the column to hash: needed by split by hash, meaningless elsewhere")
+            raise ValueError("split.key, the column to hash, to split by hash and only then")
         return self
 
 
@@ -103,7 +105,7 @@ class SnapshotConfig(Strict):
     """global: rows placed by a seeded hash, same bytes on any cluster. none: source order per split, faster."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Above this share of quarantined rows the job stops with exit code 3."""
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0)] = 42
     """Seed of row placement."""
     negative_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the training split's negatives to keep; which ones stays the same on every run. Default: all."""
@@ -140,8 +142,18 @@ class FeatureConfig(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> FeatureConfig:
         check_fields(self.fields)
+        for key in ("label", "weight", "filter"):
+            if getattr(self, key) is not None:
+                Expression(getattr(self, key), key)  # does it parse?
+        if self.split.by == "time" and self.time is None:
+            fix = "Name the column: `time: COLUMN`, or split by hash or files."
+            raise ConfigError("split.by", expected="a `time` to split by", found="no `time`", fix=fix)
         if self.label_delay is not None and self.time is None:
-            raise ValueError("label_delay needs `time`: it is counted from the moment of a row")
+            fix = "Name the column: `time: COLUMN`."
+            raise ConfigError("label_delay", expected="a `time` that it is counted from", found="no `time`", fix=fix)
         if self.snapshot.negative_rate is not None and self.split.by == "none":
-            raise ValueError("snapshot.negative_rate downsamples the training split: there is none without `split`")
+            raise ConfigError(
+                "snapshot.negative_rate", expected="a `split`: only its training rows are downsampled",
+                found="split by none", fix="Set `split`, or remove negative_rate.",
+            )  # fmt: skip
         return self

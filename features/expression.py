@@ -63,6 +63,11 @@ class Expression:
         self._check(self._tree)
         self.columns = tuple(self._names)
 
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        """The same for texts that differ in blanks and brackets only."""
+        return (ast.dump(self._tree), *self._quoted)
+
     def _parse(self, text: str) -> ast.expr:
         if len(text) > MAX_LENGTH:
             raise self._error(f"{len(text)} characters", f"Keep it below {MAX_LENGTH}.")

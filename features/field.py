@@ -127,15 +127,15 @@ class ValuedField(BaseField):
     @model_validator(mode="after")
     def _consistent(self) -> ValuedField:
         if self.separator == "":
-            raise ValueError("separator must not be empty")
+            raise ValueError("a separator that is not empty")
         if self.shares == self.name:
-            raise ValueError("a field cannot share its own index space")
+            raise ValueError("another field to share the index space of")
         for key in ("buckets", "min_count", "max_size"):
             declared = type(self).model_fields.get(key)
             if self.shares and declared is not None and getattr(self, key) != declared.default:
-                raise ValueError(f"the {key} of {self.shares!r} holds for all that share it: remove this one")
+                raise ValueError(f"no {key}, since that of {self.shares!r} holds for all that share it")
         if self.flags is not None and (self.separator is not None or self.column != self.name):
-            raise ValueError("flags replace column and separator")
+            raise ValueError("neither column nor separator beside flags")
         return self
 
     @property

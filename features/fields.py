@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from features import kernels, value_kernels
+from features.errors import ConfigError
 from features.field import MAX_VALUES, BaseField, Encode, Fit, Problem, Slots, ValuedField, problems_of
 from features.hashing import SEED
 from features.kernels import FIRST, MISSING
@@ -117,7 +118,7 @@ class NumberField(BaseField):
             return data
         chosen = [key for key in ("quantiles", "edges", "log2_squared") if data.get(key) not in (None, False)]
         if len(chosen) > 1:
-            raise ValueError(f"give one of {' and '.join(chosen)}")
+            raise ValueError(f"one of {' and '.join(chosen)}")
         return {**data, "column": data.get("column") or data.get("name"), **({} if chosen else {"log2_squared": True})}
 
     @model_validator(mode="after")
@@ -125,9 +126,9 @@ class NumberField(BaseField):
         edges = self.edges
         if edges is not None:
             if not edges or not all(map(math.isfinite, edges)):
-                raise ValueError("edges must be finite numbers, at least one")
+                raise ValueError("edges that are finite numbers, at least one")
             if any(b <= a for a, b in pairwise(edges)):
-                raise ValueError("edges must increase")
+                raise ValueError("edges that increase")
         return self
 
     @property
@@ -272,19 +273,27 @@ def expand_fields(config: dict[str, Any]) -> dict[str, Any]:
         return config
     moment = config.get("time")
     fields: list[Any] = []
-    for item in config["fields"]:
+    for position, item in enumerate(config["fields"]):
         if not isinstance(item, dict):
             fields.append(item)
             continue
-        names = expand_names(item["names"] if "names" in item else item.get("name"))
+        where = f"fields.{position}"
+        try:
+            names = expand_names(item["names"] if "names" in item else item.get("name"))
+        except ValueError as error:
+            raise ConfigError(where, expected="fewer fields", found=str(error), fix="Declare fewer.") from None
         rest = {key: value for key, value in item.items() if key not in ("name", "names")}
+        if rest.get("kind") == "time" and moment is None and rest.get("of") is None:
+            found, fix = "no `time`", "Name it: `time: COLUMN`, or give the field an `of`."
+            raise ConfigError(where, expected="a column of moments to take its part of", found=found, fix=fix)
         if rest.get("kind") == "time" and moment is not None:
             column = moment.get("column") if isinstance(moment, dict) else moment
             rest["of"] = moment if rest.get("of") in (None, column) else rest["of"]
         if "names" in item and "name" in item:
-            raise ValueError("a field has either name or names")
+            raise ConfigError(where, expected="either name or names", found="both", fix="Remove one.")
         if isinstance(names, list) and "column" in rest:
-            raise ValueError(f"fields {names[0]}, ... are declared together: each reads the column of its name")
+            found, fix = f"`column` for {names[0]}, ... declared together", "Remove it, or declare them one by one."
+            raise ConfigError(where, expected="each field to read the column of its name", found=found, fix=fix)
         fields += [{"name": name, **rest} for name in (names if isinstance(names, list) else [names])]
     return {**config, "fields": fields}
 
@@ -294,11 +303,17 @@ def check_fields(fields: Sequence[BaseField]) -> None:
     by_name: dict[str, BaseField] = {}
     for field in fields:
         if field.name in by_name:
-            raise ValueError(f"field {field.name!r} is declared twice")
+            raise ConfigError(
+                f"fields.{field.name}", expected="each name once", found=f"{field.name!r} declared twice",
+                fix="Rename one, and name its `column`.",
+            )  # fmt: skip
         by_name[field.name] = field
     for field in fields:
         owner = by_name.get(field.source)
+        where, fix = f"fields.{field.name}.shares", "Name another field, or remove `shares`."
         if owner is None:
-            raise ValueError(f"field {field.name!r} shares {field.source!r}, which is no field")
+            raise ConfigError(where, expected="a field", found=f"{field.source!r}, which is no field", fix=fix)
         if type(owner) is not type(field) or owner.source != owner.name:
-            raise ValueError(f"field {field.name!r} must share a field of its own kind that shares none itself")
+            raise ConfigError(
+                where, expected="a field of the same kind that shares none itself", found=repr(field.source), fix=fix
+            )

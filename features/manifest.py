@@ -12,14 +12,16 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from features import store
 from features.errors import ArtifactError
+from features.record import check_record
 from features.schema import Strict
 from features.spec import FeatureSpec
+from features.words import complaint
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.parquet"
@@ -83,6 +85,8 @@ class Manifest(Strict):
     fields: dict[str, FieldCounts]
     joined: dict[str, Count] = Field(default_factory=dict)
     """Rows of the log that found their key in a side table, by the table's files and key."""
+    config: dict[str, Any] | None = None
+    """What was asked for, as `features.record` keeps it. Snapshots of earlier versions have none."""
     digest: Sha256
 
     @model_validator(mode="after")
@@ -93,6 +97,8 @@ class Manifest(Strict):
             raise ValueError("two files of one name")
         if [ROLES.index(f.role) for f in self.files] != sorted(ROLES.index(f.role) for f in self.files):
             raise ValueError("files are not in the order of roles")
+        if self.config is not None:
+            check_record(self.config)
         return self
 
     def files_of(self, roles: Collection[str]) -> list[FileEntry]:
@@ -140,12 +146,10 @@ def _parse(directory: str) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(
             path,
             expected="a snapshot manifest of format 1",
-            found=f"{where + ': ' if where else ''}{first['msg']}",
+            found=complaint(error, Manifest),
             fix="The snapshot is damaged or of another version: build it again with --replace.",
         ) from None
 

@@ -42,7 +42,7 @@ class TimeConfig(Strict):
             raise ValueError(f"zone must be an IANA zone such as Europe/Berlin, got {self.zone!r}") from None
         unknown = [d for d in re.findall("%(.?)", self.format.replace("%%", "")) if d not in list(_DIRECTIVES)]
         if unknown:
-            raise ValueError(f"format knows %{' %'.join(_DIRECTIVES)}, got %{unknown[0]}")
+            raise ValueError(f"format must be of %{' %'.join(_DIRECTIVES)}, got %{unknown[0]}")
         if "%" not in self.format and self.format not in ("auto", "epoch_s", "epoch_ms"):
             raise ValueError(f"format must be auto, epoch_s, epoch_ms or a strptime pattern, got {self.format!r}")
         return self
@@ -75,7 +75,7 @@ def microseconds(duration: str) -> int:
     """Of a ``Duration``."""
     found = re.fullmatch(r"([1-9]\d*)([dhms])", duration)
     if found is None:
-        raise ValueError(f"a duration is written as 30d, 6h, 90m or 45s, got {duration!r}")
+        raise ValueError(f"must be a duration written as 30d, 6h, 90m or 45s, got {duration!r}")
     return int(found[1]) * _UNITS[found[2]]
 
 

@@ -42,7 +42,7 @@ def code_points(encoding: str) -> Int32:
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
-        raise ValueError(f"encoding {encoding!r} is unknown") from None
+        raise ValueError(f"encoding must be one that Python knows, got {encoding!r}") from None
     if name in ("utf-8", "utf-8-sig"):
         return np.empty(0, np.int32)
     texts = [bytes([byte]).decode(name, "ignore") for byte in range(256)]

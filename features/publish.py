@@ -85,13 +85,13 @@ class Attempt:
         )
 
 
-def same_request(found: Manifest, request: str, directory: str) -> Manifest:
-    """``found`` if it answers ``request``; raises ArtifactError otherwise."""
+def same_request(found: Manifest, request: str, directory: str, differs: str = "") -> Manifest:
+    """``found`` if it answers ``request``; raises ArtifactError otherwise, telling in which way it ``differs``."""
     if found.request != request:
         raise ArtifactError(
             directory,
             expected="no snapshot, or one of the same sources, config and spec",
-            found=f"snapshot {found.digest[:12]} built from another request",
+            found=f"snapshot {found.digest[:12]} built from another request{f' ({differs})' if differs else ''}",
             fix="Pass --replace to build it anew, or choose another workspace.",
         )
     return found

@@ -21,6 +21,7 @@ from features.errors import ArtifactError
 from features.kernels import FIRST
 from features.schema import Strict
 from features.spec import FeatureSpec, FittedField
+from features.words import complaint
 
 REPORT = "report.json"
 TOP = 10
@@ -117,7 +118,7 @@ class Report(Strict):
         except (FileNotFoundError, NotADirectoryError):
             raise ArtifactError(path, expected="a data report", found="no such file", fix=fix) from None
         except ValidationError as error:
-            found = f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
+            found = complaint(error, Report)
             raise ArtifactError(path, expected="a data report of format 1", found=found, fix=fix) from None
 
 

@@ -21,6 +21,7 @@ from features.fields import AnyField, check_fields
 from features.kernels import FIRST
 from features.schema import Strict
 from features.vocabulary import Vocabulary
+from features.words import complaint
 
 SPEC_FILE, VOCABULARY_FILE = "spec.json", "vocabulary.parquet"
 _NAMED = {0: "padding", 1: "missing", 2: "unseen"}
@@ -159,7 +160,9 @@ class FeatureSpec:
             vocabularies = _vocabularies(where, document, fs.cat_file(f"{root}/{VOCABULARY_FILE}"))
         except FileNotFoundError as error:
             raise _damaged(where, f"no file {error.filename or error}") from error
-        except (ValidationError, pa.ArrowException, OSError) as error:
+        except ValidationError as error:
+            raise _damaged(where, complaint(error, _Document)) from error
+        except (pa.ArrowException, OSError) as error:
             raise _damaged(where, str(error).partition("\n")[0]) from error
         if (document.version, document.hash) != (1, "xxh64-42"):
             raise _damaged(where, f"version {document.version}, hash {document.hash}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from features import words
 from features.config import SourceConfig
+from features.errors import ConfigError
+from features.expression import Expression
 from features.schema import Names, Strict
 
 
@@ -73,5 +78,27 @@ class CatalogConfig(Strict):
     def _once(self) -> CatalogConfig:
         both = sorted(set(self.context_fields or ()) & set(self.item_fields or ()))
         if both:
-            raise ValueError(f"field {both[0]!r} is in context_fields and in item_fields: keep one")
+            raise ValueError(f"field {both[0]!r} in one of context_fields and item_fields")
+        if self.filter is not None:
+            Expression(self.filter, "catalog.filter")  # does it parse?
+        if self.time is not None:
+            moment_of(self.time, "2000-01-01")
         return self
+
+
+def require_fields(key: str, chosen: Sequence[str], names: Sequence[str]) -> None:
+    """ConfigError for fields that a key names and the config does not have."""
+    for name in chosen:
+        if name not in names:
+            fix = words.nearest(name, names, "Name these only.")
+            raise ConfigError(key, expected=f"fields of the model: {', '.join(names)}", found=name, fix=fix)
+
+
+def moment_of(text: str, date: str | None) -> datetime:
+    """``catalog.time`` of a day, as ISO 8601 has it."""
+    try:
+        return datetime.fromisoformat(text.replace("{date}", date or ""))
+    except ValueError:
+        raise ConfigError(
+            "catalog.time", expected="ISO 8601", found=repr(text), fix="Example: '{date}T18:00:00'."
+        ) from None

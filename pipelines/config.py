@@ -7,24 +7,24 @@ the config file's directory.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import types
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
+from features import record
 from features.config import FeatureConfig
 from features.errors import ConfigError
-from features.fields import expand_fields
 from features.moment import Duration
-from features.schema import Names, Strict
-from pipelines.catalog_config import CatalogConfig
+from features.schema import Names, Strict, expand_names
+from pipelines.catalog_config import CatalogConfig, require_fields
+from pipelines.mistakes import Origin, mistake, placed, require_once, require_plain
 from training.config import ModelConfig, TrainingConfig
+from training.settings import require_trainable
 
 
 class TrackingConfig(Strict):
@@ -75,10 +75,16 @@ class ScoringConfig(Strict):
     """Fields whose values may all be new, such as ids of fresh articles."""
 
 
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError("a name of letters, digits, - and _ that begins with a letter or a digit")
+    return name
+
+
 class Config(FeatureConfig):
     """A whole pipeline; the keys of FeatureConfig stand at the top level."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: Annotated[str, AfterValidator(_plain)]
     """Names the experiment, the registered model and the default workspace."""
     workspace: str | None = None
     """Directory (or URL) of snapshots, runs and scores. Default: ``work/<name>`` beside the config file."""
@@ -94,19 +100,26 @@ class Config(FeatureConfig):
     """How long days' snapshots are kept before the newest one, such as ``30d``: for ``fieldwise prune``."""
     _file: str = PrivateAttr(default="")
     _overrides: list[str] = PrivateAttr(default_factory=list)
+    _paths: list[list[str]] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _fields_exist(self) -> Config:
         names = [field.name for field in self.fields]
-        for name in self.scoring.new_values:
-            if name not in names:
-                raise ValueError(f"scoring.new_values names {name!r}; the fields are {', '.join(names)}")
+        require_fields("scoring.new_values", self.scoring.new_values, names)
+        if self.catalog is not None:
+            require_fields("catalog.context_fields", self.catalog.context_fields or (), names)
+            require_fields("catalog.item_fields", self.catalog.item_fields or (), names)
         return self
 
     @property
     def file(self) -> str:
         """Absolute path of the file this config was read from."""
         return self._file
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the command line put over the file."""
+        return list(self._overrides)
 
     @property
     def arguments(self) -> list[str]:
@@ -122,6 +135,11 @@ class Config(FeatureConfig):
     def features(self) -> FeatureConfig:
         """The part between raw logs and a snapshot."""
         return FeatureConfig.model_construct(**{key: getattr(self, key) for key in FeatureConfig.model_fields})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the rows of a snapshot follow from, as manifests keep it: paths as the file has them."""
+        return record.record_of(self.features, self._paths)
 
     @property
     def workspace_dir(self) -> str:
@@ -180,21 +198,37 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     try:
         root = yaml.compose(text, Loader=Yaml)
         _require_size(root, file)
+        require_once(root, file)
         data = yaml.load(text, Loader=Yaml)  # noqa: S506  a SafeLoader
     except ConfigError:
         raise
     except _UNREADABLE as error:
         found = " ".join(str(error).split())
-        raise ConfigError(file, expected="valid YAML", found=found, fix="Mend the syntax at that line.") from None
+        fix = "Indent by spaces, not by tabs." if "\\t" in found else "Mend the syntax at that line."
+        raise ConfigError(file, expected="valid YAML", found=found, fix=fix) from None
     if not isinstance(data, dict):
-        raise ConfigError(file, expected="keys and values", found=type(data).__name__, fix="See configs/ for examples.")
+        found = "nothing" if data is None else f"a single {type(data).__name__}"
+        raise ConfigError(file, expected="keys and values", found=found, fix="See configs/ for examples.")
     for override in overrides or []:
         _override(data, override)
+    origin = Origin(file, root, data, list(overrides or []))
+    return _checked(_expand(data, file), origin)
+
+
+def _checked(data: dict[str, Any], origin: Origin) -> Config:
+    """The config of a document. Everything that any command would refuse in it is refused here, by the first one."""
     try:
-        config = Config.model_validate(_expand(data, file))
+        config = Config.model_validate(data)
     except ValidationError as error:
-        raise _explain(error, data, root, file) from None
-    config._file, config._overrides = file, list(overrides or [])
+        raise mistake(error, Config, origin) from None
+    require_plain(Config, origin)
+    try:
+        require_trainable(config.model, config.training)
+    except ConfigError as error:
+        raise placed(error, origin) from None
+    config._file, config._overrides = origin.file, origin.overrides
+    blocks = [origin.data["source"], *(origin.data.get("join") or [])]
+    config._paths = [expand_names(path if isinstance(path, list) else [path]) for path in (b["path"] for b in blocks)]
     return config
 
 
@@ -266,89 +300,3 @@ def _step(here: Any, part: str, where: str) -> str | int:
         return int(part)
     found = f"{part!r} in a list of {len(here)}" if isinstance(here, list) else f"a single value before {part!r}"
     raise ConfigError(where, expected="a key of a block or a position of a list", found=found, fix="Check the path.")
-
-
-def _explain(error: ValidationError, data: Any, root: yaml.Node | None, file: str) -> ConfigError:
-    """The first of pydantic's complaints in our words, with line and nearest name."""
-    details = error.errors()
-    first = min(details, key=lambda d: d["type"] != "extra_forbidden")  # a misspelt key explains the missing one
-    keys = _keys(_written(first["loc"], data), data)
-    line = _line(root, keys)
-    where = f"{file}{f' line {line}' if line else ''}, {'.'.join(map(str, keys)) or 'top level'}"
-    more = f" ({len(details) - 1} more after this one.)" if len(details) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _known(Config, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        fix = f"Did you mean `{near[0]}`?" if near else "Remove it."
-        return ConfigError(where, expected=f"one of {', '.join(known)}", found="an unknown key", fix=fix + more)
-    if first["type"] == "missing":
-        return ConfigError(where, expected="a value", found="none: the key is required", fix="Add it." + more)
-    message = first["msg"].removeprefix("Value error, ")
-    found = f"{first['input']!r}" if not isinstance(first["input"], dict | list) else "what the file says"
-    return ConfigError(where, expected=message[:1].lower() + message[1:], found=found, fix="Change the value." + more)
-
-
-def _written(loc: tuple[int | str, ...], data: Any) -> tuple[int | str, ...]:
-    """Position of a field in the file, where one item may declare several fields."""
-    if len(loc) < 2 or loc[0] != "fields" or not isinstance(loc[1], int):
-        return loc
-    declared = [n for n, item in enumerate(data["fields"]) for _ in expand_fields({**data, "fields": [item]})["fields"]]
-    return ("fields", declared[loc[1]], *loc[2:])
-
-
-def _keys(loc: tuple[int | str, ...], data: Any) -> list[int | str]:
-    """The keys of ``loc`` that the file has (pydantic adds tags of unions in between), plus a last key that lacks."""
-    keys: list[int | str] = []
-    for position, part in enumerate(loc):
-        there = isinstance(part, int) and part < len(data) if isinstance(data, list) else part in _mapping(data)
-        if there:
-            data = data[part]
-        elif not (isinstance(data, dict) and position == len(loc) - 1):
-            continue
-        keys.append(part)
-    return keys
-
-
-def _mapping(data: Any) -> dict[Any, Any]:
-    return data if isinstance(data, dict) else {}
-
-
-def _line(node: yaml.Node | None, keys: list[int | str]) -> int | None:
-    """Line of the deepest key of the path that the file has; None if none has (an override made it)."""
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next((p for p in node.value if p[0].value == key), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _known(model: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """Keys of the model class found by following ``loc`` through annotations, union tags included."""
-    current: Any = model
-    for part in loc:
-        if isinstance(part, str):
-            fields = [m.model_fields[part].annotation for m in _models(current) if part in m.model_fields]
-            tagged = [m for m in _models(current) if part in _tags(m)]
-            current = Union[tuple(fields or tagged)] if fields or tagged else current  # noqa: UP007
-    return sorted({key for m in _models(current) for key in m.model_fields})
-
-
-def _tags(model: type[BaseModel]) -> list[Any]:
-    kind = model.model_fields.get("kind")
-    return list(get_args(kind.annotation)) if kind and get_origin(kind.annotation) is Literal else []
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Model classes an annotation may hold, lists and unions opened."""
-    plain = isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias)
-    if plain and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]

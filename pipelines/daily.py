@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from features import store
+from pipelines.agreement import require_model
 from pipelines.config import Config
 from pipelines.evaluate import evaluate_model
 from pipelines.features import build_features, load_spec, publish_snapshot
@@ -22,6 +23,7 @@ from pipelines.refit import refit_features, window
 from pipelines.say import say
 from pipelines.score_catalog import score_catalog
 from training import tracking
+from training.bundle import load_bundle
 
 
 class Record:
@@ -59,6 +61,8 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     tracking.connect(config.tracking.uri, config.workspace_dir)
     champion = record.step("champion", lambda: _champion(config))
     bundle = resolve_model(champion, config)
+    if not repeated:
+        require_model(load_bundle(bundle), config, champion)
     if refit:
         # the champion's own spec may have drifted: that is why there is a new one
         own = record.step(

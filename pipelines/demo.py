@@ -22,6 +22,7 @@ from pipelines.score_catalog import score_catalog
 from training import tracking
 from training.bundle import load_bundle
 from training.data import TrainData
+from training.models import model_of
 from training.network import Network
 from training.plan import Plan
 from training.reader import PlanReader
@@ -46,6 +47,8 @@ def demo(
     logloss between models, with the standard error of a paired bootstrap over rows.
     """
     started = time.perf_counter()
+    for kind in models:
+        model_of(kind)  # refuses unknown kinds before any work
     shop = Shop(rows or ROWS, seed)
     day = str(shop.day(DAYS - 1))
     data = resolve(os.path.dirname(os.path.dirname(config.source.path[0])), config.base)

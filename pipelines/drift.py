@@ -16,6 +16,7 @@ from features.drift import Distribution, compare
 from features.errors import ArtifactError, RefusedError
 from features.manifest import Manifest
 from features.report import REPORT, Report
+from features.words import complaint
 from pipelines.config import Config
 from pipelines.say import say
 
@@ -62,7 +63,7 @@ def find_expected(config: Config, spec_digest: str, against: str | None) -> Expe
     except FileNotFoundError:
         found = "no such file"
     except ValidationError as error:
-        found = error.errors()[0]["msg"]
+        found = complaint(error, Distribution)
     if config.drift.max_psi is None and config.drift.max_label_psi is None:
         say(f"drift is not measured: {path}: {found}")
         return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from features.errors import ArtifactError
 from features.manifest import Snapshot, load_snapshot, snapshot_dir
+from pipelines.agreement import require_measurable, require_snapshots, say_changes
 from pipelines.config import Config
 from pipelines.models import resolve_model
 from training.bundle import load_bundle
@@ -31,6 +32,9 @@ def evaluate_model(
     """
     bundle = load_bundle(resolve_model(model, config))
     opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
+    require_snapshots(config, opened, named=snapshots is not None)
+    say_changes(config, [snapshot.dir for snapshot in opened])
+    require_measurable(bundle, opened, model or "the champion")
     for snapshot in opened:
         if snapshot.spec.digest != bundle.spec.digest:
             raise ArtifactError(

@@ -13,6 +13,7 @@ from features.errors import InputError
 from features.log import LogReader
 from features.source import list_files, split_ranges
 from features.spec import FeatureSpec
+from pipelines.agreement import require_model
 from pipelines.config import Config
 from pipelines.models import resolve_model
 from pipelines.say import say
@@ -25,6 +26,7 @@ HEAD_BYTES = 1 << 16
 def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top: int = 10) -> dict[str, Any]:
     """Explain the first ``rows`` rows of the source; their largest ``top`` terms are printed to stderr."""
     bundle = load_bundle(resolve_model(model, config))
+    require_model(bundle, config, model or "the champion")
     raw = head(config, rows)
     encoded = Encoder(bundle.spec).encode(raw)
     if encoded.problems:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from features import store
 from features.errors import ConfigError
 from features.source import list_files, split_ranges
+from pipelines.agreement import require_model
 from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated, require_quality
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
@@ -35,7 +36,7 @@ from pipelines.ids import together
 from pipelines.models import resolve_model
 from pipelines.output import Output
 from pipelines.say import say
-from pipelines.sides import require_fields, split_sides
+from pipelines.sides import split_sides
 from training.bundle import load_bundle
 from training.factors import Factors, context_factors, item_factors, require_factors
 from training.scoring import Float32, Scorer
@@ -56,7 +57,7 @@ def export_factors(
     if catalog is None:
         raise ConfigError("catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:`.")
     bundle = load_bundle(resolve_model(model, config))
-    require_fields(bundle.spec, config, "the model")
+    require_model(bundle, config, "the model")
     require_factors(bundle.kind)
     split = split_sides(config, bundle.spec, date)
     if split.mixed or bundle.kind == "poly2":

@@ -39,6 +39,26 @@ def require_date(config: Config, date: str | None) -> None:
         )
 
 
+def require_split(config: Config) -> None:
+    """A snapshot of everything that a spec is fitted on is made to be trained on: its rows need roles."""
+    example = "{by: time, valid: 0.1, test: 0.1}" if config.time else "{by: hash, key: COLUMN, valid: 0.1, test: 0.1}"
+    if "split" not in config.model_fields_set:
+        raise ConfigError(
+            "split",
+            expected="which rows train, validate and test",
+            found="none",
+            fix=f"Add `split: {example}`; or `split: {{by: none}}` where whole snapshots get their roles by "
+            "--train, --valid and --test.",
+        )
+    if config.split.by != "none" and not config.split.valid and config.training.patience is not None:
+        raise ConfigError(
+            "split.valid",
+            expected="rows to validate on: training.patience stops by their logloss",
+            found="none",
+            fix="Set split.valid, or training.patience: null.",
+        )
+
+
 def require_matches(splitter: Splitter, paths: list[str]) -> None:
     """Split by files: every role has a file."""
     if splitter.config.by != "files":

@@ -26,6 +26,8 @@ class Identity(NamedTuple):
     id: str
     fingerprint: str
     request: str
+    config: dict[str, Any]
+    """As `features.record` keeps it."""
 
 
 def manifest_of(
@@ -58,6 +60,7 @@ def manifest_of(
         id=identity.id,
         source_fingerprint=identity.fingerprint,
         request=identity.request,
+        config=identity.config,
     )
 
 

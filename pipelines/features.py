@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,15 +13,16 @@ from pyspark.sql import SparkSession
 
 from features import publish, store
 from features.config import SplitConfig
-from features.errors import ArtifactError, ConfigError
+from features.errors import ArtifactError
 from features.fitting import fit_spec
-from features.log import LogReader, Period, days_read, period_of
+from features.log import LogReader, Period, period_of
 from features.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_dir, standing
 from features.moment import microseconds
 from features.page import PAGE, page
 from features.publish import Attempt
+from features.record import field_differences
 from features.report import REPORT, Report
-from features.source import SourceFile, list_files, split_ranges
+from features.source import SourceFile, split_ranges
 from features.spark import build
 from features.spark.build import Written
 from features.spark.counting import tally_fields
@@ -32,9 +31,11 @@ from features.spark.reading import Counts, Job
 from features.spark.session import spark_session
 from features.spark.split import TRAIN, Splitter
 from features.spec import FeatureSpec
+from pipelines.agreement import asked_otherwise, digest, fingerprint, is_dated, source_files
+from pipelines.columns import require_columns
 from pipelines.config import Config
 from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
-from pipelines.feature_checks import require_date, require_matches, require_quality, require_rows
+from pipelines.feature_checks import require_date, require_matches, require_quality, require_rows, require_split
 from pipelines.feature_summary import Identity, manifest_of, report_of, result_of
 from pipelines.models import resolve_model
 from pipelines.say import say
@@ -69,6 +70,8 @@ def build_features(
     Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then, except
     where the drift of a whole snapshot is refused.
     """
+    if date is None and spec is None:
+        require_split(config)
     frozen = None if spec is None else load_spec(spec, config)
     expected = None
     if frozen is not None or against is not None:
@@ -96,15 +99,17 @@ def publish_snapshot(
             say("snapshot.negative_rate has no effect on a day: only training splits are downsampled")
     days = [date] if date else []
     files = source_files(config, days)
-    fingerprint = _fingerprint(config, files, date)
-    request = _digest([fingerprint, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
-    identity = Identity(_place(config, date, frozen, replace), fingerprint, request)
+    marks = fingerprint(config, files, date)
+    request = digest([marks, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
+    identity = Identity(_place(config, date, frozen, replace), marks, request, config.record)
     directory = snapshot_dir(config.workspace_dir, identity.id)
     publish.clean(directory)
     found = standing(directory)
     if found is not None and not replace:
-        stands, status = publish.same_request(found, request, directory), "already published"
+        differs = "" if found.request == request else asked_otherwise(directory, found, config, date)
+        stands, status = publish.same_request(found, request, directory, differs), "already published"
     else:
+        require_columns(config, files[0].path)
         spark = spark_session("fieldwise features")
         with Attempt(directory) as attempt:
             manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
@@ -163,24 +168,9 @@ def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job,
     return job, spec, rows
 
 
-def source_files(config: Config, days: Sequence[str]) -> list[SourceFile]:
-    """Source files of the days (none: of everything), those that labels came late to included."""
-    if not is_dated(config):
-        return list_files(config.source, config.base, None)
-    found = [file for day in days_read(config.features, days) for file in list_files(config.source, config.base, day)]
-    return list(dict.fromkeys(found))
-
-
-def is_dated(config: Config) -> bool:
-    """Whether a day's rows are chosen by the source's path."""
-    return any("{date}" in path for path in config.source.path)
-
-
 def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: Sequence[str]) -> Job:
     """The build of some days, or of everything if there are none."""
     splitter = Splitter(config.split)
-    if config.split.by == "time" and config.time is None:
-        raise ConfigError("split.by", expected="a time column", found="no `time`", fix="Name it: `time: COLUMN`.")
     require_matches(splitter, [file.path for file in files])
     job = Job(
         config=config.features,
@@ -207,15 +197,11 @@ def load_spec(place: str, config: Config) -> FeatureSpec:
     if _is_snapshot(place):
         place = store.join(place, Manifest.load(place).data)
     spec = FeatureSpec.load(place)
-    theirs, ours = (
-        {f.name: f.model_dump() for f in fields} for fields in ([f.config for f in spec.fields], config.fields)
-    )
-    if list(theirs.items()) != list(ours.items()):
-        names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n)) or ["their order"]
+    if told := field_differences([field.config for field in spec.fields], config.fields, ("spec", "config")):
         raise ArtifactError(
             place,
             expected="a spec of the config's fields",
-            found=f"differences in {', '.join(names)}",
+            found="; ".join(told),
             fix="Use the config the spec was fitted with, or build without --spec to fit anew.",
         )
     return spec
@@ -223,17 +209,6 @@ def load_spec(place: str, config: Config) -> FeatureSpec:
 
 def _is_snapshot(place: str) -> bool:
     return store.exists(store.join(place, MANIFEST))
-
-
-def _fingerprint(config: Config, files: list[SourceFile], date: str | None) -> str:
-    paths = [file.path for file in files] + [
-        file.path for join in config.join for file in list_files(join, config.base, date)
-    ]
-    return _digest([[path, store.stamp(path)] for path in paths])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _remove_orphans(directory: str, written: Written) -> None:

@@ -12,9 +12,10 @@ from features.config import SplitConfig
 from features.errors import ConfigError
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
+from pipelines.agreement import source_files
 from pipelines.config import Config
 from pipelines.drift import keep_expected, spec_dir
-from pipelines.features import fit, job_of, load_spec, publish_snapshot, source_files
+from pipelines.features import fit, job_of, load_spec, publish_snapshot
 from pipelines.models import resolve_model
 from pipelines.say import say
 

@@ -25,6 +25,7 @@ from features.spark.build import progress, shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
 from pipelines import catalog_tasks as tasks
+from pipelines.agreement import require_model
 from pipelines.catalog_config import CatalogConfig
 from pipelines.catalog_items import RANGE_BYTES, Items, read_items, require_quality
 from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
@@ -37,7 +38,7 @@ from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output
 from pipelines.say import say
 from pipelines.shipping import Shipment
-from pipelines.sides import Split, require_fields, split_sides
+from pipelines.sides import Split, split_sides
 from training.bundle import Bundle, load_bundle
 from training.catalog import Catalog
 from training.factors import FACTORED
@@ -75,7 +76,7 @@ def score_catalog(
         )
     bundle = load_bundle(resolve_model(model, config))
     version = model_version(model, config) or bundle.digest[:12]
-    require_fields(bundle.spec, config, f"model {version}")
+    require_model(bundle, config, f"model {version}")
     split = split_sides(config, bundle.spec, date)
     target = store.join(
         resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "catalog"),

@@ -25,13 +25,13 @@ from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
 from features.text import missing_column
+from pipelines.agreement import require_model
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output, write_part
 from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
-from pipelines.sides import require_fields
 from training.bundle import load_bundle
 
 RANGE_BYTES = 32 << 20
@@ -79,7 +79,7 @@ def score_rows(
     started = time.perf_counter()
     bundle = load_bundle(resolve_model(model, config))
     version = model_version(model, config) or bundle.digest[:12]
-    require_fields(bundle.spec, config, f"model {version}")
+    require_model(bundle, config, f"model {version}", own_source=inputs is None)
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
     columns = _columns(source, files[0].path, config, columns)

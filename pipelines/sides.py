@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from features.config import SourceConfig
 from features.encoder import Encoder
-from features.errors import ArtifactError, ConfigError, InputError
+from features.errors import ConfigError, InputError
 from features.expression import Expression
 from features.fields import TimeField
 from features.join import SideTable
 from features.source import FileRange, Reject, SourceFile, column_names, list_files, read_range
 from features.spec import FeatureSpec
+from pipelines.catalog_config import moment_of
 from pipelines.config import Config
 from pipelines.ids import identity
 
@@ -108,19 +109,6 @@ class Split:
         ]
 
 
-def require_fields(spec: FeatureSpec, config: Config, where: str) -> None:
-    """Raises ArtifactError when a model was trained on other fields than the config's."""
-    theirs, ours = {f.name: f.config for f in spec.fields}, {f.name: f for f in config.fields}
-    if list(theirs.items()) != list(ours.items()):
-        names = sorted(n for n in theirs.keys() | ours.keys() if theirs.get(n) != ours.get(n)) or ["their order"]
-        raise ArtifactError(
-            where,
-            expected="a model of the config's fields",
-            found=f"spec {spec.digest[:12]}, which differs in {', '.join(names)}",
-            fix="Use the config the model was trained with, or train one with this config.",
-        )
-
-
 def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
     """Assign every field.
 
@@ -180,17 +168,7 @@ def _assign(
     has_context: set[str],
     has_item: set[str],
 ) -> npt.NDArray[np.bool_]:
-    names = [field.name for field in spec.fields]
-    for key, chosen in (("context_fields", context_fields), ("item_fields", item_fields)):
-        for name in chosen or ():
-            if name not in names:
-                raise ConfigError(
-                    f"catalog.{key}",
-                    expected=f"fields of the model: {', '.join(names)}",
-                    found=name,
-                    fix="Name these only.",
-                )
-    of_item = np.zeros(len(names), np.bool_)
+    of_item = np.zeros(len(spec.fields), np.bool_)
     for f, field in enumerate(spec.fields):
         columns = set(field.config.columns)
         absent = sorted(columns - has_context - has_item)
@@ -272,10 +250,5 @@ def _moment(text: str, date: str | None) -> datetime:
         raise ConfigError(
             "catalog.time", expected="a day, because it holds {date}", found="none", fix="Pass --date YYYY-MM-DD."
         )
-    try:
-        moment = datetime.fromisoformat(text.replace("{date}", date or ""))
-    except ValueError:
-        raise ConfigError(
-            "catalog.time", expected="ISO 8601", found=repr(text), fix="Example: '{date}T18:00:00'."
-        ) from None
+    moment = moment_of(text, date)
     return moment.astimezone(timezone.utc) if moment.tzinfo else moment

@@ -15,6 +15,8 @@ from typing import Any
 
 from features import store
 from features.errors import ConfigError, DivergedError
+from features.manifest import snapshot_dir
+from pipelines.agreement import say_changes
 from pipelines.config import Config
 from pipelines.launch import Days
 from pipelines.say import say
@@ -22,7 +24,7 @@ from pipelines.train import open_days
 from training import plots, search, tracking
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
-from training.network import sizes_of
+from training.models import sizes_of
 from training.run import TrainRun
 from training.trainer import train
 from training.world import World, join_world
@@ -81,6 +83,7 @@ def sweep(
     for kind in kinds:
         sizes_of(ModelConfig(kind=kind))  # refuses unknown kinds before any training
     data = open_days(config, Days())
+    say_changes(config, [snapshot_dir(config.workspace_dir, "all")])
     data.valid.require_both_classes()
     folder = store.join(config.workspace_dir, "sweeps", name)
     store.make_dir(folder)

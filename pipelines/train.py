@@ -22,6 +22,7 @@ from features.page import PAGE
 from features.publish import reading
 from features.spec import FeatureSpec
 from features.text import canonical
+from pipelines.agreement import require_roles, require_snapshots, say_changes
 from pipelines.config import Config
 from pipelines.launch import Days
 from pipelines.models import registry, resolve_model
@@ -65,6 +66,7 @@ def train_model(
         journal = None
         if world.first:
             stack.enter_context(reading(_directories(config, days)))
+            say_changes(config, _directories(config, days))
             journal = stack.enter_context(_reporting(config, task, name))
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
@@ -76,7 +78,7 @@ def train_model(
         if journal is None:
             return None
         _stage(journal.files, config, task.data, result)
-        _stage_reports(journal.files, _directories(config, days))
+        _stage_snapshots(journal.files, _directories(config, days))
         summary = journal.finish(
             _summary(config, result),
             files=str(journal.files),
@@ -95,10 +97,12 @@ def send_reports(config: Config) -> dict[str, int]:
 
 
 def open_days(config: Config, days: Days) -> TrainData:
-    """The splits to train, validate and test on."""
+    """The splits to train, validate and test on. ArtifactError where a snapshot is not of the config."""
     train = list(days.train) or [snapshot_dir(config.workspace_dir, "all")]
     opened = [[load_snapshot(path) for path in paths] for paths in (train, days.valid, days.test)]
+    require_snapshots(config, (snapshot for snapshots in opened for snapshot in snapshots), named=bool(days.train))
     if len(train) == 1 and not days.valid and not days.test:
+        require_roles(opened[0][0])
         return TrainData.of_one(opened[0][0])
     return TrainData.of(*opened)
 
@@ -188,10 +192,12 @@ def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _stage_reports(folder: Path, snapshots: list[str]) -> None:
-    """The snapshots' data reports, for people who look at the run."""
+def _stage_snapshots(folder: Path, snapshots: list[str]) -> None:
+    """What each snapshot was built from, by its own record, and its data report, for people who look at the run."""
     for directory in snapshots:
         manifest = Manifest.load(directory)
+        kept = manifest.model_dump(mode="json", include={"id", "digest", "spec_digest", "source_fingerprint", "config"})
+        (folder / "config" / f"snapshot-{manifest.id}.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
         report = store.join(directory, manifest.data, PAGE)
         if store.exists(report):
             (folder / "data").mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,8 +61,9 @@ def write_snapshot(
     negative_rate: float | None = None,
     seed: int = 0,
     name: str = "all",
+    config: dict[str, Any] | None = None,
 ) -> Snapshot:
-    """Publish a snapshot with files of the given row counts per role."""
+    """Publish a snapshot with files of the given row counts per role; ``config``: its record."""
     rng = np.random.default_rng(seed)
     logit = logit or planted_logit(spec)
     data = directory / "data-test"
@@ -93,6 +95,7 @@ def write_snapshot(
         dropped_negatives=0,
         negative_rate=negative_rate,
         fields={},
+        config=config,
         digest=snapshot_digest(spec.digest, [entry.sha256 for entry in entries]),
     )
     (directory / "manifest.json").write_bytes(manifest.to_json())

@@ -3,9 +3,10 @@
     weights.safetensors    table float32 [rows, width]; dense.<name> float32, the bias among them
     model.json             kind, sizes, spec digest, calibration, SHA-256 of the weights
     spec.json, vocabulary.parquet
+    data.json              what the training rows followed from (`features.record`); bundles of old have none
 
 Nothing in it tells when, where or in which run it was made. Its digest is the SHA-256 of model.json, which holds the
-checksums of everything else.
+checksums of everything else but data.json: the same rows may be asked for in several ways.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -28,13 +29,15 @@ from safetensors.numpy import load
 from safetensors.torch import save_file
 
 from features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
+from features.record import check_record
 from features.schema import Strict
 from features.spec import FeatureSpec
+from features.words import complaint
 from training.batch import Float32, layout_of
 from training.layout import Layout
 from training.models import build_model
 
-WEIGHTS, MODEL = "weights.safetensors", "model.json"
+WEIGHTS, MODEL, DATA = "weights.safetensors", "model.json", "data.json"
 _MOST_MODEL_BYTES = 1 << 20
 _MOST_HEADER_BYTES = 1 << 16
 """Of the names and shapes of all tensors."""
@@ -77,6 +80,8 @@ class Bundle:
     """Added to a logit to undo negative downsampling; see ``Calibration``."""
     digest: str = field(default="", compare=False)
     """Known once saved or loaded."""
+    record: dict[str, Any] | None = field(default=None, compare=False)
+    """What the training rows followed from, paths hidden (`features.record`); None where that is not known."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -134,6 +139,8 @@ def _write(draft: Path, bundle: Bundle) -> str:
     text = (json.dumps(model.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
     bundle.spec.save(str(draft))
     (draft / MODEL).write_bytes(text)
+    if bundle.record is not None:
+        (draft / DATA).write_text(json.dumps(bundle.record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for name in (WEIGHTS, MODEL):
         with open(draft / name, "rb") as file:
             os.fsync(file.fileno())
@@ -165,9 +172,7 @@ def load_bundle(directory: str | Path) -> Bundle:
     except OSError as error:
         raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", f"{error.strerror}: {error.filename}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise _damaged(path / MODEL, "a model description of format 1", found) from error
+        raise _damaged(path / MODEL, "a model description of format 1", complaint(error, _ModelFile)) from error
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError, ValueError) as error:  # the last two for types that numpy lacks
@@ -183,9 +188,21 @@ def load_bundle(directory: str | Path) -> Bundle:
         weight=tensors.pop("table", np.empty((0, 0), np.float32)),
         dense={name.removeprefix("dense."): tensor for name, tensor in tensors.items()},
         logit_shift=model.calibration.logit_shift,
+        record=_record(path / DATA),
     )
     _check_shapes(path, model, bundle)
     return replace(bundle, digest=hashlib.sha256(text).hexdigest())
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(_read(path, _MOST_MODEL_BYTES))
+        check_record(record)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "what the training rows followed from, as JSON", str(error)) from error
+    return dict(record)
 
 
 def _read(path: Path, most: int) -> bytes:

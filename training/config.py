@@ -61,7 +61,7 @@ class TrainingConfig(Strict):
     """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2
     """Epochs without a better validation logloss before training stops; null: train all epochs. The best are kept."""
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0)] = 42
     """Of the initial weights and of every shuffle."""
     streams: Annotated[int, Field(ge=1, le=1024)] = 8
     """Parts an epoch is cut into, shared among the ranks; at least as many as ranks."""
@@ -84,5 +84,7 @@ class TrainingConfig(Strict):
     def _whole_streams(self) -> TrainingConfig:
         if self.batch_size % self.streams:
             nearest = max(1, round(self.batch_size / self.streams)) * self.streams
-            raise ValueError(f"batch_size must be a multiple of {self.streams} streams: {self.batch_size} -> {nearest}")
+            raise ValueError(
+                f"batch_size must be a multiple of {self.streams} streams such as {nearest}, got {self.batch_size}"
+            )
         return self

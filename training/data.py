@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from features.errors import ArtifactError, InputError
 from features.manifest import Snapshot
+from features.record import without_paths
 from features.spec import FeatureSpec
 from training.reader import DataFile
 from training.world import World
@@ -74,6 +76,8 @@ class TrainData:
     valid: Split
     test: Split
     snapshots: dict[str, str]
+    record: dict[str, Any] | None = None
+    """What the training rows followed from, as a bundle keeps it; None where a snapshot of old does not say."""
 
     @classmethod
     def of(cls, train: Sequence[Snapshot], valid: Sequence[Snapshot] = (), test: Sequence[Snapshot] = ()) -> TrainData:
@@ -109,7 +113,9 @@ class TrainData:
         _refuse_overlap(roles)
         splits = {role: _split(role, snapshots) for role, snapshots in roles.items()}
         digests = {snapshot.manifest.id: snapshot.manifest.digest for snapshot in everything}
-        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests)
+        asked = train[0].manifest.config if train else None
+        record = None if asked is None else without_paths(asked)
+        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests, record)
 
     @classmethod
     def of_one(cls, snapshot: Snapshot) -> TrainData:

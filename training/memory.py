@@ -20,8 +20,7 @@ from training.batch import layout_of
 from training.config import ModelConfig, TrainingConfig
 from training.data import TrainData
 from training.lookup import can_be_direct, lanes, slot_pairs
-from training.models import build_model
-from training.network import sizes_of
+from training.models import build_model, sizes_of
 from training.optim import OPTIMIZERS
 from training.reader import files_ahead
 from training.step import FusedStep

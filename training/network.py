@@ -22,7 +22,7 @@ from training.bundle import Bundle
 from training.config import ModelConfig
 from training.fused import linear_logits
 from training.lookup import Compact, Lookup
-from training.models import MODELS, build_model
+from training.models import build_model, sizes_of
 from training.prefetch import Prefetch
 from training.reader import Blocks, PlanReader, Seen, decoded
 from training.shared import SharedMemory
@@ -241,22 +241,3 @@ class Network:
     def logits(self, slots: npt.NDArray[np.int32]) -> Float32:
         """Logits [B] of slots [B, S]."""
         return self.score(self.lookup(slots))
-
-
-def sizes_of(config: ModelConfig) -> tuple[int, int]:
-    """(dim, pair_buckets) of a configured model, 0 where its kind has none."""
-    if config.kind not in MODELS:
-        build_model(config.kind, None)  # type: ignore[arg-type]  # raises the registry's own error
-    model = MODELS[config.kind]
-    for used, key, value in (
-        (model.latent, "dim", config.dim),
-        (model.latent, "init_scale", config.init_scale),
-        (model.paired, "pair_buckets", config.pair_buckets),
-    ):
-        if value is not None and not used:
-            raise ConfigError(
-                f"model.{key}", expected=f"no {key} for {config.kind}", found=str(value), fix="Remove the key."
-            )
-    return (config.dim or model.default_dim) if model.latent else 0, (
-        config.pair_buckets or 1 << 20
-    ) if model.paired else 0

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from features.errors import ArtifactError
+from features.words import complaint
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ class Progress:
         try:
             progress = _ADAPTER.validate_python(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            found = complaint(error, Progress)
             raise ArtifactError(
                 "checkpoint", expected="a progress", found=found, fix="Delete the checkpoint."
             ) from error

@@ -18,8 +18,8 @@ from features.errors import ConfigError
 from training.config import TrainingConfig
 
 
-def require_schedule(config: TrainingConfig, steps: int) -> None:
-    """ConfigError for a schedule that cannot work in ``steps`` steps or with this optimizer."""
+def require_rate(config: TrainingConfig) -> None:
+    """ConfigError for a schedule that cannot work with this optimizer."""
     if config.optimizer == "ftrl" and (config.schedule != "constant" or config.warmup_steps):
         raise ConfigError(
             "training.schedule",
@@ -27,6 +27,11 @@ def require_schedule(config: TrainingConfig, steps: int) -> None:
             found=f"{config.schedule} after {config.warmup_steps} steps of warm-up",
             fix="Remove schedule and warmup_steps, or use adagrad.",
         )
+
+
+def require_schedule(config: TrainingConfig, steps: int) -> None:
+    """ConfigError for a schedule that cannot work in ``steps`` steps or with this optimizer."""
+    require_rate(config)
     if config.warmup_steps >= steps:
         raise ConfigError(
             "training.warmup_steps",

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -300,7 +300,8 @@ class Trainer:
         if not self.world.first:
             return None
         weight = self.network.table.weight.cpu().float().numpy()
-        return save_bundle(place, self.network.bundle(weight, self.network.dense(), self.logit_shift))
+        bundle = self.network.bundle(weight, self.network.dense(), self.logit_shift)
+        return save_bundle(place, replace(bundle, record=self.data.record))
 
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""

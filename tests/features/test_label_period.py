@@ -57,7 +57,7 @@ def test_durations() -> None:
 
 
 def test_what_cannot_be_meant() -> None:
-    with pytest.raises(ValueError, match="label_delay needs `time`"):
+    with pytest.raises(ValueError, match="label_delay: expected a `time` that it is counted from, found no `time`"):
         config("1d", time=None)
     with pytest.raises(ValueError, match="there is none without `split`"):
         config(None, snapshot={"negative_rate": 0.5})

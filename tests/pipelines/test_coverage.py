@@ -136,5 +136,5 @@ def test_new_values_name_fields(tmp_path: Path) -> None:
     config = shop_config(tmp_path)
     text = Path(config.file).read_text() + "scoring: {new_values: [usr]}\n"
     Path(config.file).write_text(text)
-    with pytest.raises(ConfigError, match=r"scoring.new_values names 'usr'; the fields are user, age"):
+    with pytest.raises(ConfigError, match=r"scoring.new_values: expected fields of the model: user, age.* found usr"):
         load_config(config.file)

@@ -15,8 +15,9 @@ import yaml
 from features.errors import ArtifactError, RefusedError
 from features.manifest import Snapshot, load_snapshot
 from features.report import Report
+from pipelines.agreement import source_files
 from pipelines.config import Config, load_config
-from pipelines.features import build_features, source_files
+from pipelines.features import build_features
 from pipelines.refit import refit_features
 
 pytestmark = pytest.mark.usefixtures("spark")

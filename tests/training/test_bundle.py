@@ -16,8 +16,8 @@ from features.errors import ArtifactError, IntegrityError
 from tests.snapshots import hash_spec, random_slots
 from training.bundle import Bundle, load_bundle, save_bundle
 from training.config import ModelConfig
-from training.models import MODELS
-from training.network import Network, sizes_of
+from training.models import MODELS, sizes_of
+from training.network import Network
 
 SPEC = hash_spec((20, 30, 6), (1, 1, 3))
 

@@ -254,7 +254,7 @@ def test_ffm_fits_what_depends_on_the_partners_field() -> None:
 
 def test_unknown_kind_and_missing_sizes_are_refused() -> None:
     layout = Layout.single([4, 5])
-    with pytest.raises(ConfigError, match=r"expected one of .*'ffm'.*, found 'gbdt'"):
+    with pytest.raises(ConfigError, match=r"expected one of .*ffm.*, found 'gbdt'"):
         build_model("gbdt", layout)
     with pytest.raises(ConfigError, match=r"model\.dim: expected a positive integer, found 0"):
         build_model("fm", layout)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from training import search
 from training.config import TrainingConfig
-from training.models import MODELS
-from training.network import sizes_of
+from training.models import MODELS, sizes_of
 
 BASE = TrainingConfig(batch_size=512, seed=7)
 

@@ -1,0 +1,114 @@
+"""Every column that a config names is there: told from header lines and schemas, before anything heavy starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from features import words
+from features.config import JoinConfig, SourceConfig
+from features.errors import FieldwiseError, InputError
+from features.expression import Expression
+from features.fields import TimeField
+from features.source import column_names, list_files
+from pipelines.catalog_config import CatalogConfig
+from pipelines.config import Config
+
+
+def require_columns(config: Config, path: str) -> None:
+    """InputError naming the key whose column is neither in the log file ``path`` nor in a side table, or that the
+    catalog's sources lack where their files are there already."""
+    own = column_names(config.source, path)
+    if own is not None:  # rows of jsonl name their own
+        for place, join in enumerate(config.join):
+            _require(f"join.{place}.on", join.on, own, path)
+    joined = {place: _joined(config, place, join) for place, join in enumerate(config.join)}
+    if own is not None and None not in joined.values():
+        known = [*own, *(name for names in joined.values() for name in names or ())]
+        for key, column in wanted(config):
+            _require(key, column, known, f"{path}{' and the joined tables' if joined else ''}")
+    if config.catalog is not None:
+        _require_catalog(config, config.catalog, joined)
+
+
+def wanted(config: Config) -> Iterator[tuple[str, str]]:
+    """(key, column) of everything that is read from a row of the log."""
+    for field in config.fields:
+        yield from ((f"fields.{field.name}", column) for column in field.columns)
+    for key in ("label", "weight", "filter"):
+        text = getattr(config, key)
+        yield from ((key, column) for column in (Expression(text, key).columns if text is not None else ()))
+    if config.time is not None:
+        yield "time", config.time.column
+    if config.split.key is not None:
+        yield "split.key", config.split.key
+
+
+def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
+    """Columns that a side table adds; None where only reading it would tell."""
+    files = list_files(join, config.base)
+    names = column_names(join, files[0].path)
+    if names is None:
+        return list(join.select) if join.select is not None else None
+    for key, columns in (("on", [join.on]), ("select", join.select or [])):
+        for column in columns:
+            _require(f"join.{place}.{key}", column, names, files[0].path)
+    return [name for name in join.select or names if name != join.on]
+
+
+def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int, list[str] | None]) -> None:
+    """Ids, filter and cap are columns of their sources, and every field's columns are in contexts or items."""
+    contexts, items = (_side(config, source, joined) for source in (catalog.contexts, catalog.items))
+    rule = () if catalog.filter is None else Expression(catalog.filter, "catalog.filter").columns
+    cap = [] if catalog.cap is None else [catalog.cap.column]
+    sides = [("context_id", [catalog.context_id], contexts, catalog.contexts),
+             ("item_id", [catalog.item_id], items, catalog.items),
+             ("filter", rule, items, catalog.items),
+             ("cap.column", cap, items, catalog.items)]  # fmt: skip
+    for name, pairs in (("exclude", catalog.exclude), ("candidates", catalog.candidates)):
+        if pairs is not None:
+            ids = [pairs.context or catalog.context_id, pairs.item or catalog.item_id]
+            sides.append((name, ids, _side(config, pairs, {}), pairs))
+    for key, columns, known, source in sides:
+        for column in columns:
+            if known is not None:
+                _require(f"catalog.{key}", column, known, ", ".join(source.path))
+    if contexts is None or items is None:
+        return
+    known = {*contexts, *items, *catalog.fixed}
+    for field in config.fields:
+        timed = isinstance(field, TimeField) and catalog.time is not None
+        for column in field.columns:
+            if column not in known and not timed:
+                hint = ", or set catalog.time." if isinstance(field, TimeField) else "."
+                raise InputError(
+                    f"catalog: field {field.name!r}",
+                    expected=f"column {column!r} in contexts or items",
+                    found="it in neither",
+                    fix="Add it to a source, or give it a value under catalog.fixed "
+                    f"(`{column}: ...`, null for missing){hint}",
+                )
+
+
+def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] | None]) -> set[str] | None:
+    """Columns of a source of the catalog and of the side tables whose key it has; None where that is not known yet."""
+    if any("{date}" in path for path in source.path):
+        return None
+    try:
+        own = column_names(source, list_files(source, config.base)[0].path)
+    except (FieldwiseError, OSError):  # a catalog may be made later than the log: score-catalog will see
+        return None
+    added = [names for place, names in joined.items() if own is not None and config.join[place].on in own]
+    if own is None or None in added:
+        return None
+    return {*own, *(name for names in added for name in names or ())}
+
+
+def _require(key: str, column: str, known: Iterable[str], where: str) -> None:
+    names = sorted(known)
+    if column not in names:
+        raise InputError(
+            key,
+            expected=f"a column {column!r} in {where}",
+            found=f"columns {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}",
+            fix=words.nearest(column, names, "Name a column of these."),
+        )
