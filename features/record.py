@@ -80,12 +80,12 @@ def differences(
     return [f"{key}: {names[0]} {shown(a)}, {names[1]} {shown(b)}" for key, a, b in pairs if not _same(key, a, b)]
 
 
-def same_files(kept: Record, now: Record) -> list[str]:
-    """Keys of the sources and joins of ``now`` that ``kept`` has with the same path but reads otherwise."""
+def same_files(kept: Record, now: Record, *, source: bool) -> list[str]:
+    """Keys of the joins (and the source) of ``now`` that ``kept`` has with the same path but reads otherwise."""
     before = {json.dumps(block["path"]): block for block in (kept["source"], *kept["join"])}
     names = ["source", *(f"join.{place}" for place in range(len(now["join"])))]
     told = []
-    for name, block in zip(names, (now["source"], *now["join"]), strict=True):
+    for name, block in list(zip(names, (now["source"], *now["join"]), strict=True))[0 if source else 1 :]:
         former = before.get(json.dumps(block["path"]))
         told += [] if former is None else [
             f"{key}: model {shown(a)}, config {shown(b)}" for key, a, b in _pairs(name, former, block) if a != b

@@ -46,12 +46,14 @@ def explained(detail: ErrorDetails, of: Any) -> tuple[str, str]:
     if kind == "value_error":
         message = str(detail["ctx"]["error"])
         if found := _MUST.fullmatch(message):
-            return found[1], found[2]
+            return found[1], "none" if found[2] == "None" else found[2]
         return message, "what stands there" if isinstance(value, dict | list | BaseModel) else shown(value)
     if kind == "missing":
         return described(takes), "none: the key is required"
     if kind == "extra_forbidden":
         return f"one of {', '.join(keys_at(of, detail['loc'][:-1]))}", "an unknown key"
+    if kind == "invalid_key":
+        return "texts as keys", shown(value)
     if kind == "json_invalid":
         return "JSON", "a text that does not read as JSON"
     if kind.startswith("union_tag"):

@@ -126,7 +126,7 @@ def require_model(bundle: Bundle, config: Config, where: str, *, own_source: boo
         now = without_paths(config.record)
         meant = {override.partition("=")[0] for override in config.overrides} & {"weight", "filter"}
         told += _of_model(bundle.record, now, [key for key in ("label", "weight", "filter") if key not in meant])
-        told += same_files(bundle.record, now) if own_source else []
+        told += same_files(bundle.record, now, source=own_source)
         others = _of_model(bundle.record, now, sorted(meant))
         if others and not told:
             say(f"warning: {where} was trained on other rows than these: {_told(others)}")

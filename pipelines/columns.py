@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from features import words
@@ -106,9 +107,11 @@ def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] |
 def _require(key: str, column: str, known: Iterable[str], where: str) -> None:
     names = sorted(known)
     if column not in names:
+        apart = len(names) == 1 and re.search(r"[,;|\t]", names[0])
+        otherwise = "Name the `separator` of these." if apart else "Name a column of these."
         raise InputError(
             key,
             expected=f"a column {column!r} in {where}",
             found=f"columns {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}",
-            fix=words.nearest(column, names, "Name a column of these."),
+            fix=words.nearest(column, names, otherwise),
         )

@@ -15,6 +15,7 @@ from typing import Any
 from features.errors import InputError
 from features.source import list_files
 from pipelines import launch
+from pipelines.columns import require_columns
 from pipelines.config import Config
 from pipelines.say import say
 
@@ -90,6 +91,7 @@ def _ranks() -> str:
 
 def _source(config: Config) -> str:
     files = list_files(config.source, config.base, None)
+    require_columns(config, files[0].path)
     return f"{len(files)} files, {sum(f.size for f in files) / 2**20:.1f} MiB"
 
 

@@ -51,7 +51,7 @@ def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
         return ConfigError(origin.where(inside), expected=known.expected, found=known.found, fix=known.fix + more)
     expected, found = words.explained(first, of)
     named = re.match(rf"(?:{keys[-1] if keys else ''}\.)?(\w+) must be ", str(known or ""))
-    if named and isinstance(first["input"], dict) and named[1] in first["input"]:
+    if named and named[1] in words.keys_at(of, loc):
         keys = (*keys, named[1])  # the validator of a block tells the key
     fix = "Change the value."
     if kind == "extra_forbidden":
@@ -66,7 +66,7 @@ def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
         fix = words.nearest(first["input"], [*words.options(words.at(of, loc))], fix)
     elif first["input"] is None:
         fix = "Give it a value, or remove the key."
-    elif kind == "string_type" and not isinstance(first["input"], dict | list):
+    elif kind in ("string_type", "invalid_key") and not isinstance(first["input"], dict | list):
         fix = "Put it in quotes."
     return ConfigError(origin.where(keys), expected=expected, found=found, fix=fix + more)
 
@@ -153,7 +153,7 @@ def _keys(detail: ErrorDetails, data: Any) -> Place:
         there = isinstance(part, int) and part < len(data) if isinstance(data, list) else part in _mapping(data)
         if there:
             data = data[part]
-        elif detail["type"] != "missing" or position < len(loc) - 1:
+        elif position < len(loc) - 1 or (detail["type"] != "missing" and detail["input"] is not None):
             continue
         keys.append(part)
     return tuple(keys)
