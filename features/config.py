@@ -153,7 +153,9 @@ class FeatureConfig(Strict):
             raise ConfigError("label_delay", expected="a `time` that it is counted from", found="no `time`", fix=fix)
         if self.snapshot.negative_rate is not None and self.split.by == "none":
             raise ConfigError(
-                "snapshot.negative_rate", expected="a `split`: only its training rows are downsampled",
-                found="split by none", fix="Set `split`, or remove negative_rate.",
+                "snapshot.negative_rate",
+                expected="a training split to downsample: there is none without `split`",
+                found="none",
+                fix="Set `split`, or remove negative_rate.",
             )  # fmt: skip
         return self

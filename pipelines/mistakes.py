@@ -31,7 +31,7 @@ class Origin(NamedTuple):
         for override in reversed(self.overrides):
             path = override.partition("=")[0]
             if f"{key}.".startswith(f"{path}.") or f"{path}.".startswith(f"{key}."):
-                return f"--set {override}, {key}"
+                return f"{self.file}, --set {override}, {key}"
         line = _line(self.root, _by_number(keys, self.data))
         return f"{self.file}{f' line {line}' if line else ''}, {key or 'top level'}"
 

@@ -172,7 +172,9 @@ def test_a_frozen_spec_encodes_later_days_and_counts_the_unseen(log: Path) -> No
     assert manifest.filtered == 800  # rows of other days
     assert manifest.fields["user"].unseen == sum(row[0] == 2 for row in everything(later["dir"])) > 0
     other = config_of(log, split={}, fields=[{"name": "user", "kind": "vocabulary"}])
-    with pytest.raises(ArtifactError, match="differences in item, price, user"):
+    with pytest.raises(
+        ArtifactError, match=r"fields: item is gone; fields: price is gone; fields\.user\.min_count: spec 3, config 4"
+    ):
         build_features(other, date="2023-11-16", spec=base["dir"])
 
 

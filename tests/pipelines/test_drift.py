@@ -170,7 +170,7 @@ def test_the_next_spec_stands_beside_the_old_and_says_what_moved(place: Path) ->
 
 
 def test_late_labels_hold_rows_back_to_the_day_they_settle(place: Path) -> None:
-    config = config_of(place, label_delay="6h", workspace="late")
+    config = config_of(place, label_delay="6h", workspace="late", split={"by": "none"})
     built = [build_features(config, date=day) for day in (DAYS[0], DAYS[1], "2023-11-18")]
     assert [day["rows"]["all"] for day in built] == [675, 900, 225]  # with the third day's 900 every row once
     assert [day.day for day in read(built[1]["dir"])[1].days] == DAYS[:2]

@@ -201,12 +201,12 @@ def test_the_field_at_fault_is_named(tmp_path: Path) -> None:
 
 def test_the_override_at_fault_is_named(tmp_path: Path) -> None:
     assert said(tmp_path, DOCUMENT, ["training.epochs=many"]) == (
-        "--set training.epochs=many, training.epochs: expected a whole number at least 1, found 'many'. "
-        "Change the value."
+        f"{tmp_path}/small.yaml, --set training.epochs=many, training.epochs: expected a whole number at least 1, "
+        "found 'many'. Change the value."
     )
     text = said(tmp_path, DOCUMENT, ["model.kind=fmm", "training.epochs=3"])
     assert text is not None
-    assert text.startswith("--set model.kind=fmm, model.kind: expected one of ")
+    assert text.startswith(f"{tmp_path}/small.yaml, --set model.kind=fmm, model.kind: expected one of ")
 
 
 @pytest.mark.parametrize(
