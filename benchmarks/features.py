@@ -75,7 +75,7 @@ def write_config(place: Path, log: Path, *, vocabulary: bool, shuffle: str) -> P
     config = place / f"{'fit' if vocabulary else 'hash'}-{shuffle}.yaml"
     config.write_text(
         f"name: bench\nsource: {{path: {log}, format: tsv, columns: [label, 'I{{1..13}}', 'C{{1..26}}']}}\n"
-        f"label: label\nfields:\n  - {{name: 'I{{1..13}}', kind: number, log2_squared: true}}\n"
+        f"label: label\nsplit: {{by: none}}\nfields:\n  - {{name: 'I{{1..13}}', kind: number, log2_squared: true}}\n"
         f"  - {{name: 'C{{1..26}}', {kind}}}\nmodel: {{kind: ffm}}\nsnapshot: {{shuffle: {shuffle}}}\n"
     )
     return config

@@ -59,7 +59,7 @@ def write_source(place: Path) -> Path:
     (place / "log.csv").write_text("\n".join(rows) + "\n")
     path = place / "config.yaml"
     path.write_text(
-        "name: kill\nsource: {path: log.csv, columns: [label, user, item, price]}\nlabel: label\n"
+        "name: kill\nsource: {path: log.csv, columns: [label, user, item, price]}\nlabel: label\nsplit: {by: none}\n"
         "fields:\n  - {name: user, kind: vocabulary}\n  - {name: item, kind: hash, buckets: 64}\n"
         "  - {name: price, kind: number, quantiles: 4}\nmodel: {kind: lr}\nsnapshot: {rows_per_file: 300}\n"
     )

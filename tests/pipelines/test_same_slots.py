@@ -64,7 +64,7 @@ def write(place: Path, rows: list[tuple[str, ...]]) -> Config:
         yaml.safe_dump(
             {
                 "name": "same", "source": {"path": "log.csv", "columns": COLUMNS}, "label": "label", "fields": FIELDS,
-                "model": {"kind": "lr"}, "snapshot": {"shuffle": "none"},
+                "split": {"by": "none"}, "model": {"kind": "lr"}, "snapshot": {"shuffle": "none"},
             }
         )
     )  # fmt: skip
