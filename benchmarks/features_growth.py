@@ -44,8 +44,8 @@ def make_distinct(path: Path, rows: int) -> None:
 def distinct_config(place: Path, log: Path) -> Path:
     config = place / "distinct.yaml"
     config.write_text(
-        f"name: distinct\nsource: {{path: {log}, format: tsv, columns: [label, value]}}\nlabel: label\nsplit: {by: none}\n"
-        "fields:\n  - {name: value, kind: vocabulary, min_count: 1}\nmodel: {kind: lr}\n"
+        f"name: distinct\nsource: {{path: {log}, format: tsv, columns: [label, value]}}\nlabel: label\n"
+        "split: {by: none}\nfields:\n  - {name: value, kind: vocabulary, min_count: 1}\nmodel: {kind: lr}\n"
     )
     return config
 

@@ -66,13 +66,13 @@ def train_model(
         journal = None
         if world.first:
             stack.enter_context(reading(_directories(config, days)))
-            say_changes(config, _directories(config, days))
             journal = stack.enter_context(_reporting(config, task, name))
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
             return journal.deliver() if journal else None
         threads = world.use_threads(config.training.threads)
         if world.first:
+            say_changes(config, _directories(config, days))
             say(str(needed(task.data, config.model, config.training, world.size, threads, world.ranks_on_host)))
         result = train(replace(task, tracker=journal), world)
         if journal is None:
