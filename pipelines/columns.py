@@ -19,12 +19,12 @@ def require_columns(config: Config, path: str) -> None:
     """InputError naming the key whose column is neither in the log file ``path`` nor in a side table, or that the
     catalog's sources lack where their files are there already."""
     own = column_names(config.source, path)
-    if own is not None:  # rows of jsonl name their own
-        for place, join in enumerate(config.join):
-            _require(f"join.{place}.on", join.on, own, path)
     joined = {place: _joined(config, place, join) for place, join in enumerate(config.join)}
-    if own is not None and None not in joined.values():
-        known = [*own, *(name for names in joined.values() for name in names or ())]
+    if own is not None and None not in joined.values():  # rows of jsonl name their own
+        known = list(own)
+        for place, join in enumerate(config.join):
+            _require(f"join.{place}.on", join.on, known, path)  # or a column of a table joined before
+            known += joined[place] or ()
         for key, column in wanted(config):
             _require(key, column, known, f"{path}{' and the joined tables' if joined else ''}")
     if config.catalog is not None:

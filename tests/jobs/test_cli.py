@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from features.errors import FieldwiseError, InputError, RefusedError
 from features.manifest import load_snapshot
 from jobs.cli import main, parser
+from pipelines.config import load_config
 from pipelines.launch import read_failure, write_failure
 from tests.snapshots import hash_spec, write_snapshot
 
@@ -181,13 +182,26 @@ def test_one_class_only_across_ranks(config: Path, capsys: pytest.CaptureFixture
 
 def test_train_evaluate_promote_rollback(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"train": [900], "valid": [300], "test": [300]}
-    write_snapshot(config.parent / "work/planted/snapshots/all", hash_spec((10, 10)), files)
+    place, record = config.parent / "work/planted/snapshots/all", load_config(config).record
+    snapshot = write_snapshot(place, hash_spec((10, 10)), files, config=record)
 
     def result(*argv: str) -> dict:
         assert main([*argv, "--config", str(config)]) == 0
         return json.loads(capsys.readouterr().out.splitlines()[-1])
 
     trained = result("train")
+    kept = [json.loads(path.read_text()) for path in config.parent.glob("work/planted/**/config/snapshot-all.json")]
+    assert kept
+    assert all(each["digest"] == snapshot.manifest.digest for each in kept)
+    assert all(each["config"]["label"] == "click" for each in kept)
+    for command in ("train", "evaluate", "sweep"):
+        code, line = failure(capsys, command, "--config", str(config), "--set", "label=click == 2")
+        assert code == 2
+        assert "expected a snapshot of this config, found label: snapshot click, config click == 2. Build it" in line
+    for command in ("explain", "score-rows"):
+        code, line = failure(capsys, command, "--config", str(config), "--set", "label=click == 2")
+        assert code == 2
+        assert "expected a model of this config, found label: model click, config click == 2. Use the" in line
     assert trained["registered"] == {"model": "planted", "version": "1", "champion": "1"}
     evaluated = result("evaluate")
     assert evaluated["metrics"] == pytest.approx({k: v for k, v in trained["metrics"]["test"].items() if k != "rows"})

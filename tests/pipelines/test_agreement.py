@@ -210,7 +210,8 @@ def test_a_bundle_keeps_what_its_rows_followed_from(shop: tuple[Path, Config, Bu
         (["time=whn"], "time: expected a column 'whn' .* Did you mean `when`"),
         (["fields.1.column=aged"], "fields.age: expected a column 'aged' .* Did you mean `age`"),
         (["split={by: hash, key: usr, valid: 0.1, test: 0.1}"], "split.key: expected a column 'usr'"),
-        (["join=[{path: users.csv, on: usr}]"], r"join\.0\.on: expected a column 'usr' in .*log\.csv"),
+        (["join=[{path: users.csv, on: usr}]"], r"join\.0\.on: expected a column 'usr' in .*users\.csv"),
+        (["join=[{path: items.csv, on: stock}]"], r"join\.0\.on: expected a column 'stock' in .*log\.csv"),
         (["join=[{path: users.csv, on: user, select: [agee]}]"], r"join\.0\.select: expected a column 'agee'"),
         (["catalog.context_id=usr"], r"catalog\.context_id: expected a column 'usr' in users.csv"),
         (["catalog.item_id=itm"], r"catalog\.item_id: expected a column 'itm' in items.csv"),
@@ -228,3 +229,11 @@ def test_columns_that_are_not_there(shop: tuple[Path, Config, Bundle], overrides
         return require_columns(config, str(folder / "log.csv"))
     with pytest.raises(InputError, match=message):
         require_columns(config, str(folder / "log.csv"))
+
+
+def test_a_table_may_be_joined_by_a_column_of_another(shop: tuple[Path, Config, Bundle]) -> None:
+    (shop[0] / "ages.csv").write_text("age,group\n15,young\n")
+    chained = "join=[{path: users.csv, on: user, select: [age]}, {path: ages.csv, on: age}]"
+    config = load_config(shop[0] / "shop.yaml", [chained, "filter=group == 'young'", "source.path=ids.csv"])
+    (shop[0] / "ids.csv").write_text("user,item,category,tags,when,position,click\n")
+    require_columns(config, str(shop[0] / "ids.csv"))
