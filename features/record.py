@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from features.config import FeatureConfig
 from features.expression import Expression
 from features.field import BaseField
+from features.redact import redacted_tree
 
 Record = Mapping[str, Any]
 READING = ("format", "separator", "quote", "columns", "header", "encoding")
@@ -30,7 +30,7 @@ def record_of(config: FeatureConfig, paths: Sequence[Sequence[str]] = ()) -> dic
     for block, written in zip((record["source"], *record["join"]), paths, strict=False):
         block["path"] = list(written)
     for block in (record["source"], *record["join"]):
-        block["path"] = [re.sub(r"://[^/@]*@", "://", path) for path in block["path"]]
+        block["path"] = redacted_tree(block["path"])
     return record
 
 

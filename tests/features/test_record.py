@@ -31,8 +31,8 @@ def told(*, same_paths: bool = True, **changes: Any) -> list[str]:
 def test_paths_stand_as_written_and_without_passwords() -> None:
     record = record_of(config(), [["${LOGS}/{date}.csv"], ["s3://me:pw@side/users.csv"]])
     assert record["source"]["path"] == ["${LOGS}/{date}.csv"]
-    assert record["join"][0]["path"] == ["s3://side/users.csv"]
-    assert record_of(config())["source"]["path"] == ["s3://logs/{date}.csv"]
+    assert record["join"][0]["path"] == ["s3://me:***@side/users.csv"]
+    assert record_of(config())["source"]["path"] == ["s3://key:***@logs/{date}.csv"]
     assert "fields" not in record
 
 
@@ -51,7 +51,7 @@ def test_paths_stand_as_written_and_without_passwords() -> None:
         ({"join": []}, ["join: snapshot user, config none"]),
         ({"join": [{"path": "users.csv", "on": "id"}]}, ["join.0.on: snapshot user, config id"]),
         ({"source": {**BASE["source"], "separator": "\t"}}, ["source.separator: snapshot none, config '\\t'"]),
-        ({"source": {"path": "b.csv"}}, ["source.path: snapshot s3://logs/{date}.csv, config b.csv"]),
+        ({"source": {"path": "b.csv"}}, ["source.path: snapshot s3://key:***@logs/{date}.csv, config b.csv"]),
         (
             {"split": {"by": "hash", "key": "user", "valid": 0.1, "test": 0.2}},
             [
