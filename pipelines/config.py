@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from features.config import FeatureConfig
 from features.errors import ConfigError
@@ -36,6 +36,13 @@ class TrackingConfig(Strict):
     """Experiment of the runs. Default: the config's name."""
     model_name: str | None = None
     """Registered model. Default: the config's name."""
+
+    @field_validator("experiment", "model_name")
+    @classmethod
+    def _named(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None:
+            refuse_name(name, model=info.field_name == "model_name")
+        return name
 
 
 class DailyConfig(Strict):
@@ -91,6 +98,11 @@ class Config(FeatureConfig):
         return ["--config", self._file, *(f"--set={override}" for override in self._overrides)]
 
     @property
+    def overrides(self) -> list[str]:
+        """What ``--set`` changed in it."""
+        return list(self._overrides)
+
+    @property
     def base(self) -> str:
         """Directory that relative paths count from."""
         return os.path.dirname(self._file)
@@ -106,9 +118,23 @@ class Config(FeatureConfig):
         return resolve(self.workspace or os.path.join("work", self.name), self.base)
 
     @property
+    def experiment(self) -> str:
+        """Name of the experiment in MLflow."""
+        return self.tracking.experiment or self.name
+
+    @property
     def model_name(self) -> str:
         """Name in the model registry."""
         return self.tracking.model_name or self.name
+
+
+def refuse_name(name: str, *, model: bool) -> None:
+    """Raise ValueError for an experiment's or a registered model's name that MLflow or its references cannot carry."""
+    most = 256 if model else 500
+    if not name.strip() or len(name) > most or not all(char.isprintable() for char in name):
+        raise ValueError(f"A name of 1 to {most} printable characters")
+    if model and (re.search("[/:?]", name) or name in (".", "..") or {"'", '"'} <= set(name)):
+        raise ValueError("A name without / : ? or both kinds of quotes, not . or ..: it goes into models:/NAME@alias")
 
 
 def resolve(path: str, base: str) -> str:

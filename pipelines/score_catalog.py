@@ -30,12 +30,12 @@ from pipelines.catalog_items import RANGE_BYTES, Items, read_items, require_qual
 from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, REPORT, Inputs, Model
 from pipelines.config import Config, resolve
-from pipelines.models import model_version, resolve_model
+from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output
 from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Side, Split, require_fields, split_sides
-from training.bundle import Bundle, load_bundle
+from training.bundle import Bundle
 from training.catalog import Catalog
 from training.factors import FACTORED
 from training.scoring import Scorer
@@ -68,8 +68,8 @@ def score_catalog(
         raise ConfigError(
             "catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:` to the config."
         )
-    bundle = load_bundle(resolve_model(model, config))
-    version = model_version(model, config) or bundle.digest[:12]
+    opened = open_model(model, config)
+    bundle, version = opened.bundle, opened.label
     require_fields(bundle.spec, config, f"model {version}")
     split = split_sides(config, bundle.spec, date)
     target = store.join(
@@ -81,7 +81,7 @@ def score_catalog(
     )
     found = output.standing()
     if found is not None:
-        return _result(found, target, "already published", started)
+        return _result(found, target, "already published", started) | {"used_model": opened.facts}
     spark = spark_session("fieldwise score-catalog")
     scratch = tempfile.mkdtemp(prefix="fieldwise-catalog-")
     try:
@@ -91,7 +91,7 @@ def score_catalog(
             manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _result(manifest, target, "published", started)
+    return _result(manifest, target, "published", started) | {"used_model": opened.facts}
 
 
 @dataclass(frozen=True)

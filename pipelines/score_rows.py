@@ -26,12 +26,11 @@ from features.spark.session import spark_session
 from features.spec import FeatureSpec
 from features.text import missing_column
 from pipelines.config import Config, resolve
-from pipelines.models import model_version, resolve_model
+from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output, write_part
 from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
 from pipelines.sides import require_fields
-from training.bundle import load_bundle
 
 RANGE_BYTES = 32 << 20
 """Source bytes a task reads; an output file holds the rows of one task, in source order."""
@@ -75,8 +74,8 @@ def score_rows(
     Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
     """
     started = time.perf_counter()
-    bundle = load_bundle(resolve_model(model, config))
-    version = model_version(model, config) or bundle.digest[:12]
+    opened = open_model(model, config)
+    bundle, version = opened.bundle, opened.label
     require_fields(bundle.spec, config, f"model {version}")
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
@@ -92,7 +91,7 @@ def score_rows(
     output = Output(target, [bundle.digest, wanted.model_dump(mode="json"), date, columns, stamps])
     found = output.standing()
     if found is not None:
-        return _result(found, target, "already published", started)
+        return _result(found, target, "already published", started) | {"used_model": opened.facts}
     spark = spark_session("fieldwise score-rows")
     with output, tempfile.TemporaryDirectory(prefix="fieldwise-rows-") as scratch:
         shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
@@ -114,7 +113,7 @@ def score_rows(
             "model_version": version,
         }
         manifest = output.publish(parts, facts)
-    return _result(manifest, target, "published", started)
+    return _result(manifest, target, "published", started) | {"used_model": opened.facts}
 
 
 def _columns(source: SourceConfig, path: str, config: Config, wanted: list[str] | None) -> list[str]:
