@@ -7,17 +7,20 @@ once, one is told of a constraint or a lock.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
 import re
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -54,7 +57,18 @@ def tell(call: Callable[[], T]) -> T:
         raise trouble(error) from error
 
 
+@cache
+def _open(uri: str) -> None:
+    """Open an SQLite store while no other process does: two that make its tables at once leave half of them."""
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    if file and os.access(os.path.dirname(os.path.abspath(file)), os.W_OK):
+        with open(f"{file}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            MlflowClient()
+
+
 def _tried(call: Callable[[], T]) -> T:
+    _open(str(mlflow.get_tracking_uri()))
     for attempt in range(TRIES - 1):
         try:
             return call()

@@ -162,7 +162,9 @@ def experiment_id(name: str, workspace: str) -> str:
         )
 
     found = tell(found_or_made)
-    if found.lifecycle_stage != "active":
+    if not found.experiment_id:
+        raise trouble(MlflowException("an experiment without an id"))  # a proxy's answer may be JSON, too
+    if found.lifecycle_stage == "deleted":
         raise ConfigError(
             "tracking.experiment", expected="an experiment that takes runs", found=f"{name!r}, which was deleted",
             fix=f"Name another, or restore it: mlflow experiments restore -x {found.experiment_id}.",
@@ -215,7 +217,7 @@ def version_of(name: str, alias: str) -> str | None:
     """Version an alias stands for; None when model or alias is unknown."""
     found = ask(lambda: MlflowClient().get_model_version_by_alias(name, alias))
     if found is not None and not str(found.version).isdigit():
-        raise trouble(MlflowException(f"a version {found.version!r}"))  # a proxy's page may be JSON, too
+        raise trouble(MlflowException(f"a version {found.version!r}"))
     return None if found is None else str(found.version)
 
 
