@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from features import store
-from features.errors import ConfigError, FieldwiseError, TrackingError
+from features.errors import ConfigError, FieldwiseError, RefusedError, TrackingError
 from features.manifest import Manifest, load_snapshot, snapshot_dir
 from features.page import PAGE
 from features.publish import reading
@@ -195,6 +195,8 @@ def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Jou
         journal.params(_params(task.data))
         try:
             yield journal
+        except RefusedError:
+            raise  # training itself went well
         except Exception:
             if run := journal.answers.get("run"):
                 sender.end(run, "FAILED")
