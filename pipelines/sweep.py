@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,9 @@ def sweep(
     kinds, name = list(kinds) or [config.model.kind], name or f"seed-{seed}"
     if trials < 1:
         raise ConfigError("--trials", expected="at least 1", found=str(trials), fix="Leave it out for 32.")
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        fix = "Name it with letters, digits, blanks, - _ and dots."
+        raise ConfigError("--name", expected="a name, which is a folder's, too", found=repr(name), fix=fix)
     for kind in kinds:
         sizes_of(ModelConfig(kind=kind))  # refuses unknown kinds before any training
     data = open_days(config, Days())

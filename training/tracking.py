@@ -1,4 +1,4 @@
-"""MLflow lives here and in ``training.sender``: runs, logged bundles, the model registry. Only rank 0 calls it.
+"""MLflow lives here, in ``sender`` and ``mlflow_store``: runs, logged bundles, the registry. Only rank 0 calls it.
 
 The default store is SQLite in the workspace with artifacts beside it. A bundle is logged as a pyfunc model by "models
 from code": files and this package's sources, no pickle, so it loads where there is no checkout. ``champion`` and
