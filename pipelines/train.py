@@ -127,7 +127,7 @@ def send_reports(config: Config) -> dict[str, int]:
     if kept.troubles:
         left = "; ".join(f"{directory}: {why}" for directory, why in kept.troubles.items())
         raise TrackingError(
-            "fieldwise send", expected="no reports left", found=f"{kept.left} ({left})",
+            "reports of trainings", expected="none left", found=f"{kept.left} ({left})",
             fix="See that MLflow runs; where it refuses a name, the same `fieldwise train` with another sends them. Or "
             "delete these directories: MLflow lacks the runs then, the bundles beside them stay.",
         )  # fmt: skip

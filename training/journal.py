@@ -115,11 +115,14 @@ class Journal:
         return self.deliver()
 
     def amend(self, *, experiment: str, model: str) -> None:
-        """Give reports that were never sent the names that the config has now: a refused one may be mended."""
-        names = {"open": ("experiment", experiment), "register": ("name", model), "finish": ("register", model)}
+        """Give reports that were never sent the names that the config has now: a refused one may be mended.
+
+        Earlier versions registered with ``finish``; that is left to ``register``.
+        """
+        names = {"open": ("experiment", experiment), "register": ("name", model), "finish": ("register", None)}
         waiting = self._reports.items[len(self._answers.items) :]
         for report in waiting:
-            key, name = names.get(report["do"], ("", ""))
+            key, name = names.get(report["do"], ("", None))
             if report.get(key):
                 report[key] = name
         if waiting:
