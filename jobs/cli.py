@@ -109,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
         "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"
     )
     train.add_argument("--no-register", action="store_true", help="log the run, leave the registry alone")
+    train.add_argument("--force", action="store_true",
+                       help="register even a model no better than the rate of positives, as challenger; one that was "
+                            "refused for it is not trained again")  # fmt: skip
 
     add(
         "send",
@@ -219,10 +222,10 @@ def _train(o: argparse.Namespace) -> dict[str, Any] | None:
 
     days = Days(o.train, o.valid, o.test)
     if o.ranks > 1 and not inside_rank():
-        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, name=o.name)
+        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
     from pipelines.train import train_model
 
-    return train_model(_load(o), days, init=o.init, register=not o.no_register, name=o.name)
+    return train_model(_load(o), days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
 
 
 def _send(o: argparse.Namespace) -> dict[str, Any]:

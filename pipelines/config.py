@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from features import record
 from features.config import FeatureConfig
@@ -36,6 +44,13 @@ class TrackingConfig(Strict):
     """Experiment of the runs. Default: the config's name."""
     model_name: str | None = None
     """Registered model. Default: the config's name."""
+
+    @field_validator("experiment", "model_name")
+    @classmethod
+    def _named(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None:
+            refuse_name(name, model=info.field_name == "model_name")
+        return name
 
 
 class DailyConfig(Strict):
@@ -147,9 +162,23 @@ class Config(FeatureConfig):
         return resolve(self.workspace or os.path.join("work", self.name), self.base)
 
     @property
+    def experiment(self) -> str:
+        """Name of the experiment in MLflow."""
+        return self.tracking.experiment or self.name
+
+    @property
     def model_name(self) -> str:
         """Name in the model registry."""
         return self.tracking.model_name or self.name
+
+
+def refuse_name(name: str, *, model: bool) -> None:
+    """Raise ValueError for an experiment's or a registered model's name that MLflow or its references cannot carry."""
+    most = 256 if model else 500
+    if not name.strip() or len(name) > most or not all(char.isprintable() for char in name):
+        raise ValueError(f"A name of 1 to {most} printable characters")
+    if model and (re.search("[/:?]", name) or name in (".", "..") or {"'", '"'} <= set(name)):
+        raise ValueError("A name without / : ? or both kinds of quotes, not . or ..: it goes into models:/NAME@alias")
 
 
 def resolve(path: str, base: str) -> str:

@@ -18,12 +18,12 @@ from pipelines.config import Config
 from pipelines.evaluate import evaluate_model
 from pipelines.features import build_features, load_spec, publish_snapshot
 from pipelines.launch import Days, train_ranks
-from pipelines.models import resolve_model
+from pipelines.models import champion_of, open_model
 from pipelines.refit import refit_features, window
 from pipelines.say import say
 from pipelines.score_catalog import score_catalog
+from pipelines.verdict import Verdict, judge
 from training import tracking
-from training.bundle import load_bundle
 
 
 class Record:
@@ -51,6 +51,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
 
     Raises:
         RefusedError: a day has drifted past the config's thresholds; it is published, nothing is trained.
+        TrackingError: the registry does not answer.
         ConfigError: not a date.
         ArtifactError: no champion yet: train on a first snapshot.
         InputError: no rows for the day or one before it.
@@ -59,10 +60,12 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     record = Record(store.join(config.workspace_dir, "daily", f"{date}.json"))
     repeated = record.whole
     tracking.connect(config.tracking.uri, config.workspace_dir)
+    tracking.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
     champion = record.step("champion", lambda: _champion(config))
-    bundle = resolve_model(champion, config)
+    opened = open_model(champion, config)
+    bundle = opened.directory
     if not repeated:
-        require_model(load_bundle(bundle), config, champion)
+        require_model(opened.bundle, config, champion)
     if refit:
         # the champion's own spec may have drifted: that is why there is a new one
         own = record.step(
@@ -81,8 +84,10 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
     )
     logloss = {"champion": measured["logloss"], "challenger": challenger["metrics"]["test"]["logloss"]}
-    better = logloss["challenger"] <= logloss["champion"] * (1 + config.daily.tolerance)
-    version = challenger["registered"]["version"]
+    verdict = judge(challenger["metrics"])
+    registered = record.step("registered", lambda: _register(config, challenger, verdict))
+    version = registered and registered["version"]
+    better = version is not None and logloss["challenger"] <= logloss["champion"] * (1 + config.daily.tolerance)
     promotion = record.step(
         "promotion", lambda: tracking.promote(config.model_name, version) if better else {"kept": champion}
     )
@@ -92,7 +97,9 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         "date": date,
         "repeated": repeated,
         "champion": champion,
-        "challenger": f"models:/{config.model_name}/{version}",
+        "challenger": f"models:/{config.model_name}/{version}" if version else None,
+        "refused": f"{verdict.split}: {verdict.words}" if version is None else None,
+        "used_model": opened.facts,
         "logloss": logloss,
         "promoted": better,
         "promotion": promotion,
@@ -102,13 +109,28 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
 
 def _champion(config: Config) -> str:
     """The champion by its version: later promotions must not change what a rerun starts from."""
-    resolve_model(None, config)  # says what is wrong when there is none
-    return f"models:/{config.model_name}/{tracking.version_of(config.model_name, 'champion')}"
+    found = tracking.find(champion_of(config))
+    assert found is not None
+    return found.reference
+
+
+def _register(config: Config, challenger: dict[str, Any], verdict: Verdict) -> dict[str, Any] | None:
+    """What the registry says to the challenger; None for one that is no better than the rate of positives.
+
+    Then the champion stays and the day goes on: by morning there are lists, and the result says why.
+    """
+    if already := challenger.get("registered"):
+        return dict(already)
+    if verdict.useless:
+        say(f"challenger not registered, the champion stays: on split {verdict.split}, {verdict.words}")
+        return None
+    return tracking.register(challenger["model_uri"], config.model_name, may_lead=False)
 
 
 def _train(config: Config, date: str, before: list[str], today: str, champion: str, ranks: int) -> dict[str, Any]:
-    """Under a name, so that a kill before the record knows of it repeats neither training nor registration."""
+    """Under a name, so that a kill before the record knows of it repeats no training."""
     overrides = [f"training.epochs={config.daily.epochs}", "training.patience=null"]
     return train_ranks(
-        config, ranks, Days(before, (), [today]), overrides=overrides, init=champion, name=f"daily {date}"
-    )
+        config, ranks, Days(before, (), [today]), overrides=overrides, init=champion, register=False,
+        name=f"daily {date}",
+    )  # fmt: skip

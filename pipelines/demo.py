@@ -68,7 +68,7 @@ def demo(
     with _stage(f"registry and catalog of {day} with {best}"):
         tracking.connect(config.tracking.uri, config.workspace_dir)
         registered = tracking.register(results[best]["model_uri"], config.model_name)
-        tracking.promote(config.model_name)
+        tracking.promote(config.model_name, registered["version"])
         catalog = score_catalog(config, date=day)
     table = [_row(kind, result, float(losses[kind].mean()) - truth) for kind, result in results.items()]
     gaps = {f"{a}-{b}": _gap(losses[a] - losses[b], seed) for a in models for b in models if a != b}

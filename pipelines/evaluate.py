@@ -8,8 +8,7 @@ from features.errors import ArtifactError
 from features.manifest import Snapshot, load_snapshot, snapshot_dir
 from pipelines.agreement import require_measurable, require_snapshots, say_changes
 from pipelines.config import Config
-from pipelines.models import resolve_model
-from training.bundle import load_bundle
+from pipelines.models import open_model
 from training.data import TrainData
 from training.evaluate import evaluate
 from training.network import Network
@@ -30,7 +29,8 @@ def evaluate_model(
         ArtifactError: model and snapshots do not share one spec.
         InputError: no rows of that role, or of one class only.
     """
-    bundle = load_bundle(resolve_model(model, config))
+    opened_model = open_model(model, config)
+    bundle = opened_model.bundle
     opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
     require_snapshots(config, opened, named=snapshots is not None)
     say_changes(config, [snapshot.dir for snapshot in opened])
@@ -52,6 +52,7 @@ def evaluate_model(
     found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
     return {
         "model": bundle.digest,
+        "used_model": opened_model.facts,
         "role": role,
         "rows": found.rows,
         "metrics": {name: float(value) for name, value in found.values.items()},

@@ -15,9 +15,8 @@ from features.source import list_files, split_ranges
 from features.spec import FeatureSpec
 from pipelines.agreement import require_model
 from pipelines.config import Config
-from pipelines.models import resolve_model
+from pipelines.models import open_model
 from pipelines.say import say
-from training.bundle import load_bundle
 from training.scoring import Scorer
 
 HEAD_BYTES = 1 << 16
@@ -25,7 +24,8 @@ HEAD_BYTES = 1 << 16
 
 def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top: int = 10) -> dict[str, Any]:
     """Explain the first ``rows`` rows of the source; their largest ``top`` terms are printed to stderr."""
-    bundle = load_bundle(resolve_model(model, config))
+    opened = open_model(model, config)
+    bundle = opened.bundle
     require_model(bundle, config, model or "the champion")
     raw = head(config, rows)
     encoded = Encoder(bundle.spec).encode(raw)
@@ -41,7 +41,7 @@ def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top
     explained = [explain(scorer, bundle.spec, slots, raw.slice(n, 1)) for n, slots in enumerate(encoded.slots)]
     for row in explained:
         _show(row, top)
-    return {"model": bundle.digest, "rows": explained}
+    return {"model": bundle.digest, "used_model": opened.facts, "rows": explained}
 
 
 def head(config: Config, rows: int) -> pa.RecordBatch:

@@ -33,11 +33,10 @@ from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated, re
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.ids import together
-from pipelines.models import resolve_model
+from pipelines.models import open_model
 from pipelines.output import Output
 from pipelines.say import say
 from pipelines.sides import split_sides
-from training.bundle import load_bundle
 from training.factors import Factors, context_factors, item_factors, require_factors
 from training.scoring import Float32, Scorer
 
@@ -56,7 +55,8 @@ def export_factors(
     catalog = config.catalog
     if catalog is None:
         raise ConfigError("catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:`.")
-    bundle = load_bundle(resolve_model(model, config))
+    opened = open_model(model, config)
+    bundle = opened.bundle
     require_model(bundle, config, "the model")
     require_factors(bundle.kind)
     split = split_sides(config, bundle.spec, date)
@@ -106,7 +106,10 @@ def export_factors(
         output.publish(files, {"date": date, "model": bundle.digest})
     seconds = time.perf_counter() - started
     say(f"factors of {len(ids):,} contexts and {len(items.ids):,} items: {target}, {seconds:.1f} s")
-    return {"dir": target, "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1}
+    return {
+        "dir": target, "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1,
+        "used_model": opened.facts,
+    }  # fmt: skip
 
 
 def _write(folder: Path, name: str, ids: pa.Array, factors: Factors, *, one: bool) -> None:

@@ -21,12 +21,15 @@ from features import errors
 from features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
 from features.process import die_with_parent
 from pipelines.config import Config
-from pipelines.models import resolve_model
+from pipelines.models import open_model
 from training.world import STORE
 
 ROOT = Path(__file__).resolve().parent.parent
 FAILURES = "FIELDWISE_FAILURES"
 """Environment variable of ranks: the folder in which they leave their errors."""
+
+INIT = "FIELDWISE_INIT"
+"""Environment variable of ranks: what the registry knows the model as that they start from."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def train_ranks(
     overrides: Sequence[str] = (),
     init: str | None = None,
     register: bool = True,
+    force: bool = False,
     name: str | None = None,
 ) -> dict[str, Any]:
     """``train_model`` in ``ranks`` processes of this machine over loopback; the same arguments and result.
@@ -70,8 +74,10 @@ def train_ranks(
     arguments = [*config.arguments, *(f"--set={override}" for override in overrides)]
     for role, paths in asdict(days or Days()).items():
         arguments += [f"--{role}={path}" for path in paths]
-    arguments += [f"--init={resolve_model(init, config)}"] if init else []
+    origin = open_model(init, config) if init else None
+    arguments += [f"--init={origin.directory}"] if origin else []
     arguments += [] if register else ["--no-register"]
+    arguments += ["--force"] if force else []
     arguments += [f"--name={name}"] if name else []
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
         command = [
@@ -80,6 +86,7 @@ def train_ranks(
             *arguments,
         ]
         own = {**environment(ranks, failures), FAILURES: failures}
+        own |= {INIT: json.dumps(origin.facts)} if origin else {}
         process = subprocess.Popen(
             command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent
         )

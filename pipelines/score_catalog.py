@@ -34,12 +34,12 @@ from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, 
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.ids import IdKind, column_types
-from pipelines.models import model_version, resolve_model
+from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output
 from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Split, split_sides
-from training.bundle import Bundle, load_bundle
+from training.bundle import Bundle
 from training.catalog import Catalog
 from training.factors import FACTORED
 from training.scoring import Scorer
@@ -74,8 +74,8 @@ def score_catalog(
         raise ConfigError(
             "catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:` to the config."
         )
-    bundle = load_bundle(resolve_model(model, config))
-    version = model_version(model, config) or bundle.digest[:12]
+    opened = open_model(model, config)
+    bundle, version = opened.bundle, opened.label
     require_model(bundle, config, f"model {version}")
     split = split_sides(config, bundle.spec, date)
     target = store.join(
@@ -93,7 +93,7 @@ def score_catalog(
     if found is not None:
         _require(config, bundle, found["fields"])
         require_matched(config, found["matched"])
-        return _result(found, target, "already published", started)
+        return _result(found, target, "already published", started) | {"used_model": opened.facts}
     spark = spark_session("fieldwise score-catalog")
     scratch = tempfile.mkdtemp(prefix="fieldwise-catalog-")
     try:
@@ -103,7 +103,7 @@ def score_catalog(
             manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _result(manifest, target, "published", started)
+    return _result(manifest, target, "published", started) | {"used_model": opened.facts}
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,10 @@ from features.text import missing_column
 from pipelines.agreement import require_model
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
-from pipelines.models import model_version, resolve_model
+from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output, write_part
 from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
-from training.bundle import load_bundle
 
 RANGE_BYTES = 32 << 20
 """Source bytes a task reads; an output file holds the rows of one task, in source order."""
@@ -77,8 +76,8 @@ def score_rows(
     Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
     """
     started = time.perf_counter()
-    bundle = load_bundle(resolve_model(model, config))
-    version = model_version(model, config) or bundle.digest[:12]
+    opened = open_model(model, config)
+    bundle, version = opened.bundle, opened.label
     require_model(bundle, config, f"model {version}", own_source=inputs is None)
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
@@ -95,7 +94,7 @@ def score_rows(
     found = output.standing()
     if found is not None:
         require_known(config, bundle.spec, "source", found.get("fields", {}))
-        return _result(found, target, "already published", started)
+        return _result(found, target, "already published", started) | {"used_model": opened.facts}
     spark = spark_session("fieldwise score-rows")
     with output, tempfile.TemporaryDirectory(prefix="fieldwise-rows-") as scratch:
         shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
@@ -118,7 +117,7 @@ def score_rows(
             "model_version": version,
         }
         manifest = output.publish(parts, facts)
-    return _result(manifest, target, "published", started)
+    return _result(manifest, target, "published", started) | {"used_model": opened.facts}
 
 
 def _columns(source: SourceConfig, path: str, config: Config, wanted: list[str] | None) -> list[str]:

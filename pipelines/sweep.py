@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -80,18 +81,22 @@ def sweep(
     kinds, name = list(kinds) or [config.model.kind], name or f"seed-{seed}"
     if trials < 1:
         raise ConfigError("--trials", expected="at least 1", found=str(trials), fix="Leave it out for 32.")
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        fix = "Name it with letters, digits, blanks, - _ and dots."
+        raise ConfigError("--name", expected="a name, which is a folder's, too", found=repr(name), fix=fix)
     for kind in kinds:
         sizes_of(ModelConfig(kind=kind))  # refuses unknown kinds before any training
     data = open_days(config, Days())
     say_changes(config, [snapshot_dir(config.workspace_dir, "all")])
     data.valid.require_both_classes()
+    tracking.connect(config.tracking.uri, config.workspace_dir)
+    tracking.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
     folder = store.join(config.workspace_dir, "sweeps", name)
     store.make_dir(folder)
     draws = {kind: [_draw(kind, seed, number, config, data) for number in range(trials)] for kind in kinds}
     with join_world(config.training.timeout_seconds) as world:
         found = _read(folder, [trial for of_kind in draws.values() for trial in of_kind])
         _say_budget(name, draws, found, data, world)
-        tracking.connect(config.tracking.uri, config.workspace_dir)
         with _parent(config, name, folder) as parent:
             parent.tags({"sweep": name, "seed": str(seed), "trials": str(trials), "kinds": ",".join(kinds)})
             chosen = {}
@@ -123,7 +128,7 @@ def _parent(config: Config, name: str, folder: str) -> Iterator[tracking.Run]:
     """The sweep's own run: that of an earlier call, where the folder names one."""
     note = store.join(folder, "run")
     earlier = store.read_bytes(note).decode() if store.exists(note) else None
-    experiment = config.tracking.experiment or config.name
+    experiment = config.experiment
     with tracking.run(experiment, f"sweep {name}", config.workspace_dir, resume=earlier) as run:
         store.write_atomic(note, run.id.encode())
         yield run
@@ -131,7 +136,7 @@ def _parent(config: Config, name: str, folder: str) -> Iterator[tracking.Run]:
 
 def _run(trial: Trial, config: Config, data: TrainData, world: World) -> Result:
     """Train one trial as a child run. A trial that diverges has no logloss and is no error."""
-    experiment = config.tracking.experiment or config.name
+    experiment = config.experiment
     started = time.perf_counter()
     with (
         tracking.run(experiment, f"{trial.kind} {trial.number}", config.workspace_dir) as run,

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from features import store
-from features.errors import ConfigError, FieldwiseError
+from features.errors import ConfigError, FieldwiseError, RefusedError, TrackingError
 from features.manifest import Manifest, load_snapshot, snapshot_dir
 from features.page import PAGE
 from features.publish import reading
@@ -24,9 +24,10 @@ from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.agreement import require_roles, require_snapshots, say_changes
 from pipelines.config import Config
-from pipelines.launch import Days
-from pipelines.models import registry, resolve_model
+from pipelines.launch import INIT, Days
+from pipelines.models import open_model, registry, say_registered
 from pipelines.say import say
+from pipelines.verdict import judge
 from training.bundle import load_bundle
 from training.checkpoint import Checkpoints
 from training.data import TrainData
@@ -45,22 +46,30 @@ def train_model(
     *,
     init: str | None = None,
     register: bool = True,
+    force: bool = False,
     name: str | None = None,
 ) -> dict[str, Any] | None:
     """Train, log the run, register the model as challenger (and champion when there is none).
+
+    A model that is no better than the rate of positives (see ``pipelines.verdict``) is logged but not registered.
 
     Args:
         days: what to train, validate and test on.
         init: model reference whose weights to start from.
         register: False logs the run and leaves the registry alone.
+        force: register a useless model, too, as challenger only. One that was refused is not trained again for it.
         name: of the run, default the model's kind. A training with a name is done once: again, its result is returned.
 
     Raises TrackingError when MLflow was away: bundle and reports are kept, and the same call again only sends them.
+    Raises RefusedError for a useless model, and again, without training, for the same call.
 
     Returns the result on rank 0, None on other ranks.
     """
     days = days or Days()
-    task = _task(config, open_days(config, days), init)
+    if force and not register:
+        fix = "Leave one of them out."
+        raise ConfigError("--force", expected="a model to register", found="--no-register", fix=fix)
+    task, origin = _task(config, open_days(config, days), init)
     task.data.require_both_classes(valid=config.training.patience is not None)  # before anything is written
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
         journal = None
@@ -69,7 +78,7 @@ def train_model(
             journal = stack.enter_context(_reporting(config, task, name))
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
-            return journal.deliver() if journal else None
+            return _settle(journal, config, register, force) if journal else None
         threads = world.use_threads(config.training.threads)
         if world.first:
             say_changes(config, _directories(config, days))
@@ -79,21 +88,52 @@ def train_model(
             return None
         _stage(journal.files, config, task.data, result)
         _stage_snapshots(journal.files, _directories(config, days))
-        summary = journal.finish(
-            _summary(config, result),
-            files=str(journal.files),
-            bundle=result.bundle_dir,
-            example=example_rows(config, task.data.spec).to_dict("list"),
-            register=config.model_name if register else None,
-        )
-        Checkpoints(str(task.checkpoint_dir), task.request).clear()
-        return summary
+        summary = _summary(config, result) | ({"init": origin} if origin else {})
+        verdict = judge(summary["metrics"])
+        try:
+            journal.finish(
+                summary,
+                files=str(journal.files),
+                bundle=result.bundle_dir,
+                example=example_rows(config, task.data.spec).to_dict("list"),
+                tags={"fieldwise.useless": f"{verdict.split}: {verdict.words}"} if verdict.useless else {},
+            )
+        finally:  # what was not sent is kept: no checkpoint is needed
+            Checkpoints(str(task.checkpoint_dir), task.request).clear()
+        return _settle(journal, config, register, force)
+
+
+def _settle(journal: Journal, config: Config, register: bool, force: bool) -> dict[str, Any]:
+    """Register the model of a finished training, or refuse to; its result with what became of it."""
+    waiting = journal.to_register and journal.waiting
+    done = {"registered": None, **journal.deliver()}
+    verdict = judge(done["metrics"])
+    if register and done["registered"] is None:
+        if verdict.useless and not force:
+            raise verdict.refusal(done)
+        waiting, done = 1, journal.register(config.model_name, may_lead=not verdict.useless)
+    if verdict.useless:
+        say(f"warning: no better than the rate of positives on split {verdict.split}: {verdict.words}")
+    if waiting and done["registered"]:
+        say_registered(done["registered"], config)
+    return done
 
 
 def send_reports(config: Config) -> dict[str, int]:
-    """Send what trainings of this workspace reported while MLflow was away. Returns reports sent and left."""
+    """Send what trainings of this workspace reported while MLflow was away. Returns how many reports.
+
+    Raises TrackingError while some are left, naming them.
+    """
     registry(config)
-    return send_kept(config.workspace_dir, _sender)
+    kept = send_kept(config.workspace_dir, _sender)
+    if kept.troubles:
+        left = "; ".join(f"{directory}: {why}" for directory, why in kept.troubles.items())
+        raise TrackingError(
+            "reports of trainings", expected="none left", found=f"{kept.left} ({left})",
+            fix="See that MLflow runs; where it refuses a name, the same `fieldwise train` with another sends them. Or "
+            "delete these directories: MLflow lacks the runs then, the bundles beside them stay.",
+        )  # fmt: skip
+    return {"sent": kept.sent, "left": kept.left}
 
 
 def open_days(config: Config, days: Days) -> TrainData:
@@ -113,15 +153,20 @@ def _directories(config: Config, days: Days) -> list[str]:
     return list(dict.fromkeys([*train, *days.valid, *days.test]))
 
 
-def _task(config: Config, data: TrainData, init: str | None) -> TrainRun:
-    """The training and its directory: the same for the same settings and data, so that a killed run finds its way."""
+def _task(config: Config, data: TrainData, init: str | None) -> tuple[TrainRun, dict[str, str | None] | None]:
+    """The training and its directory: the same for the same settings and data, so that a killed run finds its way.
+
+    Also what the model was that it starts from.
+    """
     workspace = config.workspace_dir
     if "://" in workspace:
         raise ConfigError("workspace", expected="a local directory to train in", found=workspace, fix="Set workspace.")
-    warm = load_bundle(resolve_model(init, config)) if init else None
+    told = os.environ.get(INIT)  # the launcher has looked it up and said so
+    warm = None if init is None else load_bundle(init) if told else (opened := open_model(init, config)).bundle
+    origin = None if init is None else json.loads(told) if told else opened.facts
     task = TrainRun(data, config.model, config.training, bundle_dir="", warm_start=warm)
     place = os.path.join(workspace, "training", f"{config.model.kind}-{task.request[:12]}")
-    return replace(task, bundle_dir=f"{place}/bundle", checkpoint_dir=f"{place}/checkpoints")
+    return replace(task, bundle_dir=f"{place}/bundle", checkpoint_dir=f"{place}/checkpoints"), origin
 
 
 @contextmanager
@@ -134,26 +179,37 @@ def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Jou
     with open_journal(place, _sender(place)) as journal:
         for draft in place.parent.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
             shutil.rmtree(draft)
-        if journal.result is not None and not journal.waiting and not (name and journal.opening["name"] == name):
+        undone = journal.result is None or journal.waiting > 0 or _refused(journal)
+        if not undone and not (name and journal.opening["name"] == name):
             journal.clear()
+        journal.amend(experiment=config.experiment, model=config.model_name)
         send_kept(config.workspace_dir, _sender)
         run = journal.answers.get("run")
         with suppress(Exception):  # whatever MLflow is in trouble with: the journal finds out and says so
-            if run is not None and journal.result is None and not sender.reopen(run):
+            if run is not None and undone and not sender.reopen(run, running=journal.result is None):
                 journal.send_again()
         journal.open(
-            experiment=config.tracking.experiment or config.name,
+            experiment=config.experiment,
             name=name or config.model.kind,
             workspace=config.workspace_dir,
             time=int(1000 * time.time()),
         )
+        if journal.trouble is not None and journal.trouble.exit_code == 2:
+            raise journal.trouble  # the store refuses, and would after the last epoch, too
         journal.params(_params(task.data))
         try:
             yield journal
+        except RefusedError:
+            raise  # training itself went well
         except Exception:
             if run := journal.answers.get("run"):
                 sender.end(run, "FAILED")
             raise
+
+
+def _refused(journal: Journal) -> bool:
+    """Whether the training is done, and its model was too bad to be registered."""
+    return journal.result is not None and not journal.to_register and judge(journal.result["metrics"]).useless
 
 
 def _sender(place: Path) -> Send:

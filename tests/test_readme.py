@@ -79,7 +79,7 @@ def test_jobs_by_spark_submit_and_torchrun(work: Path) -> None:
     built = as_users_run_it(features, work)
     assert built["rows"] == {"train": 3000, "valid": 600, "test": 600}
     trained = as_users_run_it(f"{train} --set training.epochs=2 --set training.batch_size=512", work)
-    assert trained["registered"] == {"model": "demo", "version": "1", "champion": "1"}
+    assert trained["registered"] == {"model": "demo", "version": "1", "champion": "1", "challenger": "1"}
     scored = as_users_run_it(catalog, work)
     lists = pq.read_table(scored["dir"], columns=["context_id", "rank"]).to_pandas()
     visitors = pyarrow.csv.read_csv(work / "demo" / "data" / "visitors" / f"{DATE}.csv").num_rows

@@ -18,10 +18,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.errors import ArtifactError, BusyError, TrackingError
+from features.errors import ArtifactError, BusyError, FieldwiseError, TrackingError
 
 Report = dict[str, Any]
 Send = Callable[[Report, Mapping[str, Any]], Report]
@@ -32,7 +33,8 @@ PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
 """After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
 
 
-_HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"}}
+_HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"},
+          "register": {"name"}}  # fmt: skip
 """What a report of each form has at least."""
 
 
@@ -50,8 +52,8 @@ class Journal:
             if not isinstance(report.get("values", {}), dict):
                 raise _damaged(self._reports.path, f"values {report['values']!r}"[:80])
         self._not_before = 0.0
-        self.trouble: str | None = None
-        """Why the last try failed."""
+        self.trouble: FieldwiseError | None = None
+        """Why the last try failed: the server is silent, or refuses what its user must mend (exit code 2)."""
 
     @property
     def files(self) -> Path:
@@ -76,8 +78,12 @@ class Journal:
     @property
     def result(self) -> Report | None:
         """What ``finish`` was told; None while the training is not done."""
-        last = self._reports.items[-1:]
-        return last[0]["result"] if last and last[0]["do"] == "finish" else None
+        return next((report["result"] for report in self._reports.items if report["do"] == "finish"), None)
+
+    @property
+    def to_register(self) -> bool:
+        """Whether the model has been, or waits to be, registered."""
+        return any(report["do"] == "register" or report.get("register") for report in self._reports.items)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Nested mappings become dotted names. A name that was reported before keeps its value."""
@@ -97,25 +103,45 @@ class Journal:
             self._report("open", id=uuid.uuid4().hex, **what)
 
     def finish(self, result: Report, **what: Any) -> Report:
-        """The last report: the training is done. See ``deliver``."""
+        """The training is done. See ``deliver``."""
         if self.result is None:
             self._report("finish", result=result, **what)
         return self.deliver()
 
+    def register(self, name: str, *, may_lead: bool) -> Report:
+        """The model is to be registered, once. See ``deliver``."""
+        if not self.to_register:
+            self._report("register", name=name, may_lead=may_lead)
+        return self.deliver()
+
+    def amend(self, *, experiment: str, model: str) -> None:
+        """Give reports that were never sent the names that the config has now: a refused one may be mended.
+
+        Earlier versions registered with ``finish``; that is left to ``register``.
+        """
+        names = {"open": ("experiment", experiment), "register": ("name", model), "finish": ("register", None)}
+        waiting = self._reports.items[len(self._answers.items) :]
+        for report in waiting:
+            key, name = names.get(report["do"], ("", None))
+            if report.get(key):
+                report[key] = name
+        if waiting:
+            self._reports.rewrite()
+
     def deliver(self) -> Report:
         """Send what waits; returns the training's result with what the server answered.
 
-        Raises TrackingError, which says where everything is kept, when the server does not take it.
+        Raises, with words on where everything is kept: TrackingError when the server is silent, ConfigError when it
+        refuses.
         """
         self.send(now=True)
-        if self.trouble is not None:
-            raise TrackingError(
-                "MLflow",
-                expected="an answer",
-                found=self.trouble,
-                fix=f"Nothing is lost: {self.waiting} reports wait in {self.directory} and the next `fieldwise train` "
-                "in this workspace sends them, or `fieldwise send`.",
+        if (found := self.trouble) is not None:
+            again = "sends them" if found.exit_code == 1 else "with names that it takes sends them"
+            fix = (
+                f"{found.fix} Nothing is lost: {self.waiting} reports wait in {self.directory}, and the same "
+                f"`fieldwise train` {again} and trains nothing, or `fieldwise send`."
             )
+            raise type(found)(found.where, expected=found.expected, found=found.found, fix=fix)
         return {**(self.result or {}), **self.answers}
 
     def send(self, *, now: bool = False) -> None:
@@ -128,9 +154,11 @@ class Journal:
                 report = self._reports.items[len(self._answers.items)]
                 self._answers.add(self._send(report, self.answers))
         except Exception as error:  # of whatever layer below: requests, SQLAlchemy, file systems
+            found = error if isinstance(error, FieldwiseError) else _silence(error)
             if self.trouble is None:
-                _say(f"MLflow does not answer, reports are kept in {self.directory}: {_reason(error)}")
-            self.trouble = _reason(error)
+                does = "does not answer" if found.exit_code == 1 else "refuses"
+                _say(f"MLflow {does}, reports are kept in {self.directory}: {found.found}")
+            self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
             return
         if self.trouble is not None:
@@ -175,6 +203,12 @@ class _Lines:
         self.path.unlink(missing_ok=True)
         self.items = []
 
+    def rewrite(self) -> None:
+        """Write what ``items`` are now, whole or not at all."""
+        draft = self.path.with_suffix(".part")
+        draft.write_bytes(b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
+        draft.replace(self.path)
+
 
 def _damaged(path: Path, found: str) -> ArtifactError:
     fix = "Delete its directory: what it says is lost to MLflow, the bundle is not."
@@ -214,9 +248,19 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> dict[str, int]:
-    """Send what trainings of a workspace could not; those at work are left alone. Returns reports sent and left."""
-    sent = left = 0
+@dataclass(frozen=True)
+class Kept:
+    """What was sent of all that trainings of a workspace kept, and what was not."""
+
+    sent: int
+    left: int
+    troubles: dict[str, str]
+    """By directory of reports: why they could not be sent."""
+
+
+def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> Kept:
+    """Send what trainings of a workspace could not; those at work are left alone."""
+    sent, left, troubles = 0, 0, {}
     for directory in sorted(Path(workspace, "training").glob("*/reports")):
         try:
             with open_journal(directory, sender(directory), patience=0) as journal:
@@ -224,11 +268,14 @@ def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> dict[str
                 journal.send(now=True)
                 sent += waiting - journal.waiting
                 left += journal.waiting
+                if journal.trouble is not None:
+                    troubles[str(directory)] = journal.trouble.found
         except BusyError:
             continue
         except (OSError, ArtifactError) as error:
             _say(f"left alone: {error}")
-    return {"sent": sent, "left": left}
+            troubles[str(directory)] = str(error)
+    return Kept(sent, left, troubles)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -240,8 +287,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+def _silence(error: Exception) -> TrackingError:
+    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+    return TrackingError("MLflow", expected="an answer", found=found, fix="See that it runs.")
 
 
 def _say(text: str) -> None:

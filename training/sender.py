@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 
 from training.journal import Report
-from training.tracking import Run, experiment_id, register, says_no, source_tags
+from training.mlflow_store import ask, tell, trouble
+from training.tracking import Run, experiment_id, register, source_tags
 
 JOURNAL = "fieldwise.journal"
 """Run tag: the id of the journal that reports to it."""
@@ -28,24 +29,30 @@ class Sender:
         """Whether the store has nothing but what was answered."""
 
     def __call__(self, report: Report, answers: Mapping[str, Any]) -> Report:
+        """What the store answers. Raises ConfigError when it refuses, TrackingError when it is silent."""
         sure, self._sure = self._sure, False
-        answer: Report = getattr(self, f"_{report['do']}")(report, answers.get("run"), sure)
+        try:
+            answer: Report = getattr(self, f"_{report['do']}")(report, answers, sure)
+        except MlflowException as error:
+            raise trouble(error) from error
         self._sure = sure
         return answer
 
-    def _open(self, report: Report, run: str | None, sure: bool) -> Report:
+    def _open(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         client, experiment = MlflowClient(), experiment_id(report["experiment"], report["workspace"])
         there = [] if sure else client.search_runs([experiment], f"tags.{JOURNAL} = '{report['id']}'")
         tags = resolve_tags({JOURNAL: report["id"], **source_tags()})
         opened = there[0] if there else client.create_run(experiment, report["time"], tags, report["name"])
         return {"run": opened.info.run_id}
 
-    def _params(self, report: Report, run: str, sure: bool) -> Report:
-        MlflowClient().log_batch(run, params=[Param(name, value) for name, value in report["values"].items()])
+    def _params(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
+        MlflowClient().log_batch(
+            answers["run"], params=[Param(name, value) for name, value in report["values"].items()]
+        )
         return {}
 
-    def _metrics(self, report: Report, run: str, sure: bool) -> Report:
-        client, step = MlflowClient(), report["step"]
+    def _metrics(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
+        client, run, step = MlflowClient(), answers["run"], report["step"]
         there = set() if sure else {
             name for name in report["values"] for m in client.get_metric_history(run, name) if m.step == step
         }  # fmt: skip
@@ -53,16 +60,22 @@ class Sender:
         client.log_batch(run, metrics=new)
         return {}
 
-    def _finish(self, report: Report, run: str, sure: bool) -> Report:
-        client = MlflowClient()
+    def _finish(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
+        client, run = MlflowClient(), answers["run"]
         client.log_artifacts(run, report["files"])
         uri = None if sure else _logged_model(run)
         if uri is None:
             with mlflow.start_run(run_id=run):
                 uri = Run.bundle(report["bundle"], pd.DataFrame(report["example"], dtype=object))
-        registered = register(uri, report["register"]) if report["register"] else None
+        name = report.get("register")  # of journals before there were reports of their own for it
+        registered = {"registered": register(uri, name)} if name else {}
+        for tag, value in report.get("tags", {}).items():
+            client.set_tag(run, tag, value)
         client.set_terminated(run)
-        return {"model_uri": uri, "registered": registered}
+        return {"model_uri": uri, **registered}
+
+    def _register(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
+        return {"registered": register(answers["model_uri"], report["name"], may_lead=report["may_lead"])}
 
 
 def _logged_model(run_id: str) -> str | None:
@@ -72,15 +85,17 @@ def _logged_model(run_id: str) -> str | None:
     return next((model.model_uri for model in found if str(model.status) == "READY"), None)
 
 
-def reopen(run_id: str) -> bool:
-    """Mark a run as running again; False when the store does not know it (any more)."""
-    try:
-        MlflowClient().update_run(run_id, status="RUNNING")
-    except MlflowException as error:
-        if says_no(error):
+def reopen(run_id: str, *, running: bool) -> bool:
+    """Mark a run as running again, if it is; False when the store does not know it, or it was deleted."""
+
+    def found_and_marked() -> bool:
+        if ask(lambda: MlflowClient().get_run(run_id).info.lifecycle_stage) != "active":
             return False
-        raise
-    return True
+        if running:
+            MlflowClient().update_run(run_id, status="RUNNING")
+        return True
+
+    return tell(found_and_marked)
 
 
 def end(run_id: str, status: str) -> None:

@@ -1,4 +1,4 @@
-"""MLflow lives here and in ``training.sender``: runs, logged bundles, the model registry. Only rank 0 calls it.
+"""MLflow lives here, in ``sender`` and ``mlflow_store``: runs, logged bundles, the registry. Only rank 0 calls it.
 
 The default store is SQLite in the workspace with artifacts beside it. A bundle is logged as a pyfunc model by "models
 from code": files and this package's sources, no pickle, so it loads where there is no checkout. ``champion`` and
@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
@@ -29,11 +31,13 @@ from mlflow.types.schema import Array
 
 from features.errors import ArtifactError, ConfigError, TrackingError
 from training.journal import flat
+from training.mlflow_store import artifact_place, ask, store_uri, tell, trouble
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "xxhash"]
 """What a loaded model imports."""
 HISTORY = "champion_history"
+ALIASES = ("champion", "challenger")
 STORE = "MLFLOW_TRACKING_URI"
 
 # a server that is away must not hold a training for the minutes that MLflow's own defaults take
@@ -45,7 +49,10 @@ for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), (
 
 
 def connect(uri: str | None, workspace: str) -> str:
-    """Point MLflow at ``uri``, else MLFLOW_TRACKING_URI, else SQLite in the workspace. Returns the store's URI."""
+    """Point MLflow at ``uri``, else MLFLOW_TRACKING_URI, else SQLite in the workspace. Returns the store's URI.
+
+    Raises ConfigError for a store that MLflow cannot open.
+    """
     given = os.environ.get(STORE)
     uri = uri or given
     if not uri:
@@ -54,6 +61,7 @@ def connect(uri: str | None, workspace: str) -> str:
             raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
         os.makedirs(workspace, exist_ok=True)
         uri = f"sqlite:///{workspace}/mlflow.db"
+    uri = store_uri(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     if given is None:
@@ -126,12 +134,8 @@ def run(experiment: str, name: str, workspace: str, *, resume: str | None = None
 
 
 def _known(run_id: str) -> bool:
-    try:
-        return MlflowClient().get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException as error:
-        if says_no(error):
-            return False
-        raise _silent(error) from error
+    found = ask(lambda: MlflowClient().get_run(run_id))
+    return found is not None and found.info.lifecycle_stage == "active"
 
 
 def packages() -> str:
@@ -146,17 +150,25 @@ def source_tags() -> dict[str, str]:
 
 
 def experiment_id(name: str, workspace: str) -> str:
-    """Id of an experiment, made if new, with artifacts in a local workspace."""
-    found = mlflow.get_experiment_by_name(name)
-    if found is None:
-        local = "://" not in workspace and str(mlflow.get_tracking_uri()).startswith("sqlite")
-        place = Path(workspace, "artifacts", name).as_uri() if local else None
-        try:
-            return str(mlflow.create_experiment(name, artifact_location=place))
-        except MlflowException as error:
-            found = mlflow.get_experiment_by_name(name)  # another run may have been first
-            if found is None:
-                raise error
+    """Id of an experiment, made if new, with artifacts in a local workspace.
+
+    Raises ConfigError when it was deleted or cannot be made, TrackingError when the store is silent.
+    """
+
+    def found_or_made() -> Any:
+        client = MlflowClient()  # another run may be making it
+        return client.get_experiment_by_name(name) or client.get_experiment(
+            client.create_experiment(name, artifact_location=artifact_place(name, workspace))
+        )
+
+    found = tell(found_or_made)
+    if not found.experiment_id:
+        raise trouble(MlflowException("an experiment without an id"))  # a proxy's answer may be JSON, too
+    if found.lifecycle_stage == "deleted":
+        raise ConfigError(
+            "tracking.experiment", expected="an experiment that takes runs", found=f"{name!r}, which was deleted",
+            fix=f"Name another, or restore it: mlflow experiments restore -x {found.experiment_id}.",
+        )  # fmt: skip
     return str(found.experiment_id)
 
 
@@ -173,53 +185,90 @@ def git_commit() -> str | None:
     return found.stdout.strip()
 
 
-def register(model_uri: str, name: str) -> dict[str, Any]:
-    """Register a logged model as ``challenger``, and as ``champion`` when there is none yet; once."""
-    client = MlflowClient()
-    there = [found for found in _versions(name) if found.source == model_uri]
-    version = str(there[0].version if there else mlflow.register_model(model_uri, name).version)
-    client.set_registered_model_alias(name, "challenger", version)
-    first = version_of(name, "champion") is None
-    if first:
-        client.set_registered_model_alias(name, "champion", version)
-    return {"model": name, "version": version, "champion": version if first else version_of(name, "champion")}
+def register(model_uri: str, name: str, *, may_lead: bool = True) -> dict[str, Any]:
+    """Register a logged model, once, and say which versions have the aliases then.
+
+    It becomes ``challenger`` unless a newer version is; ``champion`` only where there is none and it ``may_lead``.
+    """
+
+    def version_made() -> str:
+        there = [found for found in _versions(name) if found.source == model_uri]
+        return str((there[0] if there else mlflow.register_model(model_uri, name)).version)
+
+    version = tell(version_made)
+
+    def pointed() -> None:
+        client, standing = MlflowClient(), version_of(name, "challenger")
+        if standing is None or int(standing) < int(version):
+            client.set_registered_model_alias(name, "challenger", version)
+        if may_lead and version_of(name, "champion") is None:
+            client.set_registered_model_alias(name, "champion", version)
+
+    tell(pointed)
+    return {"model": name, "version": version, **{alias: version_of(name, alias) for alias in ALIASES}}
 
 
 def _versions(name: str) -> list[Any]:
-    return list(MlflowClient().search_model_versions(f"name = '{name}'"))
+    quote = '"' if "'" in name else "'"
+    return list(MlflowClient().search_model_versions(f"name = {quote}{name}{quote}"))
 
 
 def version_of(name: str, alias: str) -> str | None:
     """Version an alias stands for; None when model or alias is unknown."""
-    try:
-        return str(MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException as error:
-        if says_no(error):
-            return None
-        raise _silent(error) from error
+    found = ask(lambda: MlflowClient().get_model_version_by_alias(name, alias))
+    if found is not None and not str(found.version).isdigit():
+        raise trouble(MlflowException(f"a version {found.version!r}"))
+    return None if found is None else str(found.version)
+
+
+class Registered(NamedTuple):
+    """A version in the registry; ``alias`` is the one it was named by, else its most important one."""
+
+    name: str
+    version: str
+    alias: str | None
+
+    @property
+    def reference(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def find(reference: str) -> Registered | None:
+    """The version that ``models:/NAME@alias`` or ``models:/NAME/3`` stands for now; None for other references.
+
+    Raises:
+        ArtifactError: no such model, alias or version.
+    """
+    match = re.fullmatch(r"models:/(.+)(?:@([^@/]+)|/(\d+))", reference)
+    if match is None:
+        return None
+    name, alias, version = match.groups()
+    if version is None:
+        version = version_of(name, alias)
+    found = None if version is None else ask(lambda: MlflowClient().get_model_version(name, version))
+    if found is None:
+        raise _absent(reference, "Train and promote a model first, or name another.")
+    known = [each for each in (alias, *ALIASES, *sorted(found.aliases)) if each in found.aliases]
+    return Registered(name, str(found.version), alias or next(iter(known), None))
 
 
 def promote(name: str, version: str | None = None) -> dict[str, Any]:
     """Make ``version`` (default: the challenger) the champion and remember the former one."""
-    client = MlflowClient()
     wanted = version or version_of(name, "challenger")
     if wanted is None:
         raise _absent(f"models:/{name}@challenger", "Train first.")
-    try:
-        client.get_model_version(name, wanted)
-    except MlflowException as error:
-        raise _absent(f"models:/{name}/{wanted}", "Name a registered version.") from error
+    if ask(lambda: MlflowClient().get_model_version(name, wanted)) is None:
+        raise _absent(f"models:/{name}/{wanted}", "Name a registered version.")
     former = version_of(name, "champion")
     if former != wanted:
         if former is not None:
-            _remember(client, name, [*history(name), former])
-        client.set_registered_model_alias(name, "champion", wanted)
+            _remember(name, [*history(name), former])
+        _crown(name, wanted)
     return {"model": name, "champion": wanted, "former": former}
 
 
 def rollback(name: str) -> dict[str, Any]:
     """Give the champion alias back to the version that had it before the last promotion."""
-    client = MlflowClient()
     current, past = version_of(name, "champion"), history(name)
     if not past:
         raise ArtifactError(
@@ -228,46 +277,43 @@ def rollback(name: str) -> dict[str, Any]:
             found="none recorded",
             fix="Only a promotion can be undone.",
         )
-    client.set_registered_model_alias(name, "champion", past[-1])
-    _remember(client, name, past[:-1])
+    _crown(name, past[-1])
+    _remember(name, past[:-1])
     return {"model": name, "champion": past[-1], "former": current}
 
 
 def history(name: str) -> list[str]:
     """Former champions' versions, latest last."""
-    try:
-        tags = MlflowClient().get_registered_model(name).tags
-    except MlflowException as error:
-        if says_no(error):
-            return []
-        raise _silent(error) from error
-    return list(json.loads(tags.get(HISTORY, "[]")))
+    found = ask(lambda: MlflowClient().get_registered_model(name))
+    return [] if found is None else list(json.loads(found.tags.get(HISTORY, "[]")))
 
 
-def _remember(client: MlflowClient, name: str, versions: list[str]) -> None:
-    client.set_registered_model_tag(name, HISTORY, json.dumps(versions))
+def _remember(name: str, versions: list[str]) -> None:
+    tell(lambda: MlflowClient().set_registered_model_tag(name, HISTORY, json.dumps(versions)))
+
+
+def _crown(name: str, version: str) -> None:
+    tell(lambda: MlflowClient().set_registered_model_alias(name, "champion", version))
 
 
 def snapshots_in_use(name: str, experiment: str) -> dict[str, str]:
     """Digests of snapshots that aliased versions of a model and running trainings of an experiment use, with a reason.
 
-    A training that was killed counts as running until its run is ended or resumed.
+    A training that was killed counts as running until its run is ended or resumed. Raises TrackingError when the store
+    is silent: nothing is free then.
     """
-    client = MlflowClient()
     runs = {}
-    found = client.get_experiment_by_name(experiment)
+    found = tell(lambda: MlflowClient().get_experiment_by_name(experiment))
     if found is not None:
-        for run in client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'"):
+        for run in tell(lambda: MlflowClient().search_runs([found.experiment_id], "attributes.status = 'RUNNING'")):
             runs[run.info.run_id] = f"run {run.info.run_id} is training on it"
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except MlflowException:
-        aliases = {}
-    for alias, version in aliases.items():
-        runs[client.get_model_version(name, version).run_id] = f"models:/{name}@{alias} comes from it"
+    model = ask(lambda: MlflowClient().get_registered_model(name))
+    for alias, version in ({} if model is None else model.aliases).items():
+        run_id = tell(partial(MlflowClient().get_model_version, name, version)).run_id
+        runs[run_id] = f"models:/{name}@{alias} comes from it"
     used: dict[str, str] = {}
     for run_id, reason in runs.items():
-        params = client.get_run(run_id).data.params
+        params = tell(partial(MlflowClient().get_run, run_id)).data.params
         used |= {digest: reason for key, digest in params.items() if key.startswith("snapshots.")}
     return used
 
@@ -279,28 +325,19 @@ def bundle_of(reference: str) -> str:
         ArtifactError: no such model, alias or version, or it holds no bundle.
     """
     try:
-        local = mlflow.artifacts.download_artifacts(artifact_uri=reference)
-    except (MlflowException, OSError) as error:
-        if isinstance(error, MlflowException) and not says_no(error):
-            raise _silent(error) from error
-        raise _absent(reference, "Train and promote a model first, or name another.") from error
+        local = ask(lambda: mlflow.artifacts.download_artifacts(artifact_uri=reference))
+    except TrackingError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):  # an artifact store's other errors pass
+            raise
+        local = None
+    if local is None:
+        raise _absent(reference, "Train and promote a model first, or name another.")
     found = sorted(Path(local).glob("artifacts/*/model.json"))
     if not found:
         raise ArtifactError(
             reference, expected="a model logged by fieldwise train", found="no bundle inside", fix="Name another model."
         )
     return str(found[0].parent)
-
-
-def says_no(error: MlflowException) -> bool:
-    """Whether the store answered that there is no such thing; else it did not answer, or was in trouble itself."""
-    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-
-
-def _silent(error: MlflowException) -> TrackingError:
-    found = str(error).splitlines()[0][:300]
-    fix = "See that it runs, then try again."
-    return TrackingError(f"MLflow {mlflow.get_tracking_uri()}", expected="an answer", found=found, fix=fix)
 
 
 def _absent(reference: str, fix: str) -> ArtifactError:

@@ -106,7 +106,7 @@ def test_features_that_cannot_be_built(
 
 
 def test_a_model_of_other_fields(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = {"train": [300], "valid": [100], "test": [100]}
+    files = {"train": [900], "valid": [300], "test": [300]}
     snapshot = config.parent / "work/planted/snapshots/all"
     write_snapshot(snapshot, hash_spec((10, 10)), files)
     assert main(["train", "--config", str(config)]) == 0
@@ -202,7 +202,7 @@ def test_train_evaluate_promote_rollback(config: Path, capsys: pytest.CaptureFix
         code, line = failure(capsys, command, "--config", str(config), "--set", "label=click == 2")
         assert code == 2
         assert "expected a model of this config, found label: model click, config click == 2. Use the" in line
-    assert trained["registered"] == {"model": "planted", "version": "1", "champion": "1"}
+    assert trained["registered"] == {"model": "planted", "version": "1", "champion": "1", "challenger": "1"}
     evaluated = result("evaluate")
     assert evaluated["metrics"] == pytest.approx({k: v for k, v in trained["metrics"]["test"].items() if k != "rows"})
     again = result("train", "--init", trained["bundle"], "--set", "training.learning_rate=0.01")

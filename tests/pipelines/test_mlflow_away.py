@@ -99,7 +99,7 @@ def test_away_at_the_start_and_back_later(server: Server, config: Path, capsys: 
     assert told.out == ""
     assert "MLflow does not answer, reports are kept in" in told.err
     last = told.err.strip().splitlines()[-1]
-    assert "fieldwise train: MLflow: expected an answer, found MlflowException: API request to" in last
+    assert f"fieldwise train: MLflow {server.uri}: expected an answer, found API request to" in last
     assert "Nothing is lost" in last
     (bundle,) = config.parent.glob("work/planted/training/*/bundle/model.json")
     written = bundle.stat().st_mtime_ns
@@ -110,7 +110,7 @@ def test_away_at_the_start_and_back_later(server: Server, config: Path, capsys: 
     assert main(command) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert bundle.stat().st_mtime_ns == written  # sent, not trained again
-    assert result["registered"] == {"model": "planted", "version": "1", "champion": "1"}
+    assert result["registered"] == {"model": "planted", "version": "1", "champion": "1", "challenger": "1"}
     client = MlflowClient(server.uri)
     run = client.get_run(result["run"])
     assert run.info.status == "FINISHED"
@@ -143,16 +143,21 @@ def test_a_named_training_is_done_once_however_it_was_cut_off(
     assert [m.step for m in client.get_metric_history(first["run"], "valid_logloss")] == [0, 1, 2]
 
 
-def test_two_runs_register_at_once(server: Server, config: Path) -> None:
+def test_two_runs_register_at_once(server: Server, tmp_path: Path) -> None:
+    if server.process is None:
+        server.start()
     mlflow.set_tracking_uri(server.uri)
     mlflow.set_registry_uri(server.uri)
-    sources = [MlflowClient().get_model_version("planted", version).source for version in ("1", "2")]
-    assert len(set(sources)) == 2
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda source: tracking.register(source, "both"), sources))
-    assert sorted(each["version"] for each in found) == ["1", "2"]
-    assert tracking.version_of("both", "champion") in ("1", "2")
-    assert tracking.version_of("both", "challenger") in ("1", "2")
+    client, experiment = MlflowClient(), tracking.experiment_id("both", str(tmp_path))
+    models = [client.create_logged_model(experiment).model_id for _ in range(2)]
+    sources = [f"models:/{client.finalize_logged_model(model, 'READY').model_id}" for model in models]
+    for name in (f"both {number}" for number in range(10)):
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda source, name=name: tracking.register(source, name), sources))
+        assert sorted(each["version"] for each in found) == ["1", "2"]
+        for alias in ("champion", "challenger"):
+            assert {each[alias] for each in found} <= {"1", "2"}
+            assert tracking.version_of(name, alias) in [each[alias] for each in found]
     with pytest.raises(ArtifactError, match="nothing of that name"):
         tracking.bundle_of("models:/nobody@champion")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from features.errors import ArtifactError, BusyError, TrackingError
-from training.journal import Journal, Report, open_journal, send_kept
+from training.journal import Journal, Kept, Report, open_journal, send_kept
 
 
 class Store:
@@ -112,8 +112,8 @@ def test_one_process_at_a_time_and_the_dead_do_not_count(tmp_path: Path) -> None
             open_journal(place, Store(), patience=0),
         ):
             pass
-        assert send_kept(tmp_path, lambda _: Store()) == {"sent": 0, "left": 0}
+        assert send_kept(tmp_path, lambda _: Store()) == Kept(0, 0, {})
         other.kill()
     with open_journal(place, Store(), patience=0) as journal:
         journal.open(name="fm")
-    assert send_kept(tmp_path, lambda _: Store()) == {"sent": 0, "left": 0}
+    assert send_kept(tmp_path, lambda _: Store()) == Kept(0, 0, {})

@@ -109,8 +109,14 @@ print(json.dumps([training.scoring.__file__, model.predict(frame).tolist()]))
 
 def test_champion_challenger_rollback(place: Path, uris: list[str]) -> None:
     first, second = uris
-    assert tracking.register(first, "shop") == {"model": "shop", "version": "1", "champion": "1"}
-    assert tracking.register(second, "shop") == {"model": "shop", "version": "2", "champion": "1"}
+    one = {"model": "shop", "version": "1"}
+    assert tracking.register(first, "shop", may_lead=False) == {**one, "champion": None, "challenger": "1"}
+    assert tracking.register(first, "shop") == {**one, "champion": "1", "challenger": "1"}
+    two = {"model": "shop", "version": "2", "champion": "1", "challenger": "2"}
+    assert tracking.register(second, "shop") == two
+    assert tracking.register(first, "shop") == {**two, "version": "1"}, "sent again, it takes no newer one's place"
+    assert tracking.find("models:/shop@challenger") == ("shop", "2", "challenger")
+    assert tracking.find("models:/shop/1") == ("shop", "1", "champion")
     assert tracking.version_of("shop", "challenger") == "2"
     assert tracking.promote("shop") == {"model": "shop", "champion": "2", "former": "1"}
     assert tracking.promote("shop")["champion"] == "2"

@@ -1,0 +1,155 @@
+"""How an MLflow store is spoken to: what it refuses is told from its silence, and writes that collide are tried again.
+
+A store that answers "there is no such thing" or "I do not take that" needs its user; one that does not answer, or
+answers with a proxy's page, a 5xx or a missing permission, needs time. Stores lock nothing for us: of two writers at
+once, one is told of a constraint or a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from features.errors import ConfigError, FieldwiseError, TrackingError, storage_error
+
+T = TypeVar("T")
+TRIES, PAUSE_SECONDS = 8, 0.05
+"""Of a write that collides; pauses are drawn, the first below PAUSE_SECONDS, then twice as long: 6 s in all at most."""
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+_NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+_COLLISION = ("BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "ABORTED",
+              "RESOURCE_CONFLICT")  # fmt: skip
+_READ_ONLY = "readonly database"
+
+
+def ask(call: Callable[[], T]) -> T | None:
+    """The store's answer; None when it answers that there is no such thing. Raises TrackingError when it is silent."""
+    try:
+        return _tried(call)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if says_no(error):
+            return None
+        raise trouble(error) from error
+
+
+def tell(call: Callable[[], T]) -> T:
+    """Write to the store. ``call`` reads what is there before it writes, for it runs again when a writer was faster.
+
+    Raises TrackingError when the store is silent, ConfigError when it refuses.
+    """
+    try:
+        return _tried(call)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise trouble(error) from error
+
+
+@cache
+def _open(uri: str) -> None:
+    """Open an SQLite store while no other process does: two that make its tables at once leave half of them."""
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    if file and os.access(os.path.dirname(os.path.abspath(file)), os.W_OK):
+        with open(f"{file}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            MlflowClient()
+
+
+def _tried(call: Callable[[], T]) -> T:
+    _open(str(mlflow.get_tracking_uri()))
+    for attempt in range(TRIES - 1):
+        try:
+            return call()
+        except MlflowException as error:
+            if error.error_code not in _COLLISION or _READ_ONLY in str(error):
+                raise
+            time.sleep(random.uniform(0, PAUSE_SECONDS * 2**attempt))  # noqa: S311  two who wait alike collide again
+    return call()
+
+
+def says_no(error: Exception) -> bool:
+    """Whether the store answered that there is no such thing, or that it does not take this."""
+    return isinstance(error, MlflowException) and error.error_code in _NO
+
+
+def trouble(error: Exception) -> FieldwiseError:
+    """A store's refusal, which its user mends, or its silence, which passes."""
+    where = f"MLflow {mlflow.get_tracking_uri()}"
+    found = " ".join(str(error).split()).removesuffix(".")[:300] or type(error).__name__
+    if says_no(error):
+        return ConfigError(where, expected="names that it takes", found=found, fix="Mend `tracking` in the config.")
+    if _READ_ONLY in str(error):
+        fix = "Set another tracking.uri or workspace, or mend the permissions."
+        return ConfigError(where, expected="a database to write to", found="a read-only one", fix=fix)
+    full = storage_error(error) if isinstance(error, OSError) else None
+    return full or TrackingError(where, expected="an answer", found=found, fix="See that it runs, then try again.")
+
+
+def store_uri(uri: str) -> str:
+    """``uri`` as MLflow takes it. Raises ConfigError for a store that MLflow cannot open: it would try for minutes."""
+    uri = uri.strip()
+    scheme = uri.partition(":")[0].partition("+")[0].lower()
+    where = f"tracking.uri or MLFLOW_TRACKING_URI, {uri}"
+    if scheme in ("http", "https"):
+        if not re.match(r"https?://[^/]", uri, re.I):
+            raise ConfigError(where, expected="http://HOST:PORT", found=uri, fix="Write it whole.")
+        return uri.rstrip("/")
+    if scheme not in _SCHEMES:
+        raise ConfigError(
+            where, expected="an MLflow server (http://...) or database (sqlite:///FILE, postgresql://...)",
+            found="a directory, which MLflow no longer writes to" if "://" not in uri or scheme == "file" else scheme,
+            fix="Take sqlite:///FILE; `mlflow migrate-filestore` moves old runs there.",
+        )  # fmt: skip
+    if scheme == "sqlite":
+        _require_sqlite(where, uri)
+    return uri
+
+
+def _require_sqlite(where: str, uri: str) -> None:
+    try:
+        file = make_url(uri).database or ""
+    except ArgumentError:
+        raise ConfigError(where, expected="sqlite:///FILE", found=uri, fix="Write it whole.") from None
+    found = None
+    above = next((str(place) for place in Path(file or ".").absolute().parents if place.exists()), "/")
+    if os.path.isdir(file):
+        found = "a directory"
+    elif not os.path.exists(file) and not (os.path.isdir(above) and os.access(above, os.W_OK)):
+        found = f"{above}, where nothing can be made"
+    elif os.path.isfile(file) and os.access(file, os.R_OK):
+        with open(file, "rb") as opened:
+            if opened.read(16) not in (b"", b"SQLite format 3\0"):
+                found = "a file of another kind"
+    if found is not None:
+        raise ConfigError(where, expected="an SQLite database, or none yet", found=found, fix="Name another file.")
+
+
+def artifact_folder(experiment: str) -> str:
+    """A folder name for an experiment, of letters that every file system and URL takes; no two experiments share one.
+
+    Plain lower-case names stand for themselves. Others get a digest behind ``~``, which no plain name holds: names may
+    be paths (``/Shared/team/ctr``), and some file systems take A and a for one.
+    """
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", experiment):
+        return experiment
+    digest = hashlib.sha256(experiment.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', experiment).strip('-')[:60]}~{digest}"
+
+
+def artifact_place(experiment: str, workspace: str) -> str | None:
+    """Where a new experiment's artifacts go: below a local workspace, if the store is a database of this machine."""
+    if "://" in workspace or not str(mlflow.get_tracking_uri()).startswith("sqlite"):
+        return None
+    return Path(workspace, "artifacts", artifact_folder(experiment)).as_uri()
