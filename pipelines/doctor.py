@@ -59,13 +59,13 @@ def _disk() -> str:
 
 
 def _kernels() -> str:
-    import xxhash
+    from pipelines import kernel_checks
 
-    from features.hashing import xxh64
-
-    if xxh64("fieldwise") != xxhash.xxh64_intdigest(b"fieldwise", 42):
-        raise ValueError("the compiled hash differs from xxhash")
-    return "the compiled hash agrees with xxhash"
+    kernel_checks.hash_agrees()
+    for kind in ("fm", "ffm"):
+        kernel_checks.step_agrees(kind)
+        kernel_checks.scores_agree(kind)
+    return "hash, training steps and scores of fm and ffm agree with xxhash and plain torch"
 
 
 def _spark() -> str:
