@@ -26,6 +26,7 @@ from pyspark import Broadcast
 from features.hashing import xxh64_array
 from features.kernels import FIRST
 from features.source import FileRange, read_range
+from features.spark.errors import Task
 from features.spark.files import write_rejects
 from features.spec import FeatureSpec
 from features.text import texts
@@ -40,8 +41,6 @@ CONTEXT, EXCLUDE, CANDIDATE, REPORT = range(4)
 ROW = "kind int, id {id}, key bigint, payload binary, item bigint"
 PLACED = "place int, kind int, id {id}, payload binary, item bigint"
 """id: string or bigint, as the source has it. payload: slots of a context, or what a report says."""
-
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 class Pairs(NamedTuple):

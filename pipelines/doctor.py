@@ -69,10 +69,11 @@ def _kernels() -> str:
 
 
 def _spark() -> str:
+    from features.spark.run import collect, mapped
     from features.spark.session import spark_session
 
     spark = spark_session("fieldwise-doctor")
-    rows = spark.range(1000).mapInArrow(lambda batches: batches, "id long").count()
+    rows = len(collect(mapped(spark.range(1000), lambda batches: batches, "id long"), "doctor"))
     return f"Spark {spark.version} passed {rows} rows through Python, Java at {os.environ['JAVA_HOME']}"
 
 

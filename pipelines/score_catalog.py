@@ -21,8 +21,9 @@ from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
 from features.source import list_files, split_ranges
-from features.spark.build import progress, shuffle_keys
+from features.spark.build import shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
+from features.spark.run import collect, mapped, numbered
 from features.spark.session import spark_session
 from pipelines import catalog_tasks as tasks
 from pipelines.catalog_config import CatalogConfig
@@ -116,8 +117,7 @@ class _Run:
             writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
             encoded = self._encoded(reading, whole=lists is pairwise_lists).persist()
             try:
-                with progress(self.spark, "contexts"):
-                    counts, quarantined = self._counts(encoded, reading)
+                counts, quarantined = self._counts(encoded, reading)
                 items = reading.result()
                 if lists is pairwise_lists:
                     self._require_small(counts["contexts"] * len(items.ids))
@@ -125,12 +125,10 @@ class _Run:
                 model = self.spark.sparkContext.broadcast(self._model(*writing.result()))
                 keys = shuffle_keys(len(borders) + 1)
                 schema = tasks.PLACED.format(id=encoded.schema["id"].dataType.simpleString())
-                placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
-                ranked = placed.repartition(len(keys), "place").mapInArrow(
-                    tasks.rank_task(model, keys, lists), "report binary"
-                )
-                with progress(self.spark, "lists"):
-                    reports = [json.loads(row["report"]) for row in ranked.collect()]
+                placed = mapped(encoded.filter(F.col("kind") != REPORT), tasks.place_task(borders, keys), schema)
+                rank = tasks.rank_task(model, keys, lists)
+                ranked = mapped(placed.repartition(len(keys), "place"), rank, "report binary")
+                reports = [json.loads(row["report"]) for row in collect(ranked, "lists")]
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
@@ -168,8 +166,7 @@ class _Run:
             [("kind", pa.int32()), ("id", kind), ("key", pa.int64()), ("payload", pa.binary()), ("item", pa.int64())]
         )
         task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
-        numbers = self.spark.range(0, len(ranges), 1, len(ranges))
-        return numbers.mapInArrow(task, tasks.ROW.format(id=tasks.id_type(kind)))
+        return mapped(numbered(self.spark, len(ranges)), task, tasks.ROW.format(id=tasks.id_type(kind)))
 
     def _ranges(self, source: SourceConfig) -> list[Any]:
         return split_ranges(source, list_files(source, self.config.base, self.date), RANGE_BYTES)
@@ -184,7 +181,7 @@ class _Run:
     def _counts(self, encoded: DataFrame, items: Future[Items]) -> tuple[Counter[str], list[str]]:
         """What tasks counted, and the names of their quarantine files."""
         counts: Counter[str] = Counter()
-        for row in encoded.filter(F.col("kind") == REPORT).select("payload").collect():
+        for row in collect(encoded.filter(F.col("kind") == REPORT).select("payload"), "contexts"):
             counts.update(json.loads(bytes(row["payload"])))
         quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
         bad = sum(n for key, n in counts.items() if key.startswith("rejected ") and key != "rejected pairs")
@@ -204,7 +201,8 @@ class _Run:
             return []
         share = min(1.0, _DRAWN_PER_FILE * files / contexts)
         drawn = F.expr(f"shiftrightunsigned(key, 40) < {int(share * 2**24)}")
-        ids = sorted(row["id"] for row in encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id").collect())
+        rows = collect(encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id"), "contexts")
+        ids = sorted(row["id"] for row in rows)
         return [ids[len(ids) * i // files] for i in range(1, files)]
 
     def _write(self, items: Items, *, factored: bool) -> tuple[Shipment, list[str]]:
