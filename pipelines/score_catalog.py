@@ -7,7 +7,9 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +114,7 @@ class _Run:
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
         lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
-        with ThreadPoolExecutor(1) as driver:  # the driver's own work, beside what Spark does
+        with _beside() as driver:
             reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date)
             writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
             encoded = self._encoded(reading, whole=lists is pairwise_lists).persist()
@@ -255,6 +257,18 @@ class _Run:
                     found=f"{report['twin']!r} again",
                     fix="Give every context one row.",
                 )
+
+
+@contextmanager
+def _beside() -> Iterator[ThreadPoolExecutor]:
+    """A thread for the driver's own work, beside what Spark does. When that fails, nobody waits for the thread."""
+    driver = ThreadPoolExecutor(1)
+    try:
+        yield driver
+    except BaseException:
+        driver.shutdown(wait=False, cancel_futures=True)
+        raise
+    driver.shutdown()
 
 
 def _write_arrow(path: Path, table: pa.Table) -> None:

