@@ -69,7 +69,7 @@ class Command:
     """A process in a group of its own; whatever it starts carries its mark."""
 
     def __init__(self, *argv: str) -> None:
-        self.mark, self.stderr = uuid.uuid4().hex, tempfile.TemporaryFile()
+        self.mark, self.stderr = uuid.uuid4().hex, tempfile.TemporaryFile()  # noqa: SIM115
         own = os.environ | {MARK: self.mark, "SPARK_MASTER": "local[2]", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         self.process = subprocess.Popen(
             [sys.executable, *argv], cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=self.stderr,
