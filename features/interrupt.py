@@ -7,6 +7,7 @@ does a time that no unwinding should take; neither waits for threads that are st
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -62,11 +63,6 @@ class Interruptible:
             signal.signal(number, former)
         Interruptible.active = self._outer
 
-    def again(self) -> None:
-        """Take the signals back from a library that has set handlers of its own."""
-        for number in self._former:
-            signal.signal(number, self._receive)
-
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.came is not None:
             if time.monotonic() > self._since + PATIENCE_SECONDS:
@@ -108,13 +104,8 @@ def held() -> Iterator[None]:
         raise Interrupted(active.came)
 
 
-def keep_signals() -> None:
-    """After a call of a library that sets signal handlers: ours stay in force, if there are any."""
-    if Interruptible.active is not None and threading.current_thread() is threading.main_thread():
-        Interruptible.active.again()
-
-
 def quieten() -> None:
-    """What breaks in threads and finalizers from here on breaks because we leave."""
+    """What breaks in threads, finalizers and libraries that log from here on breaks because we leave."""
+    logging.disable(logging.CRITICAL)
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None

@@ -107,14 +107,18 @@ def train_ranks(
 def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], stopped: list[int]) -> None:
     """Copy to stderr until a rank leaves a failure that no restart mends, or all are stopped: torchrun's words would
     bury the message."""
+    last = b"\n"
     while chunk := os.read(descriptor, 1 << 16):
         if stopped:
             continue
+        last = chunk
         if any(not isinstance(read_failure(path), RankLostError) for path in Path(failures).glob("*.json")):
             process.terminate()
         else:
             sys.stderr.buffer.write(chunk)
             sys.stderr.buffer.flush()
+    if stopped and not last.endswith(b"\n"):
+        print(file=sys.stderr)  # below the bar of a rank
 
 
 @contextmanager

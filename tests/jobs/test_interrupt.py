@@ -216,7 +216,7 @@ def test_commands_at_random_moments(tmp_path: Path, name: str) -> None:
             code, out, words = command.end(number, group=group)
             assert (code, out) == (128 + number, ""), words
             assert words[-1] == line_of(name, number)
-            assert not any("Traceback" in line or "Exception" in line for line in words)
+            assert not any("Traceback" in line or "Exception" in line for line in words), words
         command.process.communicate()
         hidden = [p for p in tmp_path.glob("work/**/*") if p.name.startswith("_") and ".parquet" not in p.name]
         assert [p for p in hidden if p.name != "_manifest.json"] == []
