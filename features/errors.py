@@ -76,6 +76,10 @@ class RankLostError(IntegrityError):
     """Another rank died or fell silent. Training can go on from its last checkpoint."""
 
 
+class ClusterError(FieldwiseError):
+    """Spark could not finish: its JVM or an executor died. The same command again may."""
+
+
 class StorageError(FieldwiseError):
     """A disk is full."""
 

@@ -7,8 +7,12 @@ import os
 import platform
 import signal
 import sys
+import time
+from contextlib import suppress
 
-_PR_SET_PDEATHSIG = 1
+FAILURES = "FIELDWISE_FAILURES"
+"""Environment variable of ranks: the folder in which they leave their errors for the process that started them."""
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
 
 
@@ -16,6 +20,43 @@ def die_with_parent() -> None:
     """Have the kernel send this process SIGTERM when its parent dies, however it dies. Linux; elsewhere nothing."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies, so that ``end_children`` finds them. Linux."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children() -> set[int]:
+    """Living processes that this one started, and those that they started. Linux; elsewhere none are known."""
+    parents = {}
+    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
+        with suppress(OSError):  # it has ended meanwhile
+            if entry.isdigit():
+                with open(f"/proc/{entry}/stat") as file:
+                    state, parent = file.read().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    parents[int(entry)] = int(parent)
+    found: set[int] = set()
+    new = {os.getpid()}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def end_children(grace_seconds: float = 5.0) -> bool:
+    """SIGTERM to all ``children``, SIGKILL to those that are left after a while. Returns whether there were any."""
+    first = left = children()
+    for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 1.0)):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while (left := children()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return bool(first)
 
 
 def machine() -> str:

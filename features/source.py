@@ -180,6 +180,12 @@ def column_names(config: SourceConfig, path: str) -> list[str] | None:
     return _header(config, path, _compression(path)) if _has_header(config) else config.columns
 
 
+def parquet_schema(path: str) -> pa.Schema:
+    """Names and types of a Parquet file."""
+    with fsspec.open(path, "rb") as stream:
+        return _parquet(stream, path).schema_arrow
+
+
 def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[RawBatch]:
     with fsspec.open(rng.path, "rb") as stream:
         file = _parquet(stream, rng.path)

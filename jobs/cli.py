@@ -1,7 +1,7 @@
 """The console script. Parse, call one pipeline, print one JSON object, exit code.
 
 Progress and people's words go to stderr; the last line of stdout is the result. Exit codes: 0 done; 2 the user mends
-config, input or model reference; 3 a threshold refused; 1 anything else.
+config, input or model reference; 3 a threshold refused; 130 and 143 after Ctrl-C and SIGTERM; 1 anything else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from contextlib import redirect_stderr
 from typing import Any
 
 from features.errors import ConfigError, FieldwiseError, storage_error
+from features.interrupt import Interrupted, Interruptible
+from features.process import FAILURES
 from features.redact import RedactingStream, redacted_tree
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
@@ -25,16 +28,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(argv)
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
-    with redirect_stderr(RedactingStream(sys.stderr)):
-        return _run(options)
+
+    def last_words(number: int) -> None:
+        if os.environ.get("RANK", "0") == "0" and FAILURES not in os.environ:  # else whoever started us speaks
+            told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
+            print(f"fieldwise {options.called}: {told}", file=sys.stderr)
+
+    with redirect_stderr(RedactingStream(sys.stderr)), Interruptible(last_words) as signals:
+        try:
+            return _run(options)
+        except Interrupted as interrupted:
+            signals.leave(interrupted.number)
+            raise
 
 
 def _run(options: argparse.Namespace) -> int:
+    """One command; returns the exit code. Interrupted for what broke because a signal was ending it."""
     try:
         result = options.command(options)
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:
+        if Interruptible.active is not None and Interruptible.active.came is not None:
+            raise Interrupted(Interruptible.active.came) from error
         known = error if isinstance(error, FieldwiseError) else storage_error(error)
         if known is None:
             known = FieldwiseError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")

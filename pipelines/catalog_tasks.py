@@ -27,6 +27,7 @@ from features.errors import InputError
 from features.hashing import xxh64_array
 from features.kernels import FIRST
 from features.source import FileRange, read_range
+from features.spark.errors import Task
 from features.spark.files import write_rejects
 from features.spec import FeatureSpec
 from features.text import texts
@@ -46,8 +47,6 @@ PLACED = "place int, kind int, id {id}, payload binary, item bigint"
 are not in the catalog: they are only counted.
 """
 PAIRS = {EXCLUDE: "exclude", CANDIDATE: "candidates"}
-
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 class Pairs(NamedTuple):

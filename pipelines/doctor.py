@@ -60,20 +60,21 @@ def _disk() -> str:
 
 
 def _kernels() -> str:
-    import xxhash
+    from pipelines import kernel_checks
 
-    from features.hashing import xxh64
-
-    if xxh64("fieldwise") != xxhash.xxh64_intdigest(b"fieldwise", 42):
-        raise ValueError("the compiled hash differs from xxhash")
-    return "the compiled hash agrees with xxhash"
+    kernel_checks.hash_agrees()
+    for kind in ("fm", "ffm"):
+        kernel_checks.step_agrees(kind)
+        kernel_checks.scores_agree(kind)
+    return "hash, training steps and scores of fm and ffm agree with xxhash and plain torch"
 
 
 def _spark() -> str:
+    from features.spark.run import collect, mapped
     from features.spark.session import spark_session
 
     spark = spark_session("fieldwise-doctor")
-    rows = spark.range(1000).mapInArrow(lambda batches: batches, "id long").count()
+    rows = len(collect(mapped(spark.range(1000), lambda batches: batches, "id long"), "doctor"))
     return f"Spark {spark.version} passed {rows} rows through Python, Java at {os.environ['JAVA_HOME']}"
 
 

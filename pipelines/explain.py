@@ -23,10 +23,15 @@ HEAD_BYTES = 1 << 16
 
 
 def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top: int = 10) -> dict[str, Any]:
-    """Explain the first ``rows`` rows of the source; their largest ``top`` terms are printed to stderr."""
+    """Explain the first ``rows`` rows of the source; their largest ``top`` terms are printed to stderr.
+
+    Raises ArtifactError for a model that is no sum over fields and pairs of fields.
+    """
     opened = open_model(model, config)
     bundle = opened.bundle
     require_model(bundle, config, model or "the champion")
+    scorer = Scorer(bundle)
+    scorer.require_pairwise()
     raw = head(config, rows)
     encoded = Encoder(bundle.spec).encode(raw)
     if encoded.problems:
@@ -37,7 +42,6 @@ def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top
             found=repr(bad.value),
             fix=f"{bad.reason}.",
         )
-    scorer = Scorer(bundle)
     explained = [explain(scorer, bundle.spec, slots, raw.slice(n, 1)) for n, slots in enumerate(encoded.slots)]
     for row in explained:
         _show(row, top)

@@ -19,14 +19,13 @@ from typing import Any
 
 from features import errors
 from features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
-from features.process import die_with_parent
+from features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
+from features.process import FAILURES, adopt_orphans, die_with_parent, end_children
 from pipelines.config import Config
 from pipelines.models import open_model
 from training.world import STORE
 
 ROOT = Path(__file__).resolve().parent.parent
-FAILURES = "FIELDWISE_FAILURES"
-"""Environment variable of ranks: the folder in which they leave their errors."""
 
 INIT = "FIELDWISE_INIT"
 """Environment variable of ranks: what the registry knows the model as that they start from."""
@@ -60,7 +59,7 @@ def train_ranks(
     """``train_model`` in ``ranks`` processes of this machine over loopback; the same arguments and result.
 
     Ranks that are killed, or lose one another, start again from the last checkpoint, ``training.restarts`` times. On
-    SIGTERM they write a checkpoint, then this process exits with 128 + 15; they do not outlive it.
+    SIGTERM or Ctrl-C they write a checkpoint, then `Interrupted` is raised; they do not outlive this process.
 
     Args:
         overrides: go over the config's own.
@@ -88,16 +87,17 @@ def train_ranks(
         own = {**environment(ranks, failures), FAILURES: failures}
         own |= {INIT: json.dumps(origin.facts)} if origin else {}
         process = subprocess.Popen(
-            command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent
-        )
+            command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent,
+            start_new_session=True,  # a terminal's Ctrl-C reaches ranks once, through us
+        )  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
-        with _passing_on_sigterm(process) as stopped, process.stdout as output, process.stderr as words:
-            _pass_on(words.fileno(), failures, process)
+        with _passing_on_signals(process) as stopped, process.stdout as output, process.stderr as words:
+            _pass_on(words.fileno(), failures, process, stopped)
             lines = output.read().decode().splitlines()
             status = process.wait()
         if stopped:
-            raise SystemExit(128 + signal.SIGTERM)
+            raise Interrupted(stopped[0])
         found = [read_failure(path) for path in sorted(Path(failures).glob("*.json"))] if status else []
         for failure in sorted(found, key=lambda error: isinstance(error, RankLostError)):
             raise failure
@@ -111,32 +111,46 @@ def train_ranks(
     return dict(json.loads(lines[-1]))
 
 
-def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes]) -> None:
-    """Copy to stderr until a rank leaves a failure that no restart mends: torchrun's words would bury the message."""
+def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], stopped: list[int]) -> None:
+    """Copy to stderr until a rank leaves a failure that no restart mends, or all are stopped: torchrun's words would
+    bury the message."""
+    last = b"\n"
     while chunk := os.read(descriptor, 1 << 16):
+        if stopped:
+            continue
+        last = chunk
         if any(not isinstance(read_failure(path), RankLostError) for path in Path(failures).glob("*.json")):
             process.terminate()
         else:
             sys.stderr.buffer.write(chunk)
             sys.stderr.buffer.flush()
+    if stopped and not last.endswith(b"\n"):
+        sys.stderr.write("\n")  # below the bar of a rank
 
 
 @contextmanager
-def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand SIGTERM on to a process; yields the signals that came."""
+def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand the first signal on to a process, as SIGTERM; another ends all at once. Yields the signals that came."""
     came: list[int] = []
+    since = 0.0
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        process.send_signal(number)
+        nonlocal since
+        if not came:
+            process.terminate()
+            came.append(number)
+            since = time.monotonic()
+        elif time.monotonic() > since + PATIENCE_SECONDS:
+            adopt_orphans()
+            end_children(grace_seconds=0.0)
 
     here = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, pass_on) if here else None
+    former = {number: signal.signal(number, pass_on) for number in SIGNALS} if here else {}
     try:
         yield came
     finally:
-        if here:
-            signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def rank_command(ranks: int, private: str, restarts: int) -> list[str]:

@@ -6,8 +6,9 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +22,9 @@ from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
 from features.source import list_files, split_ranges
-from features.spark.build import progress, shuffle_keys
+from features.spark.build import shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
+from features.spark.run import collect, mapped, numbered
 from features.spark.session import spark_session
 from pipelines import catalog_tasks as tasks
 from pipelines.agreement import require_model
@@ -123,14 +125,13 @@ class _Run:
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
         lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
-        with ThreadPoolExecutor(1) as driver:  # the driver's own work, beside what Spark does
+        with _beside() as driver:
             coverage = Coverage.of(self.bundle, self.config)
             reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date, coverage)
             writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
             encoded = self._encoded(reading, coverage, whole=lists is pairwise_lists).persist()
             try:
-                with progress(self.spark, "contexts"):
-                    said, quarantined = self._said(encoded, reading, coverage)
+                said, quarantined = self._said(encoded, reading, coverage)
                 counts, items = said.counts, reading.result()
                 fields = {
                     "contexts": said.tally.shares(self.split.fields(self.bundle.spec, item=False)),
@@ -143,12 +144,10 @@ class _Run:
                 model = self.spark.sparkContext.broadcast(self._model(*writing.result(), bool(counts["wide"])))
                 keys = shuffle_keys(len(borders) + 1)
                 schema = tasks.PLACED.format(id=self._ids.spark)
-                placed = encoded.filter(F.col("kind") != REPORT).mapInArrow(tasks.place_task(borders, keys), schema)
-                ranked = placed.repartition(len(keys), "place").mapInArrow(
-                    tasks.rank_task(model, keys, lists), "report binary"
-                )
-                with progress(self.spark, "lists"):
-                    reports = [json.loads(row["report"]) for row in ranked.collect()]
+                placed = mapped(encoded.filter(F.col("kind") != REPORT), tasks.place_task(borders, keys), schema)
+                rank = tasks.rank_task(model, keys, lists)
+                ranked = mapped(placed.repartition(len(keys), "place"), rank, "report binary")
+                reports = [json.loads(row["report"]) for row in collect(ranked, "lists")]
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
@@ -196,8 +195,7 @@ class _Run:
             ]
         )  # fmt: skip
         task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
-        numbers = self.spark.range(0, len(ranges), 1, len(ranges))
-        return numbers.mapInArrow(task, tasks.ROW.format(id=ids_as.spark))
+        return mapped(numbered(self.spark, len(ranges)), task, tasks.ROW.format(id=ids_as.spark))
 
     def _ranges(self, source: SourceConfig) -> list[Any]:
         return split_ranges(source, list_files(source, self.config.base, self.date), RANGE_BYTES)
@@ -213,7 +211,7 @@ class _Run:
     def _said(self, encoded: DataFrame, items: Future[Items], coverage: Coverage) -> tuple[Said, list[str]]:
         """What tasks counted, and the names of their quarantine files."""
         said = Said(Tally(self.bundle.spec, coverage))
-        for row in encoded.filter(F.col("kind") == REPORT).select("payload").collect():
+        for row in collect(encoded.filter(F.col("kind") == REPORT).select("payload"), "contexts"):
             said.hear(bytes(row["payload"]))
         counts = said.counts
         quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
@@ -234,7 +232,8 @@ class _Run:
             return []
         share = min(1.0, _DRAWN_PER_FILE * files / contexts)
         drawn = F.expr(f"shiftrightunsigned(key, 40) < {int(share * 2**24)}")
-        ids = sorted(row["id"] for row in encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id").collect())
+        rows = collect(encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id"), "contexts")
+        ids = sorted(row["id"] for row in rows)
         return [ids[len(ids) * i // files] for i in range(1, files)]
 
     def _write(self, items: Items, *, factored: bool) -> tuple[Shipment, list[str]]:
@@ -295,6 +294,18 @@ def _require(config: Config, bundle: Bundle, fields: Mapping[str, Mapping[str, A
     """Refuse values that training has not seen, side by side."""
     for side, shares in fields.items():
         require_known(config, bundle.spec, f"catalog.{side}", shares)
+
+
+@contextmanager
+def _beside() -> Iterator[ThreadPoolExecutor]:
+    """A thread for the driver's own work, beside what Spark does. When that fails, nobody waits for the thread."""
+    driver = ThreadPoolExecutor(1)
+    try:
+        yield driver
+    except BaseException:
+        driver.shutdown(wait=False, cancel_futures=True)
+        raise
+    driver.shutdown()
 
 
 def _write_arrow(path: Path, table: pa.Table) -> None:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,27 +15,26 @@ import pyarrow as pa
 from pyspark import Broadcast
 
 from features import store
-from features.config import SourceConfig
 from features.encoder import Encoder
-from features.errors import ConfigError, InputError, RefusedError
+from features.errors import InputError, RefusedError
 from features.log import LogBatch, LogReader
-from features.source import FileRange, Reject, column_names, list_files, split_ranges
-from features.spark.build import progress
+from features.source import FileRange, Reject, list_files, split_ranges
+from features.spark.errors import Task
 from features.spark.files import merge_rejects, write_rejects
+from features.spark.run import collect, mapped, numbered
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
-from features.text import missing_column
 from pipelines.agreement import require_model
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output, write_part
+from pipelines.row_columns import output_schema, written
 from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
 
 RANGE_BYTES = 32 << 20
 """Source bytes a task reads; an output file holds the rows of one task, in source order."""
-PROBABILITY = "probability"
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class Job:
 
     reader: LogReader
     ranges: tuple[FileRange, ...]
-    columns: tuple[str, ...]
-    """Source columns handed through."""
+    schema: pa.Schema
+    """Source columns handed through, then the score."""
     spec: FeatureSpec
     model: Shipped
     coverage: Coverage
@@ -64,12 +63,14 @@ def score_rows(
     """Publish ``<out>/date=<date or all>``: every row of the source with a ``probability`` behind its columns.
 
     Rows that ``filter`` leaves out are left out here too; label and weight are not read, so they may be absent. Rows
-    that cannot be read go to ``_quarantine.parquet``. Columns that side tables add are not written.
+    that cannot be read go to ``_quarantine.parquet``. Columns that side tables add are not written. A column has one
+    type in all parts (``row_columns``).
 
     Args:
         model: a bundle's directory or a registered model; default: the champion.
         inputs: files to score instead of ``source.path``, in the same format.
-        columns: source columns to write, such as ids; default: all. Writing forty costs as much as scoring.
+        columns: source columns to write, such as ids; default: all (of jsonl those that something reads). Writing forty
+            costs as much as scoring.
         date: stands for ``{date}`` in paths, else selects the day's rows by the time column.
         out: default ``<workspace>/scores/rows``.
 
@@ -81,9 +82,12 @@ def score_rows(
     require_model(bundle, config, f"model {version}", own_source=inputs is None)
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
-    columns = _columns(source, files[0].path, config, columns)
-    dated = any("{date}" in path for path in source.path)
     wanted = config.features.model_copy(update={"source": source})
+    if source.format == "jsonl":
+        columns = columns or LogReader(wanted, config.base, need_label=False).columns
+    schema = output_schema(source, files, columns, {name for field in config.fields for name in field.lists})
+    columns = schema.names[:-1]
+    dated = any("{date}" in path for path in source.path)
     reader = LogReader(wanted, config.base, need_label=False, date=None if dated else date, keep=columns)
     directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "rows")
     target = store.join(directory, f"date={date or 'all'}")
@@ -100,10 +104,9 @@ def score_rows(
         shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
         parts_of = tuple(split_ranges(source, files, RANGE_BYTES))
         coverage = Coverage.of(bundle, config)
-        job = Job(reader, parts_of, tuple(columns), bundle.spec, shipped, coverage, output.staging)
-        ranges = spark.range(0, len(job.ranges), 1, len(job.ranges))
-        with progress(spark, "score"):
-            rows = ranges.mapInArrow(_task(spark.sparkContext.broadcast(job)), "report binary").collect()
+        job = Job(reader, parts_of, schema, bundle.spec, shipped, coverage, output.staging)
+        task = _task(spark.sparkContext.broadcast(job))
+        rows = collect(mapped(numbered(spark, len(job.ranges)), task, "report binary"), "score")
         reports = [json.loads(row["report"]) for row in rows]
         facts = _facts(reports, config) | {"fields": _known(reports, config, Tally(bundle.spec, coverage))}
         quarantined = sorted(report["quarantine"] for report in reports if report["quarantine"])
@@ -120,25 +123,7 @@ def score_rows(
     return _result(manifest, target, "published", started) | {"used_model": opened.facts}
 
 
-def _columns(source: SourceConfig, path: str, config: Config, wanted: list[str] | None) -> list[str]:
-    """Source columns to hand through: those wanted, else all in file order (of jsonl those that something reads)."""
-    names = column_names(source, path)
-    if names is None:
-        names = wanted or LogReader(config.features.model_copy(update={"source": source}), config.base, False).columns
-    for name in wanted or ():
-        if name not in names:
-            raise missing_column(path, name, names)
-    if PROBABILITY in (wanted or names):
-        raise ConfigError(
-            "source.columns",
-            expected=f"no column called {PROBABILITY!r}",
-            found="one",
-            fix="Name it otherwise: the score takes this name.",
-        )
-    return wanted or names
-
-
-def _task(job: Broadcast[Job]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _task(job: Broadcast[Job]) -> Task:
     """(report) of every range."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -167,10 +152,11 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
         rejects += batch.rejects
         tally.add(slots, batch.columns)
         if batch.rows:
-            scored.append(_with_probability(batch, job.columns, scorer.probabilities(slots, cores())))
+            scored.append(_scored(batch, job.schema, scorer.probabilities(slots, cores())))
     part = None
     if scored:
-        part = write_part(job.directory, index, pa.Table.from_batches(scored), dictionary=job.columns)
+        table = pa.Table.from_batches(scored, job.schema)
+        part = write_part(job.directory, index, table, dictionary=job.schema.names[:-1])
     name = write_rejects(job.directory, index, rejects) if rejects else None
     examples = [[r.reason, f"{r.path}:{r.position}"] for r in rejects[:1]]
     return {
@@ -179,9 +165,9 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _with_probability(batch: LogBatch, columns: tuple[str, ...], probability: Any) -> pa.RecordBatch:
-    given = [batch.columns.array(name) for name in columns]
-    return pa.RecordBatch.from_arrays([*given, pa.array(probability)], [*columns, PROBABILITY])
+def _scored(batch: LogBatch, schema: pa.Schema, probability: Any) -> pa.RecordBatch:
+    given = [written(batch.columns.array(field.name), field, batch.path) for field in list(schema)[:-1]]
+    return pa.RecordBatch.from_arrays([*given, pa.array(probability)], schema=schema)
 
 
 _READY: dict[str, tuple[Encoder, Any]] = {}

@@ -12,7 +12,7 @@ from training.model import Model
 class FwFM(Model):
     """``sum over fields i<j of r_ij <v_i, v_j>`` with a dense parameter r per pair of fields (Pan et al. 2018)."""
 
-    latent = True
+    pairwise = latent = True
     init_scale = 0.02
 
     def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:

@@ -11,6 +11,8 @@ This file is the oracle: any device, any float type. On CPU in float32 a model w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
 
@@ -40,6 +42,8 @@ class Model(nn.Module):
     """``dim`` when the user names none."""
     paired: ClassVar[bool] = False
     """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
+    pairwise: ClassVar[bool] = False
+    """Whether the logit is a sum over fields and pairs of fields, which is what `explain` takes apart."""
     learning_rate: ClassVar[float] = 0.03
     """Of Adagrad, when the user names none."""
     prior: ClassVar[float] = 10.0
@@ -69,6 +73,17 @@ class Model(nn.Module):
     def init_scale(self) -> float:
         """Standard deviation of the latent weights at the start; linear weights start at 0."""
         return 0.0
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Logits that depend on the row alone: without dropout and gradients, whatever mode the model is in."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(training)
 
     @cached_property
     def form(self) -> Form:

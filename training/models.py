@@ -19,6 +19,7 @@ __all__ = ["FFM", "FM", "LR", "MODELS", "POLY2", "FwFM", "Model", "build_model",
 class LR(Model):
     """Logistic regression: one weight per value."""
 
+    pairwise = True
     learning_rate = 0.1
     prior = 1.0
     score = "lr"
@@ -27,7 +28,7 @@ class LR(Model):
 class POLY2(Model):
     """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
 
-    paired = True
+    pairwise = paired = True
     prior = 5.0
     score = "lr"
 
@@ -35,7 +36,7 @@ class POLY2(Model):
 class FM(Model):
     """``sum over fields i<j of <v_i, v_j> = 1/2 sum over k of ((sum_i v_ik)^2 - sum_i v_ik^2)`` (Rendle 2010)."""
 
-    latent = True
+    pairwise = latent = True
     prior = 20.0
     score = "fm"
 
@@ -50,7 +51,7 @@ class FM(Model):
 class FFM(Model):
     """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
 
-    latent = True
+    pairwise = latent = True
     learning_rate = 0.05
     prior = 20.0
     score = "ffm"
@@ -91,7 +92,14 @@ def build_model(kind: str, layout: Layout, *, dim: int = 0, pair_buckets: int = 
             raise ConfigError(
                 f"model.{key}", expected="a positive integer", found=str(value), fix=f"{kind} needs {key}."
             )
-    return model(layout, dim if model.latent else 0, pair_buckets if model.paired else 0, fused=fused)
+    built = model(layout, dim if model.latent else 0, pair_buckets if model.paired else 0, fused=fused)
+    if lost := set(built.state_dict()) - {name for name, _ in built.named_parameters()}:
+        raise ConfigError(
+            "model.kind", expected="a model whose whole state is its parameters",
+            found=f"{kind}, which also keeps {', '.join(sorted(lost))}",
+            fix="Bundles hold parameters alone: leave out layers with running statistics.",
+        )  # fmt: skip
+    return built
 
 
 def sizes_of(config: ModelConfig) -> tuple[int, int]:

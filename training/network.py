@@ -234,7 +234,7 @@ class Network:
         if compact.direct:
             return linear_logits(self.table.weight, self.model.bias.item(), compact.index)
         rows = self.table.gather(compact.ids.to(self.device)).detach()
-        with torch.no_grad():
+        with self.model.evaluating():
             logits: Float32 = self.model(rows, *self.inputs(compact)).cpu().numpy()
         return logits
 

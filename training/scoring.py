@@ -6,6 +6,7 @@ probability = 1 / (1 + exp(-(logit + logit_shift))): calibration never reorders
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.errors import IntegrityError
+from features.errors import ArtifactError, IntegrityError
 from training.exact_kernels import KINDS, Form, constant, score_rows
 from training.layout import Layout
 from training.lookup import Lookup
-from training.models import Model, build_model
+from training.models import MODELS, Model, build_model
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -28,6 +29,8 @@ Int32 = npt.NDArray[np.int32]
 
 BLOCK = 8192
 """Rows one thread scores at a time."""
+_ROUNDING = 1e-9
+"""Of the absolute sums that an explanation subtracts from one another: far above float64's own error."""
 
 
 class Weights(Protocol):
@@ -170,24 +173,44 @@ class Scorer:
         tail = np.exp(-np.abs(z))
         return (np.where(z >= 0, 1.0, tail) / (1.0 + tail)).astype(np.float32)
 
+    def require_pairwise(self) -> None:
+        """Raises ArtifactError for a kind that does not claim to be a sum over fields and pairs of fields."""
+        if not self._model.pairwise:
+            raise self._not_pairwise("one that does not claim to be")
+
+    def _not_pairwise(self, found: str) -> ArtifactError:
+        kinds = ", ".join(kind for kind, model in MODELS.items() if model.pairwise)
+        return ArtifactError(
+            f"model kind {self.kind!r}", expected="a logit that is a sum over fields and pairs of fields", found=found,
+            fix=f"Explain a model of another kind ({kinds}); this one has no shares of fields and pairs.",
+        )  # fmt: skip
+
     def explain(self, slots: Int32) -> Explanation:
         """One row [S] taken apart; the parts add up to its logit before rounding.
 
         Padding contributes nothing, so the logit with only fields f and g present, less those of f and of g alone, is
         the pair's share: of any model that is a sum over fields and pairs of fields.
+
+        Raises ArtifactError for other models.
         """
+        self.require_pairwise()
+        slots = np.asarray(slots, np.int32)
         fields = range(self.layout.fields)
         shown = [(), *((f,) for f in fields), *combinations(fields, 2)]
         present = np.zeros((len(shown), self.layout.fields), np.bool_)
         for row, some in enumerate(shown):
             present[row, list(some)] = True
-        masked = np.where(present[:, self.layout.field_of_slot], np.asarray(slots, np.int32), 0)
+        masked = np.where(present[:, self.layout.field_of_slot], slots, 0)
         sums = dict(zip(shown, self._sums(self.checked(masked), 1).tolist(), strict=True))
         bias = sums[()]
         parts = [Contribution((), bias), *(Contribution((f,), sums[f,] - bias) for f in fields)]
         parts += [Contribution((f, g), sums[f, g] - sums[f,] - sums[g,] + bias) for f, g in combinations(fields, 2)]
         parts.sort(key=lambda part: -abs(part.value))
-        logit = self.logits(np.asarray(slots)[None])
+        whole = float(self._sums(self.checked(slots[None]), 1)[0])
+        missing = whole - math.fsum(part.value for part in parts)
+        if abs(missing) > _ROUNDING * math.fsum(map(abs, sums.values())):
+            raise self._not_pairwise(f"a row whose parts miss {missing:.3g} of its logit {whole:.5g}")
+        logit = np.array([whole], np.float32)
         return Explanation(float(logit[0]), self.logit_shift, float(self.calibrated(logit)[0]), parts)
 
     def _sums(self, slots: Int32, threads: int) -> Float64:
@@ -209,7 +232,7 @@ class Scorer:
         model, lookup = self._oracle
         found = lookup(slots)
         rows = torch.from_numpy(self.table[found.ids.numpy()].astype(np.float64))
-        with torch.no_grad():
+        with model.evaluating():
             logits: Float64 = model(rows, found.index, found.factor.double()).numpy()
         return logits
 

@@ -30,6 +30,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from features.errors import ArtifactError, ConfigError, TrackingError
+from features.interrupt import held
 from training.journal import flat
 from training.mlflow_store import artifact_place, ask, store_uri, tell, trouble
 
@@ -64,6 +65,9 @@ def connect(uri: str | None, workspace: str) -> str:
     uri = store_uri(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
+        with held():  # half a database would refuse every later command
+            mlflow.search_experiments(max_results=1)
     if given is None:
         os.environ.pop(STORE, None)  # MLflow sets it, which would bind the next config to this one's store
     else:

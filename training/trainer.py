@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from features.errors import DivergedError
+from features.interrupt import Interrupted
 from training.bundle import save_bundle
 from training.checkpoint import Checkpoints, read_into
 from training.defaults import settle
@@ -58,7 +59,7 @@ class Gradient(NamedTuple):
 def train(run: TrainRun, world: World) -> TrainResult:
     """Train until early stopping or the last epoch, keep the best weights, save them as a bundle, evaluate all splits.
 
-    On SIGTERM a checkpoint is written after the step at hand, then the process exits with 128 + 15.
+    On SIGTERM or Ctrl-C a checkpoint is written after the step at hand, then `Interrupted` is raised.
 
     Raises:
         InputError: an empty split, or one whose labels are all equal.
@@ -117,7 +118,8 @@ class Trainer:
                 {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
             )
         patience = self.config.patience or self.config.epochs
-        with self.network.passes(self._readers(self.progress.epoch, self.progress.step), self.seen) as works:
+        readers = self._readers(self.progress.epoch, self.progress.step)
+        with self.network.passes(readers, self.seen) as works, self.stop.remembered():
             while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
                 plan = self._plan(self.progress.epoch)
                 try:
@@ -163,7 +165,7 @@ class Trainer:
                     self._save()
                     started = time.perf_counter()
                 if signals & _STOP:
-                    raise SystemExit(128 + signal.SIGTERM)
+                    raise Interrupted(self.stop.received or signal.SIGTERM)
             now.seconds += time.perf_counter() - started
         return [str(digest) for digest in self.world.gather(works.read.digest.hexdigest())]
 
@@ -229,7 +231,7 @@ class Trainer:
         minutes = self.config.checkpoint.every_minutes
         pause = max(60 * (minutes or 0), SAVING_SHARE * self.saving)
         due = self.world.first and minutes is not None and time.monotonic() - self.saved_at > pause
-        return _STOP * self.stop.received | _SAVE * (due and self.checkpoints is not None)
+        return _STOP * bool(self.stop.received) | _SAVE * (due and self.checkpoints is not None)
 
     def _end_epoch(self, plan: Plan, order_digests: list[str], works: Passes) -> None:
         """Prove the epoch, validate, record, remember the best weights."""
@@ -239,9 +241,7 @@ class Trainer:
         due = time.monotonic() - self.warned_at > SLOW_SECONDS
         if due and warn_of_straggler(self.exchange.busy, now, self.world):
             self.warned_at = time.monotonic()
-        valid: dict[str, float] = {}
-        if self.data.valid.files:
-            valid = measure(self.network, self.data.valid, self.world, works, logit_shift=self.logit_shift).values
+        valid = self._validated(works) if self.data.valid.files else {}
         record = EpochRecord(
             epoch=now.epoch,
             train_logloss=now.loss / max(now.weight, 1e-30),
@@ -265,6 +265,16 @@ class Trainer:
             best_logloss=valid.get("logloss", math.inf) if better else now.best_logloss,
             history=[*now.history, record],
         )
+
+    def _validated(self, works: Passes) -> dict[str, float]:
+        """Metrics of the validation rows. No weight changes meanwhile, so a stop does not wait: rank 0 saves alone."""
+        try:
+            with self.stop.at_once():
+                return measure(self.network, self.data.valid, self.world, works, logit_shift=self.logit_shift).values
+        except Interrupted:
+            if self.checkpoints is not None and self.world.first:
+                self.checkpoints.save(self.progress, self._state(), self.best)
+            raise
 
     def _remember(self) -> None:
         """Copy the weights; into the memory of the best ones before."""

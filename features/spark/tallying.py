@@ -17,7 +17,7 @@ from features import fitting
 from features.hashing import xxh64_array
 from features.source import count_rows
 from features.spark import placement
-from features.spark.errors import Task, carried
+from features.spark.errors import Task
 from features.spark.reading import Findings, Job, indices, read_log, read_rows
 from features.spark.split import TEST, VALID
 from features.text import Columns
@@ -42,7 +42,7 @@ def time_task(job: Job) -> Task:
                 times, counts = np.unique(batch.time, return_counts=True)
                 yield pa.record_batch([pa.array(times), pa.array(counts.astype(np.int64))], ["time", "count"])
 
-    return carried(run)
+    return run
 
 
 def count_task(job: Job) -> Task:
@@ -52,7 +52,7 @@ def count_task(job: Job) -> Task:
         for index in indices(batches):
             yield pa.record_batch([pa.array([count_rows(job.config.source, job.ranges[index])], pa.int64())], ["count"])
 
-    return carried(run)
+    return run
 
 
 def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
@@ -87,7 +87,7 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
         columns = [np.full(len(words), COUNTS_FIELD, np.int32), words, list(findings.counts.values())]
         yield _scattered(pa.table(columns, schema=fitting.TALLY), keys)
 
-    return carried(run)
+    return run
 
 
 def _scattered(tally: pa.Table, keys: Sequence[int]) -> pa.RecordBatch:
@@ -132,4 +132,4 @@ def sum_task(least: Sequence[int]) -> Task:
         enough = merged["count"].to_numpy() >= wanted[merged["field"].to_numpy()]
         yield from merged.filter(pa.array(enough)).to_batches(1 << 16)
 
-    return carried(run)
+    return run

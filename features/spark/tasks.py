@@ -21,7 +21,7 @@ from features.encoder import Encoder
 from features.hashing import xxh64_rows
 from features.manifest import FileEntry
 from features.spark import files, placement
-from features.spark.errors import Task, carried
+from features.spark.errors import Task
 from features.spark.placement import Float32
 from features.spark.reading import Findings, Job, indices, read_rows
 from features.spark.split import Roles
@@ -137,7 +137,7 @@ def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
                 yield _reports(writer.add(rows))
             yield _reports([*writer.finish(), _report(findings, directory, index)])
 
-    return carried(run)
+    return run
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def place_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory
             report = pa.array([_report(findings, directory, index)], pa.binary())
             yield pa.record_batch([pa.array([places.keys[-1]], pa.int32()), report], ["place", "payload"])
 
-    return carried(run)
+    return run
 
 
 def _placed(
@@ -223,7 +223,7 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
             entry = files.write_rows(directory, role, f"{number:05d}", schema, *columns)
             yield _reports([_file_report([number], entry)])
 
-    return carried(run)
+    return run
 
 
 def _file_report(place: list[int], entry: FileEntry) -> bytes:
