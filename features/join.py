@@ -23,6 +23,8 @@ class SideTable:
     def __init__(self, config: JoinConfig, base: str) -> None:
         """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
         self.on = config.on
+        self.path = ", ".join(config.path)
+        """As the config has it."""
         wanted = None if config.select is None else [config.on, *config.select]
         if config.format == "jsonl" and wanted is None:
             raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")
@@ -40,7 +42,7 @@ class SideTable:
         self._rows = table.drop_columns([config.on])
         self.names: list[str] = self._rows.schema.names
         self._index: TextIndex | None = None
-        self._refuse_repeated(", ".join(config.path))
+        self._refuse_repeated(self.path)
 
     def _refuse_repeated(self, where: str) -> None:
         repeated = self._lookup().repeated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +9,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.errors import InputError, RefusedError
+from features.errors import InputError
 from features.expression import Expression
+from features.quarantine import Quarantined, count, examples, quarantined
 from features.source import Reject, list_files, split_ranges
 from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.config import Config
+from pipelines.quality import require_quality
 from pipelines.sides import Side
 
 RANGE_BYTES = 8 << 20
@@ -32,6 +33,8 @@ class Items:
     rows: int
     """Of the source, eligible or not."""
     rejects: list[Reject]
+    quarantined: list[Quarantined]
+    """What ``rejects`` are."""
     parts: list[pa.RecordBatch]
     """Raw columns as they were read."""
     order: pa.Array
@@ -54,7 +57,8 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) 
     parts = [rows for rng in ranges for rows in side.rows(rng, spec)]
     rejects = [reject for part in parts for reject in part.rejects]
     total = sum(len(part.ids) + len(part.rejects) for part in parts)
-    require_quality(config, "catalog.items", total, len(rejects), rejects)
+    bad = quarantined(count(rejects), examples(rejects), side.source.format)
+    require_quality(config, "catalog.items", total, bad)
     if rule is not None:
         parts = [part.where(_true(rule, part.columns)) for part in parts]
     ids = pa.concat_arrays([part.ids for part in parts])
@@ -77,7 +81,7 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None) 
         )
     slots = np.concatenate([part.slots for part in parts])[order.to_numpy()]
     category = np.zeros(len(ids), np.int32)
-    items = Items(ids, slots, category, total, rejects, [part.columns for part in parts], order)
+    items = Items(ids, slots, category, total, rejects, bad, [part.columns for part in parts], order)
     if catalog.cap is not None:
         text = canonical(items.columns([catalog.cap.column]).column(0).combine_chunks()).cast(pa.string())
         category[:] = pc.fill_null(text, "").dictionary_encode().indices.to_numpy()
@@ -95,16 +99,3 @@ def repeated(ids: pa.Array) -> npt.NDArray[np.intp]:
     """Positions in sorted ids whose successor is the same."""
     same = pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0)))
     return np.flatnonzero(same.to_numpy(zero_copy_only=False))
-
-
-def require_quality(config: Config, where: str, rows: int, bad: int, rejects: Sequence[Reject] = ()) -> None:
-    """Raises RefusedError past ``snapshot.max_bad_fraction``."""
-    most = config.snapshot.max_bad_fraction
-    if bad > most * rows:
-        example = "".join(f", such as {r.reason} at {r.path}:{r.position}" for r in rejects[:1])
-        raise RefusedError(
-            where,
-            expected=f"at most {most:.4%} unreadable rows",
-            found=f"{bad} of {rows}{example}",
-            fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-        )

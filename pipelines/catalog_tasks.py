@@ -25,6 +25,7 @@ from pyspark import Broadcast
 
 from features.hashing import xxh64_array
 from features.kernels import FIRST
+from features.quarantine import examples
 from features.source import FileRange, read_range
 from features.spark.files import write_rejects
 from features.spec import FeatureSpec
@@ -138,6 +139,9 @@ def _contexts(todo: Inputs, rng: FileRange, spec: FeatureSpec, index: int, count
         yield rows.ids, payload, None
     for reject in rejects:
         counts[f"rejected {reject.reason}"] += 1
+        counts[f"bad {json.dumps([reject.reason, reject.field])}"] += 1
+    for example in examples(rejects):
+        counts[f"example {json.dumps(example)}"] += 1
     if rejects:
         counts[f"quarantine {write_rejects(todo.directory, index, rejects)}"] = 1
 

@@ -26,11 +26,13 @@ import pyarrow.parquet as pq
 
 from features import store
 from features.errors import ConfigError
+from features.quarantine import count, examples, quarantined
 from features.source import list_files, split_ranges
-from pipelines.catalog_items import RANGE_BYTES, read_items, require_quality
+from pipelines.catalog_items import RANGE_BYTES, read_items
 from pipelines.config import Config, resolve
 from pipelines.models import resolve_model
 from pipelines.output import Output
+from pipelines.quality import require_quality, say_quarantined
 from pipelines.say import say
 from pipelines.sides import require_fields, split_sides
 from training.bundle import load_bundle
@@ -75,7 +77,9 @@ def export_factors(
     ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
     parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
     rejects = [reject for part in parts for reject in part.rejects]
-    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), len(rejects), rejects)
+    bad = quarantined(count(rejects), examples(rejects), side.source.format)
+    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), bad)
+    say_quarantined(config, [*items.quarantined, *bad])
     slots = np.concatenate([part.slots for part in parts])
     ids = pa.concat_arrays([part.ids for part in parts])
     found = context_factors(scorer, split.of_item, slots)

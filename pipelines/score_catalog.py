@@ -20,18 +20,20 @@ from pyspark.sql import functions as F
 from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
+from features.quarantine import Example, Quarantined, quarantined
 from features.source import list_files, split_ranges
 from features.spark.build import progress, shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
 from pipelines import catalog_tasks as tasks
 from pipelines.catalog_config import CatalogConfig
-from pipelines.catalog_items import RANGE_BYTES, Items, read_items, require_quality
+from pipelines.catalog_items import RANGE_BYTES, Items, read_items
 from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, REPORT, Inputs, Model
 from pipelines.config import Config, resolve
 from pipelines.models import model_version, resolve_model
 from pipelines.output import QUARANTINE, Output
+from pipelines.quality import require_quality, say_quarantined
 from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Side, Split, require_fields, split_sides
@@ -117,7 +119,7 @@ class _Run:
             encoded = self._encoded(reading, whole=lists is pairwise_lists).persist()
             try:
                 with progress(self.spark, "contexts"):
-                    counts, quarantined = self._counts(encoded, reading)
+                    counts, rejected, bad = self._counts(encoded, reading)
                 items = reading.result()
                 if lists is pairwise_lists:
                     self._require_small(counts["contexts"] * len(items.ids))
@@ -134,8 +136,10 @@ class _Run:
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
-        if quarantined:
-            merge_rejects(self.staging, quarantined, QUARANTINE)
+        if rejected:
+            merge_rejects(self.staging, rejected, QUARANTINE)
+        for found in bad.values():
+            say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
         facts = {
             "contexts": counts["contexts"],
@@ -147,6 +151,7 @@ class _Run:
             "quarantined": {
                 k.removeprefix("rejected "): n for k, n in sorted(counts.items()) if k.startswith("rejected ")
             },
+            "quarantine": {side: [part.model_dump() for part in found] for side, found in bad.items()},
         }
         return reports, facts
 
@@ -181,21 +186,25 @@ class _Run:
         integer = side.id in schema.names and pa.types.is_integer(schema.field(side.id).type)
         return pa.int64() if integer else pa.string()
 
-    def _counts(self, encoded: DataFrame, items: Future[Items]) -> tuple[Counter[str], list[str]]:
-        """What tasks counted, and the names of their quarantine files."""
+    def _counts(
+        self, encoded: DataFrame, items: Future[Items]
+    ) -> tuple[Counter[str], list[str], dict[str, list[Quarantined]]]:
+        """What tasks counted, the names of their quarantine files, and what is in them."""
         counts: Counter[str] = Counter()
         for row in encoded.filter(F.col("kind") == REPORT).select("payload").collect():
             counts.update(json.loads(bytes(row["payload"])))
-        quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
-        bad = sum(n for key, n in counts.items() if key.startswith("rejected ") and key != "rejected pairs")
-        require_quality(self.config, "catalog.contexts", counts["contexts"] + bad, bad)
+        files = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
+        bad = {(*json.loads(key[4:]),): n for key, n in counts.items() if key.startswith("bad ")}
+        seen = (Example(*json.loads(key.removeprefix("example "))) for key in counts if key.startswith("example "))
+        contexts = quarantined(bad, seen, self.split.contexts.source.format)
+        require_quality(self.config, "catalog.contexts", counts["contexts"] + sum(bad.values()), contexts)
         if not counts["contexts"]:
             raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
         rejects = items.result().rejects
         if rejects:
-            quarantined.append(write_rejects(self.staging, 1 << 20, rejects))
+            files.append(write_rejects(self.staging, 1 << 20, rejects))
             counts["rejected items"] = len(rejects)
-        return counts, quarantined
+        return counts, files, {"contexts": contexts, "items": items.result().quarantined}
 
     def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:
         """First ids of all files but the first: quantiles of ids drawn by their hash, so the data alone decides."""
