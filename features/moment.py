@@ -60,11 +60,10 @@ class TimeConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _changed(self, every: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Bounds only where they are not the default: specs that were fitted before there were any keep their digest."""
-        bounds = {
-            name for name in ("earliest", "latest") if getattr(self, name) == TimeConfig.model_fields[name].default
-        }
-        return {name: value for name, value in every(self).items() if name not in bounds}
+        """Bounds only where they are not the default: specs fitted before there were any keep their digest."""
+        fields = type(self).model_fields
+        usual = {name for name in ("earliest", "latest") if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in every(self).items() if name not in usual}
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -48,8 +48,9 @@ class Quarantined(Strict):
     """The first ones of different values."""
 
     def __str__(self) -> str:
-        samples = ", ".join(map(str, self.samples))
-        return f"{self.reason}{f' of {self.field}' if self.field else ''}: {self.rows:,} rows, such as {samples}"
+        what = f"{self.reason} of {self.field}" if self.field else self.reason
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        return f"{what}: {rows}, such as {', '.join(map(str, self.samples))}"
 
 
 class Example(NamedTuple):

@@ -76,7 +76,8 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     measured = record.step(
         "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
     )
-    logloss = {"champion": measured["logloss"], "challenger": challenger["metrics"]["test"]["logloss"]}
+    test = challenger["metrics"]["test"]
+    logloss = {"champion": measured["logloss"], "challenger": test["logloss"]}
     better = logloss["challenger"] <= logloss["champion"] * (1 + config.daily.tolerance)
     version = challenger["registered"]["version"]
     promotion = record.step(
@@ -90,6 +91,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         "champion": champion,
         "challenger": f"models:/{config.model_name}/{version}",
         "logloss": logloss,
+        "logloss_se": {"champion": measured.get("logloss_se"), "challenger": test.get("logloss_se")},
         "promoted": better,
         "promotion": promotion,
         "catalog": catalog,

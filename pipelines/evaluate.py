@@ -7,6 +7,7 @@ from typing import Any
 from features.errors import ArtifactError
 from features.manifest import Snapshot, load_snapshot, snapshot_dir
 from pipelines.config import Config
+from pipelines.measured import say_metrics
 from pipelines.models import resolve_model
 from training.bundle import load_bundle
 from training.data import TrainData
@@ -46,9 +47,12 @@ def evaluate_model(
     world = World()
     world.use_threads(config.training.threads)
     found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
+    say_metrics(role, found)
+    metrics = found.told()
     return {
         "model": bundle.digest,
         "role": role,
-        "rows": found.rows,
-        "metrics": {name: float(value) for name, value in found.values.items()},
+        "rows": metrics.pop("rows"),
+        "positives": metrics.pop("positives"),
+        "metrics": metrics,
     }

@@ -78,9 +78,8 @@ class Side:
             ids = identity(have[self.id])
             reasons = {problem.row: problem for problem in reversed(encoded.problems)}
             reasons |= {int(row): Problem(int(row), self.id, "missing_id", "") for row in np.flatnonzero(_empty(ids))}
-            whole = replace(
-                raw, columns=Columns(have | dict(zip(self.wanted, batch.columns, strict=True)), columns.rows)
-            )
+            every = have | dict(zip(self.wanted, batch.columns, strict=True))
+            whole = replace(raw, columns=Columns(every, columns.rows))
             rejects = [*raw.rejects]
             for row, problem in sorted(reasons.items()):
                 rejects.append(origins.reject(whole, problem)._replace(raw=raw.raw(row)))

@@ -24,6 +24,7 @@ from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.config import Config
 from pipelines.launch import Days
+from pipelines.measured import say_metrics
 from pipelines.models import registry, resolve_model
 from pipelines.say import say
 from training.bundle import load_bundle
@@ -75,6 +76,8 @@ def train_model(
         result = train(replace(task, tracker=journal), world)
         if journal is None:
             return None
+        for role, found in result.evaluations.items():
+            say_metrics(role, found)
         _stage(journal.files, config, task.data, result)
         _stage_reports(journal.files, _directories(config, days))
         summary = journal.finish(
@@ -235,9 +238,6 @@ def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
         "bundle_digest": result.bundle_digest,
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
-        "metrics": {
-            split: {"rows": found.rows, **{name: float(value) for name, value in found.values.items()}}
-            for split, found in result.evaluations.items()
-        },
+        "metrics": {split: found.told() for split, found in result.evaluations.items()},
         "rows_per_second": round(result.rows_per_second),
     }

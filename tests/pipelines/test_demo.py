@@ -27,7 +27,7 @@ def test_the_whole_job(
     result = demo(config, models=["lr", "ffm"], rows=70_000)
     lr, ffm = result["models"]
     assert result["best"] == "ffm"
-    assert result["gaps"]["lr-ffm"]["mean"] > 10 * result["gaps"]["lr-ffm"]["error"] > 0
+    assert result["gaps"]["lr-ffm"]["mean"] > 10 * result["gaps"]["lr-ffm"]["se"] > 0
     assert lr["logloss"] - ffm["logloss"] == pytest.approx(result["gaps"]["lr-ffm"]["mean"], abs=1e-6)
     assert lr["excess"] > ffm["excess"] > 0
     assert ffm["logloss"] - ffm["excess"] == pytest.approx(result["truth_logloss"], abs=1e-6)

@@ -33,7 +33,7 @@ def test_equals_scikit_learn(rows: int, seed: int, spread: float, weighted: bool
     plain = -np.where(label == 1, -np.logaddexp(0, -logits.astype(float)), -np.logaddexp(0, logits.astype(float)))
     assert values["logloss"] == pytest.approx((w * plain).sum() / w.sum(), rel=1e-9)
     assert values["auc"] == pytest.approx(
-        roc_auc_score(label, logits, sample_weight=weight), abs=values["auc_error"] + 1e-9
+        roc_auc_score(label, logits, sample_weight=weight), abs=values["auc_resolution"] + 1e-9
     )
     rate = (w @ label) / w.sum()
     base = log_loss(label, np.full(rows, rate), sample_weight=weight)
@@ -46,7 +46,7 @@ def test_auc_is_precise_where_logits_lie_close() -> None:
     metrics = Metrics()
     metrics.add(logits, label)
     values = metrics.values()
-    assert values["auc_error"] < 1e-3
+    assert values["auc_resolution"] < 1e-3
     assert values["auc"] == pytest.approx(roc_auc_score(label, logits), abs=2e-5)
 
 
@@ -57,7 +57,7 @@ def test_ties_count_half_and_signs_order() -> None:
     metrics = Metrics()
     metrics.add(np.array([-5.0, -1e-30, 1e-30, 5.0], np.float32), np.array([0, 0, 1, 1], np.float32))
     assert metrics.values()["auc"] == 1.0
-    assert metrics.values()["auc_error"] == 0.0
+    assert metrics.values()["auc_resolution"] == 0.0
 
 
 @settings(max_examples=5, deadline=None)
