@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from features.config import JoinConfig
 from features.errors import InputError
 from features.kernels import FIRST
+from features.places import places
 from features.source import FileRange, list_files, read_range
 from features.text import Columns, canonical
 from features.vocabulary import TextIndex
@@ -32,8 +33,9 @@ class SideTable:
         for file in list_files(config, base):
             for batch in read_range(config, FileRange(file.path, 0, _end(config, file.path, file.size)), wanted):
                 for reject in batch.rejects[:1]:
+                    ((_, where),) = places([(reject.path, reject.position)], lambda _: config.format)
                     raise InputError(
-                        f"{reject.path} at byte {reject.position}", expected="rows that parse", found=reject.reason,
+                        where, expected="rows that parse", found=reject.reason,
                         fix="Mend the side table; unlike the log's, its rows are not quarantined.",
                     )  # fmt: skip
                 batches.append(batch.columns.batch())

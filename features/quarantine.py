@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
-import fsspec
 from pydantic import Field
 
 from features.errors import printable
 from features.field import Problem, text_at
 from features.join import SideTable
+from features.places import places
 from features.schema import Strict
 from features.source import RawBatch, Reject
 
 SAMPLES = 3
 _SHOWN = 80
 """Characters of a value that people see."""
-_READ = 1 << 30
-"""Bytes read to count the lines before all samples together; places beyond are told as bytes."""
 
 
 class Sample(Strict):
@@ -139,7 +137,7 @@ def quarantined(
     """
     kept = _first(sorted(found, key=lambda example: (example.path, example.position)))
     format_of = formats if callable(formats) else lambda _: formats
-    where = dict(_places({(e.path, e.position) for e in kept}, format_of))
+    where = dict(places({(e.path, e.position) for e in kept}, format_of))
     samples: dict[tuple[str, str], list[Sample]] = {}
     for e in kept:
         sample = Sample(value=e.value[:_SHOWN], where=where[e.path, e.position], origin=e.origin)
@@ -149,39 +147,3 @@ def quarantined(
         Quarantined(reason=reason, field=field, rows=n, samples=samples.get((reason, field), []))
         for (reason, field), n in ordered
     ]
-
-
-def _places(found: Iterable[tuple[str, int]], format_of: Callable[[str], str]) -> Iterator[tuple[tuple[str, int], str]]:
-    """(path, position) and how people find it. Files are read once, up to their last position."""
-    by_path: dict[str, list[int]] = {}
-    for path, position in sorted(found):
-        by_path.setdefault(path, []).append(position)
-    left = _READ
-    for path, positions in by_path.items():
-        if format_of(path) == "parquet":
-            yield from (((path, position), f"{path} row {position + 1}") for position in positions)
-            continue
-        near = [position for position in positions if position <= left]
-        lines = _lines(path, near) if near else {}
-        left -= max(near, default=0)
-        for position in positions:
-            line = lines.get(position)
-            yield (path, position), f"{path} line {line}" if line else f"{path} byte {position}"
-
-
-def _lines(path: str, positions: Sequence[int]) -> dict[int, int]:
-    """Line of each position (ascending) of a text file, from 1; none of a file that is no longer as it was read."""
-    lines: dict[int, int] = {}
-    at = newlines = returns = 0
-    try:
-        with fsspec.open(path, "rb", compression="infer") as stream:
-            for position in positions:
-                while at < position:
-                    block = stream.read(min(position - at, 1 << 20))
-                    if not block:
-                        return lines
-                    at, newlines, returns = at + len(block), newlines + block.count(b"\n"), returns + block.count(b"\r")
-                lines[position] = 1 + (newlines or returns)
-    except (OSError, ValueError):
-        return lines
-    return lines

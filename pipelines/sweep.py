@@ -218,11 +218,10 @@ def _conclude(trials: Sequence[Trial], found: dict[str, Result], folder: str, pa
     store.write_atomic(store.join(folder, f"{kind}.txt"), table.encode())
     parent.figure(figure, f"{kind}.png")
     parent.text(table, f"{kind}.txt")
-    losses = {f"{role}{suffix}": best.get(f"{role}{suffix}") for role in ("valid", "test") for suffix in ("", "_se")}
-    metrics = {
-        name.replace("_se", "") + "_logloss" + "_se" * name.endswith("_se"): loss for name, loss in losses.items()
-    }
-    parent.metrics({f"{kind}_{name}": loss for name, loss in metrics.items() if loss is not None})
+    parts = [(role, error) for role in ("valid", "test") for error in ("", "_se")]
+    losses = {role + error: best.get(role + error) for role, error in parts}
+    known = {f"{kind}_{role}_logloss{error}": losses[role + error] for role, error in parts}
+    parent.metrics({name: loss for name, loss in known.items() if loss is not None})
     return {"trial": best["number"], **losses, "set": chosen, "diverged": len(trials) - len(ranked)}
 
 
