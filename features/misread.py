@@ -40,16 +40,17 @@ def remedies(found: Iterable[Quarantined], time: TimeConfig | None, fields: Iter
 def remedy(values: Sequence[str], config: TimeConfig, key: str = "time") -> str:
     """One or two sentences; empty where nothing is known of the values."""
     values = [value for value in values if value]
+    values = [value for value in values if value.strip("0")] or values[:1]  # a zero is no moment in any format
     read = {value: moment for value in values for moment in _moment(value, config)}
-    if not values or not (read or _guesses(values, config)):
+    guesses = _guesses(values, config) if values else []
+    if not read and not guesses:
         return ""
     first = next(iter(read), values[0])
     reads = f"reads as {show_moment(read[first], config.zone)}" if first in read else "is no moment"
     words = f"'{printable(first, lines=False)}' {reads} under {key}.format {config.format}"
     words += f": expected a moment from {config.earliest} to {config.latest}." if read else "."
-    guesses = _guesses(values, config)
     if guesses:
-        words += f" Set {key}.format to {' or '.join(guesses)}."
+        words += f" Set {key}.format to {' or '.join(guesses)} if that is how they are written."
     elif _serial_days(values):
         words += " These may be a spreadsheet's serial days: write them as ISO 8601."
     if read:
@@ -58,15 +59,15 @@ def remedy(values: Sequence[str], config: TimeConfig, key: str = "time") -> str:
 
 
 def _moment(value: str, config: TimeConfig) -> Iterator[int]:
-    """What a value reads as, in whatever year."""
+    """What a value reads as, in the years from 2 to 9999 that Python can show in any zone."""
     out, missing, bad = moments_of_any_year(pa.array([value]), config)
-    if not (missing | bad)[0] and abs(int(out[0])) < 3000 * 365 * DAY:
+    if not (missing | bad)[0] and -718_000 * DAY < int(out[0]) <= 2_932_896 * DAY:
         yield int(out[0])
 
 
 def _guesses(values: Sequence[str], config: TimeConfig) -> list[str]:
     """At most two formats under which all values lie within the bounds."""
-    column = pa.array([value for value in values if value.strip("0")] or values)  # a zero is none in any format
+    column = pa.array(values)
     tried = (f for f in _FORMATS if f != config.format)
     found = [f for f in tried if not moments(column, config.model_copy(update={"format": f}))[2].any()]
     return found[:2]

@@ -121,7 +121,7 @@ def result_of(
         "spec_digest": manifest.spec_digest,
         "rows": rows,
         "positives": positives,
-        "moments": report.moments,
+        "moments": list(report.moments),
         "quarantined": manifest.quarantined,
         "quarantine": [part.model_dump(mode="json") for part in report.quarantined],
         "files": len(manifest.files),

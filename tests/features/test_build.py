@@ -193,7 +193,9 @@ def test_negatives_are_sampled_in_training_only_and_always_the_same(log: Path, m
 
 def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) -> None:
     good = (log / "day-1.csv").read_bytes()
-    (log / "day-1.csv").write_bytes(b"1,u1,i1,cheap,5\n" + good + b"1,u1\n7,u1,i1,1,6\n1,\xff\xfe,i1,1,1700000000\n")
+    (log / "day-1.csv").write_bytes(
+        b"1,u1,i1,cheap,1700000005\n" + good + b"1,u1\n7,u1,i1,1,1700000006\n1,\xff\xfe,i1,1,1700000000\n"
+    )
     with pytest.raises(
         RefusedError,
         match=r"at most 0\.1000% .* 4 of 1204 .*column_count: 1 row, such as '1,u1' at .*day-1.csv line 402",
@@ -214,10 +216,10 @@ def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) 
     assert sum(result["quarantined"].values()) == len(table) == 4
     assert {row["path"].rsplit("/", 1)[-1] for row in table} == {"day-1.csv"}
     lines = {row["raw"].rstrip(b"\n"): row for row in table}
-    assert lines[b"1,u1,i1,cheap,5"]["position"] == 0
-    assert lines[b"1,u1"]["position"] == 16 + len(good)
-    assert lines[b"1,u1,i1,cheap,5"]["value"] == "cheap"
-    assert {lines[b"1,u1,i1,cheap,5"]["field"], lines[b"7,u1,i1,1,6"]["field"]} == {"price", "label"}
+    assert lines[b"1,u1,i1,cheap,1700000005"]["position"] == 0
+    assert lines[b"1,u1"]["position"] == 25 + len(good)
+    assert lines[b"1,u1,i1,cheap,1700000005"]["value"] == "cheap"
+    assert {lines[b"1,u1,i1,cheap,1700000005"]["field"], lines[b"7,u1,i1,1,1700000006"]["field"]} == {"price", "label"}
 
 
 def test_quarantine_and_moments_are_told_on_screen_in_the_result_and_on_the_page(
@@ -234,7 +236,10 @@ def test_quarantine_and_moments_are_told_on_screen_in_the_result_and_on_the_page
     assert (second["field"], second["samples"][0]["where"]) == ("price", f"{place} 401")
     said = capsys.readouterr().err
     assert f"  bad_number of price: 1 row, such as '<b>\\x1b[31m' at {place} 401\n" in said
-    assert "'0' reads as 1970-01-01T00:00:00+00:00 under time.format auto: expected a moment from 1990-01-01" in said
+    assert (
+        "'14102100' reads as 1970-06-13T05:15:00+00:00 under time.format auto: expected a moment from 1990-01-01"
+        in said
+    )
     assert "  moments 2023-11-15T00:00:00+00:00 to 2023-11-17T06:39:00+00:00\n" in said
     page = Path(result["report"]).read_text()
     assert f"<code>&lt;b&gt;\\x1b[31m</code> <small>{place} 401</small>" in page

@@ -22,7 +22,7 @@ BOUNDS = "expected a moment from 1990-01-01 to 2100-01-01."
             "auto",
             ["14102100", "14102101"],
             f"'14102100' reads as 1970-06-13T05:15:00+00:00 under time.format auto: {BOUNDS} "
-            f"Set time.format to %y%m%d%H. {MOVE}",
+            f"Set time.format to %y%m%d%H if that is how they are written. {MOVE}",
         ),
         (
             "auto",
@@ -35,28 +35,34 @@ BOUNDS = "expected a moment from 1990-01-01 to 2100-01-01."
             "epoch_ms",
             ["1414843200"],
             f"'1414843200' reads as 1970-01-17T09:00:43+00:00 under time.format epoch_ms: {BOUNDS} "
-            f"Set time.format to auto or epoch_s. {MOVE}",
+            f"Set time.format to auto or epoch_s if that is how they are written. {MOVE}",
         ),
         ("auto", ["0", "1414843200000"], None),
         (
             "auto",
             ["1414843200000"],
-            "'1414843200000' is no moment under time.format auto. Set time.format to epoch_ms.",
+            "'1414843200000' is no moment under time.format auto. Set time.format to epoch_ms if",
         ),
-        ("auto", ["1414843200000000"], "Set time.format to epoch_us."),
-        ("auto", ["1414843200000000000"], "Set time.format to epoch_ns."),
-        ("auto", ["20141021"], "Set time.format to %Y%m%d."),
-        ("auto", ["20141021101112"], "Set time.format to %Y%m%d%H%M%S."),
-        ("auto", ["21/10/2014 10:11"], "Set time.format to %d/%m/%Y %H:%M."),
+        ("auto", ["1414843200000000"], "Set time.format to epoch_us if"),
+        ("auto", ["1414843200000000000"], "Set time.format to epoch_ns if"),
+        ("auto", ["20141021"], "Set time.format to %Y%m%d if"),
+        ("auto", ["20141021101112"], "Set time.format to %Y%m%d%H%M%S if"),
+        ("auto", ["21/10/2014 10:11"], "Set time.format to %d/%m/%Y %H:%M if"),
         ("auto", ["\x1b[31m0"], ""),
-        ("auto", ["yesterday"], ""),
+        (
+            "auto",
+            ["9999-12-31"],
+            f"'9999-12-31' reads as 9999-12-31T00:00:00+00:00 under time.format auto: {BOUNDS} {MOVE}",
+        ),
+        ("auto", ["yesterday", "-90000000000", "9999-12-31 23:59"], ""),
+        ("auto", [""], ""),
         ("auto", [], ""),
     ],
 )
 def test_remedies(format: str, values: list[str], words: str | None) -> None:
     told = remedy(values, TimeConfig(column="t", format=format))
     if words is None:  # a zero is a moment that is not known, in any format
-        words = "Set time.format to epoch_ms."
+        words = "Set time.format to epoch_ms if"
     assert words in told if words.startswith("Set") else told == words
 
 
