@@ -41,7 +41,8 @@ BOUNDS = "expected a moment from 1990-01-01 to 2100-01-01."
         (
             "auto",
             ["1414843200000"],
-            "'1414843200000' is no moment under time.format auto. Set time.format to epoch_ms if",
+            "'1414843200000' is no moment under time.format auto. Set time.format to epoch_ms "
+            "if that is how they are written.",
         ),
         ("auto", ["1414843200000000"], "Set time.format to epoch_us if"),
         ("auto", ["1414843200000000000"], "Set time.format to epoch_ns if"),
