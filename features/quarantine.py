@@ -43,7 +43,7 @@ class Quarantined(Strict):
     """Empty where a row does not parse."""
     rows: Annotated[int, Field(ge=0)]
     samples: list[Sample]
-    """The first ones of different values."""
+    """The first ones, of different values if there are as many."""
 
     def __str__(self) -> str:
         what = f"{self.reason} of {self.field}" if self.field else self.reason
@@ -100,7 +100,7 @@ class Origins:
 
 
 def examples(rejects: Iterable[Reject]) -> list[Example]:
-    """The first rejects of different values for each reason and field."""
+    """The first rejects for each reason and field, of different values if there are as many."""
     found = (
         Example(r.reason, r.field, r.path, r.position, (r.value or r.raw[:200].decode("utf-8", "replace")), r.origin)
         for r in rejects
@@ -109,15 +109,17 @@ def examples(rejects: Iterable[Reject]) -> list[Example]:
 
 
 def _first(found: Iterable[Example]) -> list[Example]:
-    """``SAMPLES`` of each reason and field, of different values."""
-    seen: dict[tuple[str, str], set[str]] = {}
-    kept = []
+    """``SAMPLES`` of each reason and field: of different values if there are as many, in the order of ``found``."""
+    new: dict[tuple[str, str], dict[str, Example]] = {}
+    again: dict[tuple[str, str], list[Example]] = {}
     for example in found:
-        values = seen.setdefault((example.reason, example.field), set())
+        key = example.reason, example.field
+        values, repeated = new.setdefault(key, {}), again.setdefault(key, [])
         if len(values) < SAMPLES and example.value not in values:
-            values.add(example.value)
-            kept.append(example)
-    return kept
+            values[example.value] = example
+        elif len(values) < SAMPLES and len(repeated) < SAMPLES:
+            repeated.append(example)
+    return [example for key, values in new.items() for example in [*values.values(), *again[key]][:SAMPLES]]
 
 
 def count(rejects: Iterable[Reject]) -> Counter[tuple[str, str]]:

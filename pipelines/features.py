@@ -38,6 +38,7 @@ from pipelines.drift import Expected, find_expected, keep_expected, require_stab
 from pipelines.feature_checks import require_date, require_matches, require_readable, require_rows, require_weighted
 from pipelines.feature_summary import Identity, manifest_of, report_of, result_of
 from pipelines.models import resolve_model
+from pipelines.quality import require_moments
 from pipelines.say import say
 
 RANGE_BYTES = 32 << 20
@@ -138,6 +139,7 @@ def _build(
     found = require_readable(written.counts, config, written.examples)
     require_rows(written.counts, job.splitter)
     require_weighted(written.files)
+    require_moments(config.time, written.moments)
     spec.save(attempt.data_dir)
     merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
     _remove_orphans(attempt.data_dir, written)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 from features.config import FeatureConfig
-from features.errors import RefusedError
+from features.errors import InputError, RefusedError
 from features.misread import dates_in_digits, remedies
 from features.moment import TimeConfig
 from features.quarantine import Quarantined
@@ -55,8 +55,27 @@ def say_moments(time: TimeConfig | None, moments: Sequence[str]) -> None:
     say(f"  moments {moments[0]} to {moments[1]}")
     first, last = (datetime.fromisoformat(moment) for moment in moments)
     if last > datetime.now(timezone.utc) + timedelta(days=1):
-        say(f"  warning: the last moment lies in the future. If {time.column} is no {time.format}, set time.format.")
+        say("  warning: the last moment lies in the future: check time.format and time.zone")
     format = dates_in_digits(first, last) if time.format == "auto" else None
     if format is not None:
-        digits = int(last.timestamp())
-        say(f"  warning: {digits} was read as epoch seconds, but is a date as {format}, too: then set time.format.")
+        said = f"{int(last.timestamp())} was read as epoch seconds, but is a moment as {format}, too"
+        say(f"  warning: if the log holds digits: {said}; set time.format if that is meant")
+
+
+def require_moments(time: TimeConfig | None, moments: Sequence[int]) -> None:
+    """InputError where digits that were read as epoch seconds lie in the future, but are dates, too.
+
+    Args:
+        moments: the first and the last.
+    """
+    if time is None or time.format != "auto" or not moments:
+        return
+    first, last = (datetime.fromtimestamp(moment // 1_000_000, timezone.utc) for moment in moments)
+    format = dates_in_digits(first, last)
+    if first > datetime.now(timezone.utc) + timedelta(days=1) and format is not None:
+        raise InputError(
+            "time",
+            expected="moments of the past",
+            found=f"{moments[0] // 1_000_000} to {moments[1] // 1_000_000}, {first} to {last} as epoch seconds",
+            fix=f"As {format} they are dates: set time.format to {format}, or to epoch_s.",
+        )

@@ -44,11 +44,15 @@ def test_samples_are_the_first_of_different_values_whoever_met_them(tmp_path: Pa
     path = tmp_path / "log.csv"
     path.write_text("".join(f"{n}\n" for n in range(10, 30)))
     rejects = [Reject(str(path), 3 * n, "bad_number", "age", b"raw", value) for n, value in enumerate("xxyxzvw")]
+    rejects += [Reject(str(path), 3 * n, "bad_time", "time", b"raw", value) for n, value in enumerate("0000a0")]
     rejects.append(Reject(str(path), 30, "column_count", "", b"1,2,\x1b[2J"))
     parts = [examples(rejects[5:]), examples(rejects[:5])]
-    first, second = quarantined(count(rejects), [e for part in parts for e in part], "csv")
+    first, zeros, second = quarantined(count(rejects), [e for part in parts for e in part], "csv")
     assert str(first) == (
         f"bad_number of age: 7 rows, such as 'x' at {path} line 1, 'y' at {path} line 3, 'z' at {path} line 5"
+    )
+    assert str(zeros) == (
+        f"bad_time of time: 6 rows, such as '0' at {path} line 1, 'a' at {path} line 5, '0' at {path} line 2"
     )
     assert str(second) == f"column_count: 1 row, such as '1,2,\\x1b[2J' at {path} line 11"
 
