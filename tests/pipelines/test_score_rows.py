@@ -79,7 +79,8 @@ def test_unreadable_rows_go_to_quarantine(shop: Path) -> None:
     with pytest.raises(
         RefusedError,
         match=r"source: expected at most 0.1000% unreadable rows, found 2 of 402 \(0.4975%\): bad_number of age: "
-        r"1 row, such as 'old' at .*/log.csv line 402; column_count: 1 row, such as 'broken' at .*/log.csv line 403\. Mend",
+        r"1 row, such as 'old' at .*/log.csv line 402; "
+        r"column_count: 1 row, such as 'broken' at .*/log.csv line 403\. Mend",
     ):
         score_rows(config, model=bundle)
     assert not list((shop / "work" / "scores" / "rows").iterdir())
