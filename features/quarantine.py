@@ -12,6 +12,7 @@ from features.errors import printable
 from features.field import Problem, text_at
 from features.join import SideTable
 from features.places import places
+from features.redact import redacted
 from features.schema import Strict
 from features.source import RawBatch, Reject
 
@@ -142,7 +143,8 @@ def quarantined(
     where = dict(places({(e.path, e.position) for e in kept}, format_of))
     samples: dict[tuple[str, str], list[Sample]] = {}
     for e in kept:
-        sample = Sample(value=e.value[:_SHOWN], where=where[e.path, e.position], origin=e.origin)
+        place, origin = redacted(where[e.path, e.position]), redacted(e.origin)
+        sample = Sample(value=e.value[:_SHOWN], where=place, origin=origin)
         samples.setdefault((e.reason, e.field), []).append(sample)
     ordered = sorted(rows.items(), key=lambda item: (-item[1], item[0]))
     return [
