@@ -92,6 +92,15 @@ class BusyError(FieldwiseError):
     """Another process is at the same work."""
 
 
+def printable(text: str, *, lines: bool = True) -> str:
+    """Text from data as a terminal may show it: what it would obey instead (ESC, direction marks, unless ``lines`` line
+    ends) is escaped."""
+    if text.isprintable():
+        return text
+    kept = "\n" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
 def storage_error(error: Exception, where: str | None = None) -> FieldwiseError | None:
     """A failed write in our words (of a library that keeps the number in its text, too); None for other errors."""
     written = re.search(r"\(os error (\d+)\)", str(error))

@@ -28,6 +28,8 @@ class Problem(NamedTuple):
     field: str
     reason: str
     value: str
+    column: str = ""
+    """Raw column of the value. Default: those the field reads."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,13 @@ class ValuedField(BaseField):
 def problems_of(field: str, reason: str, bad: npt.NDArray[np.bool_], columns: Columns, column: str) -> list[Problem]:
     """The rows where ``bad`` holds, with their values in ``column``."""
     rows = np.flatnonzero(bad).tolist()
-    return [Problem(row, field, reason, str(columns.array(column)[row].as_py())[:200]) for row in rows]
+    return [Problem(row, field, reason, text_at(columns, column, row), column) for row in rows]
+
+
+def text_at(columns: Columns, column: str, row: int) -> str:
+    """A value as people may read it, cut; empty for null."""
+    value = columns.array(column)[row].as_py()
+    return "" if value is None else str(value)[:200]
 
 
 def _unused(like: Texts) -> Texts:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from features.config import JoinConfig
 from features.errors import InputError
 from features.kernels import FIRST
+from features.places import places
 from features.source import FileRange, list_files, read_range
 from features.text import Columns, canonical
 from features.vocabulary import TextIndex
@@ -27,6 +28,8 @@ class SideTable:
         """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
         self.on = config.on
         self.name = f"{', '.join(config.path)} on {config.on}"
+        self.path = ", ".join(config.path)
+        """As the config has it."""
         wanted = None if config.select is None else [config.on, *config.select]
         if config.format == "jsonl" and wanted is None:
             raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")
@@ -34,8 +37,9 @@ class SideTable:
         for file in list_files(config, base):
             for batch in read_range(config, FileRange(file.path, 0, _end(config, file.path, file.size)), wanted):
                 for reject in batch.rejects[:1]:
+                    ((_, where),) = places([(reject.path, reject.position)], lambda _: config.format)
                     raise InputError(
-                        f"{reject.path} at byte {reject.position}", expected="rows that parse", found=reject.reason,
+                        where, expected="rows that parse", found=reject.reason,
                         fix="Mend the side table; unlike the log's, its rows are not quarantined.",
                     )  # fmt: skip
                 batches.append(batch.columns.batch())
@@ -44,7 +48,7 @@ class SideTable:
         self._rows = table.drop_columns([config.on])
         self.names: list[str] = self._rows.schema.names
         self._index: TextIndex | None = None
-        self._refuse_repeated(", ".join(config.path))
+        self._refuse_repeated(self.path)
 
     def _refuse_repeated(self, where: str) -> None:
         repeated = self._lookup().repeated

@@ -17,6 +17,7 @@ from features.expression import Expression
 from features.field import Problem
 from features.join import SideTable
 from features.moment import DAY, microseconds, to_local, to_utc
+from features.quarantine import Origins
 from features.source import FileRange, RawBatch, Reject, column_names, read_range
 from features.text import Columns
 
@@ -39,6 +40,7 @@ class LogBatch:
     """Microseconds since 1970 UTC."""
     rejects: list[Reject]
     filtered: int
+    origins: Origins
     joined: Mapping[str, int] = field(default_factory=dict)
     """Of the rows that were read and parsed: those that found their key in a side table, by its name."""
 
@@ -60,8 +62,7 @@ class LogBatch:
 
     def reject(self, problem: Problem) -> Reject:
         """The row of a problem as quarantine takes it."""
-        row = problem.row
-        return Reject(self.path, int(self.positions[row]), problem.reason, problem.field, self.raw.raw(row))
+        return self.origins.reject(self.raw, problem)
 
     def without(self, problems: Iterable[Problem]) -> LogBatch:
         """The batch with the rows of problems moved to ``rejects`` (a row once, for its first problem)."""
@@ -84,6 +85,7 @@ class LogBatch:
             None if self.time is None else self.time[keep],
             self.rejects,
             self.filtered,
+            self.origins,
             self.joined,
         )
 
@@ -122,6 +124,14 @@ class LogReader:
         self.columns = [name for name in self._wanted if name not in joined]
         """Raw columns read from the source."""
         self._lists = {name for field in config.fields for name in field.lists}
+        self._origins = self._columns_of_problems()
+
+    def _columns_of_problems(self) -> Origins:
+        config = self.config
+        read: dict[str, Sequence[str]] = {"time": () if config.time is None else (config.time.column,)}
+        for name, expression in (("filter", self._filter), ("label", self._label), ("weight", self._weight)):
+            read[name] = () if expression is None else expression.columns
+        return Origins({field.name: field.columns for field in config.fields} | read, self._tables)
 
     @property
     def keeps_all(self) -> bool:
@@ -162,10 +172,11 @@ class LogReader:
 
     def finish(self, raw: RawBatch) -> LogBatch:
         """Joins, filters and reads label, weight and time of raw rows made anywhere."""
-        columns, joined = raw.columns, dict[str, int]()
+        columns, rejects, joined = raw.columns, raw.rejects, dict[str, int]()
         for table in self._tables:
             columns, joined[table.name] = table.add_to(columns, self._wanted)
-        batch = LogBatch(replace(raw, columns=columns, rejects=[]), None, None, None, raw.rejects, 0, joined)
+        raw = replace(raw, columns=columns, rejects=[])
+        batch = LogBatch(raw, None, None, None, rejects, 0, self._origins, joined)
         batch = self._filtered(batch)
         if self.config.time is not None:
             batch = self._timed(batch)
@@ -235,13 +246,16 @@ def _numpy(values: pa.Array) -> npt.NDArray[np.float64]:
 
 
 def _number(batch: LogBatch, expression: Expression, name: str) -> LogBatch:
-    """The batch with ``label`` in {0, 1} or ``weight`` finite and >= 0; other rows are rejected."""
+    """The batch with ``label`` in {0, 1} or ``weight`` 0 or a positive float32; other rows are rejected."""
     values, bad = expression.evaluate(batch.columns)
     number = _numpy(values)
-    good = (number == 0) | (number == 1) if name == "label" else np.isfinite(number) & (number >= 0)
-    problems = _problems(bad | ~good, name, f"bad_{name}")
-    read = number.astype(np.float32)
-    return (replace(batch, label=read) if name == "label" else replace(batch, weight=read)).without(problems)
+    with np.errstate(over="ignore"):
+        read = number.astype(np.float32)
+    if name == "label":
+        good, batch = (number == 0) | (number == 1), replace(batch, label=read)
+    else:  # a weight that float32 cannot hold would be infinite, or nothing
+        good, batch = np.isfinite(read) & (number >= 0) & ((read > 0) == (number > 0)), replace(batch, weight=read)
+    return batch.without(_problems(bad | ~good, name, f"bad_{name}"))
 
 
 def _problems(bad: Bool, field: str, reason: str) -> list[Problem]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from features import store
-from features.errors import ArtifactError
+from features.errors import ArtifactError, InputError
 from features.record import check_record
 from features.schema import Strict
 from features.spec import FeatureSpec
@@ -33,6 +33,7 @@ PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 """A file or directory name, never a path: a manifest cannot point outside its snapshot."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class FileEntry(Strict):
@@ -45,6 +46,8 @@ class FileEntry(Strict):
     positives: Count
     sha256: Sha256
     bytes: Annotated[int, Field(ge=1)]
+    weights: tuple[Weight, Weight] | None = None
+    """Of the negatives and of the positives, summed; none where rows are not weighted, or in manifests from before."""
 
 
 class FieldCounts(Strict):
@@ -157,6 +160,24 @@ def _parse(directory: str) -> Manifest:
 def standing(directory: str) -> Manifest | None:
     """The manifest of a snapshot if one is published here, else None. Raises ArtifactError if it cannot be read."""
     return _parse(directory) if store.exists(store.join(directory, MANIFEST)) else None
+
+
+def weights_of(files: Iterable[FileEntry]) -> tuple[float, float] | None:
+    """Weight of negatives and of positives, or none where a manifest does not know it."""
+    known = [file.weights for file in files]
+    parts = [weights for weights in known if weights is not None]
+    return (sum(w[0] for w in parts), sum(w[1] for w in parts)) if parts and len(parts) == len(known) else None
+
+
+def require_weights(role: str, negative: float, positive: float) -> None:
+    """InputError when the rows of a split that count are of one class, or there are none."""
+    if not (negative > 0 and positive > 0):
+        raise InputError(
+            f"split {role}",
+            expected="positive weight in both classes",
+            found=f"{positive:g} on positives, {negative:g} on negatives",
+            fix="Check the weight expression and the split settings.",
+        )
 
 
 def snapshot_digest(spec_digest: str, checksums: list[str]) -> str:

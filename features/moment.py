@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import date as Date
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -11,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from features.schema import Strict
 
@@ -22,6 +24,8 @@ PARTS = {"minute": 60, "hour": 24, "weekday": 7, "hour_of_week": 168, "day": 31,
 """Time parts and how many values each has. weekday counts from Monday; day is the day of the month."""
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DIRECTIVES = "YymdHMSfbz"
+EPOCHS = {"epoch_s": 1e6, "epoch_ms": 1e3, "epoch_us": 1.0, "epoch_ns": 1e-3}
+"""Formats of numbers counted from 1970, and the microseconds of one."""
 
 
 class TimeConfig(Strict):
@@ -30,9 +34,14 @@ class TimeConfig(Strict):
     column: str
     """Raw column. ``time: COLUMN`` alone will do where the defaults below hold."""
     format: str = "auto"
-    """``epoch_s``, ``epoch_ms``, a strptime pattern, or ``auto``: epoch seconds if digits only, else ISO 8601."""
+    """``epoch_s`` (``_ms``, ``_us``, ``_ns``), a strptime pattern, or ``auto``: epoch seconds if a number, else ISO
+    8601."""
     zone: str = "UTC"
     """IANA zone of times that carry none; also the zone of hours, weekdays and days."""
+    earliest: Date = Date(1990, 1, 1)
+    """A moment before this day (UTC) is ``bad_time``: mostly digits of another format, or a zero for none."""
+    latest: Date = Date(2100, 1, 1)
+    """A moment of this day (UTC) or later is ``bad_time``: mostly digits of another format, or 9999 for never."""
 
     @model_validator(mode="after")
     def _known(self) -> TimeConfig:
@@ -43,9 +52,24 @@ class TimeConfig(Strict):
         unknown = [d for d in re.findall("%(.?)", self.format.replace("%%", "")) if d not in list(_DIRECTIVES)]
         if unknown:
             raise ValueError(f"format must be of %{' %'.join(_DIRECTIVES)}, got %{unknown[0]}")
-        if "%" not in self.format and self.format not in ("auto", "epoch_s", "epoch_ms"):
-            raise ValueError(f"format must be auto, epoch_s, epoch_ms or a strptime pattern, got {self.format!r}")
+        if "%" not in self.format and self.format != "auto" and self.format not in EPOCHS:
+            raise ValueError(f"format must be auto, {', '.join(EPOCHS)} or a strptime pattern, got {self.format!r}")
+        if self.earliest >= self.latest:
+            raise ValueError(f"earliest must lie before latest, got {self.earliest} and {self.latest}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _changed(self, every: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bounds only where they are not the default: specs fitted before there were any keep their digest."""
+        fields = type(self).model_fields
+        usual = {name for name in ("earliest", "latest") if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in every(self).items() if name not in usual}
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first moment that can be, and the one past the last."""
+        first, stop = ((bound - Date(1970, 1, 1)).days * DAY for bound in (self.earliest, self.latest))
+        return first, stop
 
     @property
     def directives(self) -> npt.NDArray[np.uint8]:
@@ -101,6 +125,11 @@ def to_local(moments: Int64, zone: str) -> Int64:
     if zone == "UTC" or not len(moments):
         return moments
     return pc.local_timestamp(pa.array(moments).cast(pa.timestamp("us", zone))).cast(pa.int64()).to_numpy()
+
+
+def show_moment(moment: int, zone: str) -> str:
+    """ISO 8601 in a zone, with its offset; to the second."""
+    return datetime.fromtimestamp(moment // 1_000_000, ZoneInfo(zone)).isoformat()
 
 
 def part_of(local: Int64, part: str) -> Int64:

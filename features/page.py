@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from features.errors import printable
 from features.report import FieldReport, Report
 
 PAGE = "report.html"
@@ -31,7 +32,9 @@ def page(report: Report, title: str) -> str:
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(title)}</h1><p>{report.rows:,} rows; of those for training {rate:.3%} positive "
         f"(before downsampling).</p>",
+        f"<p>First moment {escape(report.moments[0])}, last {escape(report.moments[1])}.</p>" if report.moments else "",
         _days(report),
+        _quarantine(report),
         "<h2>Fields</h2><p>Bars: shares of missing and unseen values (orange), then of values in the order of their "
         "index, for training rows.</p><table><tr><th>field<th>distinct<th>missing<th>unseen<th>collisions<th>drift"
         "<th>distribution<th>most frequent</tr>",
@@ -65,6 +68,26 @@ def _field(report: Report, name: str, field: FieldReport) -> str:
         f"<td class=n>{tally.missing / n:.2%}<td class=n>{tally.unseen / n:.2%}<td>{collisions}<td class=n>{moved}"
         f"<td>{_bars(tally.groups)}<td>{top}</tr>"
     )
+
+
+def _quarantine(report: Report) -> str:
+    if not report.quarantined:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(part.reason)}<td>{escape(part.field)}<td class=n>{part.rows:,}<td>"
+        + "<br>".join(
+            f"<code>{_shown(sample.value)}</code> <small>{_shown(str(sample.where))}"
+            f"{', from ' + _shown(sample.origin) if sample.origin else ''}</small>"
+            for sample in part.samples
+        )
+        + "</tr>"
+        for part in report.quarantined
+    )
+    return f"<h2>Quarantine</h2><table><tr><th>reason<th>field<th>rows<th>such as</tr>{rows}</table>"
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text, lines=False))
 
 
 def _bars(groups: Sequence[int]) -> str:

@@ -19,6 +19,7 @@ from features.count_kernels import sum_groups
 from features.drift import Counts, Distribution, Drift, group_starts
 from features.errors import ArtifactError
 from features.kernels import FIRST
+from features.quarantine import Quarantined
 from features.schema import Strict
 from features.spec import FeatureSpec, FittedField
 from features.words import complaint
@@ -102,6 +103,10 @@ class Report(Strict):
     fields: dict[str, FieldReport]
     days: list[Day]
     """Empty for a log without ``time``."""
+    moments: tuple[str, ...] = ()
+    """The first and the last, ISO 8601 in the zone of ``time``; empty without it, or in older reports."""
+    quarantined: tuple[Quarantined, ...] = ()
+    """Rows set aside, by field and reason."""
     distribution: Distribution
     drift: Drift | None
     """Against the rows the spec was fitted on; none for these rows themselves, or where they are not known."""

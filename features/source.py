@@ -51,13 +51,18 @@ class FileRange(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A row that cannot be used. position: byte offset in the (decompressed) file, row number in a Parquet file."""
+    """A row that cannot be used. position: byte offset in the (decompressed) file, row number in a Parquet file.
+
+    value: the text that could not be read, where it was one. origin: whence it came, if not from this file.
+    """
 
     path: str
     position: int
     reason: str
     field: str
     raw: bytes
+    value: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from features import kernels, value_kernels
 from features.errors import InputError
-from features.moment import TimeConfig, to_utc
+from features.moment import DAY, EPOCHS, TimeConfig, to_utc
 
 UInt8 = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
@@ -129,16 +129,23 @@ def valid_utf8(views: Texts) -> Bool:
 
 
 def moments(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
-    """(microseconds since 1970 UTC, missing, bad)."""
+    """(microseconds since 1970 UTC, missing, bad). A moment outside ``earliest``..``latest`` is bad."""
+    out, missing, bad = moments_of_any_year(array, config)
+    first, stop = config.bounds
+    bad = bad | ~missing & ((out < first) | (out >= stop))
+    return np.where(bad, 0, out), missing, bad
+
+
+def moments_of_any_year(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
+    """``moments`` of any year."""
     kind = array.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        zoned = pa.types.is_timestamp(kind) and kind.tz is not None
-        missing = array.is_null().to_numpy(zero_copy_only=False)
-        micros = pc.cast(array, pa.timestamp("us", kind.tz if zoned else None), safe=False).cast(pa.int64())
-        out = np.array(micros.fill_null(0).to_numpy(zero_copy_only=False))
-        return (out if zoned else to_utc(out, config.zone)), missing, np.zeros(len(array), np.bool_)
-    if config.format in ("epoch_s", "epoch_ms"):
-        return _epoch(array, 1_000_000 if config.format == "epoch_s" else 1000)
+        out = _typed_moments(array)
+        if not (pa.types.is_timestamp(kind) and kind.tz is not None):
+            out = to_utc(out, config.zone)
+        return out, array.is_null().to_numpy(zero_copy_only=False), np.zeros(len(array), np.bool_)
+    if config.format in EPOCHS:
+        return _epoch(array, EPOCHS[config.format])
     views = texts(array)
     n = len(views)
     out, zone_known, status = np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.uint8)
@@ -148,14 +155,30 @@ def moments(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
     missing, bad = status == value_kernels.EMPTY, status == value_kernels.BAD
     if config.format == "auto" and bad.any():
         rows = np.flatnonzero(bad)
-        out[rows], missing[rows], bad[rows] = _epoch(array.take(pa.array(rows)), 1_000_000)
+        out[rows], missing[rows], bad[rows] = _epoch(array.take(pa.array(rows)), EPOCHS["epoch_s"])
     return out, missing, bad
 
 
-def _epoch(array: pa.Array, scale: int) -> tuple[Int64, Bool, Bool]:
+_FAR = 4 * 10**17
+"""Microseconds beyond any calendar, and far from the end of int64."""
+
+
+def _typed_moments(array: pa.Array) -> Int64:
+    """Microseconds of timestamps and dates, cut at ``_FAR`` (a cast would wrap around); 0 for null."""
+    kind = array.type
+    number = pc.cast(array, pa.int32() if pa.types.is_date32(kind) else pa.int64())
+    values = number.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    unit = kind.unit if pa.types.is_timestamp(kind) else "day" if pa.types.is_date32(kind) else "ms"
+    if unit == "ns":
+        return values // 1000
+    scale = {"day": DAY, "s": 1_000_000, "ms": 1000, "us": 1}[unit]
+    return np.clip(values, -_FAR // scale, _FAR // scale) * scale
+
+
+def _epoch(array: pa.Array, scale: float) -> tuple[Int64, Bool, Bool]:
     values, bad = numbers(array)
     missing = np.isnan(values) & ~bad
-    bad = bad | (np.abs(values) > 4e11 * 1_000_000 / scale)  # beyond any calendar: not seconds, perhaps milliseconds
+    bad = bad | (np.abs(values) > _FAR / scale)
     return np.where(bad | missing, 0, np.rint(np.where(bad, 0, values) * scale)).astype(np.int64), missing, bad
 
 

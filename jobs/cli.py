@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from typing import Any
 
-from features.errors import ConfigError, FieldwiseError, storage_error
+from features.errors import ConfigError, FieldwiseError, printable, storage_error
 from features.interrupt import Interrupted, Interruptible
 from features.process import FAILURES
 from features.redact import RedactingStream, redacted_tree
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         if known is None:
             known = FieldwiseError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
         report_failure(known)
-        print(f"fieldwise {options.called}: {known}", file=sys.stderr)
+        print(f"fieldwise {options.called}: {printable(str(known))}", file=sys.stderr)
         return known.exit_code
     if result is not None:
         sys.stdout.flush()

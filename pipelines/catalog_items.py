@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +9,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.errors import InputError, RefusedError
+from features.errors import InputError
 from features.expression import Expression
+from features.quarantine import Quarantined, count, examples, quarantined
 from features.source import Reject, list_files, split_ranges
 from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.config import Config
 from pipelines.coverage import Coverage, Tally
 from pipelines.ids import together
+from pipelines.quality import require_quality
 from pipelines.sides import Side
 
 RANGE_BYTES = 8 << 20
@@ -34,6 +35,8 @@ class Items:
     rows: int
     """Of the source, eligible or not."""
     rejects: list[Reject]
+    quarantined: list[Quarantined]
+    """What ``rejects`` are."""
     parts: list[pa.RecordBatch]
     """Raw columns as they were read."""
     order: pa.Array
@@ -57,7 +60,8 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
     parts = [rows for rng in ranges for rows in side.rows(rng, spec)]
     rejects = [reject for part in parts for reject in part.rejects]
     total = sum(len(part.ids) + len(part.rejects) for part in parts)
-    require_quality(config, "catalog.items", total, len(rejects), rejects)
+    bad = quarantined(count(rejects), examples(rejects), side.source.format)
+    require_quality(config, "catalog.items", total, bad)
     if rule is not None:
         parts = [part.where(_true(rule, part.columns)) for part in parts]
     ids = together([part.ids for part in parts], "catalog.items")
@@ -76,7 +80,7 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
     tally = Tally(spec, coverage)
     for part in parts:
         tally.add(part.slots, part.columns)
-    items = Items(ids, slots, category, total, rejects, [part.columns for part in parts], order, tally)
+    items = Items(ids, slots, category, total, rejects, bad, [part.columns for part in parts], order, tally)
     if catalog.cap is not None:
         text = canonical(items.columns([catalog.cap.column]).column(0).combine_chunks()).cast(pa.string())
         category[:] = pc.fill_null(text, "").dictionary_encode().indices.to_numpy()
@@ -101,16 +105,3 @@ def refuse_repeated(ids: pa.Array, where: str, name: str, fix: str) -> None:
     twins = repeated(ids)
     if len(twins):
         raise InputError(where, expected=f"each {name} once", found=f"{ids[int(twins[0])].as_py()!r} again", fix=fix)
-
-
-def require_quality(config: Config, where: str, rows: int, bad: int, rejects: Sequence[Reject] = ()) -> None:
-    """Raises RefusedError past ``snapshot.max_bad_fraction``."""
-    most = config.snapshot.max_bad_fraction
-    if bad > most * rows:
-        example = "".join(f", such as {r.reason} at {r.path}:{r.position}" for r in rejects[:1])
-        raise RefusedError(
-            where,
-            expected=f"at most {most:.4%} unreadable rows",
-            found=f"{bad} of {rows}{example}",
-            fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-        )

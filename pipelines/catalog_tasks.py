@@ -26,6 +26,7 @@ from pyspark import Broadcast
 from features.errors import InputError
 from features.hashing import xxh64_array
 from features.kernels import FIRST
+from features.quarantine import examples
 from features.source import FileRange, read_range
 from features.spark.errors import Task
 from features.spark.files import write_rejects
@@ -178,6 +179,9 @@ def _contexts(todo: Inputs, rng: FileRange, spec: FeatureSpec, index: int, said:
         yield ids, xxh64_array(rows.ids).view(np.int64), payload, None
     for reject in rejects:
         said.counts[f"rejected {reject.reason}"] += 1
+        said.counts[f"bad {json.dumps([reject.reason, reject.field])}"] += 1
+    for example in examples(rejects):
+        said.counts[f"example {json.dumps(example)}"] += 1
     if rejects:
         said.counts[f"quarantine {write_rejects(todo.directory, index, rejects)}"] = 1
 

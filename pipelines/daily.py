@@ -83,7 +83,8 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     measured = record.step(
         "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
     )
-    logloss = {"champion": measured["logloss"], "challenger": challenger["metrics"]["test"]["logloss"]}
+    test = challenger["metrics"]["test"]
+    logloss = {"champion": measured["logloss"], "challenger": test["logloss"]}
     verdict = judge(challenger["metrics"])
     registered = record.step("registered", lambda: _register(config, challenger, verdict))
     version = registered and registered["version"]
@@ -101,6 +102,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         "refused": f"{verdict.split}: {verdict.words}" if version is None else None,
         "used_model": opened.facts,
         "logloss": logloss,
+        "logloss_se": {"champion": measured.get("logloss_se"), "challenger": test.get("logloss_se")},
         "promoted": better,
         "promotion": promotion,
         "catalog": catalog,

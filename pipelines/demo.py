@@ -17,6 +17,7 @@ from features.spark.shop import Shop, generate
 from pipelines.config import Config, resolve
 from pipelines.features import build_features
 from pipelines.launch import train_ranks
+from pipelines.measured import NAMES, with_error
 from pipelines.say import say
 from pipelines.score_catalog import score_catalog
 from training import tracking
@@ -30,6 +31,7 @@ from training.reader import PlanReader
 ROWS = 350_000
 DAYS = 7
 RESAMPLES = 200
+METRICS = ("logloss", "auc", "normalized_entropy", "calibration")
 
 Float64 = npt.NDArray[np.float64]
 
@@ -107,20 +109,20 @@ def _gap(difference: Float64, seed: int) -> dict[str, float]:
     draw = np.random.default_rng(seed)
     n = len(difference)
     means = [difference[draw.integers(0, n, n)].mean() for _ in range(RESAMPLES)]
-    return {"mean": float(difference.mean()), "error": float(np.std(means))}
+    return {"mean": float(difference.mean()), "se": float(np.std(means))}
 
 
 def _row(kind: str, result: dict[str, Any], excess: float) -> dict[str, Any]:
     test = result["metrics"]["test"]
-    names = ("logloss", "auc", "normalized_entropy", "calibration")
-    return {"model": kind, **{n: test[n] for n in names}, "excess": excess, "seconds": round(result["wall"], 1)}
+    shown = {name: test[name] for metric in METRICS for name in (metric, f"{metric}_se")}
+    return {"model": kind, **shown, "excess": excess, "seconds": round(result["wall"], 1)}
 
 
 def _show(table: list[dict[str, Any]], truth: float, gaps: dict[str, dict[str, float]]) -> None:
-    say(f"\n{'model':8}{'logloss':>9}{'AUC':>9}{'NE':>9}{'calibr.':>9}{'excess':>9}{'seconds':>9}")
+    say(f"\n{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in METRICS) + f"{'excess':>9}{'seconds':>9}")
     for row in table:
-        numbers = (row[n] for n in ("logloss", "auc", "normalized_entropy", "calibration", "excess"))
-        say(f"{row['model']:8}" + "".join(f"{n:9.5f}" for n in numbers) + f"{row['seconds']:9.1f}")
-    say(f"{'truth':8}{truth:9.5f}\n")
+        measured = "".join(f"  {with_error(row, metric):<18}" for metric in METRICS)
+        say(f"{row['model']:6}{measured}{row['excess']:9.5f}{row['seconds']:9.1f}")
+    say(f"{'truth':6}  {truth:.5f}\n")
     for pair, gap in gaps.items():
-        say(f"{pair:12}{gap['mean']:+.5f} +- {gap['error']:.5f}")
+        say(f"{pair:12}{gap['mean']:+.5f} +- {gap['se']:.5f}")

@@ -8,6 +8,7 @@ from features.errors import ArtifactError
 from features.manifest import Snapshot, load_snapshot, snapshot_dir
 from pipelines.agreement import require_measurable, require_snapshots, say_changes
 from pipelines.config import Config
+from pipelines.measured import say_metrics
 from pipelines.models import open_model
 from training.data import TrainData
 from training.evaluate import evaluate
@@ -50,10 +51,13 @@ def evaluate_model(
     world = World()
     world.use_threads(config.training.threads)
     found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
+    say_metrics(role, found)
+    metrics = found.told()
     return {
         "model": bundle.digest,
         "used_model": opened_model.facts,
         "role": role,
-        "rows": found.rows,
-        "metrics": {name: float(value) for name, value in found.values.items()},
+        "rows": metrics.pop("rows"),
+        "positives": metrics.pop("positives"),
+        "metrics": metrics,
     }

@@ -11,11 +11,13 @@ import pyarrow as pa
 from features.encoder import Encoder
 from features.errors import InputError
 from features.log import LogReader
-from features.source import list_files, split_ranges
+from features.quarantine import count, examples, quarantined
+from features.source import Reject, list_files, split_ranges
 from features.spec import FeatureSpec
 from pipelines.agreement import require_model
 from pipelines.config import Config
 from pipelines.models import open_model
+from pipelines.quality import require_quality
 from pipelines.say import say
 from training.scoring import Scorer
 
@@ -52,10 +54,14 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     """The first readable rows of the source, side tables joined."""
     files = list_files(config.source, config.base, None)
     reader = LogReader(config.features, config.base, need_label=False)
+    rejects: list[Reject] = []
     for part in split_ranges(config.source, files, HEAD_BYTES):
         for batch in reader.read(part):
+            rejects += batch.rejects
             if batch.rows:
                 return batch.columns.batch().slice(0, rows)
+    bad = quarantined(count(rejects), examples(rejects), config.source.format)
+    require_quality(config, "source", len(rejects), bad)
     raise InputError("source", expected="at least one row", found="none", fix="Check source.path.")
 
 

@@ -27,14 +27,16 @@ import pyarrow.parquet as pq
 
 from features import store
 from features.errors import ConfigError
+from features.quarantine import count, examples, quarantined
 from features.source import list_files, split_ranges
 from pipelines.agreement import require_model
-from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated, require_quality
+from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.ids import together
 from pipelines.models import open_model
 from pipelines.output import Output
+from pipelines.quality import require_quality, say_quarantined
 from pipelines.say import say
 from pipelines.sides import split_sides
 from training.factors import Factors, context_factors, item_factors, require_factors
@@ -80,7 +82,9 @@ def export_factors(
     ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
     parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
     rejects = [reject for part in parts for reject in part.rejects]
-    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), len(rejects), rejects)
+    bad = quarantined(count(rejects), examples(rejects), side.source.format)
+    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), bad)
+    say_quarantined(config, [*items.quarantined, *bad])
     slots = np.concatenate([part.slots for part in parts])
     ids = together([part.ids for part in parts], "catalog.contexts")
     refuse_repeated(ids.take(pc.sort_indices(ids)), "catalog.contexts", side.id, "Give every context one row.")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date as Date
 
 from features.config import FeatureConfig
-from features.errors import ConfigError, InputError, RefusedError
-from features.manifest import ROLES
+from features.errors import ConfigError, InputError
+from features.manifest import ROLES, FileEntry, require_weights, weights_of
+from features.quarantine import Example, Quarantined, quarantined
 from features.spark.reading import Counts
 from features.spark.split import Splitter
 from pipelines.config import Config
+from pipelines.quality import require_quality
 
 
 def require_date(config: Config, date: str | None) -> None:
@@ -96,31 +99,34 @@ def require_rows(counts: Counts, splitter: Splitter) -> None:
         )
 
 
-def require_quality(counts: Counts, config: FeatureConfig, examples: list[list[str]] | None = None) -> None:
-    """Stop above ``max_bad_fraction``, with every reason and an example of each."""
-    foreseen = {key[1]: count for key, count in counts.items() if key[0] == "unencodable"}
-    reasons = Counter(by_reason(counts)) + Counter(foreseen)
-    good = (
-        sum(count for key, count in counts.items() if key[0] == "rows")
-        + counts["filtered",]
-        + counts["dropped_negatives",]
-        - sum(foreseen.values())
-    )
-    bad = reasons.total()
-    if bad <= config.snapshot.max_bad_fraction * (good + bad):
-        return
-    seen = examples if examples is not None else [list(key[1:]) for key in counts if key[0] == "example"]
-    told = []
-    for reason, count in reasons.most_common():
-        first = min(example[1:] for example in seen if example[0] == reason)
-        told.append(f"{reason}: {count} (such as {first[0]}: {first[1]!r})")
-    raise RefusedError(
-        "source",
-        expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
-        found=f"{bad} of {good + bad} ({bad / (good + bad):.4%}): {'; '.join(told)}",
-        fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-    )
+def require_weighted(files: Iterable[FileEntry]) -> None:
+    """Where rows are weighted: no role is without weight, and both classes have some in training."""
+    by_role: dict[str, list[FileEntry]] = {}
+    for file in files:
+        by_role.setdefault(file.role, []).append(file)
+    for role, entries in by_role.items():
+        weights = weights_of(entries)
+        if weights is not None and (role == "train" or sum(weights) <= 0):
+            require_weights(role, *weights)
+
+
+def require_readable(counts: Counts, config: FeatureConfig, found: Iterable[Example]) -> list[Quarantined]:
+    """What was quarantined, or will be (``unencodable``); stops above ``max_bad_fraction``."""
+    foreseen = sum(count for key, count in counts.items() if key[0] == "unencodable")
+    good = sum(count for key, count in counts.items() if key[0] == "rows")
+    good += counts["filtered",] + counts["dropped_negatives",] - foreseen
+    rows: Counter[tuple[str, str]] = Counter()
+    for key, count in counts.items():
+        if key[0] in ("rejected", "unencodable"):
+            rows[key[1], key[2]] += count
+    parts = quarantined(rows, found, config.source.format)
+    require_quality(config, "source", good + rows.total(), parts)
+    return parts
 
 
 def by_reason(counts: Counts) -> dict[str, int]:
-    return {key[1]: count for key, count in sorted(counts.items()) if key[0] == "rejected"}
+    reasons: Counter[str] = Counter()
+    for key, count in sorted(counts.items()):
+        if key[0] == "rejected":
+            reasons[key[1]] += count
+    return dict(reasons)

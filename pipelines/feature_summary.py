@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from features import report as reports
 from features import store
+from features.config import FeatureConfig
 from features.drift import Distribution
 from features.manifest import ROLES, FieldCounts, Manifest, snapshot_digest
+from features.moment import show_moment
 from features.page import PAGE
 from features.publish import Attempt
+from features.quarantine import Quarantined
 from features.report import Report, Tally
 from features.spark.build import Written
-from features.spark.reading import Counts, Job
+from features.spark.reading import Job
 from features.spec import FeatureSpec
 from pipelines.feature_checks import by_reason
+from pipelines.quality import say_moments, say_quarantined
 from pipelines.say import say
 
 
@@ -64,8 +68,16 @@ def manifest_of(
     )
 
 
-def report_of(spec: FeatureSpec, manifest: Manifest, tallies: Mapping[str, Tally], counts: Counts) -> Report:
-    """From the fields' tallies and the counts of days; drift is not known yet."""
+def report_of(
+    job: Job,
+    spec: FeatureSpec,
+    manifest: Manifest,
+    tallies: Mapping[str, Tally],
+    written: Written,
+    quarantined: Sequence[Quarantined],
+) -> Report:
+    """From the fields' tallies and what the tasks reported; drift is not known yet."""
+    counts, time = written.counts, job.config.time
     rates: dict[str, float] = {"train": manifest.negative_rate or 1.0}
     seen = manifest.files_of(["train", "all"])
     positives = sum(file.positives for file in seen)
@@ -78,6 +90,8 @@ def report_of(spec: FeatureSpec, manifest: Manifest, tallies: Mapping[str, Tally
         rows=manifest.rows_of(ROLES),
         fields={field.name: reports.field_report(spec, field, tallies[field.name]) for field in spec.fields},
         days=days,
+        moments=tuple(show_moment(moment, time.zone) for moment in written.moments) if time else (),
+        quarantined=tuple(quarantined),
         distribution=Distribution(
             spec_digest=spec.digest,
             label=[negatives, positives],
@@ -87,7 +101,9 @@ def report_of(spec: FeatureSpec, manifest: Manifest, tallies: Mapping[str, Tally
     )
 
 
-def result_of(manifest: Manifest, report: Report, directory: str, status: str, started: float) -> dict[str, Any]:
+def result_of(
+    config: FeatureConfig, manifest: Manifest, report: Report, directory: str, status: str, started: float
+) -> dict[str, Any]:
     """The job's result; its summary goes to stderr."""
     seconds, data = time.perf_counter() - started, store.join(directory, manifest.data)
     roles = [role for role in ROLES if manifest.files_of([role])]
@@ -102,6 +118,8 @@ def result_of(manifest: Manifest, report: Report, directory: str, status: str, s
         lines.append(f"  join {table}: {met:,} rows met one of the table{none}")
     lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
     say("\n".join([*lines, *reports.table(report)]))
+    say_quarantined(config, report.quarantined)
+    say_moments(config.time, report.moments)
     return {
         "snapshot": manifest.id,
         "dir": directory,
@@ -110,8 +128,10 @@ def result_of(manifest: Manifest, report: Report, directory: str, status: str, s
         "spec_digest": manifest.spec_digest,
         "rows": rows,
         "positives": positives,
+        "moments": list(report.moments),
         "quarantined": manifest.quarantined,
         "joined": manifest.joined,
+        "quarantine": [part.model_dump(mode="json") for part in report.quarantined],
         "files": len(manifest.files),
         "report": store.join(data, PAGE),
         "drift": report.drift and report.drift.model_dump(mode="json"),

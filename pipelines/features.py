@@ -20,6 +20,7 @@ from features.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_di
 from features.moment import microseconds
 from features.page import PAGE, page
 from features.publish import Attempt
+from features.quarantine import Example
 from features.record import field_differences
 from features.report import REPORT, Report
 from features.source import SourceFile, split_ranges
@@ -35,9 +36,17 @@ from pipelines.agreement import asked_otherwise, digest, fingerprint, is_dated, 
 from pipelines.columns import require_columns
 from pipelines.config import Config
 from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
-from pipelines.feature_checks import require_date, require_matches, require_quality, require_rows, require_split
+from pipelines.feature_checks import (
+    require_date,
+    require_matches,
+    require_readable,
+    require_rows,
+    require_split,
+    require_weighted,
+)
 from pipelines.feature_summary import Identity, manifest_of, report_of, result_of
 from pipelines.models import resolve_model
+from pipelines.quality import require_moments
 from pipelines.say import say
 
 RANGE_BYTES = 32 << 20
@@ -121,7 +130,7 @@ def publish_snapshot(
         publish.clean(directory)
         status = "published" if stands is manifest else "already published"
     report = with_drift(Report.load(store.join(directory, stands.data, REPORT)), expected)
-    return result_of(stands, report, directory, status, started), report
+    return result_of(config, stands, report, directory, status, started), report
 
 
 def _place(config: Config, date: str | None, frozen: FeatureSpec | None, replace: bool) -> str:
@@ -139,15 +148,17 @@ def _build(
     config = job.config
     job, spec, rows = fit(spark, job, frozen)
     written = build.encode(spark, job, spec, attempt.data_dir, rows)
-    require_quality(written.counts, config, written.examples)
+    found = require_readable(written.counts, config, written.examples)
     require_rows(written.counts, job.splitter)
+    require_weighted(written.files)
+    require_moments(config.time, written.moments)
     spec.save(attempt.data_dir)
     merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
     _remove_orphans(attempt.data_dir, written)
     rate = config.snapshot.negative_rate if TRAIN in job.splitter.roles else None
     tallies = tally_fields(spark, spec, attempt.data_dir, written.files, rate)
     manifest = manifest_of(job, spec, attempt, written, identity, tallies, rate)
-    return manifest, report_of(spec, manifest, tallies, written.counts)
+    return manifest, report_of(job, spec, manifest, tallies, written, found)
 
 
 def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job, FeatureSpec, Counts]:
@@ -162,7 +173,7 @@ def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job,
     spec = frozen
     if spec is None or (config.snapshot.shuffle == "global" and not counted):
         values, rows = build.tally(spark, job, fit=spec is None)
-        require_quality(rows, config)
+        require_readable(rows, config, (Example(*json.loads(key[1])) for key in rows if key[0] == "example"))
         require_rows(rows, job.splitter)
         spec = spec or fit_spec(config.fields, values)
     return job, spec, rows

@@ -83,7 +83,9 @@ def _type(field: Any, names: dict[type[BaseModel], str]) -> str:
         return f"{{{_type(inner[0], names)}: {_type(inner[1], names)}}}"
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return "field" if _is_field(annotation) else f"keys of {names[annotation]}"
-    return {"str": "text", "bool": "true or false", "int": "integer", "float": "number"}[annotation.__name__]
+    return {"str": "text", "bool": "true or false", "int": "integer", "float": "number", "date": "date"}[
+        annotation.__name__
+    ]
 
 
 def _is_field(block: type[BaseModel]) -> bool:

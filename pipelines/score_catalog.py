@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
+from features.quarantine import Example, Quarantined, quarantined
 from features.source import list_files, split_ranges
 from features.spark.build import shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
@@ -29,7 +30,7 @@ from features.spark.session import spark_session
 from pipelines import catalog_tasks as tasks
 from pipelines.agreement import require_model
 from pipelines.catalog_config import CatalogConfig
-from pipelines.catalog_items import RANGE_BYTES, Items, read_items, require_quality
+from pipelines.catalog_items import RANGE_BYTES, Items, read_items
 from pipelines.catalog_lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from pipelines.catalog_pairs import match, require_columns, require_matched
 from pipelines.catalog_tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
@@ -38,6 +39,7 @@ from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.ids import IdKind, column_types
 from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output
+from pipelines.quality import require_quality, say_quarantined
 from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Split, split_sides
@@ -131,7 +133,7 @@ class _Run:
             writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
             encoded = self._encoded(reading, coverage, whole=lists is pairwise_lists).persist()
             try:
-                said, quarantined = self._said(encoded, reading, coverage)
+                said, rejected, bad = self._said(encoded, reading, coverage)
                 counts, items = said.counts, reading.result()
                 fields = {
                     "contexts": said.tally.shares(self.split.fields(self.bundle.spec, item=False)),
@@ -153,8 +155,10 @@ class _Run:
         self._refuse_twins(reports)
         matched = match(said, reports, items.ids)
         require_matched(self.config, matched)
-        if quarantined:
-            merge_rejects(self.staging, quarantined, QUARANTINE)
+        if rejected:
+            merge_rejects(self.staging, rejected, QUARANTINE)
+        for found in bad.values():
+            say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
         facts = {
             "contexts": counts["contexts"],
@@ -168,6 +172,7 @@ class _Run:
             "quarantined": {
                 k.removeprefix("rejected "): n for k, n in sorted(counts.items()) if k.startswith("rejected ")
             },
+            "quarantine": {side: [part.model_dump() for part in found] for side, found in bad.items()},
         }
         return reports, facts
 
@@ -208,22 +213,26 @@ class _Run:
             column_types(side.source, list_files(side.source, self.config.base, self.date), side.id, "catalog.contexts")
         )
 
-    def _said(self, encoded: DataFrame, items: Future[Items], coverage: Coverage) -> tuple[Said, list[str]]:
-        """What tasks counted, and the names of their quarantine files."""
+    def _said(
+        self, encoded: DataFrame, items: Future[Items], coverage: Coverage
+    ) -> tuple[Said, list[str], dict[str, list[Quarantined]]]:
+        """What tasks counted, the names of their quarantine files, and what is in them."""
         said = Said(Tally(self.bundle.spec, coverage))
         for row in collect(encoded.filter(F.col("kind") == REPORT).select("payload"), "contexts"):
             said.hear(bytes(row["payload"]))
         counts = said.counts
-        quarantined = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
-        bad = sum(n for key, n in counts.items() if key.startswith("rejected "))
-        require_quality(self.config, "catalog.contexts", counts["contexts"] + bad, bad)
+        files = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
+        bad = {(*json.loads(key[4:]),): n for key, n in counts.items() if key.startswith("bad ")}
+        seen = (Example(*json.loads(key.removeprefix("example "))) for key in counts if key.startswith("example "))
+        contexts = quarantined(bad, seen, self.split.contexts.source.format)
+        require_quality(self.config, "catalog.contexts", counts["contexts"] + sum(bad.values()), contexts)
         if not counts["contexts"]:
             raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
         rejects = items.result().rejects
         if rejects:
-            quarantined.append(write_rejects(self.staging, 1 << 20, rejects))
+            files.append(write_rejects(self.staging, 1 << 20, rejects))
             counts["rejected items"] = len(rejects)
-        return said, quarantined
+        return said, files, {"contexts": contexts, "items": items.result().quarantined}
 
     def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:
         """First ids of all files but the first: quantiles of ids drawn by their hash, so the data alone decides."""

@@ -16,11 +16,14 @@ from pyspark import Broadcast
 
 from features import store
 from features.encoder import Encoder
-from features.errors import InputError, RefusedError
+from features.errors import InputError
 from features.log import LogBatch, LogReader
+from features.moment import show_moment
+from features.quarantine import Example, Quarantined, count, examples, quarantined
 from features.source import FileRange, Reject, list_files, split_ranges
 from features.spark.errors import Task
 from features.spark.files import merge_rejects, write_rejects
+from features.spark.reading import span
 from features.spark.run import collect, mapped, numbered
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
@@ -29,6 +32,7 @@ from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
 from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output, write_part
+from pipelines.quality import require_quality, say_moments, say_quarantined
 from pipelines.row_columns import output_schema, written
 from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
@@ -98,7 +102,7 @@ def score_rows(
     found = output.standing()
     if found is not None:
         require_known(config, bundle.spec, "source", found.get("fields", {}))
-        return _result(found, target, "already published", started) | {"used_model": opened.facts}
+        return _result(config, found, target, "already published", started) | {"used_model": opened.facts}
     spark = spark_session("fieldwise score-rows")
     with output, tempfile.TemporaryDirectory(prefix="fieldwise-rows-") as scratch:
         shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
@@ -120,7 +124,7 @@ def score_rows(
             "model_version": version,
         }
         manifest = output.publish(parts, facts)
-    return _result(manifest, target, "published", started) | {"used_model": opened.facts}
+    return _result(config, manifest, target, "published", started) | {"used_model": opened.facts}
 
 
 def _task(job: Broadcast[Job]) -> Task:
@@ -140,7 +144,7 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
     tally = Tally(job.spec, job.coverage)
     scored: list[pa.RecordBatch] = []
     rejects: list[Reject] = []
-    filtered = 0
+    filtered, moments = 0, list[int]()
     for batch in job.reader.read(job.ranges[index]):
         filtered += batch.filtered
         encoded = encoder.encode(batch.columns)
@@ -151,6 +155,8 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
             slots, batch = slots[keep], batch.without(encoded.problems)
         rejects += batch.rejects
         tally.add(slots, batch.columns)
+        if batch.rows and batch.time is not None:
+            moments = span([*moments, int(batch.time.min()), int(batch.time.max())])
         if batch.rows:
             scored.append(_scored(batch, job.schema, scorer.probabilities(slots, cores())))
     part = None
@@ -158,10 +164,9 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
         table = pa.Table.from_batches(scored, job.schema)
         part = write_part(job.directory, index, table, dictionary=job.schema.names[:-1])
     name = write_rejects(job.directory, index, rejects) if rejects else None
-    examples = [[r.reason, f"{r.path}:{r.position}"] for r in rejects[:1]]
     return {
-        "part": part, "quarantine": name, "filtered": filtered, "rejected": Counter(r.reason for r in rejects),
-        "examples": examples, "fields": tally.report(),
+        "part": part, "quarantine": name, "filtered": filtered, "moments": moments, "fields": tally.report(),
+        "rejected": [[*key, rows] for key, rows in count(rejects).items()], "examples": examples(rejects),
     }  # fmt: skip
 
 
@@ -183,22 +188,25 @@ def _ready(job: Job) -> tuple[Encoder, Any]:
 
 def _facts(reports: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     """Counts over all ranges. RefusedError past the tolerated share of unreadable rows, InputError without any row."""
-    rejected: Counter[str] = Counter()
+    rejected: Counter[tuple[str, str]] = Counter()
+    moments: list[int] = []
     for report in reports:
-        rejected.update(report["rejected"])
+        rejected.update({(reason, field): rows for reason, field, rows in report["rejected"]})
+        moments = span([*moments, *report["moments"]])
     rows = sum(report["part"]["rows"] for report in reports if report["part"])
     filtered, bad = sum(report["filtered"] for report in reports), rejected.total()
-    if bad > config.snapshot.max_bad_fraction * (rows + filtered + bad):
-        reason, where = next(example for report in reports for example in report["examples"])
-        raise RefusedError(
-            "source",
-            expected=f"at most {config.snapshot.max_bad_fraction:.4%} unreadable rows",
-            found=f"{bad} of {rows + filtered + bad}, such as {reason} at {where}",
-            fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-        )
+    seen = (Example(*example) for report in reports for example in report["examples"])
+    found = quarantined(rejected, seen, config.source.format)
+    require_quality(config, "source", rows + filtered + bad, found)
     if not rows:
         raise InputError("source", expected="rows to score", found="none", fix="Check the paths, filter and --date.")
-    return {"quarantined": dict(sorted(rejected.items())), "filtered": filtered}
+    reasons: Counter[str] = Counter()
+    for (reason, _), n in sorted(rejected.items()):
+        reasons[reason] += n
+    return {
+        "quarantined": dict(reasons), "quarantine": [part.model_dump() for part in found], "filtered": filtered,
+        "moments": [show_moment(moment, config.time.zone) for moment in moments] if config.time else [],
+    }  # fmt: skip
 
 
 def _known(reports: list[dict[str, Any]], config: Config, tally: Tally) -> dict[str, Any]:
@@ -210,12 +218,15 @@ def _known(reports: list[dict[str, Any]], config: Config, tally: Tally) -> dict[
     return shares
 
 
-def _result(manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:
+def _result(config: Config, manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:
     """The job's result; its summary goes to stderr."""
     seconds = time.perf_counter() - started
+    found = [Quarantined.model_validate(part) for part in manifest.get("quarantine", [])]
     say(f"scores {manifest['digest'][:12]} {status}: {target}")
     say(f"  {manifest['rows']:,} rows in {len(manifest['files'])} files by model {manifest['model_version']}, "
         f"{sum(manifest['quarantined'].values()):,} quarantined, {manifest['filtered']:,} filtered")  # fmt: skip
+    say_quarantined(config, found)
+    say_moments(config.time, manifest.get("moments", []))
     say(f"  {seconds:.1f} s, {manifest['rows'] / seconds:,.0f} rows/s")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}
     return {**facts, "dir": target, "status": status, "files": len(manifest["files"]), "seconds": round(seconds, 3)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -18,10 +18,13 @@ from features.config import SourceConfig
 from features.encoder import Encoder
 from features.errors import ConfigError, InputError
 from features.expression import Expression
+from features.field import Problem
 from features.fields import TimeField
 from features.join import SideTable
+from features.quarantine import Origins
 from features.source import FileRange, Reject, SourceFile, column_names, list_files, read_range
 from features.spec import FeatureSpec
+from features.text import Columns, moments
 from pipelines.catalog_config import moment_of
 from pipelines.config import Config
 from pipelines.ids import identity
@@ -64,6 +67,8 @@ class Side:
     def rows(self, rng: FileRange, spec: FeatureSpec) -> Iterator[SideRows]:
         """Encoded rows of a range; rows with unreadable values or without an id become rejects."""
         lists = {name for field in spec.fields for name in field.config.lists}
+        read = {field.name: field.config.columns for field in spec.fields}
+        origins = Origins(read, self.tables, dict.fromkeys(self.constants, "catalog.fixed"))
         for raw in read_range(self.source, rng, self.read, lists):
             columns = raw.columns
             for table in self.tables:
@@ -74,15 +79,14 @@ class Side:
             batch = pa.RecordBatch.from_arrays([have.get(name, nothing) for name in self.wanted], list(self.wanted))
             encoded = _encoder(spec).encode(batch)
             ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
-            reasons = {problem.row: (problem.reason, problem.field) for problem in reversed(encoded.problems)}
-            reasons |= {
-                int(row): ("missing_id", self.id)
-                for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
-            }
-            rejects = raw.rejects + [
-                Reject(raw.path, int(raw.positions[row]), reason, field, raw.raw(row))
-                for row, (reason, field) in sorted(reasons.items())
-            ]
+            reasons = {problem.row: problem for problem in reversed(encoded.problems)}
+            empty = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
+            reasons |= {int(row): Problem(int(row), self.id, "missing_id", "") for row in empty}
+            every = have | dict(zip(self.wanted, batch.columns, strict=True))
+            whole = replace(raw, columns=Columns(every, columns.rows))
+            rejects = [*raw.rejects]
+            for row, problem in sorted(reasons.items()):
+                rejects.append(origins.reject(whole, problem)._replace(raw=raw.raw(row)))
             rows = SideRows(ids, batch, encoded.slots, rejects)
             if reasons:
                 keep = np.ones(len(ids), np.bool_)
@@ -118,7 +122,7 @@ def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
     assert catalog is not None
     constants: dict[str, Any] = dict(catalog.fixed)
     if catalog.time is not None:
-        moment = _moment(catalog.time, date)
+        moment = _moment(catalog.time, date, spec)
         constants |= {f.config.of.column: moment for f in spec.fields if isinstance(f.config, TimeField)}
     has_context, context_tables = _available(config, catalog.contexts, set(constants), date)
     has_item, item_tables = _available(config, catalog.items, set(), date)
@@ -244,11 +248,20 @@ def _repeated(value: Any, n: int) -> pa.Array:
     return pa.nulls(n, pa.string()) if value is None else pa.repeat(pa.scalar(value), n)
 
 
-def _moment(text: str, date: str | None) -> datetime:
+def _moment(text: str, date: str | None, spec: FeatureSpec) -> datetime:
     """The scoring time: with its own zone if it names one, else in the zone of each field."""
     if "{date}" in text and date is None:
         raise ConfigError(
             "catalog.time", expected="a day, because it holds {date}", found="none", fix="Pass --date YYYY-MM-DD."
         )
     moment = moment_of(text, date)
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment
+    moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment
+    for field in spec.fields:
+        if isinstance(field.config, TimeField) and moments(pa.array([moment]), field.config.of)[2].any():
+            raise ConfigError(
+                "catalog.time",
+                expected=f"a moment from {field.config.of.earliest} to {field.config.of.latest}",
+                found=moment.isoformat(),
+                fix=f"Correct it, or move the bounds in `time` (field {field.name!r}).",
+            )
+    return moment

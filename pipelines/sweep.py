@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import tempfile
 import time
@@ -149,10 +150,10 @@ def _run(trial: Trial, config: Config, data: TrainData, world: World) -> Result:
         except DivergedError as error:
             run.tags({"diverged": str(error)})
             return result | {"valid": None, "seconds": time.perf_counter() - started}
-    test = trained.evaluations.get("test")
+    measured = {role: found.values for role, found in trained.evaluations.items()}
     return result | {
-        "valid": trained.evaluations["valid"].values["logloss"],
-        "test": None if test is None else test.values["logloss"],
+        **{role: measured.get(role, {}).get("logloss") for role in ("valid", "test")},
+        **{f"{role}_se": measured.get(role, {}).get("logloss_se") for role in ("valid", "test")},
         "epochs": trained.best_epoch + 1,
         "seconds": time.perf_counter() - started,
     }
@@ -183,9 +184,15 @@ def _say_budget(
 def _say_trial(trial: Trial, trials: Sequence[Trial], found: dict[str, Result]) -> None:
     result = found[trial.file]
     scored = _ranked(trials, found)
-    shown = "diverged" if result["valid"] is None else f"valid {result['valid']:.5f} after {result['epochs']} epochs"
+    shown = "diverged" if result["valid"] is None else f"{_logloss(result, 'valid')} after {result['epochs']} epochs"
     best = f", best {scored[0]['valid']:.5f} (trial {scored[0]['number']})" if scored else ""
     say(f"{trial.kind} {trial.number + 1}/{len(trials)}: {shown}, {result['seconds']:.1f} s{best}")
+
+
+def _logloss(result: Result, role: str) -> str:
+    """For people; results of sweeps that were begun before know no errors."""
+    error = result.get(f"{role}_se")
+    return f"{role} {result[role]:.5f}" + ("" if error is None else f" +- {error:.5f}")
 
 
 def _ranked(trials: Sequence[Trial], found: dict[str, Result]) -> list[Result]:
@@ -207,20 +214,23 @@ def _conclude(trials: Sequence[Trial], found: dict[str, Result], folder: str, pa
     columns = {name.split(".")[1]: [result[name] for result in ranked] for name in names if name not in FIXED}
     columns |= {key: [result[key] for result in ranked] for key in ("epochs", "valid")}
     figure = plots.parallel_coordinates(columns, "valid", [name for name in columns if name in LOGARITHMIC])
-    table = _table({"trial": [result["number"] for result in ranked], **columns})
+    errors = [result.get("valid_se") or math.nan for result in ranked]
+    table = _table({"trial": [result["number"] for result in ranked], **columns, "valid_se": errors})
     chosen = {name: best[name] for name in names}
-    test = "" if best["test"] is None else f", test {best['test']:.5f}"
+    test = "" if best["test"] is None else f", {_logloss(best, 'test')}"
     keys = " ".join(f"--set {name}={value}" for name, value in {"model.kind": kind, **chosen}.items())
-    say(f"\n{table}\nchosen: {kind} trial {best['number']}, valid {best['valid']:.5f}{test}\n  fieldwise train {keys}")
+    say(f"\n{table}\nchosen: {kind} trial {best['number']}, {_logloss(best, 'valid')}{test}\n  fieldwise train {keys}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     store.write_atomic(store.join(folder, f"{kind}.png"), picture.getvalue())
     store.write_atomic(store.join(folder, f"{kind}.txt"), table.encode())
     parent.figure(figure, f"{kind}.png")
     parent.text(table, f"{kind}.txt")
-    parent.metrics({f"{kind}_{key}_logloss": best[key] for key in ("valid", "test") if best[key] is not None})
-    return {"trial": best["number"], "valid": best["valid"], "test": best["test"], "set": chosen,
-            "diverged": len(trials) - len(ranked)}  # fmt: skip
+    parts = [(role, error) for role in ("valid", "test") for error in ("", "_se")]
+    losses = {role + error: best.get(role + error) for role, error in parts}
+    known = {f"{kind}_{role}_logloss{error}": losses[role + error] for role, error in parts}
+    parent.metrics({name: loss for name, loss in known.items() if loss is not None})
+    return {"trial": best["number"], **losses, "set": chosen, "diverged": len(trials) - len(ranked)}
 
 
 def _table(columns: dict[str, list[Any]]) -> str:

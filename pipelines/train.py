@@ -25,6 +25,7 @@ from features.text import canonical
 from pipelines.agreement import require_roles, require_snapshots, say_changes
 from pipelines.config import Config
 from pipelines.launch import INIT, Days
+from pipelines.measured import say_metrics
 from pipelines.models import open_model, registry, say_registered
 from pipelines.say import say
 from pipelines.verdict import judge
@@ -86,6 +87,8 @@ def train_model(
         result = train(replace(task, tracker=journal), world)
         if journal is None:
             return None
+        for role, found in result.evaluations.items():
+            say_metrics(role, found)
         _stage(journal.files, config, task.data, result)
         _stage_snapshots(journal.files, _directories(config, days))
         summary = _summary(config, result) | ({"init": origin} if origin else {})
@@ -297,9 +300,6 @@ def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
         "bundle_digest": result.bundle_digest,
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
-        "metrics": {
-            split: {"rows": found.rows, **{name: float(value) for name, value in found.values.items()}}
-            for split, found in result.evaluations.items()
-        },
+        "metrics": {split: found.told() for split, found in result.evaluations.items()},
         "rows_per_second": round(result.rows_per_second),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from features.errors import ArtifactError, InputError
-from features.manifest import Snapshot
+from features.manifest import Snapshot, require_weights, weights_of
 from features.record import without_paths
 from features.spec import FeatureSpec
 from training.reader import DataFile
@@ -27,6 +27,8 @@ class Split:
     positives: int
     weighted: bool
     """Whether rows have weights; all snapshots of a training do or none does."""
+    weights: tuple[float, float] | None
+    """Of negatives and of positives, where manifests know them."""
     negative_rate: float | None
     """Share of negatives kept when the snapshot was built; only ever set for training rows."""
 
@@ -38,30 +40,27 @@ class Split:
         """Weighted mean of the labels, in (0, 1). Weights are read; without them the manifests know."""
         if not self.weighted:
             return self.positives / self.rows
-        sums = np.zeros(2)
+        sums = np.zeros(3)
         for file in self.files[world.rank :: world.size]:
             with fsspec.open(file.url, "rb") as stream:
                 table = pq.ParquetFile(stream).read(columns=["label", "weight"])
             label = table["label"].to_numpy().astype(np.float64)
             weight = table["weight"].to_numpy().astype(np.float64)
-            sums += [weight @ label, weight.sum()]
-        positive, total = world.sum(sums)
-        if not 0 < positive < total:
-            raise InputError(
-                f"split {self.role}",
-                expected="positive weight in both classes",
-                found=f"{positive:g} of {total:g} on positives",
-                fix="Check the weight expression.",
-            )
+            sums += [weight @ label, weight @ (1 - label), weight.sum()]
+        positive, negative, total = world.sum(sums)
+        require_weights(self.role, negative, positive)
         return float(positive / total)
 
     def require_both_classes(self) -> None:
-        """InputError when the split is empty or all its labels are equal."""
+        """InputError when the split is empty, or all labels of rows that have any weight are equal."""
         if self.rows == 0:
             found, fix = "no rows", "Check the split settings, or which days have which role."
         elif self.positives in (0, self.rows):
             found = f"{self.rows} rows, all labelled {1 if self.positives else 0}"
             fix = "Check the label expression and the split settings."
+        elif self.weights is not None:
+            require_weights(self.role, *self.weights)
+            return
         else:
             return
         raise InputError(f"split {self.role}", expected="rows of both classes", found=found, fix=fix)
@@ -157,5 +156,6 @@ def _split(role: str, snapshots: Sequence[Snapshot]) -> Split:
         tuple(DataFile(snapshot.path(entry), entry.rows, entry.sha256) for snapshot, entry in entries),
         positives=sum(entry.positives for _, entry in entries),
         weighted=any(snapshot.manifest.has_weight for snapshot in snapshots),
+        weights=weights_of(entry for _, entry in entries),
         negative_rate=rates.pop(),
     )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.errors import DivergedError, IntegrityError
+from features.manifest import require_weights
 from features.spec import FeatureSpec
 from training.data import Split
-from training.metrics import Curve, Metrics
+from training.metrics import FEW, Curve, Metrics
 from training.network import Network, Work
 from training.plan import Plan
 from training.reader import PlanReader, Seen
@@ -22,12 +23,26 @@ _ROWS = 16384
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, the reliability curve and the ROC (false, true positive rates) of one split."""
+    """Metrics and their standard errors by name, the reliability curve and the ROC (false, true positive rates) of one
+    split."""
 
     rows: int
+    positives: int
     values: dict[str, float]
     curve: Curve
     roc: tuple[list[float], list[float]]
+
+    @property
+    def few(self) -> str:
+        """A warning where a class has too few rows for metrics to say much; else empty."""
+        fewest = min(self.positives, self.rows - self.positives)
+        which = "positives" if fewest == self.positives else "negatives"
+        return f"only {fewest} {which}: metrics say little" if fewest < FEW else ""
+
+    def told(self) -> dict[str, float]:
+        """What results say of it."""
+        counts = {"rows": self.rows, "positives": self.positives}
+        return counts | {name: float(value) for name, value in self.values.items()}
 
 
 def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int) -> PlanReader:
@@ -61,7 +76,7 @@ def measure(
         logit_shift: the bundle's calibration. Rows whose negatives were downsampled (``split.negative_rate``) are
             measured without it: the shift is what turns their rate into the true one.
 
-    Raises IntegrityError when the rows read are not those the manifests promise.
+    Raises IntegrityError when the rows read are not those the manifests promise, InputError when a class has no weight.
     """
     shift = np.float32(0.0 if split.negative_rate else logit_shift)
     metrics, overflows = Metrics(), 0
@@ -87,4 +102,6 @@ def measure(
             found=f"{total.rows} rows scored",
             fix="Verify the snapshot.",
         )
-    return Evaluation(total.rows, total.values(), total.reliability(20), total.roc())
+    if split.weighted:
+        require_weights(split.role, *total.weights)
+    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())

@@ -335,7 +335,7 @@ class Trainer:
             for role, split in splits.items() if split.files
         }  # fmt: skip
         if self.task.tracker is not None:
-            final = {f"{role}_{name}": v for role, e in evaluations.items() for name, v in e.values.items()}
+            final = {f"{role}_{name}": v for role, e in evaluations.items() for name, v in e.told().items()}
             self.task.tracker.metrics({k: v for k, v in final.items() if math.isfinite(v)}, self.progress.epoch)
         history = self.progress.history
         seconds = sum(past.seconds for past in history)

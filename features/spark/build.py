@@ -20,8 +20,9 @@ from pyspark.sql import functions as F
 from features import fitting
 from features.fields import VocabularyField
 from features.manifest import ROLES, FileEntry
+from features.quarantine import Example
 from features.spark import tallying, tasks
-from features.spark.reading import Counts, Job
+from features.spark.reading import Counts, Job, span
 from features.spark.run import collect, mapped, numbered
 from features.spark.tallying import COUNTS_FIELD, TALLY, pack_task
 from features.spark.tasks import PLACED, Places
@@ -134,7 +135,9 @@ class Written:
     counts: Counts
     rejects: list[str]
     """Names of the tasks' quarantine files."""
-    examples: list[list[str]]
+    examples: list[Example]
+    moments: list[int]
+    """The first and the last; empty for a log without time."""
 
 
 def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, rows: Counts) -> Written:
@@ -150,11 +153,12 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
         reports = mapped(placed.repartition(len(places.keys), "place"), sort, "report binary")
     told = [json.loads(row["report"]) for row in collect(reports, "encode")]
     files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
-    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [])
+    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [], [])
     for report in (r for r in told if "counts" in r):
         written.counts.update({tuple(key): count for key, count in report["counts"]})
         written.rejects += [report["quarantine"]] if report["quarantine"] else []
-        written.examples += report["examples"]
+        written.examples += [Example(*example) for example in report["examples"]]
+        written.moments = span([*written.moments, *report["moments"]])
     written.rejects.sort()
     return written
 

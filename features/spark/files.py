@@ -27,6 +27,8 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("field", pa.string()),
         pa.field("raw", pa.binary(), nullable=False),
+        pa.field("value", pa.string()),
+        pa.field("origin", pa.string()),
     ]
 )
 
@@ -79,7 +81,14 @@ def write_rows(
         positives=int(np.count_nonzero(label)),
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
+        weights=None if weight is None else _weights(label, weight),
     )
+
+
+def _weights(label: Float32, weight: Float32) -> tuple[float, float]:
+    """Of negatives and positives."""
+    positive = label > 0
+    return float(weight[~positive].sum(dtype=np.float64)), float(weight[positive].sum(dtype=np.float64))
 
 
 def write_rejects(directory: str, index: int, rejects: Sequence[Reject]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,10 @@ from features.source import FileRange, Reject
 from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 
 Counts = Counter[tuple[str, ...]]
-"""("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",), ("rejected", reason),
-("unencodable", reason): of the rows, those a first pass knows the encoder will reject,
-("joined", table): rows that found their key, ("day", day, role), ("day_positives", day, role),
-("example", reason, where, raw text)."""
-
-_EXAMPLES = 3
+"""("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",),
+("rejected", reason, field), ("unencodable", reason, field): of the rows, those a first pass knows the encoder will
+reject, ("joined", table): rows that found their key, ("day", day, role), ("day_positives", day, role),
+("example", JSON of an ``Example``)."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,12 @@ class Findings:
 
     counts: Counts = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
+    moments: list[int] = field(default_factory=list)
+    """The first and the last; empty without any."""
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         for reject in rejects:
-            self.counts["rejected", reject.reason] += 1
+            self.counts["rejected", reject.reason, reject.field] += 1
             self.rejects.append(reject)
 
     def foresee(self, batch: LogBatch, problems: Iterable[Problem]) -> npt.NDArray[np.bool_]:
@@ -68,7 +68,7 @@ class Findings:
         good = np.ones(batch.rows, np.bool_)
         for row in sorted(first):
             reject = batch.reject(first[row])
-            self.counts["unencodable", reject.reason] += 1
+            self.counts["unencodable", reject.reason, reject.field] += 1
             self.rejects.append(reject)
             good[row] = False
         return good
@@ -82,10 +82,12 @@ class Findings:
                 self.counts["positives", name] += int(np.count_nonzero(batch.label[mine]))
 
     def count_days(self, batch: LogBatch, roles: Roles, time: TimeConfig | None) -> None:
-        """Rows and positives by day in the zone of ``time`` and role; nothing for a log without time."""
-        if time is None:
+        """Rows and positives by day in the zone of ``time`` and role, and the first and last moment; nothing for a log
+        without time."""
+        if time is None or not batch.rows:
             return
         assert batch.time is not None
+        self.moments = span([*self.moments, int(batch.time.min()), int(batch.time.max())])
         assert batch.label is not None
         keys = to_local(batch.time, time.zone) // DAY * len(ROLES) + roles
         for name, found in (("day", keys), ("day_positives", keys[batch.label > 0])):
@@ -93,16 +95,10 @@ class Findings:
                 day, role = divmod(int(key), len(ROLES))
                 self.counts[name, str(np.datetime64(day, "D")), ROLES[role]] += int(count)
 
-    def examples(self) -> list[list[str]]:
-        """The first rejects of each reason: [reason, where, raw text]."""
-        seen: Counter[str] = Counter()
-        found = []
-        for reject in self.rejects:
-            seen[reject.reason] += 1
-            if seen[reject.reason] <= _EXAMPLES:
-                raw = reject.raw[:200].decode("utf-8", "replace")
-                found.append([reject.reason, f"{reject.path}:{reject.position}", raw])
-        return found
+
+def span(moments: Sequence[int]) -> list[int]:
+    """The first and the last of moments, if there are any."""
+    return [min(moments), max(moments)] if moments else []
 
 
 def indices(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from features import fitting
 from features.hashing import xxh64_array
+from features.quarantine import examples
 from features.source import count_rows
 from features.spark import placement
 from features.spark.errors import Task
@@ -80,8 +81,8 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
                     held = []
             if held:
                 yield _scattered(fitting.count(job.config.fields, Columns.of(pa.Table.from_batches(held))), keys)
-            for example in findings.examples():
-                findings.counts[("example", *example)] += 1
+            for example in examples(findings.rejects):
+                findings.counts["example", json.dumps(example)] += 1
             findings.rejects.clear()
         words = [json.dumps(key).encode() for key in findings.counts]
         columns = [np.full(len(words), COUNTS_FIELD, np.int32), words, list(findings.counts.values())]

@@ -20,6 +20,7 @@ from pyspark import Broadcast
 from features.encoder import Encoder
 from features.hashing import xxh64_rows
 from features.manifest import FileEntry
+from features.quarantine import examples
 from features.spark import files, placement
 from features.spark.errors import Task
 from features.spark.placement import Float32
@@ -83,7 +84,8 @@ def _report(findings: Findings, directory: str, index: int) -> bytes:
     """A task's last word: its counts, and the file its rejects went to."""
     part = files.write_rejects(directory, index, findings.rejects) if findings.rejects else None
     counts = [[list(key), count] for key, count in findings.counts.items()]
-    return json.dumps({"counts": counts, "quarantine": part, "examples": findings.examples()}).encode()
+    told = {"counts": counts, "quarantine": part, "examples": examples(findings.rejects), "moments": findings.moments}
+    return json.dumps(told).encode()
 
 
 class _RangeWriter:

@@ -195,11 +195,20 @@ def test_negatives_are_sampled_in_training_only_and_always_the_same(log: Path, m
 
 def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) -> None:
     good = (log / "day-1.csv").read_bytes()
-    (log / "day-1.csv").write_bytes(b"1,u1,i1,cheap,5\n" + good + b"1,u1\n7,u1,i1,1,6\n1,\xff\xfe,i1,1,1700000000\n")
-    with pytest.raises(RefusedError, match=r"at most 0\.1000% .* 4 of 1204 .*column_count: 1 \(such as") as refusal:
+    (log / "day-1.csv").write_bytes(
+        b"1,u1,i1,cheap,1700000005\n" + good + b"1,u1\n7,u1,i1,1,1700000006\n1,\xff\xfe,i1,1,1700000000\n"
+    )
+    with pytest.raises(
+        RefusedError,
+        match=r"at most 0\.1000% .* 4 of 1204 .*column_count: 1 row, such as '1,u1' at .*day-1.csv line 402",
+    ) as refusal:
         build_features(config_of(log))
     assert refusal.value.exit_code == 3
-    for reason in ("bad_label: 1", "undecodable: 1", "bad_number: 1"):  # the encoder's too, though it never ran
+    for reason in (
+        "bad_label of label: 1",
+        "undecodable: 1",
+        "bad_number of price: 1 row, such as 'cheap' at",
+    ):  # the encoder's too, though it never ran
         assert reason in str(refusal.value)
     assert not list((log / "work").glob("**/*.parquet"))
     result = build_features(config_of(log, snapshot={"max_bad_fraction": 0.01}))
@@ -209,9 +218,35 @@ def test_unreadable_rows_go_to_quarantine_with_place_reason_and_text(log: Path) 
     assert sum(result["quarantined"].values()) == len(table) == 4
     assert {row["path"].rsplit("/", 1)[-1] for row in table} == {"day-1.csv"}
     lines = {row["raw"].rstrip(b"\n"): row for row in table}
-    assert lines[b"1,u1,i1,cheap,5"]["position"] == 0
-    assert lines[b"1,u1"]["position"] == 16 + len(good)
-    assert {lines[b"1,u1,i1,cheap,5"]["field"], lines[b"7,u1,i1,1,6"]["field"]} == {"price", "label"}
+    assert lines[b"1,u1,i1,cheap,1700000005"]["position"] == 0
+    assert lines[b"1,u1"]["position"] == 25 + len(good)
+    assert lines[b"1,u1,i1,cheap,1700000005"]["value"] == "cheap"
+    assert {lines[b"1,u1,i1,cheap,1700000005"]["field"], lines[b"7,u1,i1,1,1700000006"]["field"]} == {"price", "label"}
+
+
+def test_quarantine_and_moments_are_told_on_screen_in_the_result_and_on_the_page(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (log / "day-2.csv").open("a") as file:
+        file.write("1,u1,i1,<b>\x1b[31m,1700179200\n1,u1,i1,1,0\n1,u1,i1,1,14102100\n")
+    result = build_features(config_of(log, snapshot={"max_bad_fraction": 0.01}))
+    assert result["moments"] == ["2023-11-15T00:00:00+00:00", "2023-11-17T06:39:00+00:00"]
+    first, second = result["quarantine"]
+    place = f"{log}/day-2.csv line"
+    assert (first["reason"], first["field"], first["rows"]) == ("bad_time", "time", 2)
+    assert [(s["value"], s["where"]) for s in first["samples"]] == [("0", f"{place} 402"), ("14102100", f"{place} 403")]
+    assert (second["field"], second["samples"][0]["where"]) == ("price", f"{place} 401")
+    said = capsys.readouterr().err
+    assert f"  bad_number of price: 1 row, such as '<b>\\x1b[31m' at {place} 401\n" in said
+    assert (
+        "'14102100' reads as 1970-06-13T05:15:00+00:00 under time.format auto: expected a moment from 1990-01-01"
+        in said
+    )
+    assert "  moments 2023-11-15T00:00:00+00:00 to 2023-11-17T06:39:00+00:00\n" in said
+    page = Path(result["report"]).read_text()
+    assert f"<code>&lt;b&gt;\\x1b[31m</code> <small>{place} 401</small>" in page
+    assert "First moment 2023-11-15T00:00:00+00:00, last 2023-11-17T06:39:00+00:00." in page
+    assert build_features(config_of(log, snapshot={"max_bad_fraction": 0.01}))["quarantine"] == result["quarantine"]
 
 
 def test_rows_that_found_their_key_in_a_side_table_are_told(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,6 +266,8 @@ def test_rows_that_found_their_key_in_a_side_table_are_told(log: Path, capsys: p
     ("keys", "error", "said"),
     [
         ({"filter": "price > 100"}, InputError, "source: expected rows"),
+        ({"weight": "price * 0"}, InputError, "split train: expected positive weight in both classes, found 0 on pos"),
+        ({"weight": "label"}, InputError, r"split train: expected positive weight .* on positives, 0 on negatives"),
         ({"label": "price >= 0"}, InputError, "both classes"),
         ({"split": {"by": "hash", "key": "item", "valid": 0.0001, "test": 0.1}}, InputError, r"split\.valid"),
         ({"split": {"by": "files", "valid": "nothing*", "test": "day-2*"}}, InputError, r"split\.valid"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from features.fields import TimeField
 from features.moment import PARTS, TimeConfig, part_of, to_local
+from features.spec import FeatureSpec
 from features.text import flags, moments, numbers, texts, valid_utf8
 
 _DECIMALS = st.from_regex(r"[+-]?([0-9]{1,25}(\.[0-9]{0,12})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?", fullmatch=True)
@@ -50,13 +53,16 @@ def test_decimals_are_the_nearest_numbers(values: list[Decimal]) -> None:
     assert numbers(pa.array(values, pa.decimal128(38, 6)))[0].tolist() == [float(v) for v in values]
 
 
+EVER = TimeConfig(column="t", earliest=date(1, 1, 1), latest=date(9999, 12, 31))
+
+
 @given(st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)))
 def test_iso_moments_equal_pythons(moment: datetime) -> None:
     expected = (moment.replace(tzinfo=timezone.utc) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // (
         datetime.resolution
     )
     for text in (moment.isoformat(), moment.isoformat(" "), moment.isoformat() + "Z", moment.isoformat() + "+00:00"):
-        read, missing, bad = moments(pa.array([text]), TimeConfig(column="t"))
+        read, missing, bad = moments(pa.array([text]), EVER)
         assert (read[0], missing[0], bad[0]) == (expected, False, False), text
 
 
@@ -67,7 +73,11 @@ def test_iso_moments_equal_pythons(moment: datetime) -> None:
         ({"format": "auto"}, "2017-11-07 9:30", "2017-11-07T09:30:00+00:00"),
         ({"format": "auto"}, "2017-11-07", "2017-11-07T00:00:00+00:00"),
         ({"format": "auto"}, "2017-11-07T09:30:00.25+02:00", "2017-11-07T07:30:00.250000+00:00"),
-        ({"format": "epoch_ms"}, "1500", "1970-01-01T00:00:01.500000+00:00"),
+        ({"format": "auto"}, "1414843200.0", "2014-11-01T12:00:00+00:00"),
+        ({"format": "auto"}, "1.4148432e+09", "2014-11-01T12:00:00+00:00"),
+        ({"format": "epoch_ms", "earliest": "1970-01-01"}, "1500", "1970-01-01T00:00:01.500000+00:00"),
+        ({"format": "epoch_us"}, "1414843200000001", "2014-11-01T12:00:00.000001+00:00"),
+        ({"format": "epoch_ns"}, "1414843200000000000", "2014-11-01T12:00:00+00:00"),
         ({"format": "%y%m%d%H"}, "14102100", "2014-10-21T00:00:00+00:00"),
         ({"format": "%d-%b-%Y"}, "01-Jan-1995", "1995-01-01T00:00:00+00:00"),
         ({"format": "%d/%m/%Y %H:%M:%S %z"}, "01/02/1995 03:04:05 -0130", "1995-02-01T04:34:05+00:00"),
@@ -85,6 +95,40 @@ def test_formats(config: dict[str, str], text: str, expected: str) -> None:
 )
 def test_what_is_no_moment(text: str) -> None:
     assert moments(pa.array([text]), TimeConfig(column="t"))[2].tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("config", "column"),
+    [
+        ({}, ["14102100"]), ({}, ["45244.92593"]), ({}, ["0"]), ({}, ["-1"]), ({}, ["9999-12-31"]),
+        ({}, ["1989-12-31"]), ({}, ["2100-01-01"]), ({}, ["4102444800"]), ({"format": "epoch_ms"}, ["1414843200"]),
+        ({"format": "%y%m%d"}, ["700101"]), ({"latest": "2014-01-01"}, ["2014-01-01"]),
+        ({"zone": "Europe/Berlin"}, [datetime(1970, 6, 13)]), ({}, pa.array([0], pa.timestamp("ms", "UTC"))),
+        ({"zone": "Europe/Berlin"}, pa.array([2**62], pa.timestamp("s"))),
+        ({}, pa.array([1_414_843_200_000_000_000], pa.timestamp("ms"))), ({}, pa.array([2**31 - 1], pa.date32())),
+        ({}, [14102100]), ({}, [45244.92593]), ({}, pa.array([2**63 - 1])),
+    ],
+)  # fmt: skip
+def test_moments_that_cannot_be(config: dict[str, Any], column: Any) -> None:
+    read, missing, bad = moments(pa.array(column), TimeConfig(column="t", **config))
+    assert (read.tolist(), missing.tolist(), bad.tolist()) == ([0], [False], [True])
+
+
+def test_bounds_are_days_in_utc_the_first_included() -> None:
+    texts_ = pa.array(["1990-01-01", "2099-12-31 23:59:59.999999", None, ""])
+    assert moments(texts_, TimeConfig(column="t"))[2].tolist() == [False] * 4
+    with pytest.raises(ValidationError, match="earliest must lie before latest, got 2020-01-01 and 2020-01-01"):
+        TimeConfig(column="t", earliest="2020-01-01", latest="2020-01-01")
+
+
+def test_bounds_are_written_only_where_they_are_not_the_default() -> None:
+    """Digests of specs and requests from before there were bounds stay."""
+    assert TimeConfig(column="t").model_dump() == {"column": "t", "format": "auto", "zone": "UTC"}
+    moved = TimeConfig(column="t", earliest="1970-01-01")
+    assert TimeConfig.model_validate(moved.model_dump(mode="json")) == moved
+    field = TimeField(name="h", kind="time", part="hour", of={"column": "t", "zone": "Europe/Berlin"})
+    digest = "7c8fc738a1ceeaeae37200d4c023eb438110122973f0d88cced7a8582540bf4f"
+    assert FeatureSpec.assemble([field], {"h": field.fit(None)}).digest == digest
 
 
 def test_typed_moments() -> None:
@@ -119,7 +163,7 @@ def test_unknown_formats_and_zones_are_refused() -> None:
     with pytest.raises(ValidationError, match="got %Q"):
         TimeConfig(column="t", format="%Q")
     with pytest.raises(ValidationError, match="strptime"):
-        TimeConfig(column="t", format="epoch_us")
+        TimeConfig(column="t", format="epoch_days")
 
 
 @given(st.lists(st.binary(max_size=12)))

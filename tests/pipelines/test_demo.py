@@ -27,7 +27,7 @@ def test_the_whole_job(
     result = demo(config, models=["lr", "ffm"], rows=70_000)
     lr, ffm = result["models"]
     assert result["best"] == "ffm"
-    assert result["gaps"]["lr-ffm"]["mean"] > 10 * result["gaps"]["lr-ffm"]["error"] > 0
+    assert result["gaps"]["lr-ffm"]["mean"] > 10 * result["gaps"]["lr-ffm"]["se"] > 0
     assert lr["logloss"] - ffm["logloss"] == pytest.approx(result["gaps"]["lr-ffm"]["mean"], abs=1e-6)
     assert lr["excess"] > ffm["excess"] > 0
     assert ffm["logloss"] - ffm["excess"] == pytest.approx(result["truth_logloss"], abs=1e-6)
@@ -35,7 +35,8 @@ def test_the_whole_job(
     lists = pq.read_table(result["catalog"]["dir"]).to_pandas()
     assert (lists.groupby("context_id").size() == 10).all()
     said = capsys.readouterr().err
-    assert "model     logloss      AUC" in said
+    assert "model   logloss             AUC" in said
+    assert f"lr      {lr['logloss']:.5f} +- {lr['logloss_se']:.5f}  {lr['auc']:.5f} +- {lr['auc_se']:.5f}  " in said
     assert "lr-ffm" in said
 
 

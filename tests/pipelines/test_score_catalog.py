@@ -376,15 +376,26 @@ def test_unreadable_rows_are_set_aside_up_to_a_share(shop: Path) -> None:
     with (shop / "users.csv").open("a") as file:
         file.write("u900,old\n,33\n")
     with pytest.raises(
-        RefusedError, match=r"catalog.contexts: expected at most 0.1000% unreadable rows, found 2 of 42"
+        RefusedError,
+        match=r"catalog.contexts: expected at most 0.1000% unreadable rows, found 2 of 42 \(4.7619%\): bad_number of "
+        r"age: 1 row, such as 'old' at .*/users.csv line 42; "
+        r"missing_id of user: 1 row, such as ',33' at .*/users.csv line 43\.",
     ):
         score_catalog(config, model=bundle, date=DAY)
     tolerant = config.model_copy(update={"snapshot": config.snapshot.model_copy(update={"max_bad_fraction": 0.1})})
     tolerant._file = config.file
     result = score_catalog(tolerant, model=bundle, date=DAY)
     assert result["quarantined"] == {"bad_number": 1, "missing_id": 1}
+    assert [part["reason"] for part in result["quarantine"]["contexts"]] == ["bad_number", "missing_id"]
     assert pq.read_table(Path(result["dir"]) / "_quarantine.parquet")["raw"].to_pylist() == [b"u900,old", b",33"]
     assert result["contexts"] == 40
+    (shop / "users.csv").write_text((shop / "users.csv").read_text().replace("u900,old\n,33\n", ""))
+    with (shop / "items.csv").open("a") as file:
+        file.write("i999\n")
+    with pytest.raises(
+        RefusedError, match=r"catalog.items: .*: column_count: 1 row, such as 'i999' at .*/items.csv line 62\."
+    ):
+        score_catalog(config, model=bundle, date=DAY)
 
 
 @pytest.mark.parametrize(
@@ -406,6 +417,16 @@ def test_unreadable_rows_are_set_aside_up_to_a_share(shop: Path) -> None:
             r"catalog.exclude.context and catalog.exclude.item",
         ),
         ({"filter": "colour == 'red'"}, InputError, r"catalog: items: expected a column 'colour'"),
+        (
+            {"time": "1926-01-07"},
+            ConfigError,
+            r"catalog.time: expected a moment from 1990-01-01 to 2100-01-01, found 1926",
+        ),
+        (
+            {"time": None, "fixed": {"position": 1, "when": "14102100"}},
+            RefusedError,
+            r"catalog.contexts: .*: bad_time of hour: 40 rows, such as '14102100' of catalog.fixed, met at .* line 2",
+        ),
         ({"time": "tomorrow"}, ConfigError, r"catalog.time: expected ISO 8601, found 'tomorrow'"),
     ],
 )

@@ -76,12 +76,22 @@ def test_unreadable_rows_go_to_quarantine(shop: Path) -> None:
     bundle = write_bundle(shop, config)
     with (shop / "log.csv").open("a") as file:
         file.write("u001,old,i001,a,p,2026-01-01T00:00:00,1,0\nbroken\n")
-    with pytest.raises(RefusedError, match=r"source: expected at most 0.1000% unreadable rows, found 2 of 402"):
+    with pytest.raises(
+        RefusedError,
+        match=r"source: expected at most 0.1000% unreadable rows, found 2 of 402 \(0.4975%\): bad_number of age: "
+        r"1 row, such as 'old' at .*/log.csv line 402; "
+        r"column_count: 1 row, such as 'broken' at .*/log.csv line 403\. Mend",
+    ):
         score_rows(config, model=bundle)
     assert not list((shop / "work" / "scores" / "rows").iterdir())
     tolerant = config.model_copy(update={"snapshot": config.snapshot.model_copy(update={"max_bad_fraction": 0.01})})
     result = score_rows(tolerant, model=bundle)
     assert (result["rows"], sum(result["quarantined"].values())) == (400, 2)
+    assert [(part["field"], part["samples"][0]["value"]) for part in result["quarantine"]] == [
+        ("age", "old"),
+        ("", "broken"),
+    ]
+    assert len(result["moments"]) == 2 * (tolerant.time is not None)
     raw = pq.read_table(Path(result["dir"]) / "_quarantine.parquet")["raw"].to_pylist()
     assert sorted(raw) == [b"broken", b"u001,old,i001,a,p,2026-01-01T00:00:00,1,0"]
 

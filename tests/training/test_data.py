@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,24 @@ def test_empty_splits_and_single_classes_are_refused(tmp_path: Path) -> None:
         data.train.require_both_classes()
     with pytest.raises(InputError, match="split valid: expected rows of both classes, found no rows"):
         data.valid.require_both_classes()
+
+
+def test_classes_without_weight_are_refused_by_the_manifest(tmp_path: Path) -> None:
+    snapshot = write_snapshot(tmp_path, SPEC, {"train": [30], "valid": [20, 20]}, weighted=True)
+    weights = {"train": (4.0, 0.5), "valid": (9.0, 0.0)}
+    files = [file.model_copy(update={"weights": weights[file.role]}) for file in snapshot.manifest.files]
+    known = replace(snapshot, manifest=snapshot.manifest.model_copy(update={"files": files}))
+    data = TrainData.of_one(known)
+    assert data.train.weights == (4.0, 0.5)
+    data.train.require_both_classes()
+    words = "split valid: expected positive weight in both classes, found 0 on positives, 18 on negatives"
+    with pytest.raises(InputError, match=words):
+        data.require_both_classes(valid=False)
+    assert TrainData.of_one(snapshot).valid.weights is None  # a manifest from before says nothing
+    half = replace(
+        snapshot, manifest=snapshot.manifest.model_copy(update={"files": [files[0], *snapshot.manifest.files[1:]]})
+    )
+    assert TrainData.of_one(half).valid.weights is None
 
 
 def test_base_rate_counts_weights(tmp_path: Path) -> None:
