@@ -19,7 +19,8 @@ from pipelines.say import say
 from training.bundle import load_bundle
 from training.scoring import Scorer
 
-HEAD_BYTES = 1 << 16
+WHOLE = 1 << 62
+"""Whole files as ranges: rows are read until there are enough, and no file is looked through for where to cut it."""
 
 
 def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top: int = 10) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     """The first readable rows of the source, side tables joined."""
     files = list_files(config.source, config.base, None)
     reader = LogReader(config.features, config.base, need_label=False)
-    for part in split_ranges(config.source, files, HEAD_BYTES):
+    for part in split_ranges(config.source, files, WHOLE):
         for batch in reader.read(part):
             if batch.rows:
                 return batch.columns.batch().slice(0, rows)

@@ -19,7 +19,7 @@ from features.errors import ConfigError, InputError
 from features.fitting import fit_spec, merge, tally
 from features.log import LogBatch, LogReader
 from features.moment import TimeConfig
-from features.source import list_files, split_ranges
+from features.source import count_rows, list_files, split_ranges
 from features.text import Columns
 
 LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
@@ -205,7 +205,8 @@ def test_every_row_is_encoded_or_quarantined(tmp_path_factory: Any, lines: list[
         assert not slots.problems
         assert (slots.slots[:, 0] > 0).all()
         encoded, filtered, rejected = encoded + left.rows, filtered + left.filtered, rejected + len(left.rejects)
-    assert encoded + filtered + rejected == sum(bool(line.removesuffix(b"\r")) for line in lines)
+    ranges = split_ranges(declared.source, list_files(declared.source, str(base)), target)
+    assert encoded + filtered + rejected == sum(count_rows(declared.source, rng) for rng in ranges)
 
 
 def test_a_time_field_and_the_logs_time_may_be_two_equal_blocks() -> None:
