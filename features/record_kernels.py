@@ -54,7 +54,7 @@ def find_records(data, begin, end, separator, quote, state):  # type: ignore[no-
             newlines = bytes_equal(data, i, np.uint8(NEWLINE))
             separators = bytes_equal(data, i, separator)
             inside = _inside(quotes, state == QUOTED)
-            breaks, width = separators | newlines, 64
+            breaks, width = separators | newlines, np.int64(64)
             if quotes != 0:
                 returns = bytes_equal(data, i, np.uint8(RETURN)) & (newlines >> one)
                 closing = quotes & ~inside

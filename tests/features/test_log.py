@@ -89,6 +89,17 @@ def test_duplicate_keys_and_bad_side_rows_are_refused(base: Path) -> None:
         rows(config(join=[join]), base)
 
 
+def test_a_side_tables_quoted_line_break_and_columns_by_position(base: Path) -> None:
+    (base / "users.csv").write_text('id,n,text\n2,30,"x\n1,99,y"\n1,5,z\n')
+    join = {"path": "users.csv", "on": "user", "columns": ["user", "age", "text"], "header": True, "select": ["age"]}
+    fields = [{"name": "age", "kind": "number", "edges": [10, 20]}]
+    batch = rows(config(join=[join], fields=fields), base)[0]
+    assert set(batch.columns.array("age").to_pylist()) <= {"30", "5", None}
+    assert "99" not in batch.columns.array("age").to_pylist()
+    with pytest.raises(InputError, match=r"users.csv: expected a header of 2 names"):
+        rows(config(join=[join | {"columns": ["user", "age"]}], fields=fields), base)
+
+
 def test_a_joined_column_must_not_hide_one_of_the_log(base: Path) -> None:
     (base / "users.csv").write_text("user,item\n2,x\n")
     reads_both = config(join=[{"path": "users.csv", "on": "user"}], fields=[{"name": "item", "kind": "hash"}])
