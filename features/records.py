@@ -57,8 +57,10 @@ class Block(NamedTuple):
 
 
 def blocks(stream: BinaryIO, start: int, stop: int, header: bool, dialect: Dialect) -> Iterator[Block]:
-    """The records that begin in [start, stop), without the first one if ``header``; a record must begin at ``start``,
-    or be its line's only one."""
+    """The records that begin in [start, stop), without the first one if ``header``.
+
+    The first newline from ``start - 1`` on must end a record.
+    """
     position = max(start - 1, 0)  # the newline before the first record
     if position:
         stream.seek(position)
@@ -146,24 +148,32 @@ def first_record(stream: BinaryIO, dialect: Dialect, blank: bool) -> bytes:
     raise ValueError(f"a line of more than {MAX_HEADER:,} bytes")
 
 
-def record_starts(files: Sequence[tuple[str, Sequence[int]]], dialect: Dialect) -> list[list[int]]:
-    """For every file its cuts (ascending, the first 0, the last its size) moved to where the next record begins.
+def safe_cuts(files: Sequence[tuple[str, Sequence[int]]], dialect: Dialect) -> list[list[int]]:
+    """For every file its cuts (ascending, the first 0, the last its size), moved to where the next record begins if
+    the next line begins inside a quoted value.
 
     Files are read once, by threads: what each piece does to every state it may begin in. Composed in order, that tells
     the state at each cut.
     """
     with ThreadPoolExecutor() as pool:
         pieces = [(path, start, stop) for path, cuts in files for start, stop in pairwise(cuts)]
-        found = pool.map(lambda piece: _transitions(piece[0], piece[1], piece[2], dialect), pieces)
+        found = pool.map(lambda piece: _survey(piece[0], piece[1], piece[2], dialect), pieces)
         return [_moved(cuts, [next(found) for _ in range(len(cuts) - 1)]) for _, cuts in files]
 
 
-Transitions = list[tuple[int, int]]
-"""By state at a piece's first byte: (state behind its last one, where the first record after an end begins, or -1)."""
+class _Piece(NamedTuple):
+    """What bytes [start, stop) of a file do, by the state at ``start``."""
+
+    state: list[int]
+    """At ``stop``."""
+    first: list[int]
+    """Where the first record behind an end of one begins, or -1."""
+    newline: bool
+    """Whether the last byte is one."""
 
 
-def _transitions(path: str, start: int, stop: int, dialect: Dialect) -> Transitions:
-    state, first = np.arange(SPOILT + 1), np.full(SPOILT + 1, -1)
+def _survey(path: str, start: int, stop: int, dialect: Dialect) -> _Piece:
+    state, first, newline = np.arange(SPOILT + 1), np.full(SPOILT + 1, -1), False
     data = np.empty(BLOCK + PAD, np.uint8)
     with fsspec.open(path, "rb") as stream:
         stream.seek(start)
@@ -175,18 +185,22 @@ def _transitions(path: str, start: int, stop: int, dialect: Dialect) -> Transiti
                 found, _, state[same] = dialect.find(data, begin, got, one)
                 if found >= 0:
                     first[same & (first < 0)] = start + found
-            start += got
-    return list(zip(state.tolist(), first.tolist(), strict=True))
+            start, newline = start + got, data[got - 1] == NEWLINE
+    return _Piece(state.tolist(), first.tolist(), newline)
 
 
-def _moved(cuts: Sequence[int], pieces: Sequence[Transitions]) -> list[int]:
-    states = [RECORD]
+def _moved(cuts: Sequence[int], pieces: Sequence[_Piece]) -> list[int]:
+    states, fresh = [RECORD], [True]
     for piece in pieces:
-        states.append(piece[states[-1]][0])
-    moved = [cuts[-1]]
-    for cut, state, piece in zip(reversed(cuts[:-1]), reversed(states[:-1]), reversed(pieces), strict=True):
-        first = cut if state == RECORD else piece[state][1]
-        moved.append(first if first >= 0 else moved[-1])
+        states.append(piece.state[states[-1]])
+        fresh.append(piece.newline)
+    moved, following = [cuts[-1]], cuts[-1]  # where the next record begins
+    for n in reversed(range(len(pieces))):
+        state, first = states[n], pieces[n].first
+        # SPOILT: the next line
+        stays = state == RECORD or (not fresh[n] and first[state] == first[SPOILT] >= 0)
+        following = cuts[n] if state == RECORD else first[state] if first[state] >= 0 else following
+        moved.append(cuts[n] if stays else following)
     return moved[::-1]
 
 

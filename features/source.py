@@ -23,7 +23,7 @@ from features.config import SourceConfig
 from features.errors import InputError
 from features.parse import DelimitedParser, JsonParser, Parser, code_points
 from features.parse_kernels import REASONS, UNCLOSED_QUOTE, count_lines, survey
-from features.records import BOM, Dialect, blocks, first_record, lines, record_starts
+from features.records import BOM, Dialect, blocks, first_record, lines, safe_cuts
 from features.text import Columns, missing_column
 
 RAW_LIMIT = 64 << 10
@@ -40,7 +40,7 @@ class SourceFile(NamedTuple):
 
 class FileRange(NamedTuple):
     """Bytes [start, stop) of a text file, or row groups [start, stop) of a Parquet file. `split_ranges` makes them:
-    where quoted values may hold line breaks, a record begins at ``start``."""
+    the first newline from ``start`` - 1 on ends a record."""
 
     path: str
     start: int
@@ -130,7 +130,7 @@ def split_ranges(config: SourceConfig, files: Sequence[SourceFile], target_bytes
     dialect = _dialect(config)
     if dialect.quote >= 0:
         several = [file for file in cut if len(cut[file]) > 2]
-        cut |= zip(several, record_starts([(file.path, cut[file]) for file in several], dialect), strict=True)
+        cut |= zip(several, safe_cuts([(file.path, cut[file]) for file in several], dialect), strict=True)
     for file in files:
         if config.format == "parquet":
             ranges += _row_group_ranges(file, target_bytes)

@@ -272,6 +272,19 @@ def test_lines_of_a_record_that_does_not_parse_are_refused_one_by_one(
         assert [r.raw for r in rejects] == [line.encode() for line in text.split("\n") if line not in ("", "3,4")]
 
 
+def test_cuts_move_only_where_a_line_begins_in_quotes(tmp_path: Path) -> None:
+    config = SourceConfig(path=["log.txt"], columns=["one", "two"])
+    base = write(tmp_path, b'"a ""b""","c,d"\r\n' * 40)
+    size = (base / "log.txt").stat().st_size
+    for target in (7, 50, 200):
+        cuts = [rng.start for rng in split_ranges(config, list_files(config, str(base)), target)]
+        pieces = round(size / target)
+        assert set(cuts) <= {size * i // pieces for i in range(pieces)}
+        assert len(cuts) > size // max(target, 18) - 2
+    base = write(tmp_path, b'a,b\n1,"' + b"x,y\n" * 20 + b'"\n3,4\n')
+    assert [rng.start for rng in split_ranges(config, list_files(config, str(base)), 30)] == [0, 89]
+
+
 def test_quotes_inside_unquoted_values_are_text(tmp_path: Path) -> None:
     base = write(tmp_path, b'5" pipe,a "b"\n"x\r\ny",z\n')
     rows, _, rejects, raws = read(SourceConfig(path=["log.txt"], columns=["a", "b"]), base)
