@@ -27,11 +27,17 @@ class SourceConfig(Strict):
     separator: str | None = None
     """One byte between columns of csv/tsv. Default: ``,`` (csv), tab (tsv)."""
     quote: str | None = None
-    """One byte around csv values that hold the separator; doubled inside. Default: ``"`` (csv), none (tsv)."""
+    """One byte around csv values that hold the separator or a line break; doubled inside. Default: ``"`` (csv), none
+    (tsv)."""
+    multiline: bool = True
+    """Whether quoted values may hold line breaks. Large files are then read once more, to find where they can be cut;
+    ``false`` promises that there are none and saves that: a quote left open at the end of its line is then an error."""
     columns: Names | None = None
-    """Column names in file order, when there is no header line. jsonl and parquet name their own columns."""
+    """Column names by position, of csv and tsv: all of them, in file order. jsonl and parquet name their own."""
     header: bool | None = None
-    """Whether the first line of each file names the columns. Default: yes when ``columns`` is not given."""
+    """Whether the first line of each file is a header. Without ``columns`` it names them, file by file; with
+    ``columns`` it is skipped, and must have as many names. Default: yes when ``columns`` is not given; a first line
+    that names the columns is then refused."""
     encoding: str = "utf-8"
     """Of text sources: any single-byte or UTF-8 codec Python knows."""
 
@@ -43,6 +49,13 @@ class SourceConfig(Strict):
                 raise ValueError(f"{key} must be one byte, got {value!r}")
         if self.format in ("csv", "tsv") and self.columns is None and self.header is False:
             raise ValueError("`columns`, which a csv or tsv source without header line needs")
+        for key in ("columns", "header"):
+            if self.format in ("jsonl", "parquet") and getattr(self, key) is not None:
+                raise ValueError(f"{key} has no effect: {self.format} names its own columns")
+        if self.format in ("csv", "tsv") and (
+            self.byte_separator == self.byte_quote or {self.byte_separator, self.byte_quote} & {"\n", "\r"}
+        ):
+            raise ValueError("separator and quote must differ, and be no line breaks")
         code_points(self.encoding)
         return self
 

@@ -1,4 +1,4 @@
-"""A block of whole lines to Arrow columns of strings (or lists of them); lines that do not parse are told by position
+"""A block of whole records to Arrow columns of strings (or lists of them); lines that do not parse are told by position
 and reason."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Int64: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Parsed:
-    """columns: texts (empty is missing), one row per good line. line int64 [n, 2], bad int64 [m, 3]: see kernels."""
+    """columns: texts (empty is missing), one row per good record. line int64 [n, 2], bad int64 [m, 3]: see kernels."""
 
     columns: Columns
     line: Int64
@@ -32,7 +32,7 @@ class Parsed:
 
 
 class Parser(Protocol):
-    """Parses ``data[begin:end]``, whole lines followed by ``parse_kernels.PAD`` bytes."""
+    """Parses ``data[begin:end]``, whole records followed by ``parse_kernels.PAD`` bytes."""
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed: ...
 
@@ -115,18 +115,27 @@ def _strings(offset: Int32, data: UInt8) -> pa.StringArray:
 
 
 class DelimitedParser(_Lines):
-    """csv and tsv. A field that opens with the quote ends with it on the same line; the quote is doubled inside."""
+    """csv and tsv. A field that opens with the quote ends with it (on the same line unless ``multiline``); the quote is
+    doubled inside."""
 
     def __init__(
-        self, names: Sequence[str], wanted: Sequence[str], separator: str, quote: str | None, codes: Int32
+        self,
+        names: Sequence[str],
+        wanted: Sequence[str],
+        separator: str,
+        quote: str | None,
+        codes: Int32,
+        multiline: bool = True,
     ) -> None:
         super().__init__(wanted, codes, *(ord(quote) if quote else -1,) * 2)
+        self._multiline = multiline
         place = {name: i for i, name in enumerate(wanted)}
         self._target = np.array([place.get(name, -1) for name in names], np.int32)
         self._separator = np.uint8(ord(separator))
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
-        return pk.scan_delimited(data, begin, end, self._separator, self._quote, len(self._target), self._target, *out)
+        how = self._separator, self._quote, self._multiline
+        return pk.scan_delimited(data, begin, end, *how, len(self._target), self._target, *out)
 
 
 class JsonParser(_Lines):

@@ -1,8 +1,9 @@
-"""Compiled kernels that cut a block of bytes into lines and fields. No bytes are copied but those that are unescaped.
+"""Compiled kernels that cut a block of bytes into records and fields. No bytes are copied but those that are unescaped.
 
-``data[begin:end]`` is whole lines; a newline ends it or follows it, and PAD bytes past ``end`` are readable. ``start``,
-``length`` [columns wanted, lines]: views of the fields of good lines; a negative length says that the field must be
-unescaped. ``line`` [lines, 2] and ``bad`` [lines, 3] take the first byte, the end and, for bad lines, the reason.
+``data[begin:end]`` is whole records; a newline ends it or follows it, and PAD bytes past ``end`` are readable.
+``start``, ``length`` [columns wanted, lines]: views of the fields of good records; a negative length says that the
+field must be unescaped. ``line`` [lines, 2] takes a good record's first byte and end; ``bad`` [lines, 3] those of a bad
+line, and the reason.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ PAD = 80
 """Readable bytes that must follow a block, the first one a newline if the last line has none."""
 
 NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
-REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long")
+REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long", "unclosed_quote")
 """A bad line's reason by number."""
-COLUMN_COUNT, BAD_QUOTE, BAD_JSON, NESTED, UNDECODABLE, TOO_LONG = range(1, 7)
+COLUMN_COUNT, BAD_QUOTE, BAD_JSON, NESTED, UNDECODABLE, TOO_LONG, UNCLOSED_QUOTE = range(1, 8)
 
 BYTES = "Array(uint8, 1, 'C', readonly=True)"
+TARGET = "Array(int32, 1, 'C', readonly=True)"
 OUT = "int64[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
 
 
 _ONES, _HIGHS, _U8 = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(8)
 _ESCAPES = np.arange(256, dtype=np.uint8)
 _ESCAPES[[98, 102, 110, 114, 116]] = [8, 12, 10, 13, 9]  # b f n r t
+_EVERY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _NEWLINES = _ONES * np.uint64(NEWLINE)
 
 
@@ -75,17 +78,16 @@ def count_lines(data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _closing(data, i, end, quote):  # type: ignore[no-untyped-def]
-    """(position of the closing quote or -1, whether quotes are doubled inside) of a field opened before ``i``."""
-    doubled = False
-    while i < end and data[i] != NEWLINE:
-        if data[i] == quote:
-            if i + 1 >= end or data[i + 1] != quote:
-                return i, doubled
-            doubled = True
-            i += 1
-        i += 1
-    return -1, doubled
+def _refuse_lines(data, first, stop, reason, bad, bads):  # type: ignore[no-untyped-def]
+    """Every line of a record that does not parse becomes a bad one, for it may have swallowed them."""
+    while first < stop:
+        i = min(line_end(data, first), stop)
+        last = i - 1 if i > first and data[i - 1] == RETURN else i
+        if last > first:
+            bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, last, reason
+            bads += 1
+        first = i + 1
+    return bads
 
 
 @kernel
@@ -94,35 +96,61 @@ def _ends(data, i, separator):  # type: ignore[no-untyped-def]
     return bytes_equal(data, i, separator) | bytes_equal(data, i, np.uint8(NEWLINE))
 
 
-@entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, uint8, int64, int64, Array(int32, 1, 'C', readonly=True), {OUT})")
-def scan_delimited(data, begin, end, separator, quote, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
-    """Returns (good lines, bad lines). ``target`` [columns]: where in ``start`` a column goes, or -1; quote -1: none.
+@kernel
+def _from(word, i):  # type: ignore[no-untyped-def]
+    """The bits of ``word`` from bit ``i`` in [0, 64) on."""
+    return word & (_EVERY << np.uint64(i))
 
-    Lines end in LF or CR LF; blank lines are no rows. ``hits`` are the separators and newlines not yet passed among the
-    64 bytes from ``base`` on.
+
+@entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, uint8, int64, boolean, int64, {TARGET}, {OUT})")
+def scan_delimited(data, begin, end, separator, quote, multiline, columns, target, start, length, line, bad):  # type: ignore[no-untyped-def]
+    """Returns (good records, bad lines). ``target`` [columns]: where in ``start`` a column goes, or -1; quote -1: none.
+
+    Lines end in LF or CR LF; blank lines are no rows. Quotes are read as ``features.record_kernels`` says; without
+    ``multiline`` a quote that is open at its line's end is unclosed. ``hits`` are the separators and newlines not yet
+    passed among the 64 bytes from ``base`` on, ``marks`` the quotes among those from ``shown`` on.
     """
     rows, bads, i = 0, 0, begin
     base, hits = begin, _ends(data, begin, separator)
+    shown, marks = begin - 64, np.uint64(0)
     starts, lengths, most = start.ravel(), length.ravel(), start.shape[1]
     while i < end:
         first, column, reason = i, 0, 0
         while True:
             field = i
             if data[np.uint64(i)] == quote and i < end:
-                close, doubled = _closing(data, i + 1, end, quote)
-                if close < 0:
-                    reason = BAD_QUOTE
+                i += 1
+                doubled = False
+                while True:  # to the closing quote
+                    if i - shown >= 64:
+                        shown, marks = i, bytes_equal(data, i, np.uint8(quote))
+                    ahead = _from(marks, i - shown)
+                    if ahead == 0:
+                        i = shown + 64
+                        if i < end:
+                            continue
+                        break
+                    i = shown + np.int64(trailing_zeros(ahead))
+                    if i + 1 >= end or data[np.uint64(i + 1)] != quote:
+                        break
+                    doubled = True
+                    i += 2
+                if i >= end or not (multiline or line_end(data, field) > i):
+                    reason, i = UNCLOSED_QUOTE, end if multiline else line_end(data, field)
                     break
-                size, i = close - field - 1, close + 1
-                if column < columns and target[column] >= 0:
-                    at = np.uint64(target[column] * most + rows)
-                    starts[at], lengths[at] = field + 1, -size if doubled else size
+                if column < columns and target[np.uint64(column)] >= 0:
+                    at = np.uint64(target[np.uint64(column)] * most + rows)
+                    starts[at], lengths[at] = field + 1, field + 1 - i if doubled else i - field - 1
+                i += 1
                 if i < end and data[i] == RETURN and (i + 1 == end or data[i + 1] == NEWLINE):
                     i += 1
-                if i < end and data[i] != separator and data[i] != NEWLINE:
+                if i < end and data[np.uint64(i)] != separator and data[np.uint64(i)] != NEWLINE:
                     reason = BAD_QUOTE
                     break
-                base, hits = i, _ends(data, i, separator)
+                if i - base < 64:
+                    hits = _from(hits, i - base)
+                else:
+                    base, hits = i, _ends(data, i, separator)
                 hits &= hits - np.uint64(1)
             else:
                 while hits == 0:
@@ -149,8 +177,7 @@ def scan_delimited(data, begin, end, separator, quote, columns, target, start, l
         if reason == 0 and column != columns:
             reason = COLUMN_COUNT
         if reason:
-            bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
-            bads += 1
+            bads = _refuse_lines(data, first, i - 1, reason, bad, bads)
         else:
             line[rows, 0], line[rows, 1] = first, stop
             rows += 1

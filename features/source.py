@@ -1,6 +1,6 @@
 """Files to raw columns: which files, which byte ranges, and the rows of one range. No Spark, memory for a few blocks.
 
-A row belongs to the range in which its line begins, so any cut of a file gives each row once.
+A row belongs to the range in which its record begins, so any cut of a file gives each row once.
 """
 
 from __future__ import annotations
@@ -22,17 +22,13 @@ import pyarrow.parquet as pq
 from features.config import SourceConfig
 from features.errors import InputError
 from features.parse import DelimitedParser, JsonParser, Parser, code_points
-from features.parse_kernels import NEWLINE, PAD, REASONS, TOO_LONG, count_lines
+from features.parse_kernels import REASONS, UNCLOSED_QUOTE, count_lines, survey
+from features.records import BOM, Dialect, blocks, first_record, lines, safe_cuts
 from features.text import Columns, missing_column
 
-BLOCK = 2 << 20
-"""Bytes read at once."""
-MAX_LINE = 64 << 20
-"""Longer lines are quarantined as ``too_long``."""
 RAW_LIMIT = 64 << 10
 """Bytes of a rejected row that are kept."""
 _EVERYTHING = 1 << 62
-_BOM = np.frombuffer(b"\xef\xbb\xbf", np.uint8)
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
 
 
@@ -43,7 +39,8 @@ class SourceFile(NamedTuple):
 
 
 class FileRange(NamedTuple):
-    """Bytes [start, stop) of a text file, or row groups [start, stop) of a Parquet file."""
+    """Bytes [start, stop) of a text file, or row groups [start, stop) of a Parquet file. `split_ranges` makes them:
+    the first newline from ``start`` - 1 on ends a record."""
 
     path: str
     start: int
@@ -127,18 +124,30 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 
 def split_ranges(config: SourceConfig, files: Sequence[SourceFile], target_bytes: int) -> list[FileRange]:
-    """Ranges of about ``target_bytes``: of bytes, of row groups, or whole files where a codec cannot be split."""
+    """Ranges of about ``target_bytes``: of bytes, of row groups, or whole files where a codec cannot be split.
+
+    Where quoted values may hold line breaks, files of several ranges are read once, to move the cuts between records.
+    """
     ranges: list[FileRange] = []
+    cut: dict[SourceFile, list[int]] = {}
+    if config.format != "parquet":
+        cut = {file: _cuts(file, target_bytes) for file in files}
+    dialect = _dialect(config)
+    if dialect.quote >= 0:
+        several = [file for file in cut if len(cut[file]) > 2]
+        cut |= zip(several, safe_cuts([(file.path, cut[file]) for file in several], dialect), strict=True)
     for file in files:
         if config.format == "parquet":
             ranges += _row_group_ranges(file, target_bytes)
-        elif _compression(file.path) is not None:
-            ranges.append(FileRange(file.path, 0, file.size))
         else:
-            pieces = max(1, round(file.size / target_bytes))
-            cuts = [file.size * i // pieces for i in range(pieces + 1)]
-            ranges += [FileRange(file.path, a, b) for a, b in pairwise(cuts) if b > a]
+            ranges += [FileRange(file.path, a, b) for a, b in pairwise(cut[file]) if b > a]
     return ranges
+
+
+def _cuts(file: SourceFile, target_bytes: int) -> list[int]:
+    """Where the ranges of a text file begin, and its end. The header and the byte order mark are in the first one."""
+    pieces = 1 if _compression(file.path) is not None else max(1, round(file.size / target_bytes))
+    return [0, *(at for i in range(1, pieces) if (at := file.size * i // pieces) > len(BOM)), file.size]
 
 
 def _row_group_ranges(file: SourceFile, target_bytes: int) -> Iterator[FileRange]:
@@ -173,16 +182,37 @@ def count_rows(config: SourceConfig, rng: FileRange) -> int:
             metadata = _parquet(stream, rng.path).metadata
             return sum(metadata.row_group(group).num_rows for group in range(rng.start, rng.stop))
         stop = rng.stop if _compression(rng.path) is None else _EVERYTHING
-        blocks = _blocks(stream, rng.start, stop, _has_header(config))
-        return sum(count_lines(data, begin, end) if end > begin else 1 for data, begin, end, _ in blocks)
+        parser = None
+        rows = 0
+        for block in blocks(stream, rng.start, stop, _has_header(config), _dialect(config)):
+            if block.reason:
+                rows += len(lines(block))
+            elif not survey(block.data, block.begin, block.end, _quote(config))[2]:
+                rows += count_lines(block.data, block.begin, block.end)
+            else:  # only the parser knows how many rows and rejects quoted values make of some lines
+                parser = parser or _parser(config, column_names(config, rng.path) or [], [], (), rng.path)
+                parsed = parser(block.data, block.begin, block.end)
+                rows += len(parsed.line) + len(parsed.bad)
+        return rows
 
 
 def column_names(config: SourceConfig, path: str) -> list[str] | None:
-    """Raw columns of one file; None for jsonl, whose rows each name their own."""
+    """Raw columns of one file; None for jsonl, whose rows each name their own.
+
+    They are those of ``columns`` by position, else of the header. InputError where the first line contradicts
+    ``columns``.
+    """
     if config.format == "parquet":
         with fsspec.open(path, "rb") as stream:
             return list(_parquet(stream, path).schema_arrow.names)
-    return _header(config, path, _compression(path)) if _has_header(config) else config.columns
+    if config.format == "jsonl":
+        return None
+    found = _first_values(config, path)
+    if config.columns is None:
+        return found
+    if found is not None:
+        _require_columns(config, found, path)
+    return config.columns
 
 
 def parquet_schema(path: str) -> pa.Schema:
@@ -217,20 +247,37 @@ def _read_text(
 ) -> Iterator[RawBatch]:
     compression = _compression(rng.path)
     with fsspec.open(rng.path, "rb", compression=compression) as stream:
-        parser = _parser(config, column_names(config, rng.path) or [], columns, lists, rng.path)
+        # the file's first line is looked at once, or wherever the names come from it
+        names = config.columns if config.columns is not None and rng.start else column_names(config, rng.path)
+        parser = _parser(config, names or [], columns, lists, rng.path)
         unseen = set(columns or ()) if config.format == "jsonl" and rng.start == 0 else set()
         stop = rng.stop if compression is None else _EVERYTHING
-        for data, begin, end, position in _blocks(stream, rng.start, stop, _has_header(config)):
-            parsed = parser(data, begin, end)
+        for block in blocks(stream, rng.start, stop, _has_header(config), _dialect(config)):
+            data, position = block.data, block.position
+            parsed = parser(data, block.begin, block.end if not block.reason else block.begin)
             if unseen and parsed.columns.rows:
                 _refuse_absent(rng.path, parsed.columns, unseen, data, parsed.line)
                 unseen = set()
-            bad = parsed.bad if end > begin else [(0, RAW_LIMIT, TOO_LONG)]
+            bad = parsed.bad if not block.reason else [(*line, block.reason) for line in lines(block)]
             rejects = [
                 Reject(rng.path, int(position + first), REASONS[reason], "", _cut(data, first, last))
                 for first, last, reason in bad
             ]
+            if not config.multiline:
+                _refuse_open_quotes(rejects)
             yield RawBatch(rng.path, parsed.columns, position + parsed.line[:, 0], rejects, data, parsed.line)
+
+
+def _refuse_open_quotes(rejects: Sequence[Reject]) -> None:
+    """Where quoted values hold no line breaks by promise, what follows such a line may be the rest of a value."""
+    for reject in rejects:
+        if reject.reason == REASONS[UNCLOSED_QUOTE]:
+            raise InputError(
+                f"{reject.path} at byte {reject.position}",
+                expected="no line break in a quoted value, as `multiline: false` promises",
+                found=reject.raw[:80].decode("utf-8", "replace"),
+                fix="Remove `multiline: false`, or mend the file.",
+            )
 
 
 def _refuse_absent(
@@ -257,87 +304,74 @@ def _parser(
         if columns is None:
             raise ValueError("columns of a jsonl source must be named")
         return JsonParser(columns, codes, lists)
-    names = config.columns or names
     wanted = list(names) if columns is None else list(columns)
     for name in wanted:
         if name not in names:
             raise missing_column(path, name, list(names))
         if list(names).count(name) > 1:
             raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns.")
-    return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes)
+    return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes, config.multiline)
 
 
-def _header(config: SourceConfig, path: str, compression: str | None) -> list[str]:
-    """Names in the file's first line."""
-    with fsspec.open(path, "rb", compression=compression) as stream:
-        line = stream.readline(1 << 20)
-    text = line.removeprefix(_BOM.tobytes()).decode(config.encoding, "replace").rstrip("\r\n")
-    if config.byte_quote is None:
-        return text.split(config.byte_separator)
-    return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote), [])
+def _quote(config: SourceConfig) -> int:
+    """The quote's byte, -1 for none."""
+    return ord(config.byte_quote) if config.format in ("csv", "tsv") and config.byte_quote is not None else -1
+
+
+def _dialect(config: SourceConfig) -> Dialect:
+    """What tells where records end."""
+    return Dialect(ord(config.byte_separator), _quote(config) if config.multiline else -1)
+
+
+def _first_values(config: SourceConfig, path: str) -> list[str] | None:
+    """Values of a file's header, or of its first row; None where there are none to be read."""
+    header = _has_header(config)
+    try:
+        with fsspec.open(path, "rb", compression=_compression(path)) as stream:
+            record = first_record(stream, _dialect(config), blank=header)
+        text = record.decode(config.encoding, "replace")
+        if config.byte_quote is None:
+            return text.split(config.byte_separator)
+        return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote), [])
+    except EOFError:
+        return [] if config.columns is None else None
+    except (ValueError, csv.Error) as error:
+        if not header:
+            return None
+        raise InputError(
+            path, expected="a header line", found=str(error), fix="Mend it, or name the `columns` if there is none."
+        ) from error
+
+
+def _require_columns(config: SourceConfig, first: list[str], path: str) -> None:
+    """`columns` name the columns by position: the first line must not say otherwise.
+
+    Raises InputError for a header that is none by the config, or has another number of names or another order.
+    """
+    columns = config.columns or []
+    ours, theirs = ([name.strip().casefold() for name in names] for names in (columns, first))
+    reordered = ours != theirs and sorted(ours) == sorted(theirs)
+    found = " ".join(", ".join(first).split())
+    found = found if len(found) <= 200 else f"{found[:200]} ..."
+    if reordered:
+        raise InputError(
+            path, expected=f"the order of `columns`: {', '.join(columns)}", found=f"a first line with {found}",
+            fix="Remove `columns`: a header line names the columns itself.",
+        )  # fmt: skip
+    if not _has_header(config):
+        if 2 * sum(name in theirs for name in ours) > len(ours):
+            raise InputError(
+                path, expected="a row in the first line, as `columns` is given and `header: true` is not",
+                found=f"names: {found}",
+                fix="Set `header: true` to skip that line, or remove `columns` to take the names from it.",
+            )  # fmt: skip
+    elif len(first) != len(columns):
+        raise InputError(
+            path, expected=f"a header of {len(columns)} names, as many as `columns` has",
+            found=f"{len(first)}: {found}",
+            fix="Name all columns of the file, in its order, or remove `columns` to take the names from the header.",
+        )  # fmt: skip
 
 
 def _compression(path: str) -> str | None:
     return _COMPRESSED.get(os.path.splitext(path)[1].lower())
-
-
-def _blocks(
-    stream: BinaryIO, start: int, stop: int, header: bool
-) -> Iterator[tuple[npt.NDArray[np.uint8], int, int, int]]:
-    """(data, begin, end, file position of data[0]) of whole lines that begin in [start, stop), PAD bytes behind them.
-
-    end == begin tells of a line beyond MAX_LINE, which is skipped.
-    """
-    skip = start > 0 or header  # through the first newline from start - 1 on, or the header's own
-    position = max(start - 1, 0)
-    if position:
-        stream.seek(position)
-    carry = np.empty(0, np.uint8)
-    while position < stop:
-        room = max(min(BLOCK, stop - position - len(carry) + (64 << 10)), 64 << 10, len(carry))
-        data = np.empty(len(carry) + room + PAD, np.uint8)
-        data[: len(carry)] = carry
-        got = stream.readinto(data.data[len(carry) : len(carry) + room])  # type: ignore[attr-defined]
-        filled = len(carry) + got
-        data[filled : filled + PAD] = NEWLINE
-        whole = _after_last_newline(data, filled) if got else filled
-        begin = 0
-        if position == 0 and filled >= 3 and np.array_equal(data[:3], _BOM):
-            begin = 3
-        if skip:
-            begin = _after_newline(data, 0, filled)
-            skip = begin < 0
-            if skip:
-                begin = whole = filled
-        end = max(whole, begin)
-        if position + end > stop and end > begin:  # lines that begin at stop or later are the next range's
-            cut = _after_newline(data, max(stop - 1 - position, 0), end)
-            end = cut if cut >= 0 else end
-        if end > begin and position + begin < stop:
-            yield data, begin, end, position
-        elif whole == 0 and filled > MAX_LINE:
-            yield data, 0, 0, position
-            skip, end = True, filled
-        if not got:
-            return
-        carry = data[end:filled].copy()
-        position += end
-
-
-def _after_newline(data: npt.NDArray[np.uint8], first: int, stop: int) -> int:
-    """Position after the first newline at or after ``first``, or -1."""
-    for at in range(first, stop, 1 << 16):
-        hits = np.flatnonzero(data[at : min(at + (1 << 16), stop)] == NEWLINE)
-        if len(hits):
-            return at + int(hits[0]) + 1
-    return -1
-
-
-def _after_last_newline(data: npt.NDArray[np.uint8], stop: int) -> int:
-    """Position after the last newline before ``stop``, or 0."""
-    for at in range(stop, 0, -(1 << 16)):
-        first = max(at - (1 << 16), 0)
-        hits = np.flatnonzero(data[first:at] == NEWLINE)
-        if len(hits):
-            return first + int(hits[-1]) + 1
-    return 0

@@ -21,7 +21,8 @@ from pipelines.quality import require_quality
 from pipelines.say import say
 from training.scoring import Scorer
 
-HEAD_BYTES = 1 << 16
+WHOLE = 1 << 62
+"""Whole files as ranges: rows are read until there are enough, and no file is looked through for where to cut it."""
 
 
 def explain_rows(config: Config, *, model: str | None = None, rows: int = 1, top: int = 10) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     files = list_files(config.source, config.base, None)
     reader = LogReader(config.features, config.base, need_label=False)
     rejects: list[Reject] = []
-    for part in split_ranges(config.source, files, HEAD_BYTES):
+    for part in split_ranges(config.source, files, WHOLE):
         for batch in reader.read(part):
             rejects += batch.rejects
             if batch.rows:

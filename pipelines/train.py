@@ -277,9 +277,8 @@ def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
     names = list(spec.raw_columns)
     try:
         files = list_files(config.source, config.base, None)
-        first = next(
-            iter(LogReader(config.features, config.base, False).read(split_ranges(config.source, files, 1 << 16)[0]))
-        )
+        whole = split_ranges(config.source, files[:1], 1 << 62)[0]
+        first = next(iter(LogReader(config.features, config.base, False).read(whole)))
     except (FieldwiseError, OSError, StopIteration):
         return pd.DataFrame({name: pd.Series([None], dtype=object) for name in names})
     raw = {name: first.columns.array(name).slice(0, EXAMPLE_ROWS) for name in names}

@@ -19,7 +19,7 @@ from features.errors import ConfigError, InputError
 from features.fitting import fit_spec, merge, tally
 from features.log import LogBatch, LogReader
 from features.moment import TimeConfig
-from features.source import list_files, split_ranges
+from features.source import count_rows, list_files, split_ranges
 from features.text import Columns
 
 LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
@@ -87,6 +87,17 @@ def test_duplicate_keys_and_bad_side_rows_are_refused(base: Path) -> None:
     (base / "users.csv").write_text("user,age\n2,30\n1\n")
     with pytest.raises(InputError, match=r"users.csv line 3: expected rows that parse, found column_count"):
         rows(config(join=[join]), base)
+
+
+def test_a_side_tables_quoted_line_break_and_columns_by_position(base: Path) -> None:
+    (base / "users.csv").write_text('id,n,text\n2,30,"x\n1,99,y"\n1,5,z\n')
+    join = {"path": "users.csv", "on": "user", "columns": ["user", "age", "text"], "header": True, "select": ["age"]}
+    fields = [{"name": "age", "kind": "number", "edges": [10, 20]}]
+    batch = rows(config(join=[join], fields=fields), base)[0]
+    assert set(batch.columns.array("age").to_pylist()) <= {"30", "5", None}
+    assert "99" not in batch.columns.array("age").to_pylist()
+    with pytest.raises(InputError, match=r"users.csv: expected a header of 2 names"):
+        rows(config(join=[join | {"columns": ["user", "age"]}], fields=fields), base)
 
 
 def test_a_joined_column_must_not_hide_one_of_the_log(base: Path) -> None:
@@ -208,7 +219,8 @@ def test_every_row_is_encoded_or_quarantined(tmp_path_factory: Any, lines: list[
         assert not slots.problems
         assert (slots.slots[:, 0] > 0).all()
         encoded, filtered, rejected = encoded + left.rows, filtered + left.filtered, rejected + len(left.rejects)
-    assert encoded + filtered + rejected == sum(bool(line.removesuffix(b"\r")) for line in lines)
+    ranges = split_ranges(declared.source, list_files(declared.source, str(base)), target)
+    assert encoded + filtered + rejected == sum(count_rows(declared.source, rng) for rng in ranges)
 
 
 def test_a_time_field_and_the_logs_time_may_be_two_equal_blocks() -> None:

@@ -112,6 +112,33 @@ def test_a_shops_rules(
     assert found == expected(shop, bundle, k, stock=stock, exclude=seen, **({} if cap is None else {"cap": cap}))
 
 
+def test_sources_with_quoted_line_breaks_and_columns_by_position(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note that spells a record of its own is none, and `columns` name what the skipped headers call otherwise."""
+    pairs = "".join(f"u{u:03d},i{(7 * u + n) % 60:03d}\n" for u in range(40) for n in range(20))
+    (shop / "only.csv").write_text("user,item\n" + pairs)
+    (shop / "seen.csv").write_text("user,item\n" + pairs[:500])
+    names = ("users", "items", "only", "seen")
+    keys = ("contexts", "items", "candidates", "exclude")
+    config = shop_config(shop, **{key: {"path": f"{name}.csv"} for key, name in zip(keys, names, strict=True)})
+    bundle = write_bundle(shop, config)
+    plain = published(score_catalog(config, model=bundle, date=DAY))
+    blocks = {}
+    for key, name in zip(keys, names, strict=True):
+        header, *lines = (shop / f"{name}.csv").read_text().splitlines()
+        noted = [f'{line},"say ""hi"",\r\n{lines[0]},\n\n{lines[-1]},\n"' for line in lines]
+        other = ",".join(f"other_{column}" for column in header.split(","))
+        (shop / f"noted-{name}.csv").write_text("\n".join([f'{other},"a\nnote"', *noted]) + "\n", newline="")
+        blocks[key] = {"path": f"noted-{name}.csv", "columns": [*header.split(","), "note"], "header": True}
+    monkeypatch.setattr("pipelines.score_catalog.RANGE_BYTES", 500)
+    noted_config = shop_config(shop, **blocks)
+    assert published(score_catalog(noted_config, model=bundle, date=DAY)).equals(plain)
+    swapped = shop_config(shop, contexts={"path": "users.csv", "columns": ["age", "user"]})
+    with pytest.raises(
+        InputError, match="expected the order of `columns`: age, user, found a first line with user, age"
+    ):
+        score_catalog(swapped, model=bundle, date=DAY)
+
+
 def test_candidates_only(shop: Path) -> None:
     only = {(f"u{n % 7:03d}", f"i{n * 13 % 70:03d}") for n in range(60)}
     lines = [json.dumps({"who": u, "what": i}) for u, i in sorted(only)]

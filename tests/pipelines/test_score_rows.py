@@ -63,6 +63,25 @@ def test_the_label_may_be_absent_and_inputs_named(shop: Path) -> None:
     assert slim.equals(whole.select(["item", "user", "probability"]))
 
 
+def test_quoted_line_breaks_and_columns_by_position(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = shop_config(shop)
+    bundle = write_bundle(shop, config)
+    whole = published(score_rows(config, model=bundle))
+    header, *lines = (shop / "log.csv").read_text().splitlines()
+    noted = [f'{line},"an ""answer"",\n{lines[0]},\n{lines[-1]},"' for line in lines]
+    (shop / "noted.csv").write_text("\n".join(["u,a,i,c,t,w,p,y,note", *noted]))
+    source = {"path": ["noted.csv"], "columns": [*header.split(","), "note"], "header": True}
+    monkeypatch.setattr("pipelines.score_rows.RANGE_BYTES", 1000)
+    by_position = config.model_copy(update={"source": config.source.model_validate(source)})
+    result = published(score_rows(by_position, model=bundle, out=str(shop / "noted")))
+    assert result.drop_columns(["note"]).equals(whole)
+    assert result["note"][0].as_py() == f'an "answer",\n{lines[0]},\n{lines[-1]},'
+    (shop / "named.csv").write_text("\n".join([header + ",note", *noted]))
+    no_header = {**source, "path": ["named.csv"], "header": None}
+    with pytest.raises(InputError, match=r"named.csv: expected a row in the first line, .* Set `header: true`"):
+        score_rows(config.model_copy(update={"source": config.source.model_validate(no_header)}), model=bundle)
+
+
 def test_running_again_changes_nothing(shop: Path) -> None:
     config = shop_config(shop)
     bundle = write_bundle(shop, config)
