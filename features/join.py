@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features.config import JoinConfig
 from features.errors import InputError
 from features.kernels import FIRST
-from features.source import FileRange, list_files, read_range
-from features.text import Columns, canonical
+from features.keys import require_keys
+from features.listing import list_files
+from features.source import read_range, source_columns, split_ranges
+from features.text import Columns, canonical, one_table
 from features.vocabulary import TextIndex
 
 
@@ -22,20 +23,25 @@ class SideTable:
 
     def __init__(self, config: JoinConfig, base: str) -> None:
         """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
-        self.on = config.on
+        self.on, self._origin = config.on, f"side table {', '.join(config.path)}"
         wanted = None if config.select is None else [config.on, *config.select]
         if config.format == "jsonl" and wanted is None:
             raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")
+        files = list_files(config, base)
+        require_keys(config, files, wanted or ())
+        names = wanted or source_columns(config, files)[1] or []
+        names = names if config.on in names else [config.on, *names]
         batches: list[pa.RecordBatch] = []
-        for file in list_files(config, base):
-            for batch in read_range(config, FileRange(file.path, 0, _end(config, file.path, file.size)), wanted):
+        for rng in split_ranges(config, files, 1 << 62):
+            for batch in read_range(config, rng, names):
                 for reject in batch.rejects[:1]:
                     raise InputError(
                         f"{reject.path} at byte {reject.position}", expected="rows that parse", found=reject.reason,
                         fix="Mend the side table; unlike the log's, its rows are not quarantined.",
                     )  # fmt: skip
                 batches.append(batch.columns.batch())
-        table = pa.Table.from_batches(batches).combine_chunks()
+        nothing = pa.table({name: pa.array([], pa.string()) for name in names})
+        table = one_table(batches).combine_chunks() if batches else nothing
         self._keys = canonical(Columns.of(table).array(config.on))
         self._rows = table.drop_columns([config.on])
         self.names: list[str] = self._rows.schema.names
@@ -71,10 +77,4 @@ class SideTable:
                 column = self._rows.column(name)
                 single = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
                 more[name] = single.take(places)
-        return columns.adding(more)
-
-
-def _end(config: JoinConfig, path: str, size: int) -> int:
-    if config.format != "parquet":
-        return size
-    return int(pq.read_metadata(path).num_row_groups)
+        return columns.adding(more, self._origin)

@@ -45,6 +45,14 @@ class FileEntry(Strict):
     bytes: Annotated[int, Field(ge=1)]
 
 
+class SourceEntry(Strict):
+    """One file that was read."""
+
+    path: str
+    rows: Count
+    """Rows in it, whatever became of them."""
+
+
 class FieldCounts(Strict):
     """How a field's values read, over all rows of the snapshot. A share of any is a share of ``values``."""
 
@@ -81,6 +89,8 @@ class Manifest(Strict):
     negative_rate: Annotated[float, Field(gt=0, le=1)] | None
     """Share of the training split's negatives that was kept, or none if all. The trainer corrects for it once."""
     fields: dict[str, FieldCounts]
+    sources: list[SourceEntry] | None = None
+    """The log's files in order, those without rows too; None in snapshots of older versions."""
     digest: Sha256
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from features.errors import InputError
-from features.source import list_files
+from features.listing import list_files
 from pipelines import launch
 from pipelines.config import Config
 from pipelines.say import say

@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from features.encoder import Encoder
 from features.errors import InputError
+from features.keys import require_keys
+from features.listing import list_files
 from features.log import LogReader
-from features.source import list_files, split_ranges
+from features.source import split_ranges
 from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.models import resolve_model
@@ -46,6 +48,7 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     """The first readable rows of the source, side tables joined."""
     files = list_files(config.source, config.base, None)
     reader = LogReader(config.features, config.base, need_label=False)
+    require_keys(config.source, files, reader.columns)
     for part in split_ranges(config.source, files, HEAD_BYTES):
         for batch in reader.read(part):
             if batch.rows:

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from features import store
 from features.errors import ConfigError
-from features.source import list_files, split_ranges
+from features.listing import list_files
+from features.source import split_ranges
 from pipelines.catalog_items import RANGE_BYTES, read_items, require_quality
 from pipelines.config import Config, resolve
 from pipelines.models import resolve_model

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from features import report as reports
 from features import store
 from features.drift import Distribution
-from features.manifest import ROLES, FieldCounts, Manifest, snapshot_digest
+from features.manifest import ROLES, FieldCounts, Manifest, SourceEntry, snapshot_digest
 from features.page import PAGE
 from features.publish import Attempt
 from features.report import Report, Tally
@@ -56,6 +56,7 @@ def manifest_of(
         digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
         id=identity.id,
         source_fingerprint=identity.fingerprint,
+        sources=[SourceEntry(path=path, rows=counts["read", path]) for path in job.files],
         request=identity.request,
     )
 
@@ -92,7 +93,9 @@ def result_of(manifest: Manifest, report: Report, directory: str, status: str, s
     lines = [f"snapshot {manifest.id} {manifest.digest[:12]} {status}: {directory}"]
     lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
     bad, total = sum(manifest.quarantined.values()), sum(rows.values())
-    lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
+    read = None if manifest.sources is None else len(manifest.sources)
+    told = "" if read is None else f"{read} source files read, "
+    lines.append(f"  {told}{len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
     lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
     say("\n".join([*lines, *reports.table(report)]))
     return {
@@ -104,6 +107,7 @@ def result_of(manifest: Manifest, report: Report, directory: str, status: str, s
         "rows": rows,
         "positives": positives,
         "quarantined": manifest.quarantined,
+        "source_files": read,
         "files": len(manifest.files),
         "report": store.join(data, PAGE),
         "drift": report.drift and report.drift.model_dump(mode="json"),

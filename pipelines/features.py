@@ -17,13 +17,15 @@ from features import publish, store
 from features.config import SplitConfig
 from features.errors import ArtifactError, ConfigError
 from features.fitting import fit_spec
+from features.keys import require_keys
+from features.listing import SourceFile, list_files
 from features.log import LogReader, Period, days_read, period_of
 from features.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_dir, standing
 from features.moment import microseconds
 from features.page import PAGE, page
 from features.publish import Attempt
 from features.report import REPORT, Report
-from features.source import SourceFile, list_files, split_ranges
+from features.source import split_ranges
 from features.spark import build
 from features.spark.build import Written
 from features.spark.counting import tally_fields
@@ -182,9 +184,11 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
     if config.split.by == "time" and config.time is None:
         raise ConfigError("split.by", expected="a time column", found="no `time`", fix="Name it: `time: COLUMN`.")
     require_matches(splitter, [file.path for file in files])
+    reader = _reader(spark, config, period_of(config.features, days, dated=is_dated(config)))
+    require_keys(config.source, files, reader.value.columns)
     job = Job(
         config=config.features,
-        reader=_reader(spark, config, period_of(config.features, days, dated=is_dated(config))),
+        reader=reader,
         files=tuple(file.path for file in files),
         ranges=tuple(split_ranges(config.source, files, RANGE_BYTES)),
         bytes=sum(file.size for file in files),

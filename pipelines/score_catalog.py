@@ -20,7 +20,8 @@ from pyspark.sql import functions as F
 from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
-from features.source import list_files, split_ranges
+from features.listing import list_files
+from features.source import split_ranges
 from features.spark.build import progress, shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
@@ -138,6 +139,7 @@ class _Run:
             merge_rejects(self.staging, quarantined, QUARANTINE)
         reports.sort(key=lambda report: report["number"])
         facts = {
+            "source_files": self._source_files(),
             "contexts": counts["contexts"],
             "items": len(items.ids),
             "items_read": items.rows,
@@ -170,6 +172,12 @@ class _Run:
         task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
         numbers = self.spark.range(0, len(ranges), 1, len(ranges))
         return numbers.mapInArrow(task, tasks.ROW.format(id=tasks.id_type(kind)))
+
+    def _source_files(self) -> dict[str, int]:
+        """How many files each source has."""
+        sources = {name: getattr(self.catalog, name) for name in ("contexts", "items", "exclude", "candidates")}
+        listed = {name: list_files(source, self.config.base, self.date) for name, source in sources.items() if source}
+        return {name: len(files) for name, files in listed.items()}
 
     def _ranges(self, source: SourceConfig) -> list[Any]:
         return split_ranges(source, list_files(source, self.config.base, self.date), RANGE_BYTES)
@@ -283,6 +291,8 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
     widths = [max(len(name), len(text)) for name, text in shown.items()]
     for row in (shown.keys(), shown.values()):
         say("  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+    if "source_files" in manifest:  # not in outputs of older versions
+        say(f"  files read: {', '.join(f'{count:,} {name}' for name, count in manifest['source_files'].items())}")
     for reason, count in manifest["quarantined"].items():
         say(f"  quarantined {reason}: {count:,}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}

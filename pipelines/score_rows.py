@@ -18,8 +18,10 @@ from features import store
 from features.config import SourceConfig
 from features.encoder import Encoder
 from features.errors import ConfigError, InputError, RefusedError
+from features.keys import require_keys
+from features.listing import SourceFile, directory_columns, list_files
 from features.log import LogBatch, LogReader
-from features.source import FileRange, Reject, column_names, list_files, split_ranges
+from features.source import FileRange, Reject, source_columns, split_ranges
 from features.spark.build import progress
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.session import spark_session
@@ -80,10 +82,11 @@ def score_rows(
     require_fields(bundle.spec, config, f"model {version}")
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
-    columns = _columns(source, files[0].path, config, columns)
+    columns = _columns(source, files, config, columns)
     dated = any("{date}" in path for path in source.path)
     wanted = config.features.model_copy(update={"source": source})
     reader = LogReader(wanted, config.base, need_label=False, date=None if dated else date, keep=columns)
+    require_keys(source, files, reader.columns)
     directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "rows")
     target = store.join(directory, f"date={date or 'all'}")
     stamps = [
@@ -109,6 +112,7 @@ def score_rows(
         parts = sorted((r["part"] for r in reports if r["part"]), key=lambda part: part["number"])
         facts |= {
             "rows": sum(part["rows"] for part in parts),
+            "source_files": len(files),
             "date": date,
             "model": bundle.digest,
             "model_version": version,
@@ -117,13 +121,13 @@ def score_rows(
     return _result(manifest, target, "published", started)
 
 
-def _columns(source: SourceConfig, path: str, config: Config, wanted: list[str] | None) -> list[str]:
+def _columns(source: SourceConfig, files: list[SourceFile], config: Config, wanted: list[str] | None) -> list[str]:
     """Source columns to hand through: those wanted, else all in file order (of jsonl those that something reads)."""
-    names = column_names(source, path)
+    path, names = source_columns(source, files)
     if names is None:
         names = wanted or LogReader(config.features.model_copy(update={"source": source}), config.base, False).columns
     for name in wanted or ():
-        if name not in names:
+        if name not in names and name not in directory_columns(path):
             raise missing_column(path, name, names)
     if PROBABILITY in (wanted or names):
         raise ConfigError(
@@ -214,7 +218,8 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
     """The job's result; its summary goes to stderr."""
     seconds = time.perf_counter() - started
     say(f"scores {manifest['digest'][:12]} {status}: {target}")
-    say(f"  {manifest['rows']:,} rows in {len(manifest['files'])} files by model {manifest['model_version']}, "
+    read = f" of {manifest['source_files']:,} files" if "source_files" in manifest else ""  # not in older outputs
+    say(f"  {manifest['rows']:,} rows{read} in {len(manifest['files'])} files by model {manifest['model_version']}, "
         f"{sum(manifest['quarantined'].values()):,} quarantined, {manifest['filtered']:,} filtered")  # fmt: skip
     say(f"  {seconds:.1f} s, {manifest['rows'] / seconds:,.0f} rows/s")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}

@@ -26,8 +26,10 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
+from sqlalchemy.engine import URL, make_url
 
 from features.errors import ArtifactError, ConfigError, TrackingError
+from features.store import file_uri
 from training.journal import flat
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +55,7 @@ def connect(uri: str | None, workspace: str) -> str:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
             raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
         os.makedirs(workspace, exist_ok=True)
-        uri = f"sqlite:///{workspace}/mlflow.db"
+        uri = sqlite_uri(f"{workspace}/mlflow.db")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     if given is None:
@@ -61,6 +63,18 @@ def connect(uri: str | None, workspace: str) -> str:
     else:
         os.environ[STORE] = given
     return uri
+
+
+def sqlite_uri(path: str) -> str:
+    """The URI of an SQLite file, quoted where SQLAlchemy would read another path from the plain one."""
+    plain = f"sqlite:///{path}"
+    # named with its driver, because MLflow makes the directory that it reads from `sqlite:///...` without unquoting
+    quoted = URL.create("sqlite+pysqlite", database=path).render_as_string()
+    for uri in (plain, quoted):
+        if make_url(uri).database == path and not make_url(uri).query:
+            return uri
+    fix = "Name the directory otherwise, or set tracking.uri."  # SQLAlchemy 2.0 cannot write a question mark
+    raise ConfigError("workspace", expected="a path that SQLAlchemy's URLs can hold", found=path, fix=fix)
 
 
 class Run:
@@ -150,7 +164,7 @@ def experiment_id(name: str, workspace: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         local = "://" not in workspace and str(mlflow.get_tracking_uri()).startswith("sqlite")
-        place = Path(workspace, "artifacts", name).as_uri() if local else None
+        place = file_uri(os.path.join(workspace, "artifacts", name)) if local else None
         try:
             return str(mlflow.create_experiment(name, artifact_location=place))
         except MlflowException as error:

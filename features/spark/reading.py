@@ -22,6 +22,7 @@ from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",), ("rejected", reason),
 ("unencodable", reason): of the rows, those a first pass knows the encoder will reject,
+("read", path): all rows of a source file, whatever became of them,
 ("day", day, role), ("day_positives", day, role), ("example", reason, where, raw text)."""
 
 _EXAMPLES = 3
@@ -115,6 +116,7 @@ def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:
     for batch in job.reader.value.read(job.ranges[index]):
         findings.counts["filtered",] += batch.filtered
         findings.reject(batch.rejects)
+        findings.counts["read", batch.path] += batch.rows + batch.filtered + len(batch.rejects)
         if batch.rows:
             yield batch
 

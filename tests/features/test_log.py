@@ -16,9 +16,10 @@ from features.config import FeatureConfig
 from features.encoder import Encoder
 from features.errors import ConfigError, InputError
 from features.fitting import fit_spec, merge, tally
+from features.listing import list_files
 from features.log import LogBatch, LogReader
 from features.moment import TimeConfig
-from features.source import list_files, split_ranges
+from features.source import split_ranges
 from features.text import Columns
 
 LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
