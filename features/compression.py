@@ -46,7 +46,7 @@ def require_known_suffix(path: str) -> None:
         raise InputError(
             path,
             expected=f"plain text, or text compressed as {', '.join(_CODECS)}",
-            found=f"the suffix {suffix}",
+            found=f"the suffix {path[-len(suffix) :]}",
             fix="Compress or unpack it so, or leave it out of the path.",
         )
 
@@ -76,6 +76,10 @@ class _Told(io.RawIOBase):
     def __init__(self, path: str, raw: Any) -> None:
         self._path, self._codec = path, compression(path)
         self._stream: Any = raw
+        if self._codec is not None and not raw.read(1):
+            self._codec = None  # a file without a byte is empty, whatever its name
+        elif self._codec is not None:
+            raw.seek(0)
         if self._codec == "gzip":
             self._stream = gzip.GzipFile(fileobj=raw, mode="rb")
         elif self._codec == "bz2":

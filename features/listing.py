@@ -183,21 +183,21 @@ def _hidden(name: str) -> bool:
 
 
 def _once(paths: list[str]) -> list[str]:
-    """The paths, but one for each local file: that with the fewest links in it, then the first."""
+    """The paths, but one for each local file: that with the fewest links in it, then the plainest, then the first."""
     real: dict[str, str] = {}
-    best: dict[str, tuple[int, str]] = {}
+    best: dict[str, tuple[int, bool, str]] = {}
     for path in paths:
         if "://" in path:
-            best[path] = (0, path)
+            best[path] = (0, False, path)
             continue
         directory, name = os.path.split(path)
         if directory not in real:
             real[directory] = os.path.realpath(directory)
         own = os.path.join(real[directory], name)
         own = os.path.realpath(own) if os.path.islink(own) else own
-        ranked = (0 if own == path else _links(path), path)
+        ranked = (0 if own == path else _links(path), os.path.normpath(path) != path, path)
         best[own] = min(best.get(own, ranked), ranked)
-    return sorted(path for _, path in best.values())
+    return sorted(path for *_, path in best.values())
 
 
 def _links(path: str) -> int:

@@ -278,8 +278,9 @@ def _header(config: SourceConfig, path: str) -> list[str]:
     try:
         return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote), [])
     except csv.Error as error:
+        found = "a CR in the middle of it" if "\r" in text else str(error)
         fix = "Convert line ends to LF, or mend the line."
-        raise InputError(path, expected="a header line", found=str(error), fix=fix) from error
+        raise InputError(path, expected="a header line", found=found, fix=fix) from error
 
 
 def _blocks(

@@ -8,6 +8,7 @@ Files that `Seen` has room for are decoded once.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -31,7 +32,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
     from petastorm.etl import dataset_metadata
-    from pyarrow.filesystem import LocalFileSystem
+    from pyarrow.filesystem import FileSystem
 
 # petastorm calls deprecated functions of pyarrow in its worker threads, once per file
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -75,23 +76,22 @@ class DataFile:
         return "://" not in self.path and urlparse("file://" + plain).path != plain
 
 
-class _Quoted(LocalFileSystem):
-    """Local files by quoted paths: petastorm does not unquote those of URLs."""
+class _Quoted(FileSystem):
+    """Local files by quoted paths, which petastorm takes from URLs as they are."""
 
-    def __init__(self) -> None:
-        """Without the parent's, which only warns."""
+    pathsep = "/"
 
     def isdir(self, path: str) -> bool:
-        return bool(super().isdir(unquote(path)))
+        return os.path.isdir(unquote(path))
 
     def isfile(self, path: str) -> bool:
-        return bool(super().isfile(unquote(path)))
+        return os.path.isfile(unquote(path))
 
     def exists(self, path: str) -> bool:
-        return bool(super().exists(unquote(path)))
+        return os.path.exists(unquote(path))
 
     def open(self, path: str, mode: str = "rb") -> Any:
-        return super().open(unquote(path), mode)
+        return open(unquote(path), mode)
 
 
 class Seen:
@@ -270,10 +270,15 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, N
                     seen.add(file, columns)
                 except FieldwiseError:
                     raise
-                except Exception:  # of whatever layer below: pyarrow, fsspec, petastorm
+                except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
                     for other in unread:  # opening reads the footers of all files, so any of them may be the one
                         verify_checksum(other)
-                    raise  # the files are what they were: it is no damage
+                    raise IntegrityError(
+                        file.path,
+                        expected="a file that can be read",
+                        found=f"{type(error).__name__}: {error}",
+                        fix="Its bytes are those that were published: try again.",
+                    ) from error
                 unread.remove(file)
             yield columns
 
@@ -347,21 +352,30 @@ def name_rows(
 
 def verify_checksum(file: DataFile) -> None:
     """IntegrityError unless the file's SHA-256 is the manifest's."""
+    found = _checksum(file)
+    if found != file.sha256:
+        raise _damaged(file, f"SHA-256 {found}" if found else "no such file", expected=f"SHA-256 {file.sha256}")
+
+
+def _checksum(file: DataFile) -> str | None:
+    """None when there is no such file."""
     digest = hashlib.sha256()
     try:
         with store.opened(file.path) as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise _damaged(file, "no such file" if isinstance(error, FileNotFoundError) else "a directory") from error
-    if digest.hexdigest() != file.sha256:
-        raise _damaged(file, f"SHA-256 {digest.hexdigest()}", expected=f"SHA-256 {file.sha256}")
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return digest.hexdigest()
 
 
 def _damaged(file: DataFile, found: str, expected: str | None = None) -> IntegrityError:
-    return IntegrityError(
-        file.path,
-        expected=expected or f"{file.rows} rows",
-        found=found,
-        fix="The file changed after its snapshot was published: build the snapshot again.",
-    )
+    """With the reason, which only the file's bytes tell."""
+    bytes_found = _checksum(file)
+    reason = "The file changed after its snapshot was published"
+    if bytes_found is None:
+        reason = "The file was removed after its snapshot was published"
+    elif bytes_found == file.sha256:
+        reason = "The file is as it was published, so its manifest is at fault"
+    fix = f"{reason}: build the snapshot again."
+    return IntegrityError(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)

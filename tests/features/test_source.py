@@ -275,3 +275,57 @@ def test_header_is_no_row_in_any_range(tmp_path: Path) -> None:
         assert positions == [14, 21]
         assert sum(count_rows(config, rng) for rng in split_ranges(config, list_files(config, str(base)), target)) == 2
     assert list(read_range(config, FileRange(str(base / "log.txt"), 0, 2))) == []
+
+
+def test_parts_without_keys_of_their_own_count(tmp_path: Path) -> None:
+    """Whether a key is one is decided by all objects, whatever their order."""
+    (tmp_path / "a.jsonl").write_text('{"user": 1, "note": "price", "in": {"price": 2}}\n\n[]\nno json "price"\n')
+    config = SourceConfig(path=["*.jsonl"], format="jsonl")
+    with pytest.raises(InputError, match=r"^\*\.jsonl: expected a column 'price', found columns user, note, in\."):
+        read(config, tmp_path, columns=["user", "price"])
+    (tmp_path / "b.jsonl").write_text('{"user": 2}\n{"user": 3, "price": null}\n')
+    assert read(config, tmp_path, columns=["user", "price"])[0] == [["1", ""], ["2", ""], ["3", ""]]
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_what_directories_tell_is_a_column_that_files_lack(tmp_path: Path, format: str) -> None:
+    for folder, users in (("date=2024-01-31/city=a%2Fb", ["u"]), ("date=__HIVE_DEFAULT_PARTITION__/city=", ["v", "w"])):
+        place = tmp_path / "in" / folder
+        place.mkdir(parents=True)
+        if format == "parquet":
+            pq.write_table(pa.table({"user": users}), place / "x")
+        elif format == "csv":
+            (place / "x").write_text("user\n" + "".join(f"{user}\n" for user in users))
+        else:
+            (place / "x").write_text("".join(json.dumps({"user": user}) + "\n" for user in users))
+    config = SourceConfig(path=["in"], format=format)  # type: ignore[arg-type]
+    rows = read(config, tmp_path, columns=["date", "user", "city"])[0]
+    named = (
+        [dict(zip(("user", "date", "city"), row, strict=True)) for row in rows]
+        if format != "jsonl"
+        else [dict(zip(("date", "user", "city"), row, strict=True)) for row in rows]
+    )
+    expected = [("u", "2024-01-31", "a/b"), ("v", None, ""), ("w", None, "")]
+    assert sorted((row["user"], row["date"], row["city"]) for row in named) == expected
+    if format != "jsonl":
+        assert all(len(row) == 1 for row in read(config, tmp_path)[0])  # "all columns" are those of the files
+
+
+def test_a_column_of_the_file_goes_before_one_of_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "user=7").mkdir()
+    (tmp_path / "user=7/a.csv").write_text("user,item\n1,2\n")
+    (tmp_path / "user=7/b.jsonl").write_text('{"user": 1}\n{"user": null}\n{"item": 2}\n')
+    assert read(SourceConfig(path=["user=7/*.csv"]), tmp_path, columns=["user"])[0] == [["1"]]
+    config = SourceConfig(path=["user=7/*.jsonl"], format="jsonl")
+    assert read(config, tmp_path, columns=["user"])[0] == [["1"], ["7"], ["7"]]
+    assert read(config, tmp_path, columns=["user"], lists=("user",))[0] == [[["1"]], [["7"]], [["7"]]]
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [str(i) for i in range(30000)]}), tmp_path / "x.parquet")
+    whole = (tmp_path / "x.parquet").read_bytes()
+    config = SourceConfig(path=["x.parquet"], format="parquet")
+    for data in (whole[:500] + b"\xff" * 5000 + whole[5500:], whole[:-300], b"text", b""):
+        (tmp_path / "x.parquet").write_bytes(data)
+        with pytest.raises(InputError, match=r"x\.parquet: expected a whole Parquet file, found .*\. Write or copy it"):
+            read(config, tmp_path)
