@@ -270,6 +270,11 @@ class Columns:
         """A column in words."""
         return f"{self.origins[name]}, column {name!r}" if name in self.origins else f"column {name!r}"
 
+    def require_single(self, name: str) -> None:
+        """Raises InputError for a column whose values are lists or of several parts."""
+        if pa.types.is_nested(self.kind(name)):
+            canonical(self.array(name), self.where(name))
+
     def kind(self, name: str) -> pa.DataType:
         """What ``array`` is of."""
         return pa.string() if name in self._place else self.array(name).type

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from features.config import FeatureConfig
 from features.encoder import Encoder
 from features.errors import ConfigError, InputError
-from features.fitting import fit_spec, merge, tally
+from features.fitting import check, fit_spec, merge, tally
 from features.listing import list_files
 from features.log import LogBatch, LogReader
 from features.moment import TimeConfig
@@ -221,4 +221,9 @@ def test_a_column_that_cannot_be_read_is_told_where_it_comes_from(base: Path) ->
     joined = config(join=[{"path": "users.parquet", "format": "parquet", "on": "user"}], fields=fields)
     (batch,) = rows(joined, base)
     with pytest.raises(InputError, match=r"^side table users\.parquet, column 'age': expected single values"):
-        tally([*joined.fields, *config().fields], batch.columns)
+        check(joined.fields, batch.columns)
+    pq.write_table(pa.table({"user": [["1"]], "rating": [5]}), base / "log.parquet")
+    typed = config(source={"path": "log.parquet", "format": "parquet"})
+    (batch,) = rows(typed, base)
+    with pytest.raises(InputError, match=r"/log\.parquet, column 'user': .* To read several values, set `max_values`"):
+        check(typed.fields, batch.columns)
