@@ -113,7 +113,7 @@ class Run:
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(ROOT / "training" / "pyfunc_model.py"),
-                artifacts={"bundle": str(directory)},
+                artifacts={"bundle": file_uri(str(directory))},
                 code_paths=[str(ROOT / "features"), str(ROOT / "training")],
                 signature=ModelSignature(inputs, Schema([ColSpec("double")])),
                 input_example=example,

@@ -158,8 +158,11 @@ def test_the_workspace_may_have_any_name(tmp_path: Path, name: str) -> None:
 def test_a_run_in_a_workspace_whose_name_must_be_quoted(tmp_path: Path) -> None:
     workspace = tmp_path / "50%25 #1?"
     tracking.connect(None, str(workspace))
+    saved(workspace / "bundle")
     with tracking.run("shop", "ffm", str(workspace)) as run:
         run.text("hello", "note.txt")
+        logged = run.bundle(workspace / "bundle", FRAME)
     assert mlflow.artifacts.load_text(f"runs:/{run.id}/note.txt") == "hello"
+    assert load_bundle(tracking.bundle_of(logged)).digest == load_bundle(workspace / "bundle").digest
     assert {path.name for path in tmp_path.iterdir()} == {workspace.name}
-    assert {path.name for path in workspace.iterdir()} == {"artifacts", "mlflow.db"}
+    assert {path.name for path in workspace.iterdir()} == {"artifacts", "bundle", "mlflow.db"}
