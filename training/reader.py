@@ -354,7 +354,8 @@ def verify_checksum(file: DataFile) -> None:
     """IntegrityError unless the file's SHA-256 is the manifest's."""
     found = _checksum(file)
     if found != file.sha256:
-        raise _damaged(file, f"SHA-256 {found}" if found else "no such file", expected=f"SHA-256 {file.sha256}")
+        other = "a directory" if os.path.isdir(file.path) else "no such file"
+        raise _damaged(file, f"SHA-256 {found}" if found else other, expected=f"SHA-256 {file.sha256}")
 
 
 def _checksum(file: DataFile) -> str | None:
