@@ -45,10 +45,11 @@ from features.config import SourceConfig  # noqa: E402
 from features.errors import FieldwiseError  # noqa: E402
 from features.fields import AnyField, HashField, NumberField, VocabularyField  # noqa: E402
 from features.fitting import fit_spec  # noqa: E402
+from features.listing import list_files  # noqa: E402
 from features.manifest import load_snapshot, snapshot_digest  # noqa: E402
 from features.process import machine  # noqa: E402
 from features.publish import clean  # noqa: E402
-from features.source import list_files, read_range, split_ranges  # noqa: E402
+from features.source import read_range, split_ranges  # noqa: E402
 from pipelines.config import load_config  # noqa: E402
 from tests.snapshots import write_snapshot  # noqa: E402
 from training.bundle import load_bundle, save_bundle  # noqa: E402

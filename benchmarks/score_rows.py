@@ -33,7 +33,8 @@ from benchmarks.record import record  # noqa: E402
 from features import fitting  # noqa: E402
 from features.config import SourceConfig  # noqa: E402
 from features.encoder import Encoder  # noqa: E402
-from features.source import list_files, read_range, split_ranges  # noqa: E402
+from features.listing import list_files  # noqa: E402
+from features.source import read_range, split_ranges  # noqa: E402
 from features.spark.session import spark_session  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
 from pipelines.say import say  # noqa: E402

@@ -18,10 +18,18 @@ from features.schema import Names, Strict
 
 
 class SourceConfig(Strict):
-    """Where rows come from and how their bytes read as columns."""
+    """Where rows come from and how their bytes read as columns.
+
+    A directory ``column=value`` above a file (as Hive and Spark write them, URL-encoded, ``__HIVE_DEFAULT_PARTITION__``
+    for null) is a column, as text, for whoever names it - field, label, time, filter, key, id - where the file has none
+    of that name; in jsonl, where a row has none. "All columns" are those of the files.
+    """
 
     path: Annotated[Names, Field(min_length=1)]
-    """File, glob or directory, or a list of them; any URL Spark and fsspec know. ``{date}`` stands for the day."""
+    """File, glob or directory, or a list of them; any URL Spark and fsspec know. ``{date}`` stands for the day. What
+    exists as written is taken as written; else ``*``, ``?`` and ``[...]`` match names (without a leading dot) and
+    ``**`` directories. A directory stands for all files below it but names with a leading ``_`` or ``.``. Links are
+    followed; a file that is reached twice is read once. Text may be compressed: .gz, .bz2, .xz, .zst."""
     format: Literal["csv", "tsv", "jsonl", "parquet"] = "csv"
     """tsv is csv with tab separator and no quoting."""
     separator: str | None = None
@@ -76,7 +84,7 @@ class JoinConfig(SourceConfig):
     on: str
     """Key column, of the same name in the log and the side table."""
     select: Names | None = None
-    """Columns to add. Default: all but the key."""
+    """Columns to add. Default: all of its files but the key."""
 
 
 class SplitConfig(Strict):

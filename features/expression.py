@@ -204,7 +204,7 @@ class _Run:
         array = self._columns.array(name)
         if pa.types.is_boolean(array.type):
             return exact.of_floats(array)
-        values, bad = numbers(array)
+        values, bad = numbers(array, self._columns.where(name))
         if bad.any():
             rows = np.flatnonzero(bad)
             words = pc.utf8_lower(canonical(array.take(pa.array(rows))))
@@ -216,7 +216,8 @@ class _Run:
 
     def _text(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Name) and node.id not in _LITERALS:
-            array = canonical(self._columns.array(self._name(node)))
+            name = self._name(node)
+            array = canonical(self._columns.array(name), self._columns.where(name))
             return pc.if_else(pc.equal(pc.binary_length(array), 0), pa.scalar(None, array.type), array)
         value = _literal(node)
         if isinstance(value, str) or value is None:

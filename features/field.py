@@ -171,7 +171,9 @@ class ValuedField(BaseField):
         for name in self.columns:
             kind = columns.kind(name)
             if self.flags is not None:
-                problems += problems_of(self.name, "bad_flag", flags(columns.array(name))[1], columns, name)
+                problems += problems_of(
+                    self.name, "bad_flag", flags(columns.array(name), columns.where(name))[1], columns, name
+                )
             elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                 problems += problems_of(self.name, "undecodable", ~valid_utf8(columns.texts(name)), columns, name)
         return problems
@@ -187,7 +189,7 @@ class ValuedField(BaseField):
         length = np.empty((self.slots, columns.rows), np.int32)
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             array = columns.array(self.column)
-            items = texts(array.flatten())
+            items = texts(array.flatten(), columns.where(self.column))
             counts = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
             row = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             kernels.spread_items(row, items.start, items.length, start, length)

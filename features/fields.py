@@ -235,7 +235,7 @@ class CrossField(BaseField):
 
     def encoder(self, fit: Fit) -> Encode:
         def encode(columns: Columns, out: Slots) -> list[Problem]:
-            parts = [pc.fill_null(canonical(columns.array(name)), "") for name in self.of]
+            parts = [pc.fill_null(canonical(columns.array(name), columns.where(name)), "") for name in self.of]
             joined = texts(pc.binary_join_element_wise(*parts, "\x1f"))
             joined.length[joined.length == len(parts) - 1] = 0
             kernels.hash_slots(joined.data, joined.start, joined.length, SEED, np.uint64(fit.values), out[0])

@@ -20,8 +20,14 @@ TALLY = pa.schema([("field", pa.int32()), ("key", pa.binary()), ("count", pa.int
 
 
 def check(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table | Columns) -> list[Problem]:
-    """Values no spec could encode; such rows are quarantined, so they must not be counted."""
+    """Values no spec could encode; such rows are quarantined, so they must not be counted.
+
+    InputError for a column of a type that has no text, while its file is known.
+    """
     columns = Columns.of(batch)
+    for field in fields:
+        for name in set(field.columns) - set(field.lists):
+            columns.require_single(name)
     return [problem for field in fields for problem in field.check(columns)]
 
 

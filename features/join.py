@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features.config import JoinConfig
 from features.errors import InputError
 from features.kernels import FIRST
+from features.keys import require_keys
+from features.listing import list_files
 from features.places import places
-from features.source import FileRange, list_files, read_range
-from features.text import Columns, canonical
+from features.source import read_range, source_columns, split_ranges
+from features.text import Columns, canonical, one_table
 from features.vocabulary import TextIndex
 
 
@@ -26,16 +27,19 @@ class SideTable:
 
     def __init__(self, config: JoinConfig, base: str) -> None:
         """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
-        self.on = config.on
-        self.name = f"{', '.join(config.path)} on {config.on}"
-        self.path = ", ".join(config.path)
-        """As the config has it."""
+        self.on, self.path = config.on, ", ".join(config.path)
+        """The path as the config has it."""
+        self.name, self._origin = f"{self.path} on {config.on}", f"side table {self.path}"
         wanted = None if config.select is None else [config.on, *config.select]
         if config.format == "jsonl" and wanted is None:
             raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")
+        files = list_files(config, base)
+        require_keys(config, files, wanted or ())
+        names = wanted or source_columns(config, files)[1] or []
+        names = names if config.on in names else [config.on, *names]
         batches: list[pa.RecordBatch] = []
-        for file in list_files(config, base):
-            for batch in read_range(config, FileRange(file.path, 0, _end(config, file.path, file.size)), wanted):
+        for rng in split_ranges(config, files, 1 << 62):
+            for batch in read_range(config, rng, names):
                 for reject in batch.rejects[:1]:
                     ((_, where),) = places([(reject.path, reject.position)], lambda _: config.format)
                     raise InputError(
@@ -43,7 +47,8 @@ class SideTable:
                         fix="Mend the side table; unlike the log's, its rows are not quarantined.",
                     )  # fmt: skip
                 batches.append(batch.columns.batch())
-        table = pa.Table.from_batches(batches).combine_chunks()
+        nothing = pa.table({name: pa.array([], pa.string()) for name in names})
+        table = one_table(batches).combine_chunks() if batches else nothing
         self._keys = canonical(Columns.of(table).array(config.on))
         self._rows = table.drop_columns([config.on])
         self.names: list[str] = self._rows.schema.names
@@ -79,10 +84,4 @@ class SideTable:
                 column = self._rows.column(name)
                 single = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
                 more[name] = single.take(places)
-        return columns.adding(more), int(np.count_nonzero(found >= FIRST))
-
-
-def _end(config: JoinConfig, path: str, size: int) -> int:
-    if config.format != "parquet":
-        return size
-    return int(pq.read_metadata(path).num_row_groups)
+        return columns.adding(more, self._origin), int(np.count_nonzero(found >= FIRST))

@@ -50,6 +50,14 @@ class FileEntry(Strict):
     """Of the negatives and of the positives, summed; none where rows are not weighted, or in manifests from before."""
 
 
+class SourceEntry(Strict):
+    """One file that was read."""
+
+    path: str
+    rows: Count
+    """Rows in it, whatever became of them."""
+
+
 class FieldCounts(Strict):
     """How a field's values read, over all rows of the snapshot. A share of any is a share of ``values``."""
 
@@ -90,6 +98,8 @@ class Manifest(Strict):
     """Rows of the log that found their key in a side table, by the table's files and key."""
     config: dict[str, Any] | None = None
     """What was asked for, as `features.record` keeps it. Snapshots of earlier versions have none."""
+    sources: list[SourceEntry] | None = None
+    """The log's files in order, those without rows too; None in snapshots of older versions."""
     digest: Sha256
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import fsspec
+from features.compression import opened
 
 MOST_READ = 1 << 30
 """Bytes read to count the lines before all rows together; places beyond are told as bytes."""
@@ -33,7 +33,7 @@ def _lines(path: str, positions: Sequence[int]) -> dict[int, int]:
     lines: dict[int, int] = {}
     at = newlines = returns = 0
     try:
-        with fsspec.open(path, "rb", compression="infer") as stream:
+        with opened(path) as stream:
             for position in positions:
                 while at < position:
                     block = stream.read(min(position - at, 1 << 20))

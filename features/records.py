@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 
+from features.compression import opened_raw
 from features.parse_kernels import NEWLINE, PAD, RETURN, TOO_LONG, UNCLOSED_QUOTE
 from features.record_kernels import PLAIN, QUOTED, RECORD, SPOILT, find_records
 
@@ -175,7 +175,7 @@ class _Piece(NamedTuple):
 def _survey(path: str, start: int, stop: int, dialect: Dialect) -> _Piece:
     state, first, newline = np.arange(SPOILT + 1), np.full(SPOILT + 1, -1), False
     data = np.empty(BLOCK + PAD, np.uint8)
-    with fsspec.open(path, "rb") as stream:
+    with opened_raw(path) as stream:
         stream.seek(start)
         while start < stop and (got := stream.readinto(data.data[: min(BLOCK, stop - start)])):
             begin = len(BOM) if start == 0 and data[: min(len(BOM), got)].tobytes() == BOM else 0

@@ -1,41 +1,36 @@
 """Files to raw columns: which files, which byte ranges, and the rows of one range. No Spark, memory for a few blocks.
 
-A row belongs to the range in which its record begins, so any cut of a file gives each row once.
+A row belongs to the range in which its line begins, so any cut of a file gives each row once.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.compression import compression, opened, opened_raw, require_text
 from features.config import SourceConfig
 from features.errors import InputError
+from features.listing import SourceFile, directory_columns
 from features.parse import DelimitedParser, JsonParser, Parser, code_points
 from features.parse_kernels import REASONS, UNCLOSED_QUOTE, count_lines, survey
 from features.records import BOM, Dialect, blocks, first_record, lines, safe_cuts
-from features.text import Columns, missing_column
+from features.text import Columns, as_uuid, missing_column
 
 RAW_LIMIT = 64 << 10
 """Bytes of a rejected row that are kept."""
 _EVERYTHING = 1 << 62
-_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
-
-
-class SourceFile(NamedTuple):
-    path: str
-    """Absolute path, or URL."""
-    size: int
 
 
 class FileRange(NamedTuple):
@@ -87,42 +82,6 @@ def _cut(block: npt.NDArray[np.uint8], first: int, stop: int) -> bytes:
     return block[first : min(stop, first + RAW_LIMIT)].tobytes()
 
 
-def list_files(config: SourceConfig, base: str, date: str | None = None) -> list[SourceFile]:
-    """Files of the source, sorted by path. Relative paths start at ``base``; ``{date}`` is the day, or any day.
-
-    Directories stand for all files below them but names that begin with ``_`` or ``.``. InputError when there is none.
-    """
-    found: dict[str, int] = {}
-    for pattern in config.path:
-        dated = pattern.replace("{date}", date or "*")
-        url = dated if "://" in dated or os.path.isabs(dated) else f"{base.rstrip('/')}/{dated}"
-        fs, path = fsspec.core.url_to_fs(url)
-        infos = [fs.info(p) for p in sorted(fs.glob(path))] if "*" in path or "?" in path or "[" in path else []
-        if not infos and fs.exists(path):
-            infos = [fs.info(path)]
-        files = {_name(fs, i["name"]): int(i["size"]) for i in infos if i["type"] == "file"}
-        for folder in (i["name"] for i in infos if i["type"] == "directory"):
-            for name, info in fs.find(folder, detail=True).items():
-                below = name[len(folder) :].strip("/").split("/")
-                if not any(part.startswith(("_", ".")) for part in below):
-                    files[_name(fs, name)] = int(info["size"])
-        if not files:
-            raise InputError(
-                f"source path {pattern!r}", expected="at least one file", found=f"none at {url}",
-                fix="Check the path; it is relative to the config file.",
-            )  # fmt: skip
-        found.update(files)
-    return [SourceFile(path, found[path]) for path in sorted(found)]
-
-
-def _name(fs: Any, path: str) -> str:
-    return path if "file" in _protocols(fs) else str(fs.unstrip_protocol(path))
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 def split_ranges(config: SourceConfig, files: Sequence[SourceFile], target_bytes: int) -> list[FileRange]:
     """Ranges of about ``target_bytes``: of bytes, of row groups, or whole files where a codec cannot be split.
 
@@ -140,18 +99,19 @@ def split_ranges(config: SourceConfig, files: Sequence[SourceFile], target_bytes
         if config.format == "parquet":
             ranges += _row_group_ranges(file, target_bytes)
         else:
-            ranges += [FileRange(file.path, a, b) for a, b in pairwise(cut[file]) if b > a]
-    return ranges
+            ranges += [FileRange(file.path, a, b) for a, b in pairwise(cut[file])]
+    full = [rng for rng in ranges if rng.stop > rng.start]
+    return full or [FileRange(files[0].path, 0, 0)]  # of no rows: whoever reads says so
 
 
 def _cuts(file: SourceFile, target_bytes: int) -> list[int]:
     """Where the ranges of a text file begin, and its end. The header and the byte order mark are in the first one."""
-    pieces = 1 if _compression(file.path) is not None else max(1, round(file.size / target_bytes))
+    pieces = 1 if compression(file.path) is not None else max(1, round(file.size / target_bytes))
     return [0, *(at for i in range(1, pieces) if (at := file.size * i // pieces) > len(BOM)), file.size]
 
 
 def _row_group_ranges(file: SourceFile, target_bytes: int) -> Iterator[FileRange]:
-    with fsspec.open(file.path, "rb") as stream:
+    with opened_raw(file.path) as stream:
         metadata = _parquet(stream, file.path).metadata
         first, size = 0, 0
         for group in range(metadata.num_row_groups):
@@ -164,24 +124,46 @@ def _row_group_ranges(file: SourceFile, target_bytes: int) -> Iterator[FileRange
 def read_range(
     config: SourceConfig, rng: FileRange, columns: Sequence[str] | None = None, lists: Collection[str] = ()
 ) -> Iterator[RawBatch]:
-    """Rows of a range in file order, ``columns`` only (default all; jsonl must name them).
+    """Rows of a range in file order, ``columns`` only (default all that the file has; jsonl must name them).
+
+    A column that the file lacks is what a directory above it tells (``directory_columns``); in jsonl that holds for
+    each row that lacks it.
 
     ``lists``: columns in which a value of jsonl may be a list; Parquet says so itself.
 
     Raises InputError on a missing column.
     """
-    if config.format == "parquet":
-        return _read_parquet(rng, columns)
-    return _read_text(config, rng, columns, lists)
+    told = {name: value for name, value in directory_columns(rng.path).items() if name in (columns or ())}
+    if told and config.format != "jsonl":
+        own = column_names(config, rng.path) or []
+        told = {name: value for name, value in told.items() if name not in own}
+        columns = [name for name in columns or () if name not in told]
+    batches = _read_parquet(rng, columns) if config.format == "parquet" else _read_text(config, rng, columns, lists)
+    return (replace(batch, columns=_with_told(batch.columns, told)) for batch in batches) if told else batches
+
+
+def _with_told(columns: Columns, told: Mapping[str, str | None]) -> Columns:
+    """The columns with what directories tell where rows have nothing of their own."""
+    more = {}
+    for name, value in told.items():
+        whole = pa.array([value], pa.string()).take(pa.array(np.zeros(columns.rows, np.int64)))
+        own = columns.array(name) if name in columns.names else whole
+        if pa.types.is_list(own.type):
+            own = pa.array([row or [value] for row in own.to_pylist()], own.type)
+        elif own is not whole:
+            own = pc.if_else(pc.equal(pc.binary_length(own), 0), whole, own)
+        more[name] = own
+    return columns.adding(more)
 
 
 def count_rows(config: SourceConfig, rng: FileRange) -> int:
     """Rows of a range, those that would be rejected included; nothing is parsed."""
-    with fsspec.open(rng.path, "rb", compression=_compression(rng.path)) as stream:
-        if config.format == "parquet":
+    if config.format == "parquet":
+        with opened_raw(rng.path) as stream:
             metadata = _parquet(stream, rng.path).metadata
             return sum(metadata.row_group(group).num_rows for group in range(rng.start, rng.stop))
-        stop = rng.stop if _compression(rng.path) is None else _EVERYTHING
+    with opened(rng.path) as stream:
+        stop = rng.stop if compression(rng.path) is None else _EVERYTHING
         parser = None
         rows = 0
         for block in blocks(stream, rng.start, stop, _has_header(config), _dialect(config)):
@@ -203,7 +185,7 @@ def column_names(config: SourceConfig, path: str) -> list[str] | None:
     ``columns``.
     """
     if config.format == "parquet":
-        with fsspec.open(path, "rb") as stream:
+        with opened_raw(path) as stream:
             return list(_parquet(stream, path).schema_arrow.names)
     if config.format == "jsonl":
         return None
@@ -215,14 +197,23 @@ def column_names(config: SourceConfig, path: str) -> list[str] | None:
     return config.columns
 
 
+def source_columns(config: SourceConfig, files: Sequence[SourceFile]) -> tuple[str, list[str] | None]:
+    """The first file that is not empty (else the first), and its `column_names`."""
+    for file in files:
+        names = column_names(config, file.path)
+        if names != []:
+            return file.path, names
+    return files[0].path, []
+
+
 def parquet_schema(path: str) -> pa.Schema:
     """Names and types of a Parquet file."""
-    with fsspec.open(path, "rb") as stream:
+    with opened_raw(path) as stream:
         return _parquet(stream, path).schema_arrow
 
 
 def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[RawBatch]:
-    with fsspec.open(rng.path, "rb") as stream:
+    with opened_raw(rng.path) as stream:
         file = _parquet(stream, rng.path)
         names = file.schema_arrow.names
         for name in columns or ():
@@ -230,34 +221,62 @@ def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[Raw
                 raise missing_column(rng.path, name, names)
         position = sum(file.metadata.row_group(group).num_rows for group in range(rng.start))
         groups = list(range(rng.start, rng.stop))
-        for batch in file.iter_batches(1 << 16, row_groups=groups, columns=None if columns is None else list(columns)):
-            yield RawBatch(rng.path, Columns.of(batch), np.arange(position, position + batch.num_rows))
+        uuids = _uuids(file)
+        batches = file.iter_batches(1 << 16, row_groups=groups, columns=None if columns is None else list(columns))
+        while (batch := _next(batches, rng.path)) is not None:
+            arrays = {name: as_uuid(array) if name in uuids else array
+                      for name, array in zip(batch.schema.names, batch.columns, strict=True)}  # fmt: skip
+            read = Columns(arrays, batch.num_rows, origins=dict.fromkeys(arrays, rng.path))
+            yield RawBatch(rng.path, read, np.arange(position, position + batch.num_rows))
             position += batch.num_rows
 
 
+def _uuids(file: pq.ParquetFile) -> set[str]:
+    """Columns whose sixteen bytes are said to be a UUID."""
+    leaves = [file.schema.column(place) for place in range(len(file.schema))]
+    return {leaf.path for leaf in leaves if leaf.logical_type.type == "UUID"}
+
+
+def _next(batches: Iterator[pa.RecordBatch], path: str) -> pa.RecordBatch | None:
+    with _whole(path):
+        return next(batches, None)
+
+
 def _parquet(stream: BinaryIO, path: str) -> pq.ParquetFile:
-    try:
+    with _whole(path):
         return pq.ParquetFile(stream)
-    except pa.ArrowInvalid as error:
-        raise InputError(path, expected="a Parquet file", found=str(error), fix="Mend file or format.") from error
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """InputError for bytes that are no Parquet; trouble of the disk or the network stays what it is."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        found = " ".join(str(error).split()) or type(error).__name__
+        fix = "Write or copy it again, or mend `format`."
+        raise InputError(path, expected="a whole Parquet file", found=found, fix=fix) from error
 
 
 def _read_text(
     config: SourceConfig, rng: FileRange, columns: Sequence[str] | None, lists: Collection[str]
 ) -> Iterator[RawBatch]:
-    compression = _compression(rng.path)
-    with fsspec.open(rng.path, "rb", compression=compression) as stream:
+    packed = compression(rng.path) is not None
+    with opened(rng.path) as stream:
+        if rng.start == 0:
+            head = stream.peek()
+            require_text(rng.path, head, config.encoding)
+            if head in (b"", BOM):
+                return
         # the file's first line is looked at once, or wherever the names come from it
         names = config.columns if config.columns is not None and rng.start else column_names(config, rng.path)
         parser = _parser(config, names or [], columns, lists, rng.path)
-        unseen = set(columns or ()) if config.format == "jsonl" and rng.start == 0 else set()
-        stop = rng.stop if compression is None else _EVERYTHING
+        stop = _EVERYTHING if packed else rng.stop
         for block in blocks(stream, rng.start, stop, _has_header(config), _dialect(config)):
             data, position = block.data, block.position
             parsed = parser(data, block.begin, block.end if not block.reason else block.begin)
-            if unseen and parsed.columns.rows:
-                _refuse_absent(rng.path, parsed.columns, unseen, data, parsed.line)
-                unseen = set()
             bad = parsed.bad if not block.reason else [(*line, block.reason) for line in lines(block)]
             rejects = [
                 Reject(rng.path, int(position + first), REASONS[reason], "", _cut(data, first, last))
@@ -278,18 +297,6 @@ def _refuse_open_quotes(rejects: Sequence[Reject]) -> None:
                 found=reject.raw[:80].decode("utf-8", "replace"),
                 fix="Remove `multiline: false`, or mend the file.",
             )
-
-
-def _refuse_absent(
-    path: str, columns: Columns, names: set[str], data: npt.NDArray[np.uint8], line: npt.NDArray[np.int64]
-) -> None:
-    """A key that no object of a file's first block has is taken for a mistake."""
-    for name in columns.names:
-        if name in names and columns.array(name).buffers()[-1].size == 0:
-            key = json.dumps(name, ensure_ascii=False).encode()
-            if key not in data[: line[-1, 1]].tobytes():
-                first = json.loads(data[line[0, 0] : line[0, 1]].tobytes())
-                raise missing_column(path, name, list(first))
 
 
 def _has_header(config: SourceConfig) -> bool:
@@ -327,12 +334,15 @@ def _first_values(config: SourceConfig, path: str) -> list[str] | None:
     """Values of a file's header, or of its first row; None where there are none to be read."""
     header = _has_header(config)
     try:
-        with fsspec.open(path, "rb", compression=_compression(path)) as stream:
+        with opened(path) as stream:
+            require_text(path, stream.peek(), config.encoding)
             record = first_record(stream, _dialect(config), blank=header)
         text = record.decode(config.encoding, "replace")
         if config.byte_quote is None:
             return text.split(config.byte_separator)
         return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote), [])
+    except InputError:
+        raise
     except EOFError:
         return [] if config.columns is None else None
     except (ValueError, csv.Error) as error:
@@ -371,7 +381,3 @@ def _require_columns(config: SourceConfig, first: list[str], path: str) -> None:
             found=f"{len(first)}: {found}",
             fix="Name all columns of the file, in its order, or remove `columns` to take the names from the header.",
         )  # fmt: skip
-
-
-def _compression(path: str) -> str | None:
-    return _COMPRESSED.get(os.path.splitext(path)[1].lower())

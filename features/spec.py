@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -137,7 +136,7 @@ class FeatureSpec:
 
     def save(self, directory: str) -> None:
         """Writes both files into ``directory`` (any fsspec URL); equal specs give equal bytes."""
-        fs, root = fsspec.core.url_to_fs(directory)
+        fs, root = store.resolve(directory)
         fs.makedirs(root, exist_ok=True)
         document = self._canonical()
         if len(document) > store.MOST_BYTES:  # what could not be loaded is not written
@@ -153,7 +152,7 @@ class FeatureSpec:
     @staticmethod
     def load(directory: str) -> FeatureSpec:
         """Reads and verifies: layout, sizes, edges, and every vocabulary against its SHA-256. Raises ArtifactError."""
-        fs, root = fsspec.core.url_to_fs(directory)
+        fs, root = store.resolve(directory)
         where = f"feature spec {directory}"
         try:
             document = _Document.model_validate_json(store.read_small(store.join(directory, SPEC_FILE)))

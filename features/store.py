@@ -17,6 +17,7 @@ import hashlib
 import os
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -27,9 +28,17 @@ from features.process import machine, runs
 
 
 def resolve(path: str) -> tuple[Any, str]:
-    """The fsspec file system of ``path`` and the path inside it."""
+    """The fsspec file system of ``path`` and the path inside it. Without ``://`` it is a local name, taken as written:
+    fsspec itself would cut it at ``::``."""
+    if "://" not in path or path.startswith("file://"):
+        return fsspec.filesystem("file"), LocalFileSystem._strip_protocol(path)
     fs, inner = fsspec.core.url_to_fs(path)
     return fs, inner
+
+
+def file_uri(path: str) -> str:
+    """``file:///...`` of a local path, every character that means something in a URL quoted."""
+    return Path(path).absolute().as_uri()
 
 
 def is_local(path: str) -> bool:
@@ -39,6 +48,12 @@ def is_local(path: str) -> bool:
 def join(directory: str, *names: str) -> str:
     """``directory/name/...`` for paths and URLs alike."""
     return "/".join([directory.rstrip("/") or "/", *names])
+
+
+def opened(path: str) -> Any:
+    """The file, open for reading bytes. Raises FileNotFoundError."""
+    fs, inner = resolve(path)
+    return fs.open(inner, "rb")
 
 
 def read_bytes(path: str) -> bytes:

@@ -2,7 +2,9 @@
 
 Canonical text of a typed value (what is hashed and looked up): integers in decimal; booleans ``true``/``false``; floats
 that are whole and below 2^53 as integers, others as the shortest text that reads back; dates and timestamps as Arrow
-prints them (``2020-01-31``, ``2020-01-31 15:04:05``); decimals with their scale. Null, the empty text, NaN are missing.
+prints them (``2020-01-31``, ``2020-01-31 15:04:05``); decimals with their scale; UUIDs in lower case with hyphens,
+other bytes of a fixed size in lower-case hexadecimal, bytes of any size as the UTF-8 they must be. Null, the empty
+text, NaN are missing.
 """
 
 from __future__ import annotations
@@ -57,8 +59,11 @@ class Texts:
         return pa.StringArray.from_buffers(len(self), pa.py_buffer(offset), pa.py_buffer(out[:size]))
 
 
-def canonical(array: pa.Array) -> pa.Array:
-    """The column as (large) strings; see the module's text. Binary is taken for UTF-8: ``valid_utf8`` tells."""
+def canonical(array: pa.Array, where: str = "a column") -> pa.Array:
+    """The column as (large) strings; see the module's text. Binary is taken for UTF-8: ``valid_utf8`` tells.
+
+    InputError, which names ``where``, for a type that has no text.
+    """
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return array
@@ -66,21 +71,73 @@ def canonical(array: pa.Array) -> pa.Array:
         return array.view(pa.string() if pa.types.is_binary(kind) else pa.large_string())
     if pa.types.is_null(kind):
         return pa.nulls(len(array), pa.string())
+    if pa.types.is_dictionary(kind):
+        return canonical(array.dictionary_decode(), where)
+    if pa.types.is_fixed_size_binary(kind):
+        return _hexadecimal(array)
+    if pa.types.is_float16(kind):
+        array = pa.array(array.to_numpy(zero_copy_only=False).astype(np.float32), mask=_nulls(array))
+        kind = array.type
     if pa.types.is_floating(kind):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
         whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), pa.scalar(2.0**53, kind)))
         integers = pc.cast(pc.if_else(whole, array, pa.scalar(0, kind)), pa.int64())
         return pc.if_else(whole, pc.cast(integers, pa.string()), pc.cast(array, pa.string()))
-    if pa.types.is_nested(kind):
-        raise InputError(
-            "a column", expected="single values", found=f"type {kind}", fix="Use a multi-valued field, or flatten it."
-        )
-    return pc.cast(array, pa.string())
+    try:
+        if not pa.types.is_nested(kind):
+            return pc.cast(array, pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        pass  # a type without a text of its own: told below, like the nested ones
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    fix = (
+        "To read several values, set `max_values` on its field." if listed else "Write what it holds as plain columns."
+    )
+    raise InputError(where, expected="single values", found=f"type {kind}", fix=fix)
 
 
-def texts(array: pa.Array) -> Texts:
+def _nulls(array: pa.Array) -> Bool:
+    found: Bool = array.is_null().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _digits(array: pa.Array) -> UInt8:
+    """[n, 2 x width]: the bytes of a fixed-size binary array in hexadecimal."""
+    width, signs = array.type.byte_width, np.frombuffer(b"0123456789abcdef", np.uint8)
+    data = array.buffers()[1]
+    flat = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+    held = flat[array.offset * width : (array.offset + len(array)) * width].reshape(len(array), width)
+    return np.stack([signs[held >> 4], signs[held & 15]], axis=2).reshape(len(array), 2 * width)
+
+
+def _rows_of_text(rows: UInt8, nulls: Bool) -> pa.Array:
+    offset = np.arange(0, rows.size + 1, rows.shape[1] or 1, dtype=np.int64)
+    texts_of = pa.LargeStringArray.from_buffers(
+        len(rows), pa.py_buffer(offset), pa.py_buffer(np.ascontiguousarray(rows))
+    )
+    return pc.if_else(pa.array(nulls), pa.scalar(None, pa.large_string()), texts_of)
+
+
+def _hexadecimal(array: pa.Array) -> pa.Array:
+    return (
+        _rows_of_text(_digits(array), _nulls(array))
+        if array.type.byte_width
+        else pc.cast(array, pa.binary()).view(pa.string())
+    )
+
+
+def as_uuid(array: pa.Array) -> pa.Array:
+    """Sixteen bytes each as the text of a UUID."""
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    digits = _digits(array)
+    text = np.full((len(array), 36), ord("-"), np.uint8)
+    for first, stop, place in ((0, 8, 0), (8, 12, 9), (12, 16, 14), (16, 20, 19), (20, 32, 24)):
+        text[:, place : place + stop - first] = digits[:, first:stop]
+    return _rows_of_text(text, _nulls(array))
+
+
+def texts(array: pa.Array, where: str = "a column") -> Texts:
     """Views straight over the Arrow buffers (slices included), no copy of the bytes."""
-    array = canonical(array)
+    array = canonical(array, where)
     n = len(array)
     if n == 0:
         return Texts(_NOTHING, np.empty(0, np.int64), np.empty(0, np.int32))
@@ -94,13 +151,13 @@ def texts(array: pa.Array) -> Texts:
     return Texts(view, offset[:-1].astype(np.int64), length)
 
 
-def numbers(array: pa.Array) -> tuple[Float64, Bool]:
+def numbers(array: pa.Array, where: str = "a column") -> tuple[Float64, Bool]:
     """(values, bad): float64 (correctly rounded) with NaN for missing, and rows whose text is no number."""
     kind = array.type
     if any(test(kind) for test in _NUMERIC):
         values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.ascontiguousarray(values, np.float64), np.zeros(len(array), np.bool_)
-    return text_numbers(texts(array))
+    return text_numbers(texts(array, where))
 
 
 def text_numbers(views: Texts) -> tuple[Float64, Bool]:
@@ -112,12 +169,12 @@ def text_numbers(views: Texts) -> tuple[Float64, Bool]:
     return out, status == value_kernels.BAD
 
 
-def flags(array: pa.Array) -> tuple[Bool, Bool]:
+def flags(array: pa.Array, where: str = "a column") -> tuple[Bool, Bool]:
     """(set, bad) of 0/1 or true/false; missing is not set."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         lower = pc.utf8_lower(array)
         array = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", array))
-    values, bad = numbers(array)
+    values, bad = numbers(array, where)
     return values == 1, bad | ~((values == 0) | (values == 1) | np.isnan(values))
 
 
@@ -128,15 +185,15 @@ def valid_utf8(views: Texts) -> Bool:
     return out
 
 
-def moments(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
+def moments(array: pa.Array, config: TimeConfig, where: str = "a column") -> tuple[Int64, Bool, Bool]:
     """(microseconds since 1970 UTC, missing, bad). A moment outside ``earliest``..``latest`` is bad."""
-    out, missing, bad = moments_of_any_year(array, config)
+    out, missing, bad = moments_of_any_year(array, config, where)
     first, stop = config.bounds
     bad = bad | ~missing & ((out < first) | (out >= stop))
     return np.where(bad, 0, out), missing, bad
 
 
-def moments_of_any_year(array: pa.Array, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
+def moments_of_any_year(array: pa.Array, config: TimeConfig, where: str = "a column") -> tuple[Int64, Bool, Bool]:
     """``moments`` of any year."""
     kind = array.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -145,8 +202,8 @@ def moments_of_any_year(array: pa.Array, config: TimeConfig) -> tuple[Int64, Boo
             out = to_utc(out, config.zone)
         return out, array.is_null().to_numpy(zero_copy_only=False), np.zeros(len(array), np.bool_)
     if config.format in EPOCHS:
-        return _epoch(array, EPOCHS[config.format])
-    views = texts(array)
+        return _epoch(array, EPOCHS[config.format], where)
+    views = texts(array, where)
     n = len(views)
     out, zone_known, status = np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.uint8)
     value_kernels.read_moments(views.data, views.start, views.length, config.directives, out, zone_known, status)
@@ -155,7 +212,7 @@ def moments_of_any_year(array: pa.Array, config: TimeConfig) -> tuple[Int64, Boo
     missing, bad = status == value_kernels.EMPTY, status == value_kernels.BAD
     if config.format == "auto" and bad.any():
         rows = np.flatnonzero(bad)
-        out[rows], missing[rows], bad[rows] = _epoch(array.take(pa.array(rows)), EPOCHS["epoch_s"])
+        out[rows], missing[rows], bad[rows] = _epoch(array.take(pa.array(rows)), EPOCHS["epoch_s"], where)
     return out, missing, bad
 
 
@@ -175,8 +232,8 @@ def _typed_moments(array: pa.Array) -> Int64:
     return np.clip(values, -_FAR // scale, _FAR // scale) * scale
 
 
-def _epoch(array: pa.Array, scale: float) -> tuple[Int64, Bool, Bool]:
-    values, bad = numbers(array)
+def _epoch(array: pa.Array, scale: float, where: str = "a column") -> tuple[Int64, Bool, Bool]:
+    values, bad = numbers(array, where)
     missing = np.isnan(values) & ~bad
     bad = bad | (np.abs(values) > _FAR / scale)
     return np.where(bad | missing, 0, np.rint(np.where(bad, 0, values) * scale)).astype(np.int64), missing, bad
@@ -205,10 +262,17 @@ class Columns:
         arrays: columns by name, in order; None for those of ``views``, in the order of these.
         views: text columns.
         rows: n.
+        origins: file of a column whose type may be one that has no text, for the error that says so.
     """
 
-    def __init__(self, arrays: Mapping[str, pa.Array | pa.ChunkedArray | None], rows: int, views: Views | None = None):
-        self.rows, self._given, self._views = rows, dict(arrays), views
+    def __init__(
+        self,
+        arrays: Mapping[str, pa.Array | pa.ChunkedArray | None],
+        rows: int,
+        views: Views | None = None,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
+        self.rows, self._given, self._views, self.origins = rows, dict(arrays), views, dict(origins or {})
         viewed = [name for name, array in arrays.items() if array is None]
         self._place = {name: place for place, name in enumerate(viewed)}
         self._arrays: dict[str, pa.Array] = {}
@@ -226,6 +290,15 @@ class Columns:
     def names(self) -> list[str]:
         return list(self._given)
 
+    def where(self, name: str) -> str:
+        """A column in words."""
+        return f"{self.origins[name]}, column {name!r}" if name in self.origins else f"column {name!r}"
+
+    def require_single(self, name: str) -> None:
+        """Raises InputError for a column whose values are lists or of several parts."""
+        if pa.types.is_nested(self.kind(name)):
+            canonical(self.array(name), self.where(name))
+
     def kind(self, name: str) -> pa.DataType:
         """What ``array`` is of."""
         return pa.string() if name in self._place else self.array(name).type
@@ -239,25 +312,28 @@ class Columns:
                 column = self.texts(name).to_arrow()
             if isinstance(column, pa.ChunkedArray):
                 column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-            self._arrays[name] = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            self._arrays[name] = _plain(column)
         return self._arrays[name]
 
     def texts(self, name: str) -> Texts:
         if name not in self._texts:
-            viewed = self._views is not None and name in self._place
-            self._texts[name] = self._views.of(self._place[name]) if viewed else texts(self.array(name))  # type: ignore[union-attr]
+            views = self._views if name in self._place else None
+            given = texts(self.array(name), self.where(name)) if views is None else views.of(self._place[name])
+            self._texts[name] = given
         return self._texts[name]
 
     def numbers(self, name: str) -> tuple[Float64, Bool]:
         """As ``numbers`` of the column."""
         if name not in self._numbers:
             viewed = name in self._place
-            self._numbers[name] = text_numbers(self.texts(name)) if viewed else numbers(self.array(name))
+            self._numbers[name] = (
+                text_numbers(self.texts(name)) if viewed else numbers(self.array(name), self.where(name))
+            )
         return self._numbers[name]
 
     def moments(self, config: TimeConfig) -> tuple[Int64, Bool, Bool]:
         if config not in self._moments:
-            self._moments[config] = moments(self.array(config.column), config)
+            self._moments[config] = moments(self.array(config.column), config, self.where(config.column))
         return self._moments[config]
 
     def batch(self, names: Sequence[str] | None = None) -> pa.RecordBatch:
@@ -269,11 +345,39 @@ class Columns:
         """The rows where ``keep`` holds."""
         mask = pa.array(keep)
         arrays = {name: None if column is None else column.filter(mask) for name, column in self._given.items()}
-        return Columns(arrays, int(np.count_nonzero(keep)), None if self._views is None else self._views.filter(keep))
+        views = None if self._views is None else self._views.filter(keep)
+        return Columns(arrays, int(np.count_nonzero(keep)), views, self.origins)
 
-    def adding(self, more: Mapping[str, pa.Array]) -> Columns:
-        """These columns and others of as many rows."""
-        return Columns(self._given | dict(more), self.rows, self._views)
+    def adding(self, more: Mapping[str, pa.Array], origin: str = "") -> Columns:
+        """These columns and others of as many rows, which replace those of the same names."""
+        views, given = self._views, self._given | dict(more)
+        if views is not None and not self._place.keys().isdisjoint(more):
+            left = [place for name, place in self._place.items() if name not in more]
+            views = Views(views.data, views.start[left], views.length[left])
+        return Columns(given, self.rows, views, self.origins | (dict.fromkeys(more, origin) if origin else {}))
+
+
+def one_table(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """The rows of batches of equal names, of which there is one at least. A column whose type is not the same in all
+    becomes its canonical text."""
+    whole = {}
+    for name in batches[0].schema.names:
+        parts = [batch.column(batch.schema.get_field_index(name)) for batch in batches]
+        if len({part.type for part in parts}) > 1:
+            parts = [canonical(part, f"column {name!r}").cast(pa.string()) for part in parts]
+        whole[name] = pa.chunked_array(parts)
+    return pa.table(whole)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The column without dictionary, extension or fixed size of its lists."""
+    if pa.types.is_dictionary(column.type):
+        return _plain(column.dictionary_decode())
+    if isinstance(column, pa.ExtensionArray):
+        return as_uuid(column) if column.type.extension_name == "arrow.uuid" else _plain(column.storage)
+    if pa.types.is_fixed_size_list(column.type):
+        return column.cast(pa.list_(column.type.value_type))
+    return column
 
 
 def missing_column(where: str, name: str, found: list[str]) -> InputError:

@@ -16,10 +16,10 @@ from typing import Any
 from features import store
 from features.config import FeatureConfig
 from features.errors import ArtifactError, FieldwiseError, InputError
+from features.listing import SourceFile, list_files
 from features.log import days_read
 from features.manifest import Manifest, Snapshot
 from features.record import Record, differences, field_differences, same_files, without_paths
-from features.source import SourceFile, list_files
 from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.say import say

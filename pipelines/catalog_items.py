@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from features.errors import InputError
 from features.expression import Expression
+from features.listing import list_files
 from features.quarantine import Quarantined, count, examples, quarantined
-from features.source import Reject, list_files, split_ranges
+from features.source import Reject, split_ranges
 from features.spec import FeatureSpec
-from features.text import canonical
+from features.text import canonical, one_table
 from pipelines.config import Config
 from pipelines.coverage import Coverage, Tally
 from pipelines.ids import together
@@ -45,7 +46,7 @@ class Items:
 
     def columns(self, names: list[str]) -> pa.Table:
         """Raw columns in the order of ids."""
-        return pa.Table.from_batches(self.parts).select(names).take(self.order).combine_chunks()
+        return one_table([part.select(names) for part in self.parts]).take(self.order).combine_chunks()
 
 
 def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, coverage: Coverage) -> Items:

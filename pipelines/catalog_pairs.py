@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from features.config import SourceConfig
 from features.errors import InputError, RefusedError
-from features.source import SourceFile, column_names
+from features.listing import SourceFile
 from pipelines.catalog_tasks import PAIRS, Said
+from pipelines.columns import known_columns
 from pipelines.config import Config
 from pipelines.ids import column_types
 from pipelines.say import say
@@ -70,7 +71,7 @@ def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) ->
 
 def require_columns(source: SourceConfig, files: Sequence[SourceFile], where: str, columns: Sequence[str]) -> None:
     """Raises InputError, before anything is read, for columns that a table of pairs lacks or that hold no ids."""
-    names = column_names(source, files[0].path)
+    names = known_columns(source, files)[1]
     for column in columns:
         if names is not None and column not in names:
             raise InputError(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from features import words
 from features.config import JoinConfig, SourceConfig
 from features.errors import FieldwiseError, InputError
 from features.expression import Expression
 from features.fields import TimeField
-from features.source import column_names, list_files
+from features.listing import SourceFile, directory_columns, list_files
+from features.source import source_columns
 from pipelines.catalog_config import CatalogConfig
 from pipelines.config import Config
 
 
-def require_columns(config: Config, path: str) -> None:
-    """InputError naming the key whose column is neither in the log file ``path`` nor in a side table, or that the
+def require_columns(config: Config, files: Sequence[SourceFile]) -> None:
+    """InputError naming the key whose column is neither in the log's ``files`` nor in a side table, or that the
     catalog's sources lack where their files are there already."""
-    own = column_names(config.source, path)
+    path, own = known_columns(config.source, files)
     joined = {place: _joined(config, place, join) for place, join in enumerate(config.join)}
     if own is not None and None not in joined.values():  # rows of jsonl name their own
         known = list(own)
@@ -44,15 +45,20 @@ def wanted(config: Config) -> Iterator[tuple[str, str]]:
         yield "split.key", config.split.key
 
 
+def known_columns(source: SourceConfig, files: Sequence[SourceFile]) -> tuple[str, list[str] | None]:
+    """A file that tells the columns, and them with those that directories tell; None for jsonl, whose rows do."""
+    path, names = source_columns(source, files)
+    return path, None if names is None else list(dict.fromkeys([*names, *directory_columns(path)]))
+
+
 def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
     """Columns that a side table adds; None where only reading it would tell."""
-    files = list_files(join, config.base)
-    names = column_names(join, files[0].path)
+    path, names = known_columns(join, list_files(join, config.base))
     if names is None:
         return list(join.select) if join.select is not None else None
     for key, columns in (("on", [join.on]), ("select", join.select or [])):
         for column in columns:
-            _require(f"join.{place}.{key}", column, names, files[0].path)
+            _require(f"join.{place}.{key}", column, names, path)
     return [name for name in join.select or names if name != join.on]
 
 
@@ -95,7 +101,7 @@ def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] |
     if any("{date}" in path for path in source.path):
         return None
     try:
-        own = column_names(source, list_files(source, config.base)[0].path)
+        own = known_columns(source, list_files(source, config.base))[1]
     except (FieldwiseError, OSError):  # a catalog may be made later than the log: score-catalog will see
         return None
     added = [names for place, names in joined.items() if own is not None and config.join[place].on in own]

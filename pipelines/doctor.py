@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from features.errors import InputError
-from features.source import list_files
+from features.listing import list_files
 from pipelines import launch
 from pipelines.columns import require_columns
 from pipelines.config import Config
@@ -92,7 +92,7 @@ def _ranks() -> str:
 
 def _source(config: Config) -> str:
     files = list_files(config.source, config.base, None)
-    require_columns(config, files[0].path)
+    require_columns(config, files)
     return f"{len(files)} files, {sum(f.size for f in files) / 2**20:.1f} MiB"
 
 

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from features.encoder import Encoder
 from features.errors import InputError
+from features.keys import require_keys
+from features.listing import list_files
 from features.log import LogReader
 from features.quarantine import count, examples, quarantined
-from features.source import Reject, list_files, split_ranges
+from features.source import Reject, split_ranges
 from features.spec import FeatureSpec
 from pipelines.agreement import require_model
 from pipelines.config import Config
@@ -55,6 +57,7 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     """The first readable rows of the source, side tables joined."""
     files = list_files(config.source, config.base, None)
     reader = LogReader(config.features, config.base, need_label=False)
+    require_keys(config.source, files, reader.columns)
     rejects: list[Reject] = []
     for part in split_ranges(config.source, files, WHOLE):
         for batch in reader.read(part):

@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from features import store
 from features.errors import ConfigError
+from features.listing import list_files
 from features.quarantine import count, examples, quarantined
-from features.source import list_files, split_ranges
+from features.source import split_ranges
 from pipelines.agreement import require_model
 from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated
 from pipelines.config import Config, resolve

@@ -10,7 +10,7 @@ from features import report as reports
 from features import store
 from features.config import FeatureConfig
 from features.drift import Distribution
-from features.manifest import ROLES, FieldCounts, Manifest, snapshot_digest
+from features.manifest import ROLES, FieldCounts, Manifest, SourceEntry, snapshot_digest
 from features.moment import show_moment
 from features.page import PAGE
 from features.publish import Attempt
@@ -63,6 +63,7 @@ def manifest_of(
         digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
         id=identity.id,
         source_fingerprint=identity.fingerprint,
+        sources=[SourceEntry(path=path, rows=counts["read", path]) for path in job.files],
         request=identity.request,
         config=identity.config,
     )
@@ -112,7 +113,9 @@ def result_of(
     lines = [f"snapshot {manifest.id} {manifest.digest[:12]} {status}: {directory}"]
     lines += [f"  {role:<6}{rows[role]:>12,} rows  {positives[role] / rows[role]:>8.4%} positive" for role in roles]
     bad, total = sum(manifest.quarantined.values()), sum(rows.values())
-    lines.append(f"  {len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
+    read = None if manifest.sources is None else len(manifest.sources)
+    told = "" if read is None else f"{read} source files read, "
+    lines.append(f"  {told}{len(manifest.files)} files, {bad} quarantined, {manifest.filtered} filtered")
     for table, met in manifest.joined.items():
         none = "" if met else ": NO KEY OF THE LOG IS IN THE TABLE, its columns are missing in every row"
         lines.append(f"  join {table}: {met:,} rows met one of the table{none}")
@@ -132,6 +135,7 @@ def result_of(
         "quarantined": manifest.quarantined,
         "joined": manifest.joined,
         "quarantine": [part.model_dump(mode="json") for part in report.quarantined],
+        "source_files": read,
         "files": len(manifest.files),
         "report": store.join(data, PAGE),
         "drift": report.drift and report.drift.model_dump(mode="json"),

@@ -16,6 +16,8 @@ from features import publish, store
 from features.config import SplitConfig
 from features.errors import ArtifactError
 from features.fitting import fit_spec
+from features.keys import require_keys
+from features.listing import SourceFile
 from features.log import LogReader, Period, period_of
 from features.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_dir, standing
 from features.moment import microseconds
@@ -24,7 +26,7 @@ from features.publish import Attempt
 from features.quarantine import Example
 from features.record import field_differences
 from features.report import REPORT, Report
-from features.source import SourceFile, split_ranges
+from features.source import split_ranges
 from features.spark import build
 from features.spark.build import Written
 from features.spark.counting import tally_fields
@@ -119,7 +121,7 @@ def publish_snapshot(
         differs = "" if found.request == request else asked_otherwise(directory, found, config, date)
         stands, status = publish.same_request(found, request, directory, differs), "already published"
     else:
-        require_columns(config, files[0].path)
+        require_columns(config, files)
         spark = spark_session("fieldwise features")
         with Attempt(directory) as attempt:
             manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
@@ -184,9 +186,11 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
     """The build of some days, or of everything if there are none."""
     splitter = Splitter(config.split)
     require_matches(splitter, [file.path for file in files])
+    reader = _reader(spark, config, period_of(config.features, days, dated=is_dated(config)))
+    require_keys(config.source, files, reader.value.columns)
     job = Job(
         config=config.features,
-        reader=_reader(spark, config, period_of(config.features, days, dated=is_dated(config))),
+        reader=reader,
         files=tuple(file.path for file in files),
         ranges=tuple(split_ranges(config.source, files, RANGE_BYTES)),
         bytes=sum(file.size for file in files),

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features.config import SourceConfig
 from features.errors import InputError
-from features.source import SourceFile
+from features.listing import SourceFile
+from features.source import parquet_schema
 from features.text import canonical, texts, valid_utf8
 
 Bool = npt.NDArray[np.bool_]
@@ -86,8 +85,7 @@ def column_types(source: SourceConfig, files: Sequence[SourceFile], name: str, w
         return [pa.string()]
     found = []
     for file in files:
-        with fsspec.open(file.path, "rb") as stream:
-            schema = pq.read_schema(stream)
+        schema = parquet_schema(file.path)
         kind = schema.field(name).type if name in schema.names else pa.string()
         identity(pa.nulls(0, kind.value_type if pa.types.is_dictionary(kind) else kind), f"{where}: column {name!r}")
         found.append(kind)

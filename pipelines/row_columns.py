@@ -24,7 +24,8 @@ import pyarrow as pa
 
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
-from features.source import SourceFile, column_names, parquet_schema
+from features.listing import SourceFile, directory_columns
+from features.source import column_names, parquet_schema
 from features.text import canonical, missing_column
 from pipelines.say import say
 
@@ -77,8 +78,10 @@ def _names(source: SourceConfig, files: Sequence[SourceFile], wanted: Sequence[s
         found = column_names(source, path)
         if found is None:  # rows of jsonl name their own
             return list(wanted or ())
+        if not found:
+            continue  # a file without a byte
         for name in wanted or ():
-            if name not in found:
+            if name not in found and name not in directory_columns(path):
                 raise missing_column(path, name, found)
         first = found if first is None else first
         if wanted is None and set(found) != set(first):
@@ -119,7 +122,8 @@ def _types(files: Sequence[SourceFile], names: Sequence[str]) -> dict[str, pa.Da
     for name in names:
         origin: dict[pa.DataType, str] = {}
         for path, schema in schemas:
-            origin.setdefault(schema.field(name).type, path)
+            kind = schema.field(name).type if name in schema.names else _TEXT  # what a directory tells is text
+            origin.setdefault(kind, path)
         told = ", ".join(f"{kind} in {path}" for kind, path in origin.items())
         try:
             kind = reduce(_common, map(_plain, origin))

@@ -21,8 +21,9 @@ from pyspark.sql import functions as F
 from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
+from features.listing import list_files
 from features.quarantine import Example, Quarantined, quarantined
-from features.source import list_files, split_ranges
+from features.source import split_ranges
 from features.spark.build import shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.run import collect, mapped, numbered
@@ -161,6 +162,7 @@ class _Run:
             say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
         facts = {
+            "source_files": self._source_files(),
             "contexts": counts["contexts"],
             "items": len(items.ids),
             "items_read": items.rows,
@@ -201,6 +203,12 @@ class _Run:
         )  # fmt: skip
         task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
         return mapped(numbered(self.spark, len(ranges)), task, tasks.ROW.format(id=ids_as.spark))
+
+    def _source_files(self) -> dict[str, int]:
+        """How many files each source has."""
+        sources = {name: getattr(self.catalog, name) for name in ("contexts", "items", "exclude", "candidates")}
+        listed = {name: list_files(source, self.config.base, self.date) for name, source in sources.items() if source}
+        return {name: len(files) for name, files in listed.items()}
 
     def _ranges(self, source: SourceConfig) -> list[Any]:
         return split_ranges(source, list_files(source, self.config.base, self.date), RANGE_BYTES)
@@ -341,6 +349,8 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
     widths = [max(len(name), len(text)) for name, text in shown.items()]
     for row in (shown.keys(), shown.values()):
         say("  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+    if "source_files" in manifest:  # not in outputs of older versions
+        say(f"  files read: {', '.join(f'{count:,} {name}' for name, count in manifest['source_files'].items())}")
     for reason, count in manifest["quarantined"].items():
         say(f"  quarantined {reason}: {count:,}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}

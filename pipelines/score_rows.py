@@ -17,10 +17,12 @@ from pyspark import Broadcast
 from features import store
 from features.encoder import Encoder
 from features.errors import InputError
+from features.keys import require_keys
+from features.listing import list_files
 from features.log import LogBatch, LogReader
 from features.moment import show_moment
 from features.quarantine import Example, Quarantined, count, examples, quarantined
-from features.source import FileRange, Reject, list_files, split_ranges
+from features.source import FileRange, Reject, split_ranges
 from features.spark.errors import Task
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.reading import span
@@ -93,6 +95,7 @@ def score_rows(
     columns = schema.names[:-1]
     dated = any("{date}" in path for path in source.path)
     reader = LogReader(wanted, config.base, need_label=False, date=None if dated else date, keep=columns)
+    require_keys(source, files, reader.columns)
     directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "rows")
     target = store.join(directory, f"date={date or 'all'}")
     stamps = [
@@ -119,6 +122,7 @@ def score_rows(
         parts = sorted((r["part"] for r in reports if r["part"]), key=lambda part: part["number"])
         facts |= {
             "rows": sum(part["rows"] for part in parts),
+            "source_files": len(files),
             "date": date,
             "model": bundle.digest,
             "model_version": version,
@@ -223,7 +227,8 @@ def _result(config: Config, manifest: dict[str, Any], target: str, status: str, 
     seconds = time.perf_counter() - started
     found = [Quarantined.model_validate(part) for part in manifest.get("quarantine", [])]
     say(f"scores {manifest['digest'][:12]} {status}: {target}")
-    say(f"  {manifest['rows']:,} rows in {len(manifest['files'])} files by model {manifest['model_version']}, "
+    read = f" of {manifest['source_files']:,} files" if "source_files" in manifest else ""  # not in older outputs
+    say(f"  {manifest['rows']:,} rows{read} in {len(manifest['files'])} files by model {manifest['model_version']}, "
         f"{sum(manifest['quarantined'].values()):,} quarantined, {manifest['filtered']:,} filtered")  # fmt: skip
     say_quarantined(config, found)
     say_moments(config.time, manifest.get("moments", []))

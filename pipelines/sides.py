@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,8 +19,10 @@ from features.expression import Expression
 from features.field import Problem
 from features.fields import TimeField
 from features.join import SideTable
+from features.keys import first_keys, keys_found
+from features.listing import directory_columns, list_files
 from features.quarantine import Origins
-from features.source import FileRange, Reject, SourceFile, column_names, list_files, read_range
+from features.source import FileRange, Reject, read_range, source_columns
 from features.spec import FeatureSpec
 from features.text import Columns, moments
 from pipelines.catalog_config import moment_of
@@ -77,7 +77,10 @@ class Side:
             have |= {name: _repeated(value, columns.rows) for name, value in self.constants.items()}
             nothing = pa.nulls(columns.rows, pa.string())
             batch = pa.RecordBatch.from_arrays([have.get(name, nothing) for name in self.wanted], list(self.wanted))
-            encoded = _encoder(spec).encode(batch)
+            rows_of = Columns(
+                dict(zip(self.wanted, batch.columns, strict=True)), batch.num_rows, origins=columns.origins
+            )
+            encoded = _encoder(spec).encode(rows_of)
             ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
             reasons = {problem.row: problem for problem in reversed(encoded.problems)}
             empty = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
@@ -127,6 +130,9 @@ def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
     has_context, context_tables = _available(config, catalog.contexts, set(constants), date)
     has_item, item_tables = _available(config, catalog.items, set(), date)
     has_item -= set(constants)
+    files_have = has_context | has_item  # what directories tell counts where no file has it
+    has_context |= _told(config, catalog.contexts, date) - files_have
+    has_item |= _told(config, catalog.items, date) - files_have
     for name, side, has in (("context_id", catalog.context_id, has_context), ("item_id", catalog.item_id, has_item)):
         if side not in has:
             source = catalog.contexts if name == "context_id" else catalog.items
@@ -196,7 +202,7 @@ def _available(
     config: Config, source: SourceConfig, constants: set[str], date: str | None
 ) -> tuple[set[str], list[SideTable]]:
     """Columns of a side, and the side tables whose key it has."""
-    own = set(_columns(source, list_files(source, config.base, date)))
+    own = set(_columns(config, source, date))
     needed = {column for field in config.fields for column in field.columns} - own - constants
     tables = []
     for join in config.join:
@@ -207,19 +213,32 @@ def _available(
     return own | constants | {name for table in tables for name in table.names}, tables
 
 
-def _columns(source: SourceConfig, files: list[SourceFile]) -> list[str]:
-    names = column_names(source, files[0].path)
-    if names is None:  # jsonl: the first object tells
-        with fsspec.open(files[0].path, "rt", encoding="utf-8", compression="infer") as file:
-            names = list(json.loads(file.readline() or "{}"))
-    return names
+def _columns(config: Config, source: SourceConfig, date: str | None) -> list[str]:
+    """Columns of a side's own files; of jsonl those that somebody may ask for."""
+    files = list_files(source, config.base, date)
+    names = source_columns(source, files)[1]
+    if names is not None:
+        return names
+    catalog = config.catalog
+    assert catalog is not None
+    asked = [column for field in config.fields for column in field.columns] + [join.on for join in config.join]
+    asked += [catalog.context_id, catalog.item_id, *([catalog.cap.column] if catalog.cap else [])]
+    asked += Expression(catalog.filter, "catalog.filter").columns if catalog.filter is not None else ()
+    return list(dict.fromkeys([*first_keys(files), *sorted(keys_found(files, set(asked)))]))
+
+
+def _told(config: Config, source: SourceConfig, date: str | None) -> set[str]:
+    """Columns that the directories above every file of a side tell."""
+    files = list_files(source, config.base, date)
+    return set.intersection(*(set(directory_columns(file.path)) for file in files))
 
 
 def _side(
     name: str, source: SourceConfig, id: str, columns: set[str], tables: list[SideTable], constants: Mapping[str, Any],
     spec: FeatureSpec, further: list[str], config: Config, date: str | None,
 ) -> Side:  # fmt: skip
-    own = _columns(source, list_files(source, config.base, date))
+    own = _columns(config, source, date)
+    own += [column for column in sorted(_told(config, source, date)) if column not in own]
     used = [t for t in tables if set(t.names) & (columns | set(further)) - set(own)]
     for column in further:
         if column not in own and not any(column in t.names for t in used):

@@ -271,8 +271,9 @@ def _save(figure: Any, path: Path) -> None:
 def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
     """A few raw rows of the source as text (or lists of it), columns in the spec's order; without a source, a row of
     missing values."""
+    from features.listing import list_files
     from features.log import LogReader
-    from features.source import list_files, split_ranges
+    from features.source import split_ranges
 
     names = list(spec.raw_columns)
     try:

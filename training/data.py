@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
+from features import store
 from features.errors import ArtifactError, InputError
 from features.manifest import Snapshot, require_weights, weights_of
 from features.record import without_paths
@@ -42,7 +42,7 @@ class Split:
             return self.positives / self.rows
         sums = np.zeros(3)
         for file in self.files[world.rank :: world.size]:
-            with fsspec.open(file.url, "rb") as stream:
+            with store.opened(file.path) as stream:
                 table = pq.ParquetFile(stream).read(columns=["label", "weight"])
             label = table["label"].to_numpy().astype(np.float64)
             weight = table["weight"].to_numpy().astype(np.float64)

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from features import store
 from features.errors import ConfigError, FieldwiseError, TrackingError, storage_error
 
 T = TypeVar("T")
@@ -152,4 +153,4 @@ def artifact_place(experiment: str, workspace: str) -> str | None:
     """Where a new experiment's artifacts go: below a local workspace, if the store is a database of this machine."""
     if "://" in workspace or not str(mlflow.get_tracking_uri()).startswith("sqlite"):
         return None
-    return Path(workspace, "artifacts", artifact_folder(experiment)).as_uri()
+    return store.file_uri(os.path.join(workspace, "artifacts", artifact_folder(experiment)))

@@ -8,6 +8,7 @@ Files that `Seen` has room for are decoded once.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -15,13 +16,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlparse, urlsplit
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from features import store
 from features.errors import FieldwiseError, IntegrityError
 from training.batch import Batch, Float32
 from training.jit import kernel
@@ -31,6 +32,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
     from petastorm.etl import dataset_metadata
+    from pyarrow.filesystem import FileSystem
 
 # petastorm calls deprecated functions of pyarrow in its worker threads, once per file
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -63,7 +65,33 @@ class DataFile:
 
     @property
     def url(self) -> str:
-        return self.path if "://" in self.path else "file://" + str(Path(self.path).absolute())
+        """As petastorm takes it."""
+        plain = self.path if "://" in self.path else "file://" + str(Path(self.path).absolute())
+        return store.file_uri(self.path) if self.quoted else plain
+
+    @property
+    def quoted(self) -> bool:
+        """Whether a plain URL of the local path would lose a part of it, such as what follows a #."""
+        plain = str(Path(self.path).absolute())
+        return "://" not in self.path and urlparse("file://" + plain).path != plain
+
+
+class _Quoted(FileSystem):
+    """Local files by quoted paths, which petastorm takes from URLs as they are."""
+
+    pathsep = "/"
+
+    def isdir(self, path: str) -> bool:
+        return os.path.isdir(unquote(path))
+
+    def isfile(self, path: str) -> bool:
+        return os.path.isfile(unquote(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(unquote(path))
+
+    def open(self, path: str, mode: str = "rb") -> Any:
+        return open(unquote(path), mode)
 
 
 class Seen:
@@ -234,7 +262,7 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, N
     files = [file for reader in readers for file in reader.needs]
     kept = [seen.columns(file) for file in files]
     unread = [file for file, columns in zip(files, kept, strict=True) if columns is None]
-    with closing(_row_groups([file.url for file in unread])) as groups:
+    with closing(_row_groups(list(unread))) as groups:
         for file, columns in zip(files, kept, strict=True):
             if columns is None:
                 try:
@@ -245,7 +273,12 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, N
                 except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
                     for other in unread:  # opening reads the footers of all files, so any of them may be the one
                         verify_checksum(other)
-                    raise _damaged(file, f"{type(error).__name__}: {error}") from error
+                    raise IntegrityError(
+                        file.path,
+                        expected="a file that can be read",
+                        found=f"{type(error).__name__}: {error}",
+                        fix="Its bytes are those that were published: try again.",
+                    ) from error
                 unread.remove(file)
             yield columns
 
@@ -279,20 +312,21 @@ def files_ahead(files: Sequence[DataFile], slots: int) -> int:
     return max(1, min(_AHEAD // max(largest, 1), len(files) // 2, 8))
 
 
-def _row_groups(urls: list[str]) -> Generator[Any, None, None]:
+def _row_groups(files: list[DataFile]) -> Generator[Any, None, None]:
     """Decoded row groups of the files, in order; neighbours in one store are opened together.
 
     One worker: with more, petastorm does not keep the order.
     """
-    for _, store in groupby(urls, key=lambda url: urlsplit(url)[:2]):
+    for (quoted, *_), store_files in groupby(files, key=lambda file: (file.quoted, *urlsplit(file.url)[:2])):
         with make_batch_reader(
-            list(store),
+            [file.url for file in store_files],
             reader_pool_type="thread",
             workers_count=1,
             results_queue_size=_QUEUED_FILES,
             shuffle_row_groups=False,
             num_epochs=1,
             hdfs_driver="libhdfs",
+            filesystem=_Quoted() if quoted else None,
         ) as reader:
             yield from reader
 
@@ -318,21 +352,31 @@ def name_rows(
 
 def verify_checksum(file: DataFile) -> None:
     """IntegrityError unless the file's SHA-256 is the manifest's."""
+    found = _checksum(file)
+    if found != file.sha256:
+        other = "a directory" if os.path.isdir(file.path) else "no such file"
+        raise _damaged(file, f"SHA-256 {found}" if found else other, expected=f"SHA-256 {file.sha256}")
+
+
+def _checksum(file: DataFile) -> str | None:
+    """None when there is no such file."""
     digest = hashlib.sha256()
     try:
-        with fsspec.open(file.url, "rb") as stream:
+        with store.opened(file.path) as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise _damaged(file, "no such file" if isinstance(error, FileNotFoundError) else "a directory") from error
-    if digest.hexdigest() != file.sha256:
-        raise _damaged(file, f"SHA-256 {digest.hexdigest()}", expected=f"SHA-256 {file.sha256}")
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return digest.hexdigest()
 
 
 def _damaged(file: DataFile, found: str, expected: str | None = None) -> IntegrityError:
-    return IntegrityError(
-        file.path,
-        expected=expected or f"{file.rows} rows",
-        found=found,
-        fix="The file changed after its snapshot was published: build the snapshot again.",
-    )
+    """With the reason, which only the file's bytes tell."""
+    bytes_found = _checksum(file)
+    reason = "The file changed after its snapshot was published"
+    if bytes_found is None:
+        reason = "The file was removed after its snapshot was published"
+    elif bytes_found == file.sha256:
+        reason = "The file is as it was published, so its manifest is at fault"
+    fix = f"{reason}: build the snapshot again."
+    return IntegrityError(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)

@@ -28,9 +28,11 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
+from sqlalchemy.engine import URL, make_url
 
 from features.errors import ArtifactError, ConfigError, TrackingError
 from features.interrupt import held
+from features.store import file_uri
 from training.journal import flat
 from training.mlflow_store import artifact_place, ask, store_uri, tell, trouble
 
@@ -61,11 +63,12 @@ def connect(uri: str | None, workspace: str) -> str:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
             raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
         os.makedirs(workspace, exist_ok=True)
-        uri = f"sqlite:///{workspace}/mlflow.db"
+        uri = sqlite_uri(f"{workspace}/mlflow.db")
     uri = store_uri(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    if file and not os.path.exists(file):
         with held():  # half a database would refuse every later command
             mlflow.search_experiments(max_results=1)
     if given is None:
@@ -73,6 +76,18 @@ def connect(uri: str | None, workspace: str) -> str:
     else:
         os.environ[STORE] = given
     return uri
+
+
+def sqlite_uri(path: str) -> str:
+    """The URI of an SQLite file, quoted where SQLAlchemy would read another path from the plain one."""
+    plain = f"sqlite:///{path}"
+    # named with its driver, because MLflow makes the directory that it reads from `sqlite:///...` without unquoting
+    quoted = URL.create("sqlite+pysqlite", database=path).render_as_string()
+    for uri in (plain, quoted):
+        if make_url(uri).database == path and not make_url(uri).query:
+            return uri
+    fix = "Name the directory otherwise, or set tracking.uri."  # SQLAlchemy 2.0 cannot write a question mark
+    raise ConfigError("workspace", expected="a path that SQLAlchemy's URLs can hold", found=path, fix=fix)
 
 
 class Run:
@@ -111,7 +126,7 @@ class Run:
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(ROOT / "training" / "pyfunc_model.py"),
-                artifacts={"bundle": str(directory)},
+                artifacts={"bundle": file_uri(str(directory))},
                 code_paths=[str(ROOT / "features"), str(ROOT / "training")],
                 signature=ModelSignature(inputs, Schema([ColSpec("double")])),
                 input_example=example,

@@ -22,8 +22,8 @@ from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",),
 ("rejected", reason, field), ("unencodable", reason, field): of the rows, those a first pass knows the encoder will
-reject, ("joined", table): rows that found their key, ("day", day, role), ("day_positives", day, role),
-("example", JSON of an ``Example``)."""
+reject, ("read", path): all rows of a source file, whatever became of them, ("joined", table): rows that found their
+key, ("day", day, role), ("day_positives", day, role), ("example", JSON of an ``Example``)."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:
         for table, met in batch.joined.items():
             findings.counts["joined", table] += met
         findings.reject(batch.rejects)
+        findings.counts["read", batch.path] += batch.rows + batch.filtered + len(batch.rejects)
         if batch.rows:
             yield batch
 

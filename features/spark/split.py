@@ -49,7 +49,7 @@ class Splitter:
             return ALL
         for role, part in ((VALID, self.config.valid), (TEST, self.config.test)):
             patterns = [part] if isinstance(part, str) else part if isinstance(part, list) else []
-            if any(fnmatch.fnmatch(path, p) or fnmatch.fnmatch(path.rsplit("/", 1)[-1], p) for p in patterns):
+            if any(_matches(path, pattern) for pattern in patterns):
                 return role
         return TRAIN
 
@@ -76,6 +76,14 @@ class Splitter:
                 fix="Name a column of the log or of a joined table.",
             )
         return columns.array(self.config.key)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a path or its last part matches; brackets may also stand for themselves."""
+    if path == pattern or path.endswith(f"/{pattern}"):
+        return True
+    literal = pattern.replace("[", "[[]")
+    return any(fnmatch.fnmatch(name, p) for name in (path, path.rsplit("/", 1)[-1]) for p in (pattern, literal))
 
 
 def kept_negatives(rate: float, file: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

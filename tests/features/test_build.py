@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from features.config import SplitConfig
 from features.encoder import Encoder
 from features.errors import ArtifactError, ConfigError, InputError, RefusedError
 from features.manifest import Manifest, load_snapshot
 from features.publish import Attempt
+from features.spark.split import TEST, TRAIN, VALID, Splitter
 from pipelines import features as pipeline
 from pipelines.config import Config, load_config
 from pipelines.features import build_features
@@ -92,6 +94,10 @@ def test_published_rows_are_the_encoders(log: Path) -> None:
     assert sorted(everything(result["dir"])) == expected
     assert sum(result["rows"].values()) == 1200
     assert result["status"] == "published"
+    assert result["source_files"] == 3
+    assert [(Path(entry.path).name, entry.rows) for entry in snapshot.manifest.sources or []] == [
+        (f"day-{day}.csv", 400) for day in range(3)
+    ]
     assert result["positives"]["train"] == sum(row[-1] for row in rows_of(result["dir"], "train"))
     for entry in snapshot.manifest.files:
         metadata = pq.ParquetFile(snapshot.path(entry)).metadata
@@ -150,6 +156,14 @@ def test_split_by_time_keeps_equal_times_together(log: Path) -> None:
 def test_split_by_files(log: Path) -> None:
     result = build_features(config_of(log, split={"by": "files", "valid": "day-1.csv", "test": ["*-2.csv"]}))
     assert result["rows"] == {"train": 400, "valid": 400, "test": 400}
+
+
+def test_patterns_of_a_split_may_hold_brackets() -> None:
+    splitter = Splitter(
+        SplitConfig(by="files", valid="day[1].csv", test=["*/run[2]/*", "last[3]/a.csv", "day-[45].csv"])
+    )
+    paths = ["/x/day[1].csv", "/x/run[2]/a.csv", "/x/last[3]/a.csv", "/x/day-4.csv", "/x/day-6.csv", "/x/b.csv"]
+    assert [splitter.of_path(path) for path in paths] == [VALID, TEST, TEST, TEST, TRAIN, TRAIN]
 
 
 def test_without_shuffle_the_same_rows_in_source_order(log: Path) -> None:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from features.config import FeatureConfig
 from features.encoder import Encoder
 from features.errors import ConfigError, InputError
-from features.fitting import fit_spec, merge, tally
+from features.fitting import check, fit_spec, merge, tally
+from features.listing import list_files
 from features.log import LogBatch, LogReader
 from features.moment import TimeConfig
-from features.source import count_rows, list_files, split_ranges
+from features.source import count_rows, split_ranges
 from features.text import Columns
 
 LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
@@ -231,3 +232,36 @@ def test_a_time_field_and_the_logs_time_may_be_two_equal_blocks() -> None:
     for one in (first, second):  # each has read a batch before
         Columns.of(pa.table({"when": ["2020-01-31"]})).moments(one)
     assert columns.moments(first) is columns.moments(second)
+
+
+def test_side_tables_of_parts_that_differ(base: Path) -> None:
+    """Types, empty parts, links, keys that directories tell: values meet by their text."""
+    (base / "side/user=1").mkdir(parents=True)
+    (base / "users").mkdir()
+    pq.write_table(pa.table({"user": [1], "age": [20]}), base / "users/a.parquet")
+    pq.write_table(pa.table({"user": ["2", "3"], "age": [30.5, None]}), base / "users/b.parquet")
+    pq.write_table(pa.table({"user": pa.array([], pa.int64()), "age": pa.nulls(0)}), base / "users/c.parquet")
+    fields = [{"name": "age", "kind": "number", "edges": [9]}]
+    typed = config(join=[{"path": "users", "format": "parquet", "on": "user"}], fields=fields)
+    assert rows(typed, base)[0].columns.array("age").to_pylist() == ["20", "30.5", None]
+    (base / "side/user=1/x.csv").write_text("age\n40\n")
+    (base / "side/empty.csv").write_text("")
+    told = config(join=[{"path": "side/user=*", "on": "user"}], fields=fields)
+    assert rows(told, base)[0].columns.array("age").to_pylist() == ["40", None, None]
+    (base / "none.csv").write_text("user,age\n")
+    empty = config(join=[{"path": "none.csv", "on": "user"}], fields=fields)
+    assert rows(empty, base)[0].columns.array("age").to_pylist() == [None] * 3
+
+
+def test_a_column_that_cannot_be_read_is_told_where_it_comes_from(base: Path) -> None:
+    pq.write_table(pa.table({"user": ["1"], "age": [{"years": 3}]}), base / "users.parquet")
+    fields = [{"name": "age", "kind": "number", "edges": [9]}]
+    joined = config(join=[{"path": "users.parquet", "format": "parquet", "on": "user"}], fields=fields)
+    (batch,) = rows(joined, base)
+    with pytest.raises(InputError, match=r"^side table users\.parquet, column 'age': expected single values"):
+        check(joined.fields, batch.columns)
+    pq.write_table(pa.table({"user": [["1"]], "rating": [5]}), base / "log.parquet")
+    typed = config(source={"path": "log.parquet", "format": "parquet"})
+    (batch,) = rows(typed, base)
+    with pytest.raises(InputError, match=r"/log\.parquet, column 'user': .* To read several values, set `max_values`"):
+        check(typed.fields, batch.columns)

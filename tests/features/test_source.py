@@ -13,14 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from features import records, source
+from features.compression import require_text
 from features.config import SourceConfig
 from features.errors import InputError
-from features.source import FileRange, Reject, column_names, count_rows, list_files, read_range, split_ranges
+from features.keys import require_keys
+from features.listing import list_files
+from features.source import FileRange, Reject, column_names, count_rows, read_range, split_ranges
 
 
 def read(
@@ -35,13 +38,23 @@ def read(
     positions: list[int] = []
     rejects: list[Reject] = []
     raws: list[bytes] = []
-    for rng in split_ranges(config, list_files(config, str(base)), target):
+    files = list_files(config, str(base))
+    require_keys(config, files, columns or [])
+    for rng in split_ranges(config, files, target):
         for batch in read_range(config, rng, columns, lists):
             rows += [list(row.values()) for row in batch.columns.batch().to_pylist()]
             positions += batch.positions.tolist()
             rejects += batch.rejects
             raws += [batch.raw(i) for i in range(batch.columns.rows)]
     return rows, positions, rejects, raws
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        require_text("log.txt", data, "utf-8")
+    except InputError:
+        return False
+    return True
 
 
 def write(base: Path, data: bytes, name: str = "log.txt") -> Path:
@@ -61,6 +74,7 @@ def tsv(**extra: Any) -> SourceConfig:
 @settings(max_examples=60, deadline=None)
 def test_every_line_is_a_row_or_a_reject(tmp_path_factory: Any, lines: list[bytes], target: int, ends: bool) -> None:
     data = b"\n".join(lines) + (b"\n" if ends else b"")
+    assume(is_text(data))
     base = write(tmp_path_factory.mktemp("random"), data)
     expected, bad, at = [], [], 0
     for number, line in enumerate(data.split(b"\n")):
@@ -434,3 +448,57 @@ def test_columns_of_formats_that_name_their_own_are_refused() -> None:
         SourceConfig(path=["x"], format="parquet", columns=["a"])
     with pytest.raises(ValidationError, match="separator and quote must differ"):
         SourceConfig(path=["x"], separator='"')
+
+
+def test_parts_without_keys_of_their_own_count(tmp_path: Path) -> None:
+    """Whether a key is one is decided by all objects, whatever their order."""
+    (tmp_path / "a.jsonl").write_text('{"user": 1, "note": "price", "in": {"price": 2}}\n\n[]\nno json "price"\n')
+    config = SourceConfig(path=["*.jsonl"], format="jsonl")
+    with pytest.raises(InputError, match=r"^\*\.jsonl: expected a column 'price', found columns user, note, in\."):
+        read(config, tmp_path, columns=["user", "price"])
+    (tmp_path / "b.jsonl").write_text('{"user": 2}\n{"user": 3, "price": null}\n')
+    assert read(config, tmp_path, columns=["user", "price"])[0] == [["1", ""], ["2", ""], ["3", ""]]
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_what_directories_tell_is_a_column_that_files_lack(tmp_path: Path, format: str) -> None:
+    for folder, users in (("date=2024-01-31/city=a%2Fb", ["u"]), ("date=__HIVE_DEFAULT_PARTITION__/city=", ["v", "w"])):
+        place = tmp_path / "in" / folder
+        place.mkdir(parents=True)
+        if format == "parquet":
+            pq.write_table(pa.table({"user": users}), place / "x")
+        elif format == "csv":
+            (place / "x").write_text("user\n" + "".join(f"{user}\n" for user in users))
+        else:
+            (place / "x").write_text("".join(json.dumps({"user": user}) + "\n" for user in users))
+    config = SourceConfig(path=["in"], format=format)  # type: ignore[arg-type]
+    rows = read(config, tmp_path, columns=["date", "user", "city"])[0]
+    named = (
+        [dict(zip(("user", "date", "city"), row, strict=True)) for row in rows]
+        if format != "jsonl"
+        else [dict(zip(("date", "user", "city"), row, strict=True)) for row in rows]
+    )
+    expected = [("u", "2024-01-31", "a/b"), ("v", None, ""), ("w", None, "")]
+    assert sorted((row["user"], row["date"], row["city"]) for row in named) == expected
+    if format != "jsonl":
+        assert all(len(row) == 1 for row in read(config, tmp_path)[0])  # "all columns" are those of the files
+
+
+def test_a_column_of_the_file_goes_before_one_of_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "user=7").mkdir()
+    (tmp_path / "user=7/a.csv").write_text("user,item\n1,2\n")
+    (tmp_path / "user=7/b.jsonl").write_text('{"user": 1}\n{"user": null}\n{"item": 2}\n')
+    assert read(SourceConfig(path=["user=7/*.csv"]), tmp_path, columns=["user"])[0] == [["1"]]
+    config = SourceConfig(path=["user=7/*.jsonl"], format="jsonl")
+    assert read(config, tmp_path, columns=["user"])[0] == [["1"], ["7"], ["7"]]
+    assert read(config, tmp_path, columns=["user"], lists=("user",))[0] == [[["1"]], [["7"]], [["7"]]]
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [str(i) for i in range(30000)]}), tmp_path / "x.parquet")
+    whole = (tmp_path / "x.parquet").read_bytes()
+    config = SourceConfig(path=["x.parquet"], format="parquet")
+    for data in (whole[:500] + b"\xff" * 5000 + whole[5500:], whole[:-300], b"text", b""):
+        (tmp_path / "x.parquet").write_bytes(data)
+        with pytest.raises(InputError, match=r"x\.parquet: expected a whole Parquet file, found .*\. Write or copy it"):
+            read(config, tmp_path)

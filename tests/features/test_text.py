@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -14,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from features.errors import InputError
 from features.fields import TimeField
 from features.moment import PARTS, TimeConfig, part_of, to_local
 from features.spec import FeatureSpec
-from features.text import flags, moments, numbers, texts, valid_utf8
+from features.text import Columns, Views, as_uuid, canonical, flags, moments, numbers, one_table, texts, valid_utf8
 
 _DECIMALS = st.from_regex(r"[+-]?([0-9]{1,25}(\.[0-9]{0,12})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
@@ -187,3 +189,56 @@ def test_flags() -> None:
 @given(st.lists(st.integers(-(10**19) + 1, 10**19 - 1), min_size=1))
 def test_long_integers_read_to_the_last_bit(values: list[int]) -> None:
     assert numbers(pa.array(list(map(str, values))))[0].tolist() == [float(v) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (pa.array([b"ab\xff", None], pa.binary(3)), ["6162ff", None]),
+        (pa.array([b"ab", "ü".encode()]), ["ab", "ü"]),
+        (pa.array([Decimal("1.50"), None]), ["1.50", None]),
+        (pa.array(["x", None, "x"]).dictionary_encode(), ["x", None, "x"]),
+        (pa.array([2**64 - 1, 2**53 + 1], pa.uint64()), ["18446744073709551615", "9007199254740993"]),
+        (pa.array(np.array([1.5, np.nan, 2.0], np.float16)), ["1.5", None, "2"]),
+        (pa.nulls(2), [None, None]),
+        (pa.array([date(2024, 1, 31), None]), ["2024-01-31", None]),
+        (pa.array([True, None]), ["true", None]),
+    ],
+)
+def test_canonical_texts(array: pa.Array, expected: list[str | None]) -> None:
+    assert canonical(array).to_pylist() == expected
+    assert canonical(array.slice(1)).to_pylist() == expected[1:]
+
+
+def test_uuids_read_as_people_write_them() -> None:
+    some = UUID("1234abcd-1234-abcd-1234-abcdef012345")
+    array = pa.array([b"\0" * 16, some.bytes, None], pa.binary(16))
+    assert as_uuid(array.slice(1)).to_pylist() == [str(some), None]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (pa.array([{"a": 1}]), "type struct<a: int64>. Write what it holds as plain columns."),
+        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), "Write what it holds as plain columns."),
+        (pa.array([[1]]), "type list<item: int64>. To read several values, set `max_values` on its field."),
+    ],
+)
+def test_a_type_without_a_text_is_told_with_file_and_column(array: pa.Array, words: str) -> None:
+    columns = Columns({"x": array}, 1, origins={"x": "a.parquet"}).filter(np.array([True]))
+    for read in (columns.texts, columns.numbers, lambda name: columns.moments(TimeConfig(column=name))):
+        with pytest.raises(InputError, match=r"^a\.parquet, column 'x': expected single values, found type ") as error:
+            read("x")
+        assert str(error.value).endswith(words)
+
+
+def test_columns_of_views_may_be_replaced() -> None:
+    views = Views(np.frombuffer(b"abcd", np.uint8), np.array([[0], [1], [2]]), np.ones((3, 1), np.int32))
+    columns = Columns({"a": None, "b": None, "c": None}, 1, views).adding({"b": pa.array(["new"])})
+    assert columns.batch().to_pydict() == {"a": ["a"], "b": ["new"], "c": ["c"]}
+
+
+def test_one_table_of_parts_whose_types_differ() -> None:
+    parts = [pa.record_batch([[7, None], ["x", "y"]], ["id", "name"]), pa.record_batch([["07"], ["z"]], ["id", "name"])]
+    assert one_table(parts).to_pydict() == {"id": ["7", None, "07"], "name": ["x", "y", "z"]}
+    assert one_table(parts[:1]).schema.types == [pa.int64(), pa.string()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import warnings
 from collections.abc import Sequence
@@ -259,3 +260,21 @@ def test_passes_raise_in_the_pass_that_fails(snapshot: Snapshot) -> None:
 )
 def test_files_ahead_are_few_and_small(files: int, rows: int, ahead: int) -> None:
     assert files_ahead([DataFile("file", rows, "")] * files, 39) == ahead
+
+
+@pytest.mark.parametrize("name", ["a#b", "what?", "per%20cent%", "x;y [1] ü a::b"])
+def test_any_directory_name_will_do(tmp_path: Path, name: str) -> None:
+    files = TrainData.of([write_snapshot(tmp_path / name, SPEC, {"train": ROWS})]).train.files
+    batches = read(files, Plan([file.rows for file in files], batch_size=64), range(8))
+    assert sum(batch.rows for batch in batches) == sum(ROWS)
+
+
+def test_a_file_that_is_what_was_published_is_not_said_to_have_changed(snapshot: Snapshot) -> None:
+    files = TrainData.of([snapshot]).train.files
+    Path(files[2].path).write_bytes(b"no Parquet")
+    published = [*files[:2], replace(files[2], sha256=hashlib.sha256(b"no Parquet").hexdigest()), *files[3:]]
+    with pytest.raises(IntegrityError, match=r"that can be read, found .*Its bytes are those that were published"):
+        read(published, Plan([file.rows for file in files], batch_size=64), range(8))
+    more = [replace(files[0], rows=41)]
+    with pytest.raises(IntegrityError, match=r"expected 41 rows, found 40 rows\. The file is as it was published, so"):
+        read(more, Plan([41], batch_size=64), range(8))

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 import numpy as np
@@ -14,9 +16,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
 
 from features.encoder import Encoder
 from features.errors import ArtifactError, ConfigError
+from features.store import file_uri
 from tests.snapshots import hash_spec
 from training import tracking
 from training.bundle import Bundle, load_bundle, save_bundle
@@ -146,3 +150,25 @@ def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     assert tracking.connect(None, str(tmp_path)).endswith("/other.db")
     assert tracking.connect("sqlite:///own.db", str(tmp_path)) == "sqlite:///own.db"
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "a%2Fb", "h#x", "q?x", "br[1]", "c::d@e:f", "ü", "a&b=c;d"])
+def test_the_workspace_may_have_any_name(tmp_path: Path, name: str) -> None:
+    workspace = tmp_path / name
+    uri = tracking.sqlite_uri(f"{workspace}/mlflow.db")
+    assert make_url(uri).database == f"{workspace}/mlflow.db"
+    assert uri.startswith("sqlite:///") == (name not in ("a%2Fb", "q?x"))
+    assert url2pathname(urlsplit(file_uri(str(workspace))).path) == str(workspace)
+
+
+def test_a_run_in_a_workspace_whose_name_must_be_quoted(tmp_path: Path) -> None:
+    workspace = tmp_path / "50%25 #1?"
+    tracking.connect(None, str(workspace))
+    saved(workspace / "bundle")
+    with tracking.run("shop", "ffm", str(workspace)) as run:
+        run.text("hello", "note.txt")
+        logged = run.bundle(workspace / "bundle", FRAME)
+    assert mlflow.artifacts.load_text(f"runs:/{run.id}/note.txt") == "hello"
+    assert load_bundle(tracking.bundle_of(logged)).digest == load_bundle(workspace / "bundle").digest
+    assert {path.name for path in tmp_path.iterdir()} == {workspace.name}
+    assert {path.name for path in workspace.iterdir()} == {"artifacts", "bundle", "mlflow.db"}

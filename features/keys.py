@@ -1,0 +1,69 @@
+"""Which keys the objects of a jsonl source have: no single object tells, for any may lack an optional one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+
+from features.compression import opened
+from features.config import SourceConfig
+from features.listing import SourceFile, directory_columns
+from features.text import missing_column
+
+_BLOCK = 4 << 20
+
+
+def keys_found(files: Sequence[SourceFile], names: Collection[str]) -> set[str]:
+    """Those of ``names`` that some object has. Reads on until all are found: a key may be rare."""
+    left = {name: json.dumps(name, ensure_ascii=False).encode() for name in names}
+    for block in _blocks(files):
+        left = {name: key for name, key in left.items() if not _has_key(block, name, key)}
+        if not left:
+            break
+    return set(names) - set(left)
+
+
+def require_keys(config: SourceConfig, files: Sequence[SourceFile], columns: Collection[str]) -> None:
+    """Raises InputError for a column of a jsonl source that no object has: it is taken for a mistake. Files of other
+    formats say themselves what they lack."""
+    if config.format != "jsonl":
+        return
+    absent = set(columns) - {name for file in files for name in directory_columns(file.path)}
+    absent -= keys_found(files, absent)
+    for name in columns:
+        if name in absent:
+            raise missing_column(", ".join(config.path), name, first_keys(files))
+
+
+def first_keys(files: Sequence[SourceFile]) -> list[str]:
+    """The keys of the first object, for words to people."""
+    for block in _blocks(files):
+        for line in block.splitlines():
+            with suppress(ValueError):  # no JSON
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    return list(row)
+    return []
+
+
+def _blocks(files: Sequence[SourceFile]) -> Iterator[bytes]:
+    """Whole lines."""
+    for file in files:
+        with opened(file.path) as stream:
+            while block := stream.read(_BLOCK):
+                yield block + stream.readline()
+
+
+def _has_key(block: bytes, name: str, key: bytes) -> bool:
+    """Whether an object among the lines has the key; its text may also be a value, or a key inside another object."""
+    at = block.find(key)
+    while at >= 0:
+        first, stop = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+        stop = stop if stop >= 0 else len(block)
+        with suppress(ValueError):  # no JSON: quarantine will say so
+            row = json.loads(block[first:stop])
+            if isinstance(row, dict) and name in row:
+                return True
+        at = block.find(key, stop)
+    return False
