@@ -118,7 +118,7 @@ def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], s
             sys.stderr.buffer.write(chunk)
             sys.stderr.buffer.flush()
     if stopped and not last.endswith(b"\n"):
-        print(file=sys.stderr)  # below the bar of a rank
+        sys.stderr.write("\n")  # below the bar of a rank
 
 
 @contextmanager
