@@ -39,7 +39,7 @@ class Interruptible:
     """While it is used as a context manager in the main thread, the first signal raises `Interrupted` there.
 
     Args:
-        last_words: told the signal's number just before the process ends.
+        last_words: told the signal's number just before the process ends; ``sys.stderr`` is closed to all by then.
     """
 
     active: Interruptible | None = None
@@ -105,7 +105,7 @@ def held() -> Iterator[None]:
 
 
 def quieten() -> None:
-    """What breaks in threads, finalizers and libraries that log from here on breaks because we leave."""
-    logging.disable(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
-    threading.excepthook = lambda _: None
+    """What breaks from here on in threads, finalizers and libraries breaks because a command is leaving."""
+    if Interruptible.active is not None:
+        logging.disable(logging.CRITICAL)
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  the last words have a stream of their own

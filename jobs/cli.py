@@ -17,7 +17,7 @@ from contextlib import redirect_stderr
 from typing import Any
 
 from features.errors import ConfigError, FieldwiseError, printable, storage_error
-from features.interrupt import Interrupted, Interruptible
+from features.interrupt import SIGNALS, Interrupted, Interruptible
 from features.process import FAILURES
 from features.redact import RedactingStream, redacted_tree
 
@@ -32,14 +32,19 @@ def main(argv: list[str] | None = None) -> int:
     def last_words(number: int) -> None:
         if os.environ.get("RANK", "0") == "0" and FAILURES not in os.environ:  # else whoever started us speaks
             told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
-            print(f"fieldwise {options.called}: {told}", file=sys.stderr)
+            print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)
 
-    with redirect_stderr(RedactingStream(sys.stderr)), Interruptible(last_words) as signals:
+    stderr = RedactingStream(sys.stderr)
+    with redirect_stderr(stderr), Interruptible(last_words) as signals:
         try:
-            return _run(options)
+            code = _run(options)
         except Interrupted as interrupted:
             signals.leave(interrupted.number)
             raise
+    if argv is None:  # a process of our own: what comes while it shuts down changes nothing of what was said
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: os._exit(code))
+    return code
 
 
 def _run(options: argparse.Namespace) -> int:

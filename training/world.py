@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from features.errors import RankLostError
-from features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted, quieten
+from features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted, Interruptible, quieten
 from features.process import die_with_parent, end_children
 
 STORE = "FIELDWISE_RANKS"
@@ -113,7 +113,7 @@ class World:
 
 
 class StopSignal:
-    """SIGTERM or Ctrl-C, while used as a context manager in the main thread: raises `Interrupted`, but within
+    """SIGTERM or a command's Ctrl-C, while used as a context manager in the main thread: raises `Interrupted`, but within
     ``remembered`` only remembers, so that a step is never cut in two and a checkpoint can follow.
     """
 
@@ -126,7 +126,8 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            ours = SIGNALS if Interruptible.active is not None else (signal.SIGTERM,)  # a notebook keeps its Ctrl-C
+            self._former = {number: signal.signal(number, self._receive) for number in ours}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
