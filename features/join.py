@@ -29,7 +29,8 @@ class SideTable:
         """Reads the files; InputError on duplicate or unreadable rows, missing columns."""
         self.on, self.path = config.on, ", ".join(config.path)
         """The path as the config has it."""
-        self.name, self._origin = f"{self.path} on {config.on}", f"side table {self.path}"
+        self.name = f"{self.path} on {config.on}"
+        self._origin = f"side table {self.name}"
         wanted = None if config.select is None else [config.on, *config.select]
         if config.format == "jsonl" and wanted is None:
             raise InputError("join", expected="`select` for a jsonl side table", found="none", fix="Name its columns.")

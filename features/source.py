@@ -348,9 +348,10 @@ def _first_values(config: SourceConfig, path: str) -> list[str] | None:
     except (ValueError, csv.Error) as error:
         if not header:
             return None
-        raise InputError(
-            path, expected="a header line", found=str(error), fix="Mend it, or name the `columns` if there is none."
-        ) from error
+        lone = b"\r" in record if isinstance(error, csv.Error) else False
+        found = "a CR in the middle of it" if lone else str(error)
+        fix = "Convert line ends to LF, or mend the line." if lone else "Mend it, or name the `columns`."
+        raise InputError(path, expected="a header line", found=found, fix=fix) from error
 
 
 def _require_columns(config: SourceConfig, first: list[str], path: str) -> None:

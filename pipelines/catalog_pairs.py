@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from features.config import SourceConfig
 from features.errors import InputError, RefusedError
+from features.keys import require_keys
 from features.listing import SourceFile
 from pipelines.catalog_tasks import PAIRS, Said
 from pipelines.columns import known_columns
@@ -71,6 +72,7 @@ def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) ->
 
 def require_columns(source: SourceConfig, files: Sequence[SourceFile], where: str, columns: Sequence[str]) -> None:
     """Raises InputError, before anything is read, for columns that a table of pairs lacks or that hold no ids."""
+    require_keys(source, files, columns)
     names = known_columns(source, files)[1]
     for column in columns:
         if names is not None and column not in names:

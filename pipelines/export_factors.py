@@ -105,7 +105,7 @@ def export_factors(
         recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "recipe": __doc__}
         (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
         files = [
-            {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            {"path": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for path in sorted(folder.iterdir())
         ]
         output.publish(files, {"date": date, "model": bundle.digest})

@@ -103,7 +103,7 @@ class Output:
         kept = {part["path"] for part in parts} | {QUARANTINE}
         sizes = store.list_sizes(self.staging)
         for part in parts:
-            if sizes.get(part["path"], -1) != part.get("bytes", sizes.get(part["path"])):
+            if sizes.get(part["path"]) != part["bytes"]:
                 raise BusyError(
                     self.staging, expected="the files that this job wrote", found=f"{part['path']} gone or changed",
                     fix="Run it again.",

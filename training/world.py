@@ -113,7 +113,7 @@ class World:
 
 
 class StopSignal:
-    """SIGTERM or a command's Ctrl-C, while used as a context manager in the main thread: raises `Interrupted`, but within
+    """SIGTERM or Ctrl-C, while used as a context manager in the main thread: raises `Interrupted`, but within
     ``remembered`` only remembers, so that a step is never cut in two and a checkpoint can follow.
     """
 

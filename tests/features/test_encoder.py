@@ -143,7 +143,7 @@ def test_problems_blank_their_rows_only_and_are_not_counted() -> None:
     assert spec.vocabularies["u"].values.to_pylist() == ["a"]
     encoded = Encoder(spec).encode(batch)
     assert encoded.slots.tolist() == [[3, 5], [0, 0]]
-    assert [tuple(problem) for problem in encoded.problems] == [(1, "n", "bad_number", "one")]
+    assert [tuple(problem) for problem in encoded.problems] == [(1, "n", "bad_number", "one", "n")]
     binary = Encoder(spec).encode(pa.table({"u": [b"a", b"\xff"], "n": ["1", "1"]}))
     assert [(p.row, p.reason) for p in binary.problems] == [(1, "undecodable")]
     with pytest.raises(InputError, match="expected a column 'u'"):
@@ -157,8 +157,9 @@ FIELDS: tuple[dict[str, Any], ...] = (
     {"name": "l", "column": "f", "kind": "number"},
     {"name": "hf", "column": "f", "kind": "hash", "buckets": 97},
     {"name": "x", "kind": "cross", "of": ["i", "f"], "buckets": 997},
-    {"name": "hour", "kind": "time", "part": "hour_of_week", "of": "t"},
-)
+    {"name": "hour", "kind": "time", "part": "hour_of_week", "of": {"column": "t", "earliest": "1970-01-01",
+                                                                    "latest": "2300-01-01"}},
+)  # fmt: skip
 _ROWS = st.tuples(
     st.one_of(st.none(), st.integers(-(2**40), 2**40)),
     st.one_of(st.none(), st.floats(-1e5, 1e5).map(lambda v: round(v, 3) + 0.0)),

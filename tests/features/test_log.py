@@ -258,7 +258,7 @@ def test_a_column_that_cannot_be_read_is_told_where_it_comes_from(base: Path) ->
     fields = [{"name": "age", "kind": "number", "edges": [9]}]
     joined = config(join=[{"path": "users.parquet", "format": "parquet", "on": "user"}], fields=fields)
     (batch,) = rows(joined, base)
-    with pytest.raises(InputError, match=r"^side table users\.parquet, column 'age': expected single values"):
+    with pytest.raises(InputError, match=r"^side table users\.parquet on user, column 'age': expected single values"):
         check(joined.fields, batch.columns)
     pq.write_table(pa.table({"user": [["1"]], "rating": [5]}), base / "log.parquet")
     typed = config(source={"path": "log.parquet", "format": "parquet"})

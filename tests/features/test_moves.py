@@ -19,7 +19,7 @@ FIELDS = [
     {"name": "liked", "kind": "vocabulary", "separator": "|", "max_values": 2, "shares": "item"},
     {"name": "user", "kind": "hash", "buckets": 8},
     {"name": "price", "kind": "number", "quantiles": 4},
-    {"name": "hour", "kind": "time", "part": "hour", "of": "at"},
+    {"name": "hour", "kind": "time", "part": "hour", "of": {"column": "at", "earliest": "1970-01-01"}},
 ]
 
 

@@ -175,6 +175,7 @@ _PIECES = ['"', '"', ",", ",", "\n", "\n", "\r\n", "\r", "a", "bc", '""', 'x"y',
 @settings(max_examples=300, deadline=None)
 def test_records_do_not_depend_on_cuts(tmp_path_factory: Any, text: str, target: int, block: int) -> None:
     """However quotes are misplaced, every line is part of one row or one reject, the same for any cut and block."""
+    assume("\n" in text or "\r" not in text)  # such a file is refused as a whole
     base = write(tmp_path_factory.mktemp("quotes"), text.encode())
     config = SourceConfig(path=["log.txt"], columns=["one", "two"])
     with pytest.MonkeyPatch.context() as patch:
