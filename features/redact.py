@@ -3,9 +3,9 @@
 What counts as a secret, wherever it stands in a text:
 
 - the password of a URL (``https://user:password@host``), and values of its parameters named like one (``?sig=...``);
-- the value of an environment variable that a config names as ``${VAR}``, which is written as ``${VAR}`` again. Where
-  the variable's name does not say secret, values that plainly are something else stay readable: places (paths, URLs),
-  dates, numbers, single short words.
+- the value of an environment variable that a config names as ``${VAR}``, which is written as ``${VAR}`` again: where
+  the variable's name says secret, and in words for people wherever the value is not plainly something else: a place
+  (path, URL), a date, a number, a single short word. Results keep such values, since programs read names in them.
 
 Texts that hold none are returned as they are.
 """
@@ -25,30 +25,36 @@ _PARAMETER = re.compile(rf"(?i)(?P<head>[?&][\w.-]*(?:{_TELLTALE})[\w.-]*=)[^\s&
 _PLAIN = re.compile(r"[\d.:+TZ-]*|[A-Za-z]{1,11}")
 """Numbers, dates, times; short words such as a day's or a stage's name."""
 
-_known: dict[str, str] = {}
+_SHORTEST = 3
+"""Shorter values would be found in every other word."""
+
+_known: dict[str, tuple[str, bool]] = {}
+"""By value: what is written in its place, and whether its variable's name says secret."""
 
 
 def remember(variable: str, value: str) -> None:
     """Take note of a value that ``${variable}`` brought into a config."""
     named = _SECRET_NAME.search(variable) is not None
     place = "/" in value and (value.startswith(("/", ".", "~")) or "://" in value)
-    if value and (named or not (place or os.path.exists(value) or _PLAIN.fullmatch(value))):
-        _known[value] = f"${{{variable}}}"
+    if len(value) >= _SHORTEST and (named or not (place or os.path.exists(value) or _PLAIN.fullmatch(value))):
+        _known[value] = (f"${{{variable}}}", named)
 
 
-def redacted(text: str) -> str:
-    """``text`` without secrets."""
+def redacted(text: str, *, words: bool = True) -> str:
+    """``text`` without secrets; ``words``: it is for people."""
     for value in sorted(_known, key=len, reverse=True):  # a secret may hold another
-        text = text.replace(value, _known[value])
+        mask, named = _known[value]
+        if named or words:
+            text = text.replace(value, mask)
     if "://" in text:
         text = _PASSWORD.sub(r"\g<head>:***@", text)
     return _PARAMETER.sub(r"\g<head>***", text) if "=" in text else text
 
 
 def redacted_tree(value: Any) -> Any:
-    """The same of every text inside lists and mappings, keys included."""
+    """Of a result: the same of every text inside lists and mappings, keys included."""
     if isinstance(value, str):
-        return redacted(value)
+        return redacted(value, words=False)
     if isinstance(value, dict):
         return {redacted_tree(key): redacted_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

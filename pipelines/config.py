@@ -28,6 +28,7 @@ from features import record
 from features.config import FeatureConfig
 from features.errors import ConfigError
 from features.moment import Duration
+from features.redact import redacted_tree, remember
 from features.schema import Names, Strict, expand_names
 from pipelines.catalog_config import CatalogConfig, require_fields
 from pipelines.mistakes import Origin, mistake, placed, require_once, require_plain
@@ -116,6 +117,7 @@ class Config(FeatureConfig):
     _file: str = PrivateAttr(default="")
     _overrides: list[str] = PrivateAttr(default_factory=list)
     _paths: list[list[str]] = PrivateAttr(default_factory=list)
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _fields_exist(self) -> Config:
@@ -155,6 +157,11 @@ class Config(FeatureConfig):
     def record(self) -> dict[str, Any]:
         """What the rows of a snapshot follow from, as manifests keep it: paths as the file has them."""
         return record.record_of(self.features, self._paths)
+
+    def unexpanded(self) -> dict[str, Any]:
+        """All keys, defaults too, for artifacts: variables of the environment by their names, no passwords."""
+        whole: dict[str, Any] = redacted_tree(_with_variables(self.model_dump(mode="json"), self._written))
+        return whole
 
     @property
     def workspace_dir(self) -> str:
@@ -255,7 +262,7 @@ def _checked(data: dict[str, Any], origin: Origin) -> Config:
         require_trainable(config.model, config.training)
     except ConfigError as error:
         raise placed(error, origin) from None
-    config._file, config._overrides = origin.file, origin.overrides
+    config._file, config._overrides, config._written = origin.file, origin.overrides, origin.data
     blocks = [origin.data["source"], *(origin.data.get("join") or [])]
     config._paths = [expand_names(path if isinstance(path, list) else [path]) for path in (b["path"] for b in blocks)]
     return config
@@ -292,12 +299,25 @@ def _expand(value: Any, where: str) -> Any:
     def replace(match: re.Match[str]) -> str:
         name, default = match.groups()
         found = os.environ.get(name) or default
+        if os.environ.get(name):
+            remember(name, os.environ[name])
         if found is None:
             fix = f"Export {name}, or write ${{{name}:-default}}."
             raise ConfigError(where, expected=f"environment variable {name}", found="none", fix=fix)
         return found
 
     return _VARIABLE.sub(replace, value)
+
+
+def _with_variables(value: Any, written: Any) -> Any:
+    """``value`` with texts as they were written, where these name variables."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {key: _with_variables(item, written.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(written, list) and len(value) == len(written):
+        return [_with_variables(item, own) for item, own in zip(value, written, strict=True)]
+    if isinstance(written, str) and _VARIABLE.search(written):
+        return [written] if isinstance(value, list) else written
+    return value
 
 
 def _override(data: dict[str, Any], text: str) -> None:

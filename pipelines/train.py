@@ -20,6 +20,7 @@ from features.errors import ConfigError, FieldwiseError, RefusedError, TrackingE
 from features.manifest import Manifest, load_snapshot, snapshot_dir
 from features.page import PAGE
 from features.publish import reading
+from features.redact import redacted
 from features.spec import FeatureSpec
 from features.text import canonical
 from pipelines.agreement import require_roles, require_snapshots, say_changes
@@ -96,8 +97,6 @@ def train_model(
         try:
             journal.finish(
                 summary,
-                files=str(journal.files),
-                bundle=result.bundle_dir,
                 example=example_rows(config, task.data.spec).to_dict("list"),
                 tags={"fieldwise.useless": f"{verdict.split}: {verdict.words}"} if verdict.useless else {},
             )
@@ -119,7 +118,7 @@ def _settle(journal: Journal, config: Config, register: bool, force: bool) -> di
         say(f"warning: no better than the rate of positives on split {verdict.split}: {verdict.words}")
     if waiting and done["registered"]:
         say_registered(done["registered"], config)
-    return done
+    return {**done, "bundle": str(journal.directory.parent / "bundle")}  # where it is now: workspaces may be moved
 
 
 def send_reports(config: Config) -> dict[str, int]:
@@ -194,7 +193,6 @@ def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Jou
         journal.open(
             experiment=config.experiment,
             name=name or config.model.kind,
-            workspace=config.workspace_dir,
             time=int(1000 * time.time()),
         )
         if journal.trouble is not None and journal.trouble.exit_code == 2:
@@ -218,7 +216,7 @@ def _refused(journal: Journal) -> bool:
 def _sender(place: Path) -> Send:
     from training.sender import Sender
 
-    return Sender(resumed=(place / JOURNAL).exists())
+    return Sender(place, resumed=(place / JOURNAL).exists())
 
 
 def _params(data: TrainData) -> dict[str, Any]:
@@ -239,11 +237,13 @@ def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -
         _save(plots.calibration(evaluation.curve), folder / "plots" / f"calibration_{split}.png")
         _save(plots.roc(evaluation.roc), folder / "plots" / f"roc_{split}.png")
     _save(plots.loss_curves(result.history), folder / "plots" / "loss.png")
-    for source, place in ((os.path.join(result.bundle_dir, "spec.json"), "spec"), (config.file, "config")):
+    for place in ("spec", "config"):
         (folder / place).mkdir(exist_ok=True)
-        shutil.copy(source, folder / place)
+    shutil.copy(os.path.join(result.bundle_dir, "spec.json"), folder / "spec")
+    written = redacted(Path(config.file).read_text(encoding="utf-8"))
     texts = {
-        "config/resolved.json": json.dumps(config.model_dump(mode="json"), indent=1),
+        f"config/{os.path.basename(config.file)}": written,
+        "config/resolved.json": json.dumps(config.unexpanded(), indent=1),
         "snapshots.json": json.dumps(data.snapshots, indent=1),
         "environment.txt": packages(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 
+from features.errors import ArtifactError
 from training.journal import Report
 from training.mlflow_store import ask, tell, trouble
 from training.tracking import Run, experiment_id, register, source_tags
@@ -22,11 +24,16 @@ JOURNAL = "fieldwise.journal"
 
 
 class Sender:
-    """Sends the reports of a ``Journal``, nothing twice: what may have arrived already is looked for first."""
+    """Sends the reports of a ``Journal``, nothing twice: what may have arrived already is looked for first.
 
-    def __init__(self, *, resumed: bool) -> None:
-        self._sure = not resumed
-        """Whether the store has nothing but what was answered."""
+    Args:
+        place: the journal's directory, ``<workspace>/training/<run>/reports``. What is sent lies there and in the
+            ``bundle`` beside it, wherever the workspace is now: a journal from elsewhere leads to no other file.
+        resumed: whether the store may have more than was answered.
+    """
+
+    def __init__(self, place: str | Path, *, resumed: bool) -> None:
+        self._place, self._sure = Path(place).absolute(), not resumed
 
     def __call__(self, report: Report, answers: Mapping[str, Any]) -> Report:
         """What the store answers. Raises ConfigError when it refuses, TrackingError when it is silent."""
@@ -39,7 +46,7 @@ class Sender:
         return answer
 
     def _open(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
-        client, experiment = MlflowClient(), experiment_id(report["experiment"], report["workspace"])
+        client, experiment = MlflowClient(), experiment_id(report["experiment"], str(self._place.parents[2]))
         there = [] if sure else client.search_runs([experiment], f"tags.{JOURNAL} = '{report['id']}'")
         tags = resolve_tags({JOURNAL: report["id"], **source_tags()})
         opened = there[0] if there else client.create_run(experiment, report["time"], tags, report["name"])
@@ -62,11 +69,14 @@ class Sender:
 
     def _finish(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         client, run = MlflowClient(), answers["run"]
-        client.log_artifacts(run, report["files"])
+        files, bundle = self._place / "files", self._place.parent / "bundle"
+        _require_own(files)
+        _require_own(bundle)
+        client.log_artifacts(run, str(files))
         uri = None if sure else _logged_model(run)
         if uri is None:
             with mlflow.start_run(run_id=run):
-                uri = Run.bundle(report["bundle"], pd.DataFrame(report["example"], dtype=object))
+                uri = Run.bundle(bundle, pd.DataFrame(report["example"], dtype=object))
         name = report.get("register")  # of journals before there were reports of their own for it
         registered = {"registered": register(uri, name)} if name else {}
         for tag, value in report.get("tags", {}).items():
@@ -76,6 +86,14 @@ class Sender:
 
     def _register(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         return {"registered": register(answers["model_uri"], report["name"], may_lead=report["may_lead"])}
+
+
+def _require_own(folder: Path) -> None:
+    """Raises ArtifactError where a link would lead to files that are none of the folder's."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            fix = "Remove it: a link would send what it leads to."
+            raise ArtifactError(str(path), expected="files and folders of the training", found="a link", fix=fix)
 
 
 def _logged_model(run_id: str) -> str | None:

@@ -95,7 +95,7 @@ def test_buckets_are_divided_or_start_afresh(buckets: int, kept: bool) -> None:
 
 def test_what_was_not_there_or_of_another_kind_starts_afresh() -> None:
     old = fitted("ab", [1, 2])
-    changed = [FIELDS[0], *FIELDS[2:4], {"name": "hour", "kind": "time", "part": "weekday", "of": "at"},
+    changed = [FIELDS[0], *FIELDS[2:4], {"name": "hour", "kind": "time", "part": "weekday", "of": FIELDS[4]["of"]},
                {"name": "liked", "kind": "hash", "buckets": 4}]  # fmt: skip
     new = fitted("ab", [1, 2], changed)
     at = origins(old, new)

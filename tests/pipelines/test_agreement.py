@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from features.errors import ArtifactError, ConfigError, InputError
+from features.listing import list_files
 from features.manifest import Snapshot
 from features.record import without_paths
 from pipelines.agreement import require_measurable, require_model, require_snapshots, say_changes
@@ -226,9 +227,9 @@ def test_columns_that_are_not_there(shop: tuple[Path, Config, Bundle], overrides
     folder = shop[0]
     config: Any = load_config(folder / "shop.yaml", overrides)
     if not message:
-        return require_columns(config, str(folder / "log.csv"))
+        return require_columns(config, list_files(config.source, config.base))
     with pytest.raises(InputError, match=message):
-        require_columns(config, str(folder / "log.csv"))
+        require_columns(config, list_files(config.source, config.base))
 
 
 def test_a_table_may_be_joined_by_a_column_of_another(shop: tuple[Path, Config, Bundle]) -> None:
@@ -236,4 +237,4 @@ def test_a_table_may_be_joined_by_a_column_of_another(shop: tuple[Path, Config, 
     chained = "join=[{path: users.csv, on: user, select: [age]}, {path: ages.csv, on: age}]"
     config = load_config(shop[0] / "shop.yaml", [chained, "filter=group == 'young'", "source.path=ids.csv"])
     (shop[0] / "ids.csv").write_text("user,item,category,tags,when,position,click\n")
-    require_columns(config, str(shop[0] / "ids.csv"))
+    require_columns(config, list_files(config.source, config.base))

@@ -34,14 +34,11 @@ training: {epochs: 1, batch_size: 256, threads: 1}
 def test_lists_from_log_to_score(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     draw = random.Random(3)
-    rows = [
-        {
-            "click": draw.randint(0, 1),
-            "user": f"u{draw.randint(1, 90)}",
-            "tags": draw.choice([["a", "b"], ["c"], [], None]),
-        }
-        for _ in range(600)
-    ]
+    rows = []
+    for _ in range(600):
+        tags = draw.choice([["a", "b"], ["c"], [], None])
+        click = int(draw.random() < (0.8 if tags == ["c"] else 0.3))
+        rows.append({"click": click, "user": f"u{draw.randint(1, 90)}", "tags": tags})
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "lists.yaml").write_text(CONFIG)
     config = load_config(tmp_path / "lists.yaml")

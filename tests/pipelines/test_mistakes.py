@@ -150,7 +150,7 @@ def test_the_document_itself_is_good(tmp_path: Path) -> None:
         (
             "time",
             {"column": "t", "format": "Y-m-d"},
-            "expected auto, epoch_s, epoch_ms or a strptime pattern, found",
+            "expected auto, epoch_s, epoch_ms, epoch_us, epoch_ns or a strptime pattern, found",
         ),
         ("time", {"column": "t", "zone": "Berlin"}, "time.zone: expected an IANA zone such as Europe/Berlin, found"),
         ("split", {"by": "hash", "valid": 0.1, "test": 0.1}, "split: expected split.key, the column to hash"),

@@ -164,7 +164,7 @@ def test_two_runs_register_at_once(server: Server, tmp_path: Path) -> None:
 
 def test_silent_in_between_and_gone_at_the_end(server: Server, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(server.uri)
-    journal = Journal(tmp_path / "reports", Sender(resumed=False))
+    journal = Journal(tmp_path / "reports", Sender(tmp_path / "reports", resumed=False))
     journal.open(experiment="planted", name="fm", workspace=str(tmp_path), time=1)
     journal.metrics({"logloss": 0.5}, 0)
     assert journal.waiting == 0
@@ -180,5 +180,5 @@ def test_silent_in_between_and_gone_at_the_end(server: Server, tmp_path: Path) -
     assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4), (2, 0.3)]
     server.signal(signal.SIGKILL)
     with pytest.raises(TrackingError, match="Nothing is lost: 1 reports wait in"):
-        journal.finish({}, files=str(journal.files), bundle="", example={}, register=None)
-    assert Journal(tmp_path / "reports", Sender(resumed=True)).waiting == 1
+        journal.finish({}, example={}, register=None)
+    assert Journal(tmp_path / "reports", Sender(tmp_path / "reports", resumed=True)).waiting == 1

@@ -37,7 +37,12 @@ FIELDS: list[dict[str, Any]] = [
     {"name": "log", "kind": "number", "column": "x"},
     {"name": "quantiles", "kind": "number", "column": "x", "quantiles": 5},
     {"name": "edges", "kind": "number", "column": "x", "edges": [-1, 0, 2.5]},
-    {"name": "hour", "kind": "time", "part": "hour_of_week", "of": "t"},
+    {
+        "name": "hour",
+        "kind": "time",
+        "part": "hour_of_week",
+        "of": {"column": "t", "earliest": "1970-01-01", "latest": "2200-01-01"},
+    },
     {"name": "cross", "kind": "cross", "of": ["a", "b", "x"], "buckets": 509},
 ]
 _TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=6)
