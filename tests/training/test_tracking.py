@@ -171,4 +171,4 @@ def test_a_run_in_a_workspace_whose_name_must_be_quoted(tmp_path: Path) -> None:
     assert mlflow.artifacts.load_text(f"runs:/{run.id}/note.txt") == "hello"
     assert load_bundle(tracking.bundle_of(logged)).digest == load_bundle(workspace / "bundle").digest
     assert {path.name for path in tmp_path.iterdir()} == {workspace.name}
-    assert {path.name for path in workspace.iterdir()} == {"artifacts", "bundle", "mlflow.db"}
+    assert {path.name for path in workspace.iterdir()} == {"artifacts", "bundle", "mlflow.db", "mlflow.db.lock"}
