@@ -207,9 +207,11 @@ def source_columns(config: SourceConfig, files: Sequence[SourceFile]) -> tuple[s
 
 
 def parquet_schema(path: str) -> pa.Schema:
-    """Names and types of a Parquet file."""
+    """Names and types of a Parquet file's columns as `read_range` gives them."""
     with opened_raw(path) as stream:
-        return _parquet(stream, path).schema_arrow
+        file = _parquet(stream, path)
+        uuids = _uuids(file)
+        return pa.schema([pa.field(f.name, pa.string() if f.name in uuids else f.type) for f in file.schema_arrow])
 
 
 def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[RawBatch]:

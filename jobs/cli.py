@@ -7,6 +7,7 @@ config, input or model reference; 3 a threshold refused; 130 and 143 after Ctrl-
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
             told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
             print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)
 
+    if argv is None:  # a process of our own: registered first, so it runs when nothing is left that could hang
+        atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
     stderr = RedactingStream(sys.stderr)
     with redirect_stderr(stderr), Interruptible(last_words) as signals:
         try:
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         except Interrupted as interrupted:
             signals.leave(interrupted.number)
             raise
-    if argv is None:  # a process of our own: what comes while it shuts down changes nothing of what was said
+    if argv is None:  # what comes while it shuts down changes nothing of what was said
         for number in SIGNALS:
             signal.signal(number, lambda *_: os._exit(code))
     return code
