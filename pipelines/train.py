@@ -114,7 +114,7 @@ def _settle(journal: Journal, config: Config, register: bool, force: bool) -> di
         if verdict.useless and not force:
             raise verdict.refusal(done)
         waiting, done = 1, journal.register(config.model_name, may_lead=not verdict.useless)
-    if verdict.useless:
+    if verdict.doubtful:
         say(f"warning: no better than the rate of positives on split {verdict.split}: {verdict.words}")
     if waiting and done["registered"]:
         say_registered(done["registered"], config)

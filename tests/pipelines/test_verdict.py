@@ -58,10 +58,22 @@ def test_a_model_must_beat_the_rate_of_positives() -> None:
     assert judge(metrics(train=1.1)).useless
     assert judge(metrics(train=0.5, valid=math.nan)).split == "train", "a split of one class tells nothing"
     assert judge({"valid": {"logloss": math.inf, "normalized_entropy": math.inf}}).useless
-    assert judge(metrics(valid=1.09)).words == "normalized entropy 1.09000 (logloss 0.65400, of the rate alone 0.60000)"
+    said = "normalized entropy 1.09000 +- 0.00000 (logloss 0.65400, of the rate alone 0.60000)"
+    assert judge(metrics(valid=1.09)).words == said
     assert judge(metrics(valid=5e5)).words.startswith(
         "a diverged training: normalized entropy 500,000 (logloss 300,000,"
     )
+
+
+@pytest.mark.parametrize(
+    ("entropy", "error", "useless"),
+    [(1.03, 0.02, False), (1.03, 0.01, True), (1.0, 0.001, False), (1.06, 0.5, True), (9.0, 5.0, True), (0.9, 0.0, False),
+     (1.2, math.nan, True), (math.nan, 0.1, True)],
+)  # fmt: skip
+def test_chance_is_no_verdict(entropy: float, error: float, useless: bool) -> None:
+    found = judge({"valid": {"logloss": 0.6 * entropy, "normalized_entropy": entropy, "normalized_entropy_se": error}})
+    assert found.useless is useless
+    assert found.doubtful is not (entropy < 1)
 
 
 def test_a_useless_model_is_logged_and_refused_and_never_champion(
