@@ -67,7 +67,7 @@ def test_a_model_must_beat_the_rate_of_positives() -> None:
 
 @pytest.mark.parametrize(
     ("entropy", "error", "useless"),
-    [(1.03, 0.02, False), (1.03, 0.01, True), (1.0, 0.001, False), (1.06, 0.5, True), (9.0, 5.0, True), (0.9, 0.0, False),
+    [(1.03, 0.02, False), (1.03, 0.01, True), (1.0, 0.001, False), (1.06, 0.5, True), (9.0, 5.0, True), (0.9, 0, False),
      (1.2, math.nan, True), (math.nan, 0.1, True)],
 )  # fmt: skip
 def test_chance_is_no_verdict(entropy: float, error: float, useless: bool) -> None:
