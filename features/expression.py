@@ -207,7 +207,7 @@ class _Run:
         values, bad = numbers(array, self._columns.where(name))
         if bad.any():
             rows = np.flatnonzero(bad)
-            words = pc.utf8_lower(canonical(array.take(pa.array(rows))))
+            words = pc.ascii_lower(canonical(array.take(pa.array(rows))))
             true, false = (np.array(pc.equal(words, word), dtype=np.bool_) for word in ("true", "false"))
             values[rows[true]], values[rows[false]] = 1.0, 0.0
             bad[rows[true | false]] = False

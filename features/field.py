@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from features import kernels
 from features.schema import Names, Strict
-from features.text import Columns, Texts, flags, texts, valid_utf8
+from features.text import Columns, Texts, flags, plain, texts, valid_utf8
 from features.vocabulary import Vocabulary
 
 Slots = npt.NDArray[np.int32]
@@ -224,7 +224,7 @@ def problems_of(field: str, reason: str, bad: npt.NDArray[np.bool_], columns: Co
 
 def text_at(columns: Columns, column: str, row: int) -> str:
     """A value as people may read it, cut; empty for null."""
-    value = columns.array(column)[row].as_py()
+    value = plain(columns.array(column)[row])
     return "" if value is None else str(value)[:200]
 
 

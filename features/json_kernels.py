@@ -107,6 +107,65 @@ def _key(data, i, n, keys, key_end, guess):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _utf8(code, k):  # type: ignore[no-untyped-def]
+    """Byte k of a code point in UTF-8, or -1 behind its last."""
+    if code < 0x80:
+        return code if k == 0 else -1
+    more = 1 if code < 0x800 else 2 if code < 0x10000 else 3
+    if k > more:
+        return -1
+    if k == 0:
+        return (0xC0 if more == 1 else 0xE0 if more == 2 else 0xF0) | (code >> 6 * more)
+    return 0x80 | ((code >> 6 * (more - k)) & 0x3F)
+
+
+@kernel
+def _unescaped(data, j, stop):  # type: ignore[no-untyped-def]
+    """(code point, position behind it) of the escape whose letter is at ``j``."""
+    e = data[j]
+    if e == 117:
+        code = hex4(data, j + 1, stop)
+        if 0xD800 <= code <= 0xDBFF:
+            return 0x10000 + ((code - 0xD800) << 10) + (hex4(data, j + 7, stop) - 0xDC00), j + 11
+        return code, j + 5
+    if e == 98:
+        return np.int64(8), j + 1
+    if e == 102:
+        return np.int64(12), j + 1
+    if e == 110:
+        return np.int64(10), j + 1
+    if e == 114:
+        return np.int64(13), j + 1
+    if e == 116:
+        return np.int64(9), j + 1
+    return np.int64(e), j + 1
+
+
+@kernel
+def _escaped_key(data, i, n, keys, key_end):  # type: ignore[no-untyped-def]
+    """``_key`` of a key that holds escapes, as writers that keep to ASCII write it; `_json_string` found it sound."""
+    for k in range(len(key_end)):
+        at, last = (key_end[k - 1] if k else 0), key_end[k]
+        j, same = i, True
+        while same and j < i + n:
+            code, escaped = np.int64(data[j]), data[j] == BACKSLASH
+            j += 1
+            if escaped:
+                code, j = _unescaped(data, j, i + n)
+            for b in range(4):  # a byte that is no escape stands for itself, whatever code point it is part of
+                byte = _utf8(code, b) if escaped else (code if b == 0 else -1)
+                if byte < 0:
+                    break
+                if at >= last or keys[at] != byte:
+                    same = False
+                    break
+                at += 1
+        if same and at == last:
+            return k
+    return -1
+
+
+@kernel
 def _list_items(data, i, stop, start, length, at, fill):  # type: ignore[no-untyped-def]
     """Views of the values of the list that is ``data[i:stop]`` go to ``at`` and on (or nowhere: not ``fill``).
 
@@ -157,10 +216,13 @@ def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type
     while more:
         if i >= stop or data[i] != QUOTE:
             return BAD_JSON
-        close, _ = _json_string(data, i + 1, stop)
+        close, escaped = _json_string(data, i + 1, stop)
         if close < 0:
             return BAD_JSON
-        k = _key(data, i + 1, close - i - 1, keys, key_end, guess)
+        if escaped:
+            k = _escaped_key(data, i + 1, close - i - 1, keys, key_end)
+        else:
+            k = _key(data, i + 1, close - i - 1, keys, key_end, guess)
         i = _blank(data, close + 1, stop)
         if i >= stop or data[i] != 58:
             return BAD_JSON

@@ -56,14 +56,16 @@ def _blocks(files: Sequence[SourceFile]) -> Iterator[bytes]:
 
 
 def _has_key(block: bytes, name: str, key: bytes) -> bool:
-    """Whether an object among the lines has the key; its text may also be a value, or a key inside another object."""
-    at = block.find(key)
-    while at >= 0:
-        first, stop = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
-        stop = stop if stop >= 0 else len(block)
-        with suppress(ValueError):  # no JSON: quarantine will say so
-            row = json.loads(block[first:stop])
-            if isinstance(row, dict) and name in row:
-                return True
-        at = block.find(key, stop)
+    """Whether an object among the lines has the key; its text may also be a value, or a key inside another object, and
+    writers that keep to ASCII write it with escapes."""
+    for told in (key, b"\\") if any(not 31 < ord(char) < 127 or char in '/"\\' for char in name) else (key,):
+        at = block.find(told)
+        while at >= 0:
+            first, stop = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+            stop = stop if stop >= 0 else len(block)
+            with suppress(ValueError, RecursionError):  # no JSON: quarantine will say so
+                row = json.loads(block[first:stop])
+                if isinstance(row, dict) and name in row:
+                    return True
+            at = block.find(told, stop)
     return False

@@ -102,9 +102,9 @@ def _expand(fs: Any, place: str, parts: list[str]) -> Iterator[str]:
         for directory, _ in _walk(fs, place, lambda name: name.startswith(".")):
             yield from _expand(fs, directory, rest)
     else:
-        dotted = part.startswith(".")
+        named = part.startswith((".", "_"))  # else `out/*` would read Spark's _SUCCESS
         for name, path, info in _entries(fs, place):
-            if fnmatchcase(name, part.replace("[^", "[!")) and (dotted or not name.startswith(".")):
+            if fnmatchcase(name, part.replace("[^", "[!")) and (named or not _hidden(name)):
                 if info.get("islink"):
                     _info(fs, path)  # a link to nothing is told, not passed over
                 yield from _expand(fs, path, rest)

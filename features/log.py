@@ -138,14 +138,21 @@ class LogReader:
         """Whether no row is left out but those that cannot be read."""
         return self._filter is None and self._period is None
 
+    @property
+    def _needs_time(self) -> bool:
+        """Rows that are only scored may lack their time, unless a day is chosen by it or a field reads it."""
+        time = self.config.time
+        read = {column for field in self.config.fields for column in field.columns}
+        return time is not None and (self._label is not None or self._period is not None or time.column in read)
+
     def _columns(self, keep: Iterable[str]) -> list[str]:
         """Every column something reads, in first use."""
         names = [column for field in self.config.fields for column in field.columns]
         for expression in (self._filter, self._label, self._weight):
             names += expression.columns if expression is not None else ()
-        if self.config.time is not None:
+        if self._needs_time and self.config.time is not None:
             names.append(self.config.time.column)
-        if self.config.split.key is not None:
+        if self.config.split.key is not None and self._label is not None:
             names.append(self.config.split.key)
         names += [table.on for table in self._tables]
         return list(dict.fromkeys([*names, *keep]))
@@ -178,7 +185,7 @@ class LogReader:
         raw = replace(raw, columns=columns, rejects=[])
         batch = LogBatch(raw, None, None, None, rejects, 0, self._origins, joined)
         batch = self._filtered(batch)
-        if self.config.time is not None:
+        if self._needs_time:
             batch = self._timed(batch)
         if self._label is not None:
             batch = _number(batch, self._label, "label")

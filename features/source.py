@@ -26,7 +26,7 @@ from features.listing import SourceFile, directory_columns
 from features.parse import DelimitedParser, JsonParser, Parser, code_points
 from features.parse_kernels import REASONS, UNCLOSED_QUOTE, count_lines, survey
 from features.records import BOM, Dialect, blocks, first_record, lines, safe_cuts
-from features.text import Columns, as_uuid, missing_column
+from features.text import Columns, as_uuid, missing_column, plain
 
 RAW_LIMIT = 64 << 10
 """Bytes of a rejected row that are kept."""
@@ -74,7 +74,7 @@ class RawBatch:
         if self.block is not None and self.line is not None:
             first, stop = self.line[row]
             return _cut(self.block, first, stop)
-        values = {name: self.columns.array(name)[row].as_py() for name in self.columns.names}
+        values = {name: plain(self.columns.array(name)[row]) for name in self.columns.names}
         return json.dumps(values, default=str, ensure_ascii=False).encode()[:RAW_LIMIT]
 
 

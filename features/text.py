@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,14 @@ class Texts:
         return pa.StringArray.from_buffers(len(self), pa.py_buffer(offset), pa.py_buffer(out[:size]))
 
 
+def plain(value: pa.Scalar) -> Any:
+    """A value as Python has it, or its text where Python has none: years beyond 9999, nanoseconds."""
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return value.cast(pa.int64()).as_py() if not pa.types.is_nested(value.type) else str(value.type)
+
+
 def canonical(array: pa.Array, where: str = "a column") -> pa.Array:
     """The column as (large) strings; see the module's text. Binary is taken for UTF-8: ``valid_utf8`` tells.
 
@@ -83,6 +92,8 @@ def canonical(array: pa.Array, where: str = "a column") -> pa.Array:
         whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), pa.scalar(2.0**53, kind)))
         integers = pc.cast(pc.if_else(whole, array, pa.scalar(0, kind)), pa.int64())
         return pc.if_else(whole, pc.cast(integers, pa.string()), pc.cast(array, pa.string()))
+    if pa.types.is_timestamp(kind):
+        return _moment_texts(array)
     try:
         if not pa.types.is_nested(kind):
             return pc.cast(array, pa.string())
@@ -93,6 +104,16 @@ def canonical(array: pa.Array, where: str = "a column") -> pa.Array:
         "To read several values, set `max_values` on its field." if listed else "Write what it holds as plain columns."
     )
     raise InputError(where, expected="single values", found=f"type {kind}", fix=fix)
+
+
+def _moment_texts(array: pa.Array) -> pa.Array:
+    """``2020-01-31 15:04:05``, with a fraction where there is one and Z where there is a zone: the moment decides, not
+    the unit or the zone that a writer chose."""
+    zoned = array.type.tz is not None
+    told = pc.cast(array.cast(pa.timestamp(array.type.unit, "UTC")) if zoned else array, pa.string())
+    if array.type.unit == "s":
+        return told
+    return pc.replace_substring_regex(told, r"\.?0*(Z?)$", r"\1")
 
 
 def _nulls(array: pa.Array) -> Bool:

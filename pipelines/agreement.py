@@ -23,6 +23,7 @@ from features.record import Record, differences, field_differences, same_files, 
 from features.spec import FeatureSpec
 from pipelines.config import Config
 from pipelines.say import say
+from pipelines.unchanged import Stamps, stamps_of
 from training.bundle import Bundle
 
 ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay")
@@ -102,7 +103,7 @@ def say_changes(config: Config, directories: Sequence[str]) -> None:
         elif manifest.config["source"]["path"] == config.record["source"]["path"]:
             day = _day_of(manifest)
             try:
-                now = fingerprint(config, source_files(config, [day] if day else []), day)
+                now = digest(source_stamps(config, source_files(config, [day] if day else []), day))
             except (FieldwiseError, OSError):  # the logs need not be at hand where models are trained
                 continue
             if now != manifest.source_fingerprint:
@@ -188,12 +189,9 @@ def is_dated(config: Config) -> bool:
     return any("{date}" in path for path in config.source.path)
 
 
-def fingerprint(config: Config, files: Sequence[SourceFile], date: str | None) -> str:
-    """Of the names and marks of the files that a snapshot is built from."""
-    paths = [file.path for file in files] + [
-        file.path for join in config.join for file in list_files(join, config.base, date)
-    ]
-    return digest([[path, store.stamp(path)] for path in paths])
+def source_stamps(config: Config, files: Sequence[SourceFile], date: str | None) -> Stamps:
+    """Of the files that a snapshot is built from, those of side tables too."""
+    return stamps_of([*files, *(file for join in config.join for file in list_files(join, config.base, date))])
 
 
 def digest(value: Any) -> str:

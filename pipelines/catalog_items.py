@@ -20,6 +20,7 @@ from pipelines.config import Config
 from pipelines.coverage import Coverage, Tally
 from pipelines.ids import together
 from pipelines.quality import require_quality
+from pipelines.say import say
 from pipelines.sides import Side
 
 RANGE_BYTES = 8 << 20
@@ -64,6 +65,9 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
     bad = quarantined(count(rejects), examples(rejects), side.source.format)
     require_quality(config, "catalog.items", total, bad)
     if rule is not None:
+        unread = sum(int(np.count_nonzero(rule.evaluate(part.columns)[1])) for part in parts)
+        if unread:
+            say(f"  catalog.filter: {unread:,} items hold a value that reads as no number, and are left out")
         parts = [part.where(_true(rule, part.columns)) for part in parts]
     ids = together([part.ids for part in parts], "catalog.items")
     if len(ids) == 0:

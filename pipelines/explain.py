@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from features.log import LogReader
 from features.quarantine import count, examples, quarantined
 from features.source import Reject, split_ranges
 from features.spec import FeatureSpec
+from features.text import canonical, one_table, plain
 from pipelines.agreement import require_model
 from pipelines.config import Config
 from pipelines.models import open_model
@@ -59,11 +61,16 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
     reader = LogReader(config.features, config.base, need_label=False)
     require_keys(config.source, files, reader.columns)
     rejects: list[Reject] = []
+    found: list[pa.RecordBatch] = []
     for part in split_ranges(config.source, files, WHOLE):
         for batch in reader.read(part):
             rejects += batch.rejects
             if batch.rows:
-                return batch.columns.batch().slice(0, rows)
+                found.append(batch.columns.batch().slice(0, rows - sum(had.num_rows for had in found)))
+            if sum(had.num_rows for had in found) >= rows:
+                return one_table(found).combine_chunks().to_batches()[0]
+    if found:
+        return one_table(found).combine_chunks().to_batches()[0]
     bad = quarantined(count(rejects), examples(rejects), config.source.format)
     require_quality(config, "source", len(rejects), bad)
     raise InputError("source", expected="at least one row", found="none", fix="Check source.path.")
@@ -71,7 +78,7 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
 
 def explain(scorer: Scorer, spec: FeatureSpec, slots: npt.NDArray[np.int32], raw: pa.RecordBatch) -> dict[str, Any]:
     """`Scorer.explain` of one row, with the names of its fields and the raw values behind them."""
-    values = {f.name: [raw.column(c)[0].as_py() for c in f.config.columns] for f in spec.fields}
+    values = {f.name: [_shown(raw.column(c)[0]) for c in f.config.columns] for f in spec.fields}
     explained = scorer.explain(slots)
     return {
         "logit": explained.logit,
@@ -85,6 +92,18 @@ def explain(scorer: Scorer, spec: FeatureSpec, slots: npt.NDArray[np.int32], raw
             if part.fields and part.value
         ],
     }
+
+
+def _shown(value: pa.Scalar) -> Any:
+    """A raw value as JSON has it: what JSON lacks by the text that fields read."""
+    found = plain(value)
+    if isinstance(found, list):
+        return [item if isinstance(item, str | int | None) else str(item) for item in found]
+    if isinstance(found, float) and not math.isfinite(found):
+        return None if math.isnan(found) else str(found)
+    if found is None or isinstance(found, str | int | float):
+        return found
+    return canonical(pa.array([found], value.type)).to_pylist()[0] if not isinstance(found, dict) else str(found)
 
 
 def _show(row: dict[str, Any], top: int) -> None:

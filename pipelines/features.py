@@ -35,7 +35,7 @@ from features.spark.reading import Counts, Job
 from features.spark.session import spark_session
 from features.spark.split import TRAIN, Splitter
 from features.spec import FeatureSpec
-from pipelines.agreement import asked_otherwise, digest, fingerprint, is_dated, source_files
+from pipelines.agreement import asked_otherwise, digest, is_dated, source_files, source_stamps
 from pipelines.columns import require_columns
 from pipelines.config import Config
 from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
@@ -51,6 +51,7 @@ from pipelines.feature_summary import Identity, manifest_of, report_of, result_o
 from pipelines.models import resolve_model
 from pipelines.quality import require_moments
 from pipelines.say import say
+from pipelines.unchanged import require_unchanged
 
 RANGE_BYTES = 32 << 20
 """Bytes a task reads. Without the shuffle file borders follow ranges, so it is fixed, whatever the cluster."""
@@ -111,7 +112,8 @@ def publish_snapshot(
             say("snapshot.negative_rate has no effect on a day: only training splits are downsampled")
     days = [date] if date else []
     files = source_files(config, days)
-    marks = fingerprint(config, files, date)
+    stamps = source_stamps(config, files, date)
+    marks = digest(stamps)
     request = digest([marks, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
     identity = Identity(_place(config, date, frozen, replace), marks, request, config.record)
     directory = snapshot_dir(config.workspace_dir, identity.id)
@@ -129,6 +131,7 @@ def publish_snapshot(
             report.save(store.join(attempt.data_dir, REPORT))
             title = f"{config.name}: snapshot {identity.id}"
             store.write_atomic(store.join(attempt.data_dir, PAGE), page(report, title).encode())
+            require_unchanged(stamps)
             stands = attempt.publish(manifest, replace=replace)
         publish.clean(directory)
         status = "published" if stands is manifest else "already published"

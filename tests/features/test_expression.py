@@ -84,3 +84,9 @@ def test_comparison_equals_pythons(values: list[float | None], bound: float) -> 
     got, bad = Expression(f"x >= {bound!r}").evaluate(pa.table({"x": [None if v is None else repr(v) for v in values]}))
     assert got.to_pylist() == [None if v is None else v >= bound for v in values]
     assert not bad.any()
+
+
+def test_bytes_that_are_no_text_are_no_number() -> None:
+    values, bad = Expression("x == 1").evaluate(pa.table({"x": pa.array([b"1", b"\xff", b"TRUE"])}))
+    assert values.to_pylist()[0] is True
+    assert bad.tolist() == [False, True, False]

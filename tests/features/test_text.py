@@ -19,7 +19,19 @@ from features.errors import InputError
 from features.fields import TimeField
 from features.moment import PARTS, TimeConfig, part_of, to_local
 from features.spec import FeatureSpec
-from features.text import Columns, Views, as_uuid, canonical, flags, moments, numbers, one_table, texts, valid_utf8
+from features.text import (
+    Columns,
+    Views,
+    as_uuid,
+    canonical,
+    flags,
+    moments,
+    numbers,
+    one_table,
+    plain,
+    texts,
+    valid_utf8,
+)
 
 _DECIMALS = st.from_regex(r"[+-]?([0-9]{1,25}(\.[0-9]{0,12})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
@@ -242,3 +254,20 @@ def test_one_table_of_parts_whose_types_differ() -> None:
     parts = [pa.record_batch([[7, None], ["x", "y"]], ["id", "name"]), pa.record_batch([["07"], ["z"]], ["id", "name"])]
     assert one_table(parts).to_pydict() == {"id": ["7", None, "07"], "name": ["x", "y", "z"]}
     assert one_table(parts[:1]).schema.types == [pa.int64(), pa.string()]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_a_moment_has_one_text_whatever_its_unit_and_zone(unit: str) -> None:
+    moment = datetime(2020, 1, 31, 15, 4, 0)
+    assert canonical(pa.array([moment, None], pa.timestamp(unit))).to_pylist() == ["2020-01-31 15:04:00", None]
+    for zone in ("UTC", "Europe/Berlin", "+05:30"):
+        assert canonical(pa.array([moment], pa.timestamp(unit, zone))).to_pylist() == ["2020-01-31 15:04:00Z"]
+    if unit != "s":
+        fine = canonical(pa.array([datetime(2020, 1, 31, 10, 0, 0, 120_000)], pa.timestamp(unit))).to_pylist()
+        assert fine == ["2020-01-31 10:00:00.12"]
+
+
+def test_a_value_that_python_lacks_is_told_all_the_same() -> None:
+    far = pa.array([4 * 10**17], pa.int64()).cast(pa.timestamp("us"))
+    assert plain(far[0]) == 4 * 10**17
+    assert plain(pa.array([7])[0]) == 7

@@ -112,6 +112,11 @@ def refused(shop: Path, header: str, kind: type[Exception], columns: list[str] |
     return str(met.value)
 
 
+def test_bytes_of_a_fixed_length_stay_bytes() -> None:
+    array = pa.array([b"\x00" * 16, b"\xff" * 16], pa.binary(16))
+    assert written(array, pa.field("id", pa.binary()), "a.parquet").to_pylist() == array.to_pylist()
+
+
 def test_names_that_readers_would_lose(shop: Path) -> None:
     header = "user,age,item,category,tags,when,position,click"
     rest = header.replace(",click", "")
