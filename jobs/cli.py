@@ -26,7 +26,9 @@ Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = parser().parse_args(argv)
+    stderr = RedactingStream(sys.stderr)
+    with redirect_stderr(stderr):  # argparse repeats what it does not understand
+        options = parser().parse_args(argv)
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
 
     def last_words(number: int) -> None:
@@ -34,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
             told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
             print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)
 
-    stderr = RedactingStream(sys.stderr)
     with redirect_stderr(stderr), Interruptible(last_words) as signals:
         try:
             code = _run(options)
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             signals.leave(interrupted.number)
             raise
     if argv is None:  # a process of our own: what comes while it shuts down changes nothing of what was said
+        sys.stderr = stderr
         for number in SIGNALS:
             signal.signal(number, lambda *_: os._exit(code))
     return code

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 
 from features.errors import ArtifactError
+from features.redact import redacted_tree
 from training.journal import Report
 from training.mlflow_store import ask, tell, trouble
 from training.tracking import Run, experiment_id, register, source_tags
@@ -48,7 +49,7 @@ class Sender:
     def _open(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         client, experiment = MlflowClient(), experiment_id(report["experiment"], str(self._place.parents[2]))
         there = [] if sure else client.search_runs([experiment], f"tags.{JOURNAL} = '{report['id']}'")
-        tags = resolve_tags({JOURNAL: report["id"], **source_tags()})
+        tags = redacted_tree(resolve_tags({JOURNAL: report["id"], **source_tags()}))  # a checkout's remote, too
         opened = there[0] if there else client.create_run(experiment, report["time"], tags, report["name"])
         return {"run": opened.info.run_id}
 
