@@ -73,6 +73,8 @@ FAILURES = [
     (2, ["evaluate", "--model", f"http://ann:{MARK}-d@HOST/model?token={MARK}-e"]),
     (1, ["promote", "--set", f"tracking.uri=http://ann:{MARK}-f@127.0.0.1:9/"]),
     (1, ["promote", "--set", f"tracking.uri=http://{MARK}-g@127.0.0.1:9/"]),
+    (2, ["promote", "--set", f"tracking.uri=postgresql://ann:{MARK}-m@127.0.0.1:port/db"]),
+    (2, ["promote", "--set", f"tracking.uri=postgresql+none://ann:{MARK}-n@127.0.0.1:9/db"]),
     (2, ["promote", "--set", f"tracking.uri=ftp://ann:{MARK}-h@127.0.0.1:9/"]),
     (2, ["score-rows", "--input", f"http://ann:{MARK}-i@HOST/none.csv?sig={MARK}-j", "--model", "models:/a/1"]),
     (2, ["doctor", "--quick", "--set", f"source.path=http://ann:{MARK}-k@HOST/none.csv?sig={MARK}-l"]),

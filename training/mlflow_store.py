@@ -119,7 +119,19 @@ def store_uri(uri: str) -> str:
         )  # fmt: skip
     if scheme == "sqlite":
         _require_sqlite(where, uri)
+    elif scheme in ("postgresql", "mysql", "mssql"):
+        _require_driver(where, uri)
     return uri
+
+
+def _require_driver(where: str, uri: str) -> None:
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        fix = "Install it, or name another driver, such as postgresql+psycopg://."
+        raise ConfigError(where, expected="an installed database driver", found=str(error), fix=fix) from None
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(where, expected="a database URL", found=str(error), fix="Write it whole.") from None
 
 
 def _require_sqlite(where: str, uri: str) -> None:

@@ -366,6 +366,11 @@ def bundle_of(reference: str) -> str:
     Raises:
         ArtifactError: no such model, alias or version, or it holds no bundle.
     """
+    if reference.startswith(("http://", "https://")):
+        fix = "Download it, and name its directory."
+        raise ArtifactError(
+            reference, expected="a bundle directory or models:/NAME@alias", found="a web address", fix=fix
+        )
     try:
         local = ask(lambda: mlflow.artifacts.download_artifacts(artifact_uri=reference))
     except TrackingError as error:
