@@ -69,7 +69,8 @@ def _matching(written: str, base: str) -> Iterator[tuple[str, int]]:
     if not local:
         fs.invalidate_cache()
     pattern = written if relative else inner
-    if not _is_pattern(pattern) or ("*" not in pattern and fs.exists(inner)):
+    # of a web address, ? begins its parameters
+    if not _is_pattern(pattern) or ("*" not in pattern and ("://" in inner or fs.exists(inner))):
         places = [inner]
     else:
         root = store.resolve(base)[1] if relative else "/" if inner.startswith("/") else ""

@@ -15,7 +15,7 @@ from typing import Any
 from features.config import FeatureConfig
 from features.expression import Expression
 from features.field import BaseField
-from features.redact import redacted_tree
+from features.redact import redacted, redacted_tree
 
 Record = Mapping[str, Any]
 READING = ("format", "separator", "quote", "columns", "header", "encoding")
@@ -120,6 +120,7 @@ def shown(value: Any) -> str:
         text = "none" if value is None else json.dumps(value)
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = redacted(text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

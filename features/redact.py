@@ -2,7 +2,8 @@
 
 What counts as a secret, wherever it stands in a text:
 
-- the password of a URL (``https://user:password@host``), and values of its parameters named like one (``?sig=...``);
+- the password of a URL (``https://user:password@host``, a web address' mere ``token@host``), and values of its
+  parameters named like one (``?sig=...``); those of a config also where a library tells them without the URL;
 - the value of an environment variable that a config names as ``${VAR}``, which is written as ``${VAR}`` again: where
   the variable's name says secret, and in words for people wherever the value is not plainly something else: a place
   (path, URL), a date, a number, a single short word. Results keep such values, since programs read names in them.
@@ -12,16 +13,23 @@ Texts that hold none are returned as they are.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, TextIO
+from urllib.parse import quote, unquote
 
 _TELLTALE = r"pass|pwd|secret|token|credential|signature|sig|api_?key|access_?key|auth|private"
 _SECRET_NAME = re.compile(rf"(?i)({_TELLTALE}|key)")
 _PASSWORD = re.compile(
-    r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*):(?P<password>[^\s'\"]*?)@(?=[^\s/@'\"]*(?:[/\s'\"?#,)]|$))"
+    r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*):(?!\d+/)(?P<secret>[^\s'\"]*?)@"  # a port and a path are none
+    r"(?=[^\s/@'\"]*(?:[/\s'\"?#,)]|$))"
 )
-_PARAMETER = re.compile(rf"(?i)(?P<head>[?&][\w.-]*(?:{_TELLTALE})[\w.-]*=)[^\s&#'\"]+")
+_USER = re.compile(r"(?P<head>(?i:https?)://)(?P<secret>[^\s/@:'\"]+)@")
+_PARAMETER = re.compile(
+    rf"(?i)(?P<head>[?&;](?:[\w.-]*(?:{_TELLTALE})[\w.-]*|key|odbc_connect)=)(?P<secret>[^\s&;#'\"]+)"
+)
 _PLAIN = re.compile(r"[\d.:+TZ-]*|[A-Za-z]{1,11}")
 """Numbers, dates, times; short words such as a day's or a stage's name."""
 
@@ -34,10 +42,34 @@ _known: dict[str, tuple[str, bool]] = {}
 
 def remember(variable: str, value: str) -> None:
     """Take note of a value that ``${variable}`` brought into a config."""
-    named = _SECRET_NAME.search(variable) is not None
+    _note(value.strip(), f"${{{variable}}}", named=_SECRET_NAME.search(variable) is not None)
+
+
+def remember_urls(text: str) -> None:
+    """Take note of what is secret in the URLs of a config's text: libraries tell parts of them, decoded."""
+    for pattern in (_PASSWORD, _PARAMETER) if "://" in text else ():
+        for match in pattern.finditer(text):
+            _note(match["secret"], "***", named=False)
+            _note(unquote(match["secret"]), "***", named=False)
+
+
+def known() -> dict[str, tuple[str, bool]]:
+    """What is remembered, for another process to ``adopt``."""
+    return dict(_known)
+
+
+def adopt(secrets: Mapping[str, tuple[str, bool]]) -> None:
+    """Remember what another process does."""
+    _known.update(secrets)
+
+
+def _note(value: str, mask: str, *, named: bool) -> None:
     place = "/" in value and (value.startswith(("/", ".", "~")) or "://" in value)
-    if len(value) >= _SHORTEST and (named or not (place or os.path.exists(value) or _PLAIN.fullmatch(value))):
-        _known[value] = (f"${{{variable}}}", named)
+    plain = place or os.path.exists(value) or _PLAIN.fullmatch(value)
+    if len(value) >= _SHORTEST and (named or not plain):
+        forms = (repr(value)[1:-1], json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
+        for form in (value, *forms, " ".join(value.split())):
+            _known.setdefault(form, (mask, named))
 
 
 def redacted(text: str, *, words: bool = True) -> str:
@@ -47,7 +79,7 @@ def redacted(text: str, *, words: bool = True) -> str:
         if named or words:
             text = text.replace(value, mask)
     if "://" in text:
-        text = _PASSWORD.sub(r"\g<head>:***@", text)
+        text = _USER.sub(r"\g<head>***@", _PASSWORD.sub(r"\g<head>:***@", text))
     return _PARAMETER.sub(r"\g<head>***", text) if "=" in text else text
 
 

@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, StringConstraints, ValidationEr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from features.redact import redacted
+
 Place = tuple[int | str, ...]
 _PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -73,6 +75,7 @@ def shown(value: Any) -> str:
         text = json.dumps(value, default=str, ensure_ascii=False)
     else:
         text = f"{type(value).__name__} {value}"
+    text = redacted(text)  # whole: a part is not known again
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

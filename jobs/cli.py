@@ -27,7 +27,9 @@ Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = parser().parse_args(argv)
+    stderr = RedactingStream(sys.stderr)
+    with redirect_stderr(stderr):  # argparse repeats what it does not understand
+        options = parser().parse_args(argv)
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
 
     def last_words(number: int) -> None:
@@ -37,7 +39,6 @@ def main(argv: list[str] | None = None) -> int:
 
     if argv is None:  # a process of our own: registered first, so it runs when nothing is left that could hang
         atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
-    stderr = RedactingStream(sys.stderr)
     with redirect_stderr(stderr), Interruptible(last_words) as signals:
         try:
             code = _run(options)
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             signals.leave(interrupted.number)
             raise
     if argv is None:  # what comes while it shuts down changes nothing of what was said
+        sys.stderr = stderr
         for number in SIGNALS:
             signal.signal(number, lambda *_: os._exit(code))
     return code

@@ -28,7 +28,7 @@ from features import record
 from features.config import FeatureConfig
 from features.errors import ConfigError
 from features.moment import Duration
-from features.redact import redacted_tree, remember
+from features.redact import redacted_tree, remember, remember_urls
 from features.schema import Names, Strict, expand_names
 from pipelines.catalog_config import CatalogConfig, require_fields
 from pipelines.mistakes import Origin, mistake, placed, require_once, require_plain
@@ -239,7 +239,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     except ConfigError:
         raise
     except _UNREADABLE as error:
-        found = " ".join(str(error).split())
+        found = _complaint(error)
         fix = "Indent by spaces, not by tabs." if "\\t" in found else "Mend the syntax at that line."
         raise ConfigError(file, expected="valid YAML", found=found, fix=fix) from None
     if not isinstance(data, dict):
@@ -249,6 +249,15 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         _override(data, override)
     origin = Origin(file, root, data, list(overrides or []))
     return _checked(_expand(data, file), origin)
+
+
+def _complaint(error: Exception) -> str:
+    """What YAML says, without the piece of text it shows: that may be half a URL with its password."""
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        return f"{said} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
 
 
 def _checked(data: dict[str, Any], origin: Origin) -> Config:
@@ -306,7 +315,9 @@ def _expand(value: Any, where: str) -> Any:
             raise ConfigError(where, expected=f"environment variable {name}", found="none", fix=fix)
         return found
 
-    return _VARIABLE.sub(replace, value)
+    expanded = _VARIABLE.sub(replace, value)
+    remember_urls(expanded)
+    return expanded
 
 
 def _with_variables(value: Any, written: Any) -> Any:

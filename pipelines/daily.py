@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from features import store
+from features.redact import redacted_tree
 from pipelines.agreement import require_model
 from pipelines.config import Config
 from pipelines.evaluate import evaluate_model
@@ -25,13 +26,18 @@ from pipelines.score_catalog import score_catalog
 from pipelines.verdict import Verdict, judge
 from training import tracking
 
+HERE = "{workspace}"
+"""Stands for the workspace in records, which may be moved with it."""
+
 
 class Record:
-    """Results of the steps a date has finished, by name."""
+    """Results of the steps a date has finished, by name. Its file names places in the workspace relative to that."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.steps: dict[str, Any] = json.loads(store.read_bytes(path)) if store.exists(path) else {}
+    def __init__(self, workspace: str, date: str) -> None:
+        self._workspace = workspace.rstrip("/")
+        self.path = store.join(workspace, "daily", f"{date}.json")
+        kept = json.loads(store.read_bytes(self.path)) if store.exists(self.path) else {}
+        self.steps: dict[str, Any] = _moved(kept, HERE, self._workspace)
         self.whole = "done" in self.steps
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
@@ -39,8 +45,19 @@ class Record:
         if name not in self.steps:
             say(f"{name} ...")
             self.steps[name] = work()
-            store.write_atomic(self.path, json.dumps(self.steps, indent=1, sort_keys=True).encode())
+            kept = redacted_tree(_moved(self.steps, self._workspace, HERE))
+            store.write_atomic(self.path, json.dumps(kept, indent=1, sort_keys=True).encode())
         return self.steps[name]
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    """``value``, its texts that name a place below ``before`` naming the one below ``now``."""
+    if isinstance(value, dict):
+        return {key: _moved(item, before, now) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_moved(item, before, now) for item in value]
+    inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
+    return f"{now}{value[len(before) :]}" if inside else value
 
 
 def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -> dict[str, Any]:
@@ -57,7 +74,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         InputError: no rows for the day or one before it.
     """
     days = window(date, config.daily.window)
-    record = Record(store.join(config.workspace_dir, "daily", f"{date}.json"))
+    record = Record(config.workspace_dir, date)
     repeated = record.whole
     tracking.connect(config.tracking.uri, config.workspace_dir)
     tracking.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work

@@ -14,6 +14,7 @@ from typing import Any
 
 from features.errors import InputError
 from features.listing import list_files
+from features.redact import redacted
 from pipelines import launch
 from pipelines.columns import require_columns
 from pipelines.config import Config
@@ -36,9 +37,9 @@ def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]
     found, failed = {}, []
     for name, check in checks.items():
         try:
-            found[name] = check()
+            found[name] = redacted(check())
         except Exception as error:  # a doctor reports whatever it meets
-            found[name] = f"{type(error).__name__}: {error}"
+            found[name] = redacted(f"{type(error).__name__}: {error}")
             failed.append(name)
         say(f"{'FAILED' if name in failed else 'ok':6} {name}: {found[name]}")
     if failed:

@@ -15,6 +15,7 @@ from features.moment import show_moment
 from features.page import PAGE
 from features.publish import Attempt
 from features.quarantine import Quarantined
+from features.redact import redacted
 from features.report import Report, Tally
 from features.spark.build import Written
 from features.spark.reading import Job
@@ -59,11 +60,11 @@ def manifest_of(
             name: FieldCounts(values=tally.values, missing=tally.missing, unseen=tally.unseen)
             for name, tally in tallies.items()
         },
-        joined={key[1]: counts[key] for key in sorted(counts) if key[0] == "joined"},
+        joined={redacted(key[1]): counts[key] for key in sorted(counts) if key[0] == "joined"},
         digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
         id=identity.id,
         source_fingerprint=identity.fingerprint,
-        sources=[SourceEntry(path=path, rows=counts["read", path]) for path in job.files],
+        sources=[SourceEntry(path=redacted(path), rows=counts["read", path]) for path in job.files],
         request=identity.request,
         config=identity.config,
     )

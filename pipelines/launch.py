@@ -21,6 +21,7 @@ from features import errors
 from features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
 from features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
 from features.process import FAILURES, adopt_orphans, die_with_parent, end_children
+from features.redact import redacted
 from pipelines.config import Config
 from pipelines.models import open_model
 from training.world import STORE
@@ -122,7 +123,8 @@ def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], s
         if any(not isinstance(read_failure(path), RankLostError) for path in Path(failures).glob("*.json")):
             process.terminate()
         else:
-            sys.stderr.buffer.write(chunk)
+            told = redacted(chunk.decode(errors="surrogateescape"))  # what native code writes, too
+            sys.stderr.buffer.write(told.encode(errors="surrogateescape"))
             sys.stderr.buffer.flush()
     if stopped and not last.endswith(b"\n"):
         sys.stderr.write("\n")  # below the bar of a rank
@@ -161,7 +163,7 @@ def rank_command(ranks: int, private: str, restarts: int) -> list[str]:
     """
     return [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d",
             f"--rdzv-endpoint={private}/agent", "--rdzv-conf=store_type=file", "--rdzv-id=ranks",
-            "--local-addr=127.0.0.1", f"--max-restarts={restarts}"]  # fmt: skip
+            "--local-addr=127.0.0.1", f"--max-restarts={restarts}", f"--log-dir={private}/logs"]  # fmt: skip
 
 
 def environment(ranks: int, private: str) -> dict[str, str]:

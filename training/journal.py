@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ArtifactError, BusyError, FieldwiseError, TrackingError
+from features.redact import redacted
 
 Report = dict[str, Any]
 Send = Callable[[Report, Mapping[str, Any]], Report]
@@ -288,7 +289,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _silence(error: Exception) -> TrackingError:
-    found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+    found = redacted(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")[:300]
     return TrackingError("MLflow", expected="an answer", found=found, fix="See that it runs.")
 
 

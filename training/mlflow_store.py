@@ -12,11 +12,14 @@ import hashlib
 import os
 import random
 import re
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -26,6 +29,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from features import store
 from features.errors import ConfigError, FieldwiseError, TrackingError, storage_error
+from features.redact import redacted
 
 T = TypeVar("T")
 TRIES, PAUSE_SECONDS = 8, 0.05
@@ -88,7 +92,7 @@ def says_no(error: Exception) -> bool:
 def trouble(error: Exception) -> FieldwiseError:
     """A store's refusal, which its user mends, or its silence, which passes."""
     where = f"MLflow {mlflow.get_tracking_uri()}"
-    found = " ".join(str(error).split()).removesuffix(".")[:300] or type(error).__name__
+    found = redacted(" ".join(str(error).split()).removesuffix("."))[:300] or type(error).__name__
     if says_no(error):
         return ConfigError(where, expected="names that it takes", found=found, fix="Mend `tracking` in the config.")
     if _READ_ONLY in str(error):
@@ -115,7 +119,19 @@ def store_uri(uri: str) -> str:
         )  # fmt: skip
     if scheme == "sqlite":
         _require_sqlite(where, uri)
+    elif scheme in ("postgresql", "mysql", "mssql"):
+        _require_driver(where, uri)
     return uri
+
+
+def _require_driver(where: str, uri: str) -> None:
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        fix = "Install it, or name another driver, such as postgresql+psycopg://."
+        raise ConfigError(where, expected="an installed database driver", found=str(error), fix=fix) from None
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(where, expected="a database URL", found=str(error), fix="Write it whole.") from None
 
 
 def _require_sqlite(where: str, uri: str) -> None:
@@ -154,3 +170,41 @@ def artifact_place(experiment: str, workspace: str) -> str | None:
     if "://" in workspace or not str(mlflow.get_tracking_uri()).startswith("sqlite"):
         return None
     return store.file_uri(os.path.join(workspace, "artifacts", artifact_folder(experiment)))
+
+
+_PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location",
+           "model_versions": "storage_location"}  # fmt: skip
+"""Columns in which MLflow keeps absolute places of artifacts."""
+
+
+def follow_move(file: str, workspace: str) -> None:
+    """Let a workspace's own database find its artifacts where the workspace is now.
+
+    MLflow has no way to move them: what is logged after a move would go to the former place, and nothing be found.
+    """
+    try:
+        with closing(sqlite3.connect(file, timeout=30)) as database, database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            if "experiments" not in tables:
+                return
+            rows = list(database.execute("SELECT name, artifact_location FROM experiments"))
+            for before, now in _moves(rows, workspace).items():
+                for table in tables & set(_PLACES):
+                    place = _PLACES[table]
+                    change = f"UPDATE {table} SET {place} = ? || substr({place}, ?) WHERE substr({place}, 1, ?) = ?"  # noqa: S608
+                    database.execute(change, (now, len(before) + 1, len(before), before))
+    except sqlite3.Error as error:
+        raise trouble(error) from error
+
+
+def _moves(experiments: Iterable[tuple[str, str | None]], workspace: str) -> dict[str, str]:
+    """Former and present place of what lies below ``artifacts``, of experiments that this project made."""
+    found = {}
+    for name, location in experiments:
+        now, own = artifact_place(name, workspace), f"/artifacts/{artifact_folder(name)}"
+        if now is not None and location is not None and location != now and location.endswith(own):
+            before = location.removesuffix(own)
+            former = unquote(before.removeprefix("file://"))
+            if not (os.path.exists(former) and os.path.samefile(former, workspace)):
+                found[f"{before}/artifacts/"] = f"{store.file_uri(workspace)}/artifacts/"
+    return found

@@ -15,7 +15,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 
 from features.errors import ArtifactError
-from training.journal import Report
+from features.redact import redacted_tree
+from training.journal import ANSWERS, Report
 from training.mlflow_store import ask, tell, trouble
 from training.tracking import Run, experiment_id, register, source_tags
 
@@ -48,7 +49,7 @@ class Sender:
     def _open(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         client, experiment = MlflowClient(), experiment_id(report["experiment"], str(self._place.parents[2]))
         there = [] if sure else client.search_runs([experiment], f"tags.{JOURNAL} = '{report['id']}'")
-        tags = resolve_tags({JOURNAL: report["id"], **source_tags()})
+        tags = redacted_tree(resolve_tags({JOURNAL: report["id"], **source_tags()}))  # a checkout's remote, too
         opened = there[0] if there else client.create_run(experiment, report["time"], tags, report["name"])
         return {"run": opened.info.run_id}
 
@@ -85,15 +86,23 @@ class Sender:
         return {"model_uri": uri, **registered}
 
     def _register(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
-        return {"registered": register(answers["model_uri"], report["name"], may_lead=report["may_lead"])}
+        return {"registered": register(_logged(answers["model_uri"]), report["name"], may_lead=report["may_lead"])}
 
 
 def _require_own(folder: Path) -> None:
-    """Raises ArtifactError where a link would lead to files that are none of the folder's."""
+    """Raises ArtifactError where a link would lead to files that are none of the folder's, or a pipe nowhere."""
     for path in (folder, *folder.rglob("*")):
-        if path.is_symlink():
-            fix = "Remove it: a link would send what it leads to."
-            raise ArtifactError(str(path), expected="files and folders of the training", found="a link", fix=fix)
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            found = "a link" if path.is_symlink() else "neither" if path.exists() else "nothing"
+            fix = "Remove what does not belong there: a link would send what it leads to."
+            raise ArtifactError(str(path), expected="files and folders of the training", found=found, fix=fix)
+
+
+def _logged(uri: str) -> str:
+    """A model's URI that the store answered; an answer from elsewhere could name any folder of this machine."""
+    if not uri.startswith(("models:/", "runs:/")):
+        raise ArtifactError(ANSWERS, expected="a logged model (models:/...)", found=uri, fix="Delete the directory.")
+    return uri
 
 
 def _logged_model(run_id: str) -> str | None:

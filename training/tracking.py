@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -26,15 +28,17 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 from sqlalchemy.engine import URL, make_url
 
 from features.errors import ArtifactError, ConfigError, TrackingError
 from features.interrupt import held
+from features.redact import redacted_tree, remember_urls
 from features.store import file_uri
 from training.journal import flat
-from training.mlflow_store import artifact_place, ask, store_uri, tell, trouble
+from training.mlflow_store import artifact_place, ask, follow_move, store_uri, tell, trouble
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "xxhash"]
@@ -57,17 +61,21 @@ def connect(uri: str | None, workspace: str) -> str:
     Raises ConfigError for a store that MLflow cannot open.
     """
     given = os.environ.get(STORE)
-    uri = uri or given
-    if not uri:
+    uri = uri or given or ""
+    own = not uri
+    if own:
         if "://" in workspace:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
             raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
         os.makedirs(workspace, exist_ok=True)
         uri = sqlite_uri(f"{workspace}/mlflow.db")
+    remember_urls(uri)
     uri = store_uri(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     file = make_url(uri).database if uri.startswith("sqlite") else None
+    if own and file and os.path.exists(file):
+        follow_move(file, workspace)
     if file and not os.path.exists(file):
         with held():  # half a database would refuse every later command
             mlflow.search_experiments(max_results=1)
@@ -123,18 +131,31 @@ class Run:
         inputs = Schema([ColSpec(type, name, required=False) for name, type in types.items()])
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow tries the model where it lies
         try:
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(ROOT / "training" / "pyfunc_model.py"),
-                artifacts={"bundle": file_uri(str(directory))},
-                code_paths=[str(ROOT / "features"), str(ROOT / "training")],
-                signature=ModelSignature(inputs, Schema([ColSpec("double")])),
-                input_example=example,
-                pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING],
-            )
+            with tempfile.TemporaryDirectory(prefix="fieldwise-code-") as code:
+                _copy_code(Path(code))
+                info = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=f"{code}/training/pyfunc_model.py",
+                    artifacts={"bundle": file_uri(str(directory))},
+                    code_paths=[f"{code}/features", f"{code}/training"],
+                    signature=ModelSignature(inputs, Schema([ColSpec("double")])),
+                    input_example=example,
+                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING],
+                )
         finally:
             sys.dont_write_bytecode = writes
         return str(info.model_uri)
+
+
+def _copy_code(folder: Path) -> None:
+    """What a logged model holds of this package, under the modes of files made here: MLflow would copy those of an
+    installation, which everybody may read."""
+    for package in ("features", "training"):
+        for path in (ROOT / package).rglob("*"):
+            if path.is_file() and path.parent.name != "__pycache__":
+                copy = folder / path.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
 
 
 @contextmanager
@@ -145,7 +166,9 @@ def run(experiment: str, name: str, workspace: str, *, resume: str | None = None
     """
     mlflow.set_experiment(experiment_id=experiment_id(experiment, workspace))
     known = resume if resume is not None and _known(resume) else None
-    with mlflow.start_run(run_id=known, run_name=name, nested=mlflow.active_run() is not None) as active:
+    tags = redacted_tree(resolve_tags())  # the remote of a checkout may hold a token
+    nested = mlflow.active_run() is not None
+    with mlflow.start_run(run_id=known, run_name=name, nested=nested, tags=tags) as active:
         opened = Run(active.info.run_id)
         opened.text(packages(), "environment.txt")
         opened.tags(source_tags())
@@ -343,6 +366,11 @@ def bundle_of(reference: str) -> str:
     Raises:
         ArtifactError: no such model, alias or version, or it holds no bundle.
     """
+    if reference.startswith(("http://", "https://")):
+        fix = "Download it, and name its directory."
+        raise ArtifactError(
+            reference, expected="a bundle directory or models:/NAME@alias", found="a web address", fix=fix
+        )
     try:
         local = ask(lambda: mlflow.artifacts.download_artifacts(artifact_uri=reference))
     except TrackingError as error:

@@ -8,6 +8,7 @@ all (an archive does not change while its executor runs).
 from __future__ import annotations
 
 import gc
+import os
 import zipimport
 
 import pandas  # noqa: F401 - Spark's Arrow workers ask for it
@@ -23,6 +24,7 @@ def _keep(self: zipimport.zipimporter) -> None:
 
 
 if __name__ == "__main__":
+    os.umask(os.umask(0o077) | int(os.environ.get("FIELDWISE_UMASK", "0"), 8))  # the JVM's may be older than ours
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore[method-assign]
     gc.collect()
     gc.freeze()

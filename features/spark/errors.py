@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,8 +13,9 @@ import pyarrow as pa
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException, PythonException
 
-from features import errors
+from features import errors, redact
 from features.errors import ClusterError, FieldwiseError, StorageError, storage_error
+from features.redact import redacted
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -21,18 +23,23 @@ _MARK = re.compile(r"fieldwise-error:([A-Za-z0-9+/=]+):")
 
 
 def carried(task: Task) -> Task:
-    """``task``, its FieldwiseErrors written so that ``unwrapped`` finds them in whatever Spark makes of them."""
+    """``task``, its FieldwiseErrors written so that ``unwrapped`` finds them in whatever Spark makes of them.
+
+    Spark's event log keeps what a task raises: none of it, causes included, holds what the driver keeps secret.
+    """
+    secrets = redact.known()
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        redact.adopt(secrets)
         try:
             yield from task(batches)
-        except (FieldwiseError, OSError) as raised:
+        except Exception as raised:
             error = raised if isinstance(raised, FieldwiseError) else storage_error(raised)
             if error is None:
-                raise
+                raise RuntimeError(f"in a task:\n{redacted(traceback.format_exc())}") from None
             parts = [type(error).__name__, error.where, error.expected, error.found, error.fix]
             told = base64.b64encode(json.dumps(parts).encode()).decode()
-            raise RuntimeError(f"fieldwise-error:{told}: {error}") from raised
+            raise RuntimeError(f"fieldwise-error:{told}: {error}") from None
 
     return run
 
@@ -66,4 +73,4 @@ def _told(error: Exception) -> Exception:
     lines = [line.strip(" :") for line in text.splitlines()]
     why = next((line for line in lines if line and not line.startswith("An error occurred")), type(error).__name__)
     fix = "Run it again; if that ends alike, give Spark more memory (spark.driver.memory, spark.executor.memory)."
-    return ClusterError("Spark", expected="a job that ends", found=why[:300].rstrip("."), fix=fix)
+    return ClusterError("Spark", expected="a job that ends", found=redacted(why)[:300].rstrip("."), fix=fix)

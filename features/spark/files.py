@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from features import store
 from features.manifest import ROLES, FileEntry
+from features.redact import redacted
 from features.source import Reject
 from features.spark.placement import Float32
 
@@ -93,7 +94,8 @@ def _weights(label: Float32, weight: Float32) -> tuple[float, float]:
 
 def write_rejects(directory: str, index: int, rejects: Sequence[Reject]) -> str:
     """Write one task's rejects under a name no other attempt uses; returns the name."""
-    columns = [[getattr(reject, name) for reject in rejects] for name in QUARANTINE_SCHEMA.names]
+    told = [reject._replace(path=redacted(reject.path), origin=redacted(reject.origin)) for reject in rejects]
+    columns = [[getattr(reject, name) for reject in told] for name in QUARANTINE_SCHEMA.names]
     arrays = [pa.array(column, kind) for column, kind in zip(columns, QUARANTINE_SCHEMA.types, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=QUARANTINE_SCHEMA)
     sink = pa.BufferOutputStream()

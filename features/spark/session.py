@@ -53,6 +53,7 @@ def spark_session(app: str) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = dict(_DEFAULTS)
     settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+    settings["spark.executorEnv.FIELDWISE_UMASK"] = f"{_umask():o}"  # what tasks write is as open as what we do
     told = _submitted()
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's JVM runs already
         settings["spark.log.level"] = "FATAL"
@@ -74,6 +75,13 @@ def spark_session(app: str) -> SparkSession:
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
     return session
+
+
+def _umask() -> int:
+    """This process's, which can be asked for only by setting it."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 @contextmanager

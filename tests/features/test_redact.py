@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import json
+from urllib.parse import quote
 
 import pytest
 
-from features import redact
+from features import record, redact, words
 from features.errors import InputError
 from features.redact import RedactingStream, redacted, redacted_tree
 
@@ -24,6 +26,10 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://:only@host", "http://:***@host"),
         ("https://h/x?X-Amz-Signature=abc&y=1", "https://h/x?X-Amz-Signature=***&y=1"),
         ("https://h/x?sv=1&sig=a%2Bb", "https://h/x?sv=1&sig=***"),
+        ("https://t0ken@github.com/x", "https://***@github.com/x"),
+        ("abfs://container@account/x", "abfs://container@account/x"),
+        ("https://h/x?key=abc;password=def&k=1", "https://h/x?key=***;password=***&k=1"),
+        ("hdfs://name:8020/user/ann@corp/x", "hdfs://name:8020/user/ann@corp/x"),
         ("http://host:5000/path", "http://host:5000/path"),
         ("sqlite:////work/a@b/mlflow.db", "sqlite:////work/a@b/mlflow.db"),
         ("mail ann@example.org: 3 rows", "mail ann@example.org: 3 rows"),
@@ -55,6 +61,37 @@ def test_values_of_variables(name: str, value: str, hidden: bool) -> None:
     assert said == (f"found <${{{name}}}> here" if hidden else f"found <{value}> here")
     kept = not hidden or name in ("LOGIN", "WHATEVER")  # programs read names in results
     assert (redacted_tree({"model": value})["model"] == value) is kept
+
+
+def test_what_libraries_make_of_secrets() -> None:
+    """They tell parts of URLs, decoded; values quoted, escaped, with white space of their own."""
+    redact.remember_urls("postgresql://ann:p%40ss-w0rd@db:5432/mlflow?sslpassword=c%20d-1")
+    redact.remember("DB_PASSWORD", "a'b\"c d\n")
+    assert (
+        redacted("authentication of ann by p@ss-w0rd, p%40ss-w0rd, 'c d-1'")
+        == "authentication of ann by ***, ***, '***'"
+    )
+    for text in ("a'b\"c d", repr("a'b\"c d"), json.dumps("a'b\"c d"), quote("a'b\"c d")):
+        assert redacted(text).strip("'\"") == "${DB_PASSWORD}"
+    assert redacted_tree({"user": "p@ss-w0rd"}) == {"user": "p@ss-w0rd"}  # alone it may be a name, too
+
+
+def test_plain_words_of_urls_are_no_secrets_elsewhere() -> None:
+    redact.remember_urls("http://admin:admin@host/2026?token=1234")
+    assert redacted("admin of 1234 at http://admin:admin@host") == "admin of 1234 at http://admin:***@host"
+
+
+def test_another_process_keeps_the_same_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    redact.remember("DB_PASSWORD", "xyz-1")
+    there = redact.known()
+    monkeypatch.setattr(redact, "_known", {})
+    redact.adopt(there)
+    assert redacted("xyz-1") == "${DB_PASSWORD}"
+
+
+def test_what_is_cut_is_masked_before() -> None:
+    url = "x" * 30 + " http://ann:" + "s3cret" * 9 + "@host/path"
+    assert "s3cret" not in words.shown(url) + record.shown(url)
 
 
 def test_one_rule_for_messages_results_and_streams() -> None:
