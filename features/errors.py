@@ -69,7 +69,9 @@ class IntegrityError(FieldwiseError):
 
 
 class DivergedError(IntegrityError):
-    """Training has left the finite numbers."""
+    """Training has left the finite numbers, and would again: the user mends its settings."""
+
+    exit_code = 2
 
 
 class RankLostError(IntegrityError):

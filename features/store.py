@@ -23,7 +23,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from features.errors import ArtifactError
+from features.errors import ArtifactError, ConfigError
 from features.process import machine, runs
 
 
@@ -32,7 +32,10 @@ def resolve(path: str) -> tuple[Any, str]:
     fsspec itself would cut it at ``::``."""
     if "://" not in path or path.startswith("file://"):
         return fsspec.filesystem("file"), LocalFileSystem._strip_protocol(path)
-    fs, inner = fsspec.core.url_to_fs(path)
+    try:
+        fs, inner = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:  # no such protocol, or its package is missing
+        raise ConfigError(path, expected="a URL that fsspec knows", found=str(error), fix="Correct it.") from None
     return fs, inner
 
 

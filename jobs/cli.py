@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--rows", type=int, default=None, help="rows of the log (default: see pipelines/demo.py)")
     demo.add_argument("--seed", type=int, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
-    demo.add_argument("--ranks", type=int, default=2, help="training processes")
+    demo.add_argument("--ranks", type=_count, default=2, help="training processes")
 
     features = add("features", _features, "Encode raw logs into a published snapshot.",
                    "fieldwise features --config configs/movielens.yaml")  # fmt: skip
@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
                        help="snapshots to train on (default: the workspace's `all`, by its own splits)")  # fmt: skip
     train.add_argument("--valid", metavar="DIR", action="append", default=[], help="snapshots to validate on")
     train.add_argument("--test", metavar="DIR", action="append", default=[], help="snapshots to test on")
-    train.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
+    train.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument(
         "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"
@@ -180,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
     explain = add("explain", _explain, "Why rows score as they do: each field's and each pair's share of the logit.",
                   "fieldwise explain --config configs/movielens.yaml --rows 1")  # fmt: skip
     _model(explain)
-    explain.add_argument("--rows", type=int, default=1, help="how many rows from the start of the source")
+    explain.add_argument("--rows", type=_count, default=1, help="how many rows from the start of the source")
     explain.add_argument("--top", type=int, default=10, help="terms to show per row")
 
     promote = add("promote", _promote, "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
                 "fieldwise daily --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     daily.add_argument("--date", required=True, metavar="YYYY-MM-DD")
     daily.add_argument("--refit", action="store_true", help="train under a spec fitted anew on the days before")
-    daily.add_argument("--ranks", type=int, default=1, help="training processes on this machine")
+    daily.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
 
     prune = add("prune", _prune, "Remove days' snapshots past their retention that nothing uses.",
                 "fieldwise prune --config configs/demo.yaml --keep 30d --dry-run")  # fmt: skip
@@ -209,6 +209,13 @@ def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", metavar="MODEL", help="bundle directory or models:/NAME@alias (default: the champion)"
     )
+
+
+def _count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number at least 1, found {text!r}")
+    return int(text)
 
 
 def _load(options: argparse.Namespace) -> Any:

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 from features import store
+from features.errors import ArtifactError
+from features.record import EXPRESSIONS, differences
 from features.redact import redacted_tree
 from pipelines.agreement import require_model
 from pipelines.config import Config
@@ -78,11 +80,14 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     repeated = record.whole
     tracking.connect(config.tracking.uri, config.workspace_dir)
     tracking.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
-    champion = record.step("champion", lambda: _champion(config))
+    _require_same(record, config, date)
+    champion = record.steps.get("champion") or _champion(config)
     opened = open_model(champion, config)
     bundle = opened.directory
     if not repeated:
-        require_model(opened.bundle, config, champion)
+        require_model(opened.bundle, config, champion)  # before it is recorded: a mended config may have another
+    record.step("config", lambda: config.record)
+    record.step("champion", lambda: champion)
     if refit:
         # the champion's own spec may have drifted: that is why there is a new one
         own = record.step(
@@ -124,6 +129,22 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         "promotion": promotion,
         "catalog": catalog,
     }
+
+
+def _require_same(record: Record, config: Config, date: str) -> None:
+    """Raises ArtifactError where a date was begun, or done, with rows made otherwise than the config says now."""
+    kept = record.steps.get("config")
+    if kept is None:  # not begun, or by an earlier version
+        return
+    keys = ("source", "join", *EXPRESSIONS, "time")
+    found = differences(kept, config.record, keys, names=("then", "config"), same_paths=True)
+    if found:
+        raise ArtifactError(
+            record.path,
+            expected=f"a day that was {'done' if record.whole else 'begun'} with this config",
+            found="; ".join(found),
+            fix=f"Use the config it was done with, or remove the file to do {date} anew.",
+        )
 
 
 def _champion(config: Config) -> str:

@@ -94,6 +94,13 @@ class TrainData:
         if not everything:
             raise InputError("training data", expected="at least one snapshot", found="none", fix="Name a snapshot.")
         first = everything[0]
+        for role, snapshots in roles.items():
+            for place, snapshot in enumerate(snapshots):
+                if snapshot.manifest.digest in [other.manifest.digest for other in snapshots[:place]]:
+                    fix = "Name it once: its rows would count twice."
+                    raise ArtifactError(
+                        snapshot.dir, expected=f"each snapshot once in {role}", found="it again", fix=fix
+                    )
         for other in everything:
             if other.spec.digest != first.spec.digest:
                 raise ArtifactError(

@@ -63,7 +63,7 @@ def tell(call: Callable[[], T]) -> T:
 
 
 @cache
-def _open(uri: str) -> None:
+def open_store(uri: str) -> None:
     """Open an SQLite store while no other process does: two that make its tables at once leave half of them."""
     file = make_url(uri).database if uri.startswith("sqlite") else None
     if file and os.access(os.path.dirname(os.path.abspath(file)), os.W_OK):
@@ -73,7 +73,7 @@ def _open(uri: str) -> None:
 
 
 def _tried(call: Callable[[], T]) -> T:
-    _open(str(mlflow.get_tracking_uri()))
+    open_store(str(mlflow.get_tracking_uri()))
     for attempt in range(TRIES - 1):
         try:
             return call()

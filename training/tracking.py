@@ -38,7 +38,7 @@ from features.interrupt import held
 from features.redact import redacted_tree, remember_urls
 from features.store import file_uri
 from training.journal import flat
-from training.mlflow_store import artifact_place, ask, follow_move, store_uri, tell, trouble
+from training.mlflow_store import artifact_place, ask, follow_move, open_store, store_uri, tell, trouble
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "xxhash"]
@@ -76,9 +76,9 @@ def connect(uri: str | None, workspace: str) -> str:
     file = make_url(uri).database if uri.startswith("sqlite") else None
     if own and file and os.path.exists(file):
         follow_move(file, workspace)
-    if file and not os.path.exists(file):
+    if file:
         with held():  # half a database would refuse every later command
-            mlflow.search_experiments(max_results=1)
+            open_store(uri)
     if given is None:
         os.environ.pop(STORE, None)  # MLflow sets it, which would bind the next config to this one's store
     else:
