@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import resource
 import time
@@ -300,7 +301,8 @@ def straggling(world: World, directory: str) -> str:
         for epoch in range(2):
             plan = trainer._plan(epoch)
             trainer._end_epoch(plan, trainer._train_epoch(plan, works), works)
-            # the first epoch compiles; from now on rank 1 is slow between two exchanges
+            trainer.warned_at = -math.inf  # the first epoch compiles, and may have named a rank a moment ago
+            # from now on rank 1 is slow between two exchanges
             trainer.fused_step = lambda *parts: (time.sleep(0.5 * world.rank), fused(*parts))[1]  # type: ignore[assignment]
     return told.getvalue()
 
