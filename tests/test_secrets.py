@@ -134,7 +134,7 @@ def test_nothing_that_commands_leave_holds_one(planted: Path) -> None:
     run = Commands(planted, **VARIABLES)
     host = f"127.0.0.1:{(planted / 'port').read_text()}"
     built = json.loads(run("features"))
-    assert built["quarantined"] == {"unparsable time": 1}
+    assert built["quarantined"] == {"bad_time": 1}
     run("train")
     result = json.loads(run("train", "--ranks", "2", "--set", "model.kind=fm"))
     assert Path(result["bundle"]).is_dir()  # results stay usable

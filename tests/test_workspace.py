@@ -28,7 +28,7 @@ def write_learnable_shop(folder: Path) -> None:
     (folder / "log.csv").write_text("\n".join(",".join(row) for row in [head, *rows]) + "\n")
     shop_config(folder, "fm")
     document = yaml.safe_load((folder / "shop.yaml").read_text())
-    training = {"batch_size": 64, "epochs": 1, "threads": 1, "learning_rate": 0.1, "restarts": 2}
+    training = {"batch_size": 64, "epochs": 1, "threads": 1, "learning_rate": 0.1, "restarts": 2, "patience": None}
     (folder / "shop.yaml").write_text(yaml.safe_dump(document | {"time": "when", "training": training}))
 
 
