@@ -130,6 +130,7 @@ def left_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_nothing_that_commands_leave_holds_one(planted: Path) -> None:
     run = Commands(planted, **VARIABLES)
     host = f"127.0.0.1:{(planted / 'port').read_text()}"

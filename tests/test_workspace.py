@@ -49,6 +49,7 @@ def kill_a_rank(pid: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_closed_to_others_silent_and_movable(tmp_path: Path) -> None:
     folder = tmp_path / "first"
     folder.mkdir()
