@@ -134,8 +134,8 @@ def test_a_deleted_experiment_is_refused_before_training(config: str, capsys: py
     assert code == 2
     assert "tracking.experiment: expected an experiment that takes runs, found 'gone', which was deleted" in said
     assert "memory:" not in said, "nothing was trained"
-    code, result, _ = run(capsys, "train", "--config", config, *fresh, "--set", "tracking.experiment=/Shared/new")
-    assert code == 0
+    code, result, said = run(capsys, "train", "--config", config, *fresh, "--set", "tracking.experiment=/Shared/new")
+    assert code == 0, said
     assert client.get_experiment(client.get_run(result["run"]).info.experiment_id).name == "/Shared/new"
 
 

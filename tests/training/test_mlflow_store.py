@@ -154,8 +154,10 @@ def test_stores_that_cannot_be_opened_are_one_line(uri: str, found: str, tmp_pat
 def test_stores_that_can_be_opened() -> None:
     assert store_uri(" http://host:5000/ ") == "http://host:5000"
     assert store_uri("https://host/mlflow//") == "https://host/mlflow"
-    for uri in ("databricks", "databricks://profile", "postgresql+psycopg2://u:p@h/d", "sqlite:///new.db"):
+    for uri in ("databricks", "databricks://profile", "sqlite:///new.db"):
         assert store_uri(uri) == uri
+    with pytest.raises(ConfigError, match="expected an installed database driver, found No module named 'psycopg2'"):
+        store_uri("postgresql+psycopg2://u:p@h/d")
 
 
 def test_artifacts_of_any_experiment_stay_in_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
