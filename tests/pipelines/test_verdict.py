@@ -129,6 +129,7 @@ def test_a_deleted_experiment_is_refused_before_training(config: str, capsys: py
     tracking.connect(None, str(Path(config).parent / "work/planted"))
     client = MlflowClient()
     client.delete_experiment(client.create_experiment("gone"))
+    mlflow.set_experiment("of an earlier sweep in this process")
     fresh = ["--set", "training.l2=0.001", "--no-register"]
     code, _, said = run(capsys, "train", "--config", config, *fresh, "--set", "tracking.experiment=gone")
     assert code == 2
