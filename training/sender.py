@@ -76,7 +76,7 @@ class Sender:
         client.log_artifacts(run, str(files))
         uri = None if sure else _logged_model(run)
         if uri is None:
-            # MLflow refuses to go on with a run of another experiment than this process last worked in, such as a sweep's
+            # MLflow goes on with no run of another experiment than the process last worked in, such as a sweep's
             mlflow.set_experiment(experiment_id=client.get_run(run).info.experiment_id)
             with mlflow.start_run(run_id=run):
                 uri = Run.bundle(bundle, pd.DataFrame(report["example"], dtype=object))
