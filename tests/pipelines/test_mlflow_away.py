@@ -178,6 +178,7 @@ def test_silent_in_between_and_gone_at_the_end(server: Server, tmp_path: Path) -
     assert (journal.waiting, journal.trouble) == (0, None)
     history = MlflowClient().get_metric_history(journal.answers["run"], "logloss")
     assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4), (2, 0.3)]
+    (tmp_path / "bundle").mkdir()  # beside the journal, as a training leaves it
     server.signal(signal.SIGKILL)
     with pytest.raises(TrackingError, match="Nothing is lost: 1 reports wait in"):
         journal.finish({}, example={}, register=None)
