@@ -61,9 +61,9 @@ def spark_session(app: str) -> SparkSession:
         settings["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}"
     if not told.contains("spark.master"):
         settings["spark.master"] = os.environ.get("SPARK_MASTER", "local[*]")
-        if settings["spark.master"].startswith("local"):
-            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-            settings |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+    if (told.get("spark.master") or settings["spark.master"]).startswith("local"):  # spark-submit's own default, too
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        settings |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
     builder = SparkSession.builder.appName(app)
     for key, value in settings.items():
         if not told.contains(key):
