@@ -1,0 +1,94 @@
+"""Do the numbers still stand? Digests of what two small jobs publish, for comparison before and after a change.
+
+The demo (20,000 rows, two ranks): its snapshot, the four bundles, the ranked catalog, what the table shows. MovieLens:
+its snapshot and the FFM that is trained on it. A change that shall move no number leaves all of them as they are.
+
+    python benchmarks/digests.py                 # compares with results/digests.json; exit code 1 where they differ
+    python benchmarks/digests.py --write         # keeps them there instead
+
+They belong to a machine's kind: processors with other vector units round other sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from benchmarks.record import RESULTS, record  # noqa: E402
+
+KINDS = ("lr", "poly2", "fm", "ffm")
+DATA = Path(os.environ.get("FIELDWISE_DATA", ROOT.parent / "shared" / "data"))
+
+
+def run(command: str, *options: str, place: Path, config: str) -> dict[str, Any]:
+    """The result of one ``fieldwise`` command in a workspace of its own."""
+    program = Path(sys.executable).with_name("fieldwise")
+    where = ["--config", str(ROOT / "configs" / f"{config}.yaml"), "--set", f"workspace={place}"]
+    environment = {**os.environ, "FIELDWISE_DATA": str(DATA), "FIELDWISE_WORK": str(place)}
+    done = subprocess.run(
+        [str(program), command, *where, *options], env=environment, cwd=place, stdout=subprocess.PIPE, check=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def digest(directory: Path) -> str:
+    """SHA-256 over names and bytes of the files in a directory, in order."""
+    whole = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        whole.update(f"{file.relative_to(directory)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def bundles(place: Path) -> dict[str, str]:
+    """Of every training in a workspace, by its model's kind."""
+    found = {path.name.split("-")[0]: digest(path / "bundle") for path in (place / "training").glob("*-*")}
+    return dict(sorted(found.items()))
+
+
+def demo(place: Path, rows: int) -> dict[str, Any]:
+    result = run("demo", "--rows", str(rows), "--ranks", "2", "--models", ",".join(KINDS), place=place, config="demo")
+    shown = [{key: value for key, value in row.items() if key != "seconds"} for row in result["models"]]
+    table = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+    return {
+        "snapshot": result["snapshot"], "bundles": bundles(place), "catalog": result["catalog"]["digest"],
+        "table": table,
+    }  # fmt: skip
+
+
+def movielens(place: Path) -> dict[str, Any]:
+    snapshot = run("features", place=place, config="movielens")["digest"]
+    run("train", "--set", "model.kind=ffm", "--no-register", place=place, config="movielens")
+    return {"snapshot": snapshot, "bundles": bundles(place)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("demo", "movielens"):
+            (Path(place) / name).mkdir()
+        figures = {"demo": demo(Path(place) / "demo", options.rows), "movielens": movielens(Path(place) / "movielens")}
+    kept = RESULTS / "digests.json"
+    before = json.loads(kept.read_text())["figures"] if kept.exists() and not options.write else figures
+    if options.write:
+        record("digests", figures)
+    else:
+        print(json.dumps({"same": before == figures, "before": before, "now": figures}))
+    return 0 if before == figures else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
