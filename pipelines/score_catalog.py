@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
+from features.headers import require_one_header
 from features.listing import list_files
 from features.quarantine import Example, Quarantined, quarantined
 from features.source import split_ranges
@@ -83,6 +84,8 @@ def score_catalog(
     opened = open_model(model, config)
     bundle, version = opened.bundle, opened.label
     require_model(bundle, config, f"model {version}")
+    for source in _sources(config, catalog):
+        require_one_header(source, list_files(source, config.base, date))
     split = split_sides(config, bundle.spec, date)
     target = store.join(
         resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "catalog"),
@@ -330,10 +333,13 @@ def _write_arrow(path: Path, table: pa.Table) -> None:
 
 def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> Stamps:
     """Marks of every file the output depends on."""
-    sources = [
-        s for s in (catalog.contexts, catalog.items, catalog.exclude, catalog.candidates, *config.join) if s is not None
-    ]
+    sources = _sources(config, catalog)
     return stamps_of(file for source in sources for file in list_files(source, config.base, date))
+
+
+def _sources(config: Config, catalog: CatalogConfig) -> list[SourceConfig]:
+    whole = (catalog.contexts, catalog.items, catalog.exclude, catalog.candidates, *config.join)
+    return [source for source in whole if source is not None]
 
 
 def _result(manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:
