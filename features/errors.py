@@ -90,6 +90,10 @@ class TrackingError(FieldwiseError):
     """The MLflow server does not answer, or does not take what it is told. What it should have got is kept."""
 
 
+class CredentialsError(TrackingError):
+    """The MLflow server answers, and refuses who asks."""
+
+
 class BusyError(FieldwiseError):
     """Another process is at the same work."""
 
@@ -111,7 +115,7 @@ def storage_error(error: Exception, where: str | None = None) -> FieldwiseError 
     if number in (errno.ENOSPC, errno.EDQUOT):
         fix = "Free some: nothing half-written is left, and the same command goes on from what was finished."
         return StorageError(where, expected="room to write", found=os.strerror(number), fix=fix)
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
         fix = "Set another workspace or output, or mend the permissions."
         return ConfigError(where, expected="a place to write", found=os.strerror(number), fix=fix)
     return None

@@ -53,8 +53,8 @@ from training.scoring import Scorer
 
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096
-_RULES = 2
-"""Raised when other lists follow from the same request, so that what stands is made anew."""
+_RULES = 3
+"""Raised when other lists, or other words on them, follow from the same request: what stands is made anew."""
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
 
@@ -155,7 +155,7 @@ class _Run:
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
-        matched = match(said, reports, items.ids)
+        matched = match(said, reports, items.ids, self.catalog)
         require_matched(self.config, matched)
         if rejected:
             merge_rejects(self.staging, rejected, QUARANTINE)

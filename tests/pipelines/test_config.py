@@ -132,3 +132,19 @@ def test_hostile_files_are_refused_in_one_line(file: Path, content: bytes, messa
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("workspace", "found"),
+    [("log.csv", "log.csv, which is no directory"), ("log.csv/below", "log.csv, which is no directory"),
+     ("memory://x", "memory, which each process has for itself"), ("https://host/x", "a web address, which takes no")],
+)  # fmt: skip
+def test_a_workspace_that_can_keep_nothing(file: Path, workspace: str, found: str) -> None:
+    (file.parent / "log.csv").touch()
+    file.write_text(TEXT + f"workspace: {workspace}\n")
+    with pytest.raises(
+        ConfigError, match=rf"small.yaml line 14, workspace: .*found .*{found}.*Set another `workspace`"
+    ):
+        load_config(file)
+    with pytest.raises(ConfigError, match=rf"--set workspace={workspace}, workspace: "):
+        load_config(file, [f"workspace={workspace}"])
