@@ -27,7 +27,8 @@ class FieldwiseError(ValueError):
 
     def __init__(self, where: str, *, expected: str, found: str, fix: str) -> None:
         self.where, self.expected, self.found, self.fix = map(redacted, (where, expected, found, fix))
-        super().__init__(f"{self.where}: expected {self.expected}, found {self.found}. {self.fix}")
+        end = "" if self.found.endswith(".") else "."  # libraries end their words with one, cut values with three
+        super().__init__(f"{self.where}: expected {self.expected}, found {self.found}{end} {self.fix}")
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Errors cross process borders (Spark workers, ranks) whole."""

@@ -148,3 +148,12 @@ def test_a_workspace_that_can_keep_nothing(file: Path, workspace: str, found: st
         load_config(file)
     with pytest.raises(ConfigError, match=rf"--set workspace={workspace}, workspace: "):
         load_config(file, [f"workspace={workspace}"])
+
+
+def test_words_of_a_refused_block(file: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(file, ["source.header=false", "model.dmi=3"])
+    assert str(error.value).endswith("The config has 1 more mistake.")
+    with pytest.raises(ConfigError, match=r'found \{"path": "log.csv", "header": false\}\. '):
+        load_config(file, ["source.header=false"])
+    assert str(ConfigError("x", expected="a", found="no file.", fix="Mend.")) == "x: expected a, found no file. Mend."
