@@ -44,8 +44,9 @@ class SourceConfig(Strict):
     """Column names by position, of csv and tsv: all of them, in file order. jsonl and parquet name their own."""
     header: bool | None = None
     """Whether the first line of each file is a header. Without ``columns`` it names them, file by file; with
-    ``columns`` it is skipped, and must have as many names. Default: yes when ``columns`` is not given; a first line
-    that names the columns is then refused."""
+    ``columns`` it is skipped, must have as many names, and must be the same in all files of the source. A file that
+    begins with a row is refused, an empty one is not. Default: yes when ``columns`` is not given; a first line that
+    names the columns is then refused."""
     encoding: str = "utf-8"
     """Of text sources: any single-byte or UTF-8 codec Python knows."""
 

@@ -27,7 +27,8 @@ class FieldwiseError(ValueError):
 
     def __init__(self, where: str, *, expected: str, found: str, fix: str) -> None:
         self.where, self.expected, self.found, self.fix = map(redacted, (where, expected, found, fix))
-        super().__init__(f"{self.where}: expected {self.expected}, found {self.found}. {self.fix}")
+        end = "" if self.found.endswith(".") else "."  # libraries end their words with one, cut values with three
+        super().__init__(f"{self.where}: expected {self.expected}, found {self.found}{end} {self.fix}")
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Errors cross process borders (Spark workers, ranks) whole."""
@@ -90,6 +91,10 @@ class TrackingError(FieldwiseError):
     """The MLflow server does not answer, or does not take what it is told. What it should have got is kept."""
 
 
+class CredentialsError(TrackingError):
+    """The MLflow server answers, and refuses who asks."""
+
+
 class BusyError(FieldwiseError):
     """Another process is at the same work."""
 
@@ -111,7 +116,7 @@ def storage_error(error: Exception, where: str | None = None) -> FieldwiseError 
     if number in (errno.ENOSPC, errno.EDQUOT):
         fix = "Free some: nothing half-written is left, and the same command goes on from what was finished."
         return StorageError(where, expected="room to write", found=os.strerror(number), fix=fix)
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
         fix = "Set another workspace or output, or mend the permissions."
         return ConfigError(where, expected="a place to write", found=os.strerror(number), fix=fix)
     return None

@@ -69,6 +69,12 @@ def _matching(written: str, base: str) -> Iterator[tuple[str, int]]:
     if not local:
         fs.invalidate_cache()
     pattern = written if relative else inner
+    if "://" in inner and "*" in pattern:
+        raise InputError(
+            f"source path {written!r}", expected="web addresses of files",
+            found="a pattern, and web servers list no files",
+            fix="Write each address, `path` takes a list of them; where {date} stands in one, name a day by --date.",
+        )  # fmt: skip
     # of a web address, ? begins its parameters
     if not _is_pattern(pattern) or ("*" not in pattern and ("://" in inner or fs.exists(inner))):
         places = [inner]

@@ -85,14 +85,17 @@ class Attempt:
         )
 
 
-def same_request(found: Manifest, request: str, directory: str, differs: str = "") -> Manifest:
-    """``found`` if it answers ``request``; raises ArtifactError otherwise, telling in which way it ``differs``."""
+def same_request(
+    found: Manifest, request: str, directory: str, differs: str = "", rebuild: str = "fieldwise features --replace"
+) -> Manifest:
+    """``found`` if it answers ``request``; raises ArtifactError otherwise, telling in which way it ``differs`` and the
+    command that would ``rebuild`` it."""
     if found.request != request:
         raise ArtifactError(
             directory,
             expected="no snapshot, or one of the same sources, config and spec",
             found=f"snapshot {found.digest[:12]} built from another request{f' ({differs})' if differs else ''}",
-            fix="Pass --replace to build it anew, or choose another workspace.",
+            fix=f"Build it anew with `{rebuild}`, or choose another workspace.",
         )
     return found
 

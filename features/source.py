@@ -5,7 +5,6 @@ A row belongs to the range in which its line begins, so any cut of a file gives 
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,10 +21,11 @@ import pyarrow.parquet as pq
 from features.compression import compression, opened, opened_raw, require_text
 from features.config import SourceConfig
 from features.errors import InputError
+from features.headers import dialect_of, first_values, has_header, quote_byte, require_columns, require_one_header
 from features.listing import SourceFile, directory_columns
 from features.parse import DelimitedParser, JsonParser, Parser, code_points
 from features.parse_kernels import REASONS, UNCLOSED_QUOTE, count_lines, survey
-from features.records import BOM, Dialect, blocks, first_record, lines, safe_cuts
+from features.records import BOM, blocks, lines, safe_cuts
 from features.text import Columns, as_uuid, missing_column, plain
 
 RAW_LIMIT = 64 << 10
@@ -86,12 +86,15 @@ def split_ranges(config: SourceConfig, files: Sequence[SourceFile], target_bytes
     """Ranges of about ``target_bytes``: of bytes, of row groups, or whole files where a codec cannot be split.
 
     Where quoted values may hold line breaks, files of several ranges are read once, to move the cuts between records.
+
+    Raises InputError where a row stands in place of a file's header.
     """
+    require_one_header(config, files)
     ranges: list[FileRange] = []
     cut: dict[SourceFile, list[int]] = {}
     if config.format != "parquet":
         cut = {file: _cuts(file, target_bytes) for file in files}
-    dialect = _dialect(config)
+    dialect = dialect_of(config)
     if dialect.quote >= 0:
         several = [file for file in cut if len(cut[file]) > 2]
         cut |= zip(several, safe_cuts([(file.path, cut[file]) for file in several], dialect), strict=True)
@@ -166,10 +169,10 @@ def count_rows(config: SourceConfig, rng: FileRange) -> int:
         stop = rng.stop if compression(rng.path) is None else _EVERYTHING
         parser = None
         rows = 0
-        for block in blocks(stream, rng.start, stop, _has_header(config), _dialect(config)):
+        for block in blocks(stream, rng.start, stop, has_header(config), dialect_of(config)):
             if block.reason:
                 rows += len(lines(block))
-            elif not survey(block.data, block.begin, block.end, _quote(config))[2]:
+            elif not survey(block.data, block.begin, block.end, quote_byte(config))[2]:
                 rows += count_lines(block.data, block.begin, block.end)
             else:  # only the parser knows how many rows and rejects quoted values make of some lines
                 parser = parser or _parser(config, column_names(config, rng.path) or [], [], (), rng.path)
@@ -189,11 +192,11 @@ def column_names(config: SourceConfig, path: str) -> list[str] | None:
             return list(_parquet(stream, path).schema_arrow.names)
     if config.format == "jsonl":
         return None
-    found = _first_values(config, path)
+    found = first_values(config, path)
     if config.columns is None:
         return found
     if found is not None:
-        _require_columns(config, found, path)
+        require_columns(config, found, path)
     return config.columns
 
 
@@ -276,7 +279,7 @@ def _read_text(
         names = config.columns if config.columns is not None and rng.start else column_names(config, rng.path)
         parser = _parser(config, names or [], columns, lists, rng.path)
         stop = _EVERYTHING if packed else rng.stop
-        for block in blocks(stream, rng.start, stop, _has_header(config), _dialect(config)):
+        for block in blocks(stream, rng.start, stop, has_header(config), dialect_of(config)):
             data, position = block.data, block.position
             parsed = parser(data, block.begin, block.end if not block.reason else block.begin)
             bad = parsed.bad if not block.reason else [(*line, block.reason) for line in lines(block)]
@@ -301,10 +304,6 @@ def _refuse_open_quotes(rejects: Sequence[Reject]) -> None:
             )
 
 
-def _has_header(config: SourceConfig) -> bool:
-    return config.format in ("csv", "tsv") and (config.columns is None if config.header is None else config.header)
-
-
 def _parser(
     config: SourceConfig, names: Sequence[str], columns: Sequence[str] | None, lists: Collection[str], path: str
 ) -> Parser:
@@ -320,67 +319,3 @@ def _parser(
         if list(names).count(name) > 1:
             raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns.")
     return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes, config.multiline)
-
-
-def _quote(config: SourceConfig) -> int:
-    """The quote's byte, -1 for none."""
-    return ord(config.byte_quote) if config.format in ("csv", "tsv") and config.byte_quote is not None else -1
-
-
-def _dialect(config: SourceConfig) -> Dialect:
-    """What tells where records end."""
-    return Dialect(ord(config.byte_separator), _quote(config) if config.multiline else -1)
-
-
-def _first_values(config: SourceConfig, path: str) -> list[str] | None:
-    """Values of a file's header, or of its first row; None where there are none to be read."""
-    header = _has_header(config)
-    try:
-        with opened(path) as stream:
-            require_text(path, stream.peek(), config.encoding)
-            record = first_record(stream, _dialect(config), blank=header)
-        text = record.decode(config.encoding, "replace")
-        if config.byte_quote is None:
-            return text.split(config.byte_separator)
-        return next(csv.reader([text], delimiter=config.byte_separator, quotechar=config.byte_quote), [])
-    except InputError:
-        raise
-    except EOFError:
-        return [] if config.columns is None else None
-    except (ValueError, csv.Error) as error:
-        if not header:
-            return None
-        lone = b"\r" in record if isinstance(error, csv.Error) else False
-        found = "a CR in the middle of it" if lone else str(error)
-        fix = "Convert line ends to LF, or mend the line." if lone else "Mend it, or name the `columns`."
-        raise InputError(path, expected="a header line", found=found, fix=fix) from error
-
-
-def _require_columns(config: SourceConfig, first: list[str], path: str) -> None:
-    """`columns` name the columns by position: the first line must not say otherwise.
-
-    Raises InputError for a header that is none by the config, or has another number of names or another order.
-    """
-    columns = config.columns or []
-    ours, theirs = ([name.strip().casefold() for name in names] for names in (columns, first))
-    reordered = ours != theirs and sorted(ours) == sorted(theirs)
-    found = " ".join(", ".join(first).split())
-    found = found if len(found) <= 200 else f"{found[:200]} ..."
-    if reordered:
-        raise InputError(
-            path, expected=f"the order of `columns`: {', '.join(columns)}", found=f"a first line with {found}",
-            fix="Remove `columns`: a header line names the columns itself.",
-        )  # fmt: skip
-    if not _has_header(config):
-        if 2 * sum(name in theirs for name in ours) > len(ours):
-            raise InputError(
-                path, expected="a row in the first line, as `columns` is given and `header: true` is not",
-                found=f"names: {found}",
-                fix="Set `header: true` to skip that line, or remove `columns` to take the names from it.",
-            )  # fmt: skip
-    elif len(first) != len(columns):
-        raise InputError(
-            path, expected=f"a header of {len(columns)} names, as many as `columns` has",
-            found=f"{len(first)}: {found}",
-            fix="Name all columns of the file, in its order, or remove `columns` to take the names from the header.",
-        )  # fmt: skip

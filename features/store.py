@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,38 @@ def exists(path: str) -> bool:
 
 
 def make_dir(path: str) -> None:
+    """Raises ConfigError where none can be made."""
     fs, inner = resolve(path)
-    fs.makedirs(inner, exist_ok=True)
+    with _making(path):
+        fs.makedirs(inner, exist_ok=True)
+
+
+@contextmanager
+def _making(path: str) -> Iterator[None]:
+    """A file in the way, and file systems in which nothing is made (/proc), are for the user to mend."""
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        fix = "Set another workspace or output."
+        found = f"{error.filename or path}: {os.strerror(error.errno) if error.errno else error}"
+        raise ConfigError(path, expected="a directory, or a place to make one", found=found, fix=fix) from error
+
+
+def unfit(path: str) -> str | None:
+    """Why nothing can be kept below a path, as far as its name and a look tell."""
+    scheme = path.partition("://")[0].lower() if "://" in path else "file"
+    if scheme != "file":
+        return _UNFIT.get(scheme)
+    place = resolve(path)[1]
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    return None if os.path.isdir(place) else f"{place}, which is no directory"
+
+
+_UNFIT = {
+    "memory": "memory, which each process has for itself", "http": "a web address, which takes no files",
+    "https": "a web address, which takes no files", "data": "data in place of a place",
+}  # fmt: skip
 
 
 def list_sizes(directory: str) -> dict[str, int]:
@@ -246,7 +277,8 @@ def _writers() -> str:
 
 def _write_beside(inner: str, data: bytes) -> str:
     directory, name = os.path.split(inner)
-    os.makedirs(directory, exist_ok=True)
+    with _making(directory):
+        os.makedirs(directory, exist_ok=True)
     temporary = os.path.join(directory, f".{name}.{_writers()}{os.getpid()}.{uuid.uuid4().hex}.tmp")
     _create(temporary, data, sync=True)
     return temporary

@@ -49,7 +49,9 @@ def explained(detail: ErrorDetails, of: Any) -> tuple[str, str]:
         message = str(detail["ctx"]["error"])
         if found := _MUST.fullmatch(message):
             return found[1], "none" if found[2] == "None" else found[2]
-        return message, "what stands there" if isinstance(value, dict | list | BaseModel) else shown(value)
+        return message, shown(
+            value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value
+        )
     if kind == "missing":
         return described(takes), "none: the key is required"
     if kind == "extra_forbidden":

@@ -48,7 +48,9 @@ def require_snapshots(config: Config, snapshots: Iterable[Snapshot], *, named: b
         if snapshot.manifest.config is not None:
             told += _rows(snapshot.manifest.config, config.record, day=day, same_paths=not named and day is None)
         if told:
-            fix = f"Build it again: `{_rebuild(config, snapshot, day, fields)}`, or use the config it was built with."
+            fix = (
+                f"Build it again: `{rebuild(config, snapshot.dir, day, fields)}`, or use the config it was built with."
+            )
             raise ArtifactError(snapshot.dir, expected="a snapshot of this config", found=_told(told), fix=fix)
 
 
@@ -82,12 +84,13 @@ def _day_of(manifest: Manifest) -> str | None:
     return None if day == "all" else day
 
 
-def _rebuild(config: Config, snapshot: Snapshot, day: str | None, fields: bool) -> str:
-    """The command that builds a snapshot again: a day under its own spec, unless its fields have changed."""
-    own = [each for each in config.overrides if re.split(r"[.=]", each)[0] in FeatureConfig.model_fields]
+def rebuild(config: Config, directory: str, day: str | None, fields: bool) -> str:
+    """The command that builds a snapshot again: a day under its own spec, unless its ``fields`` have changed."""
+    keys = {"name", "workspace", *FeatureConfig.model_fields}
+    own = [each for each in config.overrides if re.split(r"[.=]", each)[0] in keys]
     words = ["fieldwise", "features", "--config", config.file, *(word for each in own for word in ("--set", each))]
     if day is not None:
-        words += ["--date", day] + ([] if fields else ["--spec", snapshot.dir])
+        words += ["--date", day] + ([] if fields else ["--spec", directory])
     return shlex.join([*words, "--replace"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,19 +12,22 @@ from features.config import SourceConfig
 from features.errors import InputError, RefusedError
 from features.keys import require_keys
 from features.listing import SourceFile
-from pipelines.catalog_tasks import PAIRS, Said
+from features.quarantine import Example, Quarantined, quarantined
+from pipelines.catalog_config import CatalogConfig
+from pipelines.catalog_tasks import NO_ITEM, PAIRS, READ, Said
 from pipelines.columns import known_columns
 from pipelines.config import Config
 from pipelines.ids import column_types
+from pipelines.quality import require_quality
 from pipelines.say import say
 
 Matched = dict[str, dict[str, Any]]
-"""By table: rows ``read``, ``blank`` without an id, ``unreadable`` ones, pairs that met a ``context``, an eligible
-``item``, ``both``, and how ids are ``spelt``.
+"""By table: rows ``read``, ``blank`` without an id, ``unreadable`` ones (and in which way: ``quarantine``), pairs that
+met a ``context``, an eligible ``item``, ``both``, and how ids are ``spelt``, with ``samples`` and their places.
 """
 
 
-def match(said: Said, reports: Sequence[dict[str, Any]], items: pa.Array) -> Matched:
+def match(said: Said, reports: Sequence[dict[str, Any]], items: pa.Array, catalog: CatalogConfig) -> Matched:
     """From what encoding tasks and ranking tasks counted; takes the latters' share out of their reports."""
     met = [report.pop("met") for report in reports]
     found: Matched = {}
@@ -34,8 +38,25 @@ def match(said: Said, reports: Sequence[dict[str, Any]], items: pa.Array) -> Mat
             spelt = {"pair": pair, "catalog": [said.samples["contexts"][0], str(items[0].as_py())]}
             read, item = said.counts[f"{name} read"], said.counts[f"{name} item"]
             aside = {key: said.counts[f"{name} {key}"] for key in ("blank", "unreadable")}
-            found[name] = {"read": read, **aside, "item": item, **own, "spelt": spelt}
+            bad, samples = _told(said, name, getattr(catalog, name).format)
+            told = {"spelt": spelt, "samples": samples, "quarantine": bad}
+            found[name] = {"read": read, **aside, "item": item, **own, **told}
     return found
+
+
+def _told(said: Said, name: str, format: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What could not be read, and samples of what could, as `Quarantined` in JSON."""
+
+    def of(kind: str) -> dict[str, int]:
+        start = f"{name} {kind} "
+        return {key.removeprefix(start): n for key, n in said.counts.items() if key.startswith(start)}
+
+    seen = [Example(*json.loads(text)) for text in of("example")]
+    rows = {(*json.loads(text),): n for text, n in of("bad").items()}
+    samples = {(example.reason, example.field): 0 for example in seen if example.reason in (READ, NO_ITEM)}
+    parts = quarantined(rows | samples, seen, format)
+    bad, good = ([part.model_dump() for part in parts if bool(part.rows) is unread] for unread in (True, False))
+    return bad, good
 
 
 def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) -> None:
@@ -50,12 +71,8 @@ def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) ->
         pairs, most = found["read"] - found["blank"], config.catalog.max_unmatched
         blank = f" and {found['blank']:,} without an id" if found["blank"] else ""
         say(f"  catalog.{name}: {pairs:,} pairs read{blank}, {told}")
-        bad, rows, least = found["unreadable"], found["read"] + found["unreadable"], config.snapshot.max_bad_fraction
-        if bad > least * rows:
-            raise RefusedError(
-                f"catalog.{name}", expected=f"at most {least:.4%} unreadable rows", found=f"{bad} of {rows}",
-                fix="Mend the source or its description, or raise snapshot.max_bad_fraction.",
-            )  # fmt: skip
+        bad = [Quarantined.model_validate(part) for part in found["quarantine"]]
+        require_quality(config, f"catalog.{name}", found["read"] + found["unreadable"], bad)
         if most is None or not pairs or pairs - found["both"] < most * pairs:
             continue
         pair, ids = found["spelt"]["pair"], found["spelt"]["catalog"]
@@ -64,10 +81,17 @@ def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) ->
             expected="pairs that meet a context and an eligible item, by the same text"
             if most == 1 else f"less than {most:.2%} of the pairs without a context or an eligible item",
             found=f"{pairs:,} pairs, of which {told}; a pair reads {pair[0]!r}, {pair[1]!r}, "
-            f"the catalog {ids[0]!r}, {ids[1]!r}",
+            f"the catalog {ids[0]!r}, {ids[1]!r}{_places(found['samples'])}",
             fix="Spell the ids as contexts and items do (7 is not 007, a text 7.0 is not 7), check that the columns "
             "are not swapped, or set catalog.max_unmatched to null if such pairs are meant.",
         )  # fmt: skip
+
+
+def _places(samples: Sequence[dict[str, Any]]) -> str:
+    """What ids of the table read, and where."""
+    words = {READ: "column {} reads", NO_ITEM: "no eligible item in column {} for"}
+    parts = sorted(map(Quarantined.model_validate, samples), key=lambda part: part.reason != READ)
+    return "".join(f"; {words[p.reason].format(p.field)} {', '.join(map(str, p.samples))}" for p in parts)
 
 
 def require_columns(source: SourceConfig, files: Sequence[SourceFile], where: str, columns: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import bisect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 from pyspark import Broadcast
 
 from features.errors import InputError
+from features.field import text_at
 from features.hashing import xxh64_array
 from features.kernels import FIRST
 from features.quarantine import examples
-from features.source import FileRange, read_range
+from features.source import FileRange, RawBatch, Reject, read_range
 from features.spark.errors import Task
 from features.spark.files import write_rejects
 from features.spec import FeatureSpec
@@ -36,7 +37,7 @@ from features.vocabulary import TextIndex
 from pipelines.catalog_config import PairsConfig
 from pipelines.catalog_items import repeated
 from pipelines.coverage import Coverage, Tally
-from pipelines.ids import IdKind, identity, wide
+from pipelines.ids import IdKind, identity, undecodable, wide
 from pipelines.output import write_part
 from pipelines.shipping import Shipped
 from pipelines.sides import Side
@@ -48,6 +49,10 @@ PLACED = "place int, kind int, id {id}, payload binary, item bigint"
 are not in the catalog: they are only counted.
 """
 PAIRS = {EXCLUDE: "exclude", CANDIDATE: "candidates"}
+READ, NO_ITEM = "read", "no_item"
+"""Samples of pairs: a context's id as it was read, an item's that is no eligible one."""
+_LOOKED_AT = 100
+"""Pairs of a range among which different samples are looked for."""
 
 
 class Pairs(NamedTuple):
@@ -190,14 +195,24 @@ def _pairs(todo: Inputs, kind: int, rng: FileRange, said: Said) -> Iterator[Part
     """Pairs whose item is in the catalog; the others cannot matter, so there is one row a context for them."""
     source, context, item = next((s, c, i) for k, s, c, i in todo.pairs if k == kind)
     name, counts = PAIRS[kind], said.counts
+    rejects: list[Reject] = []
+    seen: list[Reject] = []
     for raw in read_range(source, rng, list(dict.fromkeys([context, item]))):
-        counts[f"{name} unreadable"] += len(raw.rejects)
+        rejects += raw.rejects
+        bad = {column: undecodable(raw.columns.array(column)) for column in (context, item)}
+        rejects += [reject for column in bad for reject in _pointed(raw, column, bad[column], "undecodable")]
+        good = ~(bad[context] | bad[item])
+        if not good.all():
+            raw = replace(raw, columns=raw.columns.filter(good), positions=raw.positions[good])
         read = identity(raw.columns.array(context), f"catalog.{name}: column {context!r}")
         items = identity(raw.columns.array(item), f"catalog.{name}: column {item!r}")
         said.sample(name, read, items)
         ids, can = todo.ids.packed(read)
         place = _places(todo.item_ids, items)
         met = place >= 0
+        if len(seen) < _LOOKED_AT:  # nobody knows yet which contexts there are
+            valid = [ids_of.is_valid().to_numpy(zero_copy_only=False) for ids_of in (read, items)]
+            seen += _pointed(raw, context, valid[0], READ) + _pointed(raw, item, valid[1] & ~met, NO_ITEM)
         counts[f"{name} read"] += len(place)
         counts[f"{name} blank"] += int(pc.sum(pc.or_(read.is_null(), items.is_null())).as_py() or 0)
         counts[f"{name} item"] += int(met.sum())
@@ -206,6 +221,20 @@ def _pairs(todo: Inputs, kind: int, rng: FileRange, said: Said) -> Iterator[Part
         yield ids.filter(pa.array(met & can)), none[met & can], None, place[met & can]
         others = ids.filter(pa.array(~met & can)).value_counts()
         yield others.field("values"), none[: len(others)], None, -others.field("counts").to_numpy()
+    counts[f"{name} unreadable"] += len(rejects)
+    for reject in rejects:
+        counts[f"{name} bad {json.dumps([reject.reason, reject.field])}"] += 1
+    for example in [*examples(rejects), *examples(seen)]:
+        counts[f"{name} example {json.dumps(example)}"] += 1
+
+
+def _pointed(raw: RawBatch, column: str, rows: npt.NDArray[np.bool_], reason: str) -> list[Reject]:
+    """Rows with their value in a column; of samples the first ones, of what is unreadable all."""
+    found = np.flatnonzero(rows)
+    return [
+        Reject(raw.path, int(raw.positions[row]), reason, column, b"", text_at(raw.columns, column, int(row)))
+        for row in (found if reason not in (READ, NO_ITEM) else found[:_LOOKED_AT])
+    ]
 
 
 def _places(ids: pa.Array, wanted: pa.Array) -> npt.NDArray[np.int64]:

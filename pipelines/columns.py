@@ -10,6 +10,7 @@ from features.config import JoinConfig, SourceConfig
 from features.errors import FieldwiseError, InputError
 from features.expression import Expression
 from features.fields import TimeField
+from features.headers import require_one_header
 from features.listing import SourceFile, directory_columns, list_files
 from features.source import source_columns
 from pipelines.catalog_config import CatalogConfig
@@ -46,7 +47,10 @@ def wanted(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def known_columns(source: SourceConfig, files: Sequence[SourceFile]) -> tuple[str, list[str] | None]:
-    """A file that tells the columns, and them with those that directories tell; None for jsonl, whose rows do."""
+    """A file that tells the columns, and them with those that directories tell; None for jsonl, whose rows do.
+
+    InputError where a row stands in place of a file's header."""
+    require_one_header(source, files)
     path, names = source_columns(source, files)
     return path, None if names is None else list(dict.fromkeys([*names, *directory_columns(path)]))
 

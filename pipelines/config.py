@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from features import record
+from features import record, store
 from features.config import FeatureConfig
 from features.errors import ConfigError
 from features.moment import Duration
@@ -267,11 +267,15 @@ def _checked(data: dict[str, Any], origin: Origin) -> Config:
     except ValidationError as error:
         raise mistake(error, Config, origin) from None
     require_plain(Config, origin)
+    config._file = origin.file
+    if (found := store.unfit(config.workspace_dir)) is not None:
+        expected = "a directory or a store's URL to keep snapshots, runs and scores in"
+        raise ConfigError(origin.where(("workspace",)), expected=expected, found=found, fix="Set another `workspace`.")
     try:
         require_trainable(config.model, config.training)
     except ConfigError as error:
         raise placed(error, origin) from None
-    config._file, config._overrides, config._written = origin.file, origin.overrides, origin.data
+    config._overrides, config._written = origin.overrides, origin.data
     blocks = [origin.data["source"], *(origin.data.get("join") or [])]
     config._paths = [expand_names(path if isinstance(path, list) else [path]) for path in (b["path"] for b in blocks)]
     return config

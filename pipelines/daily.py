@@ -2,7 +2,7 @@
 
 The day itself is held out: the challenger learns from the days before it, and both models are measured on it. What a
 date has done is kept step by step in ``<workspace>/daily/<date>.json``; a rerun goes on where that stopped, so running
-a finished date again changes nothing.
+a finished date again changes nothing, but says which source files have changed since.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 from features import store
-from features.errors import ArtifactError
+from features.errors import ArtifactError, FieldwiseError
 from features.record import EXPRESSIONS, differences
 from features.redact import redacted_tree
-from pipelines.agreement import require_model
+from pipelines.agreement import rebuild, require_model, source_files, source_stamps
 from pipelines.config import Config
 from pipelines.evaluate import evaluate_model
 from pipelines.features import build_features, load_spec, publish_snapshot
@@ -25,11 +25,14 @@ from pipelines.models import champion_of, open_model
 from pipelines.refit import refit_features, window
 from pipelines.say import say
 from pipelines.score_catalog import score_catalog
+from pipelines.unchanged import Stamps, changes
 from pipelines.verdict import Verdict, judge
 from training import tracking
 
 HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
+_MOST = 8
+"""Changed files that are told."""
 
 
 class Record:
@@ -84,8 +87,11 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     champion = record.steps.get("champion") or _champion(config)
     opened = open_model(champion, config)
     bundle = opened.directory
+    if "config" in record.steps:
+        say_changed_sources(config, record, date)
     if not repeated:
         require_model(opened.bundle, config, champion)  # before it is recorded: a mended config may have another
+        record.step("sources", lambda: sources_of(config, days))
     record.step("config", lambda: config.record)
     record.step("champion", lambda: champion)
     if refit:
@@ -145,6 +151,42 @@ def _require_same(record: Record, config: Config, date: str) -> None:
             found="; ".join(found),
             fix=f"Use the config it was done with, or remove the file to do {date} anew.",
         )
+
+
+def sources_of(config: Config, days: list[str]) -> dict[str, Stamps]:
+    """Marks of every day's files, under names that stay when config and data are moved together."""
+    base = config.base.rstrip("/") + "/"
+    found = {day: source_stamps(config, source_files(config, [day]), day) for day in days}
+    plain = {day: [[path.removeprefix(base), mark] for path, mark in stamps] for day, stamps in found.items()}
+    named: dict[str, Stamps] = redacted_tree(plain)  # as the record keeps them
+    return named
+
+
+def say_changed_sources(config: Config, record: Record, date: str) -> None:
+    """Warn where a date was done, or begun, with other source files than there are now; say how to do it anew."""
+    was = f"{date} was {'done' if record.whole else 'begun'}"
+    before: dict[str, Stamps] | None = record.steps.get("sources")
+    if before is None:
+        say(f"warning: {was} by an earlier version: whether its source has changed since is not known")
+        return
+    try:
+        now = sources_of(config, list(before))
+    except (FieldwiseError, OSError) as error:  # logs need not be kept: what was done stays done
+        say(f"warning: whether the source has changed since {was} is not known: {error}")
+        return
+    told = {day: changes(stamps, now[day]) for day, stamps in before.items()}
+    changed = [day for day, words in told.items() if words]
+    if not changed:
+        return
+    words = list(dict.fromkeys(word for day in changed for word in told[day]))
+    more = f" and {len(words) - _MOST} more" if len(words) > _MOST else ""
+    built = {day: record.steps.get(f"features {day}", {}).get("dir") for day in changed}
+    builds = [f"`{rebuild(config, place, day, fields=False)}`, " for day, place in built.items() if place]
+    say(
+        f"warning: {was}, and what was built stays, but its source has changed since: "
+        f"{'; '.join(words[:_MOST])}{more}. To do it anew: {''.join(builds)}remove {record.path}, and run the same "
+        "`fieldwise daily` again."
+    )
 
 
 def _champion(config: Config) -> str:

@@ -35,7 +35,7 @@ from features.spark.reading import Counts, Job
 from features.spark.session import spark_session
 from features.spark.split import TRAIN, Splitter
 from features.spec import FeatureSpec
-from pipelines.agreement import asked_otherwise, digest, is_dated, source_files, source_stamps
+from pipelines.agreement import asked_otherwise, digest, is_dated, rebuild, source_files, source_stamps
 from pipelines.columns import require_columns
 from pipelines.config import Config
 from pipelines.drift import Expected, find_expected, keep_expected, require_stable, with_drift
@@ -121,7 +121,8 @@ def publish_snapshot(
     found = standing(directory)
     if found is not None and not replace:
         differs = "" if found.request == request else asked_otherwise(directory, found, config, date)
-        stands, status = publish.same_request(found, request, directory, differs), "already published"
+        anew = rebuild(config, directory, date, fields=frozen is None)
+        stands, status = publish.same_request(found, request, directory, differs, anew), "already published"
     else:
         require_columns(config, files)
         spark = spark_session("fieldwise features")

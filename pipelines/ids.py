@@ -49,6 +49,13 @@ def _text(column: pa.Array, where: str) -> pa.Array:
     return text
 
 
+def undecodable(column: pa.Array) -> Bool:
+    """Values of a binary column that are no UTF-8, so that they are no id, though not missing."""
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return np.zeros(len(column), np.bool_)
+    return ~valid_utf8(texts(column)) & column.is_valid().to_numpy(zero_copy_only=False)
+
+
 def together(parts: Sequence[pa.Array], where: str) -> pa.Array:
     """The ids of one side: integers if all columns are, else texts, so that 7 and ``7`` of two files are one id."""
     kinds = {part.type for part in parts}

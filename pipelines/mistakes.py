@@ -43,7 +43,8 @@ def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
     loc, kind = first["loc"], first["type"]
     keys = _keys(first, origin.data)
     places = {_keys(detail, origin.data) for detail in details}
-    more = f" ({len(places) - 1} more after this one.)" if len(places) > 1 else ""
+    left = len(places) - 1
+    more = f" The config has {left} more mistake{'s' * (left > 1)}." if left else ""
     known = first.get("ctx", {}).get("error")
     if isinstance(known, FieldwiseError):
         place: Place = tuple(known.where.split("."))

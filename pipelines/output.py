@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import store
-from features.errors import BusyError
+from features.errors import BusyError, ConfigError
 from features.lease import Lease, alive
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
@@ -44,6 +44,8 @@ class Output:
 
     def __init__(self, target: str, request: Any) -> None:
         self.target = target.rstrip("/")
+        if (found := store.unfit(self.target)) is not None:
+            raise ConfigError(target, expected="a place to write", found=found, fix="Name another output.")
         self.request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
         self._parent, _, name = self.target.rpartition("/")
         self._hidden = f"_{name}."

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from features import store
 from features.config import SourceConfig
 from features.errors import ConfigError, InputError
+from features.headers import require_one_header
 from features.listing import list_files
 from features.quarantine import Example, Quarantined, quarantined
 from features.source import split_ranges
@@ -52,8 +53,8 @@ from training.scoring import Scorer
 
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096
-_RULES = 2
-"""Raised when other lists follow from the same request, so that what stands is made anew."""
+_RULES = 3
+"""Raised when other lists, or other words on them, follow from the same request: what stands is made anew."""
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
 
@@ -83,6 +84,8 @@ def score_catalog(
     opened = open_model(model, config)
     bundle, version = opened.bundle, opened.label
     require_model(bundle, config, f"model {version}")
+    for source in _sources(config, catalog):
+        require_one_header(source, list_files(source, config.base, date))
     split = split_sides(config, bundle.spec, date)
     target = store.join(
         resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "catalog"),
@@ -152,7 +155,7 @@ class _Run:
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
-        matched = match(said, reports, items.ids)
+        matched = match(said, reports, items.ids, self.catalog)
         require_matched(self.config, matched)
         if rejected:
             merge_rejects(self.staging, rejected, QUARANTINE)
@@ -330,10 +333,13 @@ def _write_arrow(path: Path, table: pa.Table) -> None:
 
 def _stamps(config: Config, catalog: CatalogConfig, date: str | None) -> Stamps:
     """Marks of every file the output depends on."""
-    sources = [
-        s for s in (catalog.contexts, catalog.items, catalog.exclude, catalog.candidates, *config.join) if s is not None
-    ]
+    sources = _sources(config, catalog)
     return stamps_of(file for source in sources for file in list_files(source, config.base, date))
+
+
+def _sources(config: Config, catalog: CatalogConfig) -> list[SourceConfig]:
+    whole = (catalog.contexts, catalog.items, catalog.exclude, catalog.candidates, *config.join)
+    return [source for source in whole if source is not None]
 
 
 def _result(manifest: dict[str, Any], target: str, status: str, started: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pyspark import Broadcast
 from features import store
 from features.encoder import Encoder
 from features.errors import InputError
+from features.headers import require_one_header
 from features.keys import require_keys
 from features.listing import list_files
 from features.log import LogBatch, LogReader
@@ -89,6 +90,7 @@ def score_rows(
     require_model(bundle, config, f"model {version}", own_source=inputs is None)
     source = config.source.model_copy(update={"path": inputs}) if inputs else config.source
     files = list_files(source, config.base, date)
+    require_one_header(source, files)
     wanted = config.features.model_copy(update={"source": source})
     if source.format == "jsonl" and columns is None:
         columns = LogReader(wanted, config.base, need_label=False).columns

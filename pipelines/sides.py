@@ -27,7 +27,7 @@ from features.spec import FeatureSpec
 from features.text import Columns, moments
 from pipelines.catalog_config import moment_of
 from pipelines.config import Config
-from pipelines.ids import identity
+from pipelines.ids import identity, undecodable
 
 Int32 = npt.NDArray[np.int32]
 
@@ -83,8 +83,9 @@ class Side:
             encoded = _encoder(spec).encode(rows_of)
             ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
             reasons = {problem.row: problem for problem in reversed(encoded.problems)}
-            empty = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
-            reasons |= {int(row): Problem(int(row), self.id, "missing_id", "") for row in empty}
+            bad = undecodable(have[self.id])
+            for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False)):
+                reasons[int(row)] = Problem(int(row), self.id, "undecodable" if bad[row] else "missing_id", "")
             every = have | dict(zip(self.wanted, batch.columns, strict=True))
             whole = replace(raw, columns=Columns(every, columns.rows))
             rejects = [*raw.rejects]

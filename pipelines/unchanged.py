@@ -17,6 +17,18 @@ def stamps_of(files: Iterable[SourceFile]) -> Stamps:
     return [[file.path, store.stamp(file.path)] for file in files]
 
 
+def changes(before: Stamps, now: Stamps) -> list[str]:
+    """What became of files since, a line each."""
+    old, new = (dict(stamps) for stamps in (before, now))
+    told = [f"{path} is gone" for path in old if path not in new]
+    told += [f"{path} is new" for path in new if path not in old]
+    for path in (path for path in old if path in new and old[path] != new[path]):
+        sizes = [int(mark.partition(":")[0]) for mark in (old[path], new[path])]
+        how = "of the same size" if sizes[0] == sizes[1] else f"{sizes[0]:,} bytes then, {sizes[1]:,} now"
+        told.append(f"{path} was written again ({how})")
+    return told
+
+
 def require_unchanged(stamps: Stamps) -> None:
     """Raises IntegrityError for a file that was cut, replaced or removed meanwhile: rows of it may be lost or halved.
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.errors import ArtifactError, BusyError, FieldwiseError, TrackingError
+from features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
 from features.redact import redacted
 
 Report = dict[str, Any]
@@ -158,6 +158,7 @@ class Journal:
             found = error if isinstance(error, FieldwiseError) else _silence(error)
             if self.trouble is None:
                 does = "does not answer" if found.exit_code == 1 else "refuses"
+                does = "refuses the credentials" if isinstance(found, CredentialsError) else does
                 _say(f"MLflow {does}, reports are kept in {self.directory}: {found.found}")
             self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))

@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from features import store
-from features.errors import ConfigError, FieldwiseError, TrackingError, storage_error
+from features.errors import ConfigError, CredentialsError, FieldwiseError, TrackingError, storage_error
 from features.redact import redacted
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databric
 _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _COLLISION = ("BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "ABORTED",
               "RESOURCE_CONFLICT")  # fmt: skip
+_STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _READ_ONLY = "readonly database"
 
 
@@ -98,6 +99,13 @@ def trouble(error: Exception) -> FieldwiseError:
     if _READ_ONLY in str(error):
         fix = "Set another tracking.uri or workspace, or mend the permissions."
         return ConfigError(where, expected="a database to write to", found="a read-only one", fix=fix)
+    if isinstance(error, MlflowException) and (
+        error.error_code in _STRANGERS or re.search(r"failed with error code 40[13]\b", str(error))
+    ):
+        fix = (
+            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or ask for the right."
+        )
+        return CredentialsError(where, expected="credentials that it accepts", found=f"a refusal: {found}", fix=fix)
     full = storage_error(error) if isinstance(error, OSError) else None
     return full or TrackingError(where, expected="an answer", found=found, fix="See that it runs, then try again.")
 
@@ -145,6 +153,11 @@ def _require_sqlite(where: str, uri: str) -> None:
         found = "a directory"
     elif not os.path.exists(file) and not (os.path.isdir(above) and os.access(above, os.W_OK)):
         found = f"{above}, where nothing can be made"
+    elif file and not os.path.exists(file):
+        try:  # as MLflow would: file systems such as /proc tell only so that nothing can be made
+            os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
+        except OSError as error:
+            found = f"{above}, where nothing can be made ({error.strerror})"
     elif os.path.isfile(file) and os.access(file, os.R_OK):
         with open(file, "rb") as opened:
             if opened.read(16) not in (b"", b"SQLite format 3\0"):

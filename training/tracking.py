@@ -36,7 +36,7 @@ from sqlalchemy.engine import URL, make_url
 from features.errors import ArtifactError, ConfigError, TrackingError
 from features.interrupt import held
 from features.redact import redacted_tree, remember_urls
-from features.store import file_uri
+from features.store import file_uri, make_dir
 from training.journal import flat
 from training.mlflow_store import artifact_place, ask, follow_move, open_store, store_uri, tell, trouble
 
@@ -67,7 +67,7 @@ def connect(uri: str | None, workspace: str) -> str:
         if "://" in workspace:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
             raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
-        os.makedirs(workspace, exist_ok=True)
+        make_dir(workspace)
         uri = sqlite_uri(f"{workspace}/mlflow.db")
     remember_urls(uri)
     uri = store_uri(uri)

@@ -325,6 +325,7 @@ def test_two_builds_of_a_day_at_once_end_with_one_whole_snapshot(
         (refusal,) = errors
         assert isinstance(refusal, ArtifactError)
         assert "another request" in str(refusal)
+        assert "Build it anew with `fieldwise features --replace`" in str(refusal)
     directory = results[0]["dir"]
     snapshot = load_snapshot(directory)
     assert set(os.listdir(directory)) == {"manifest.json", snapshot.manifest.data}

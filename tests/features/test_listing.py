@@ -117,3 +117,9 @@ def test_columns_of_directories() -> None:
     path = "/data/date=2024-01-31/city=Den%20Haag%2FNL/empty=/none=__HIVE_DEFAULT_PARTITION__/x=y.csv"
     assert directory_columns(path) == {"date": "2024-01-31", "city": "Den Haag/NL", "empty": "", "none": None}
     assert directory_columns("s3://bucket/a=1/a=b=c/f.parquet") == {"a": "b=c"}
+
+
+@pytest.mark.parametrize("path", ["http://127.0.0.1:9/day/*.csv", "https://host/{date}.csv?sig=x"])
+def test_web_servers_list_no_files(path: str) -> None:
+    with pytest.raises(InputError, match=r"expected web addresses of files, found a pattern, and web servers list no"):
+        list_files(SourceConfig(path=[path]), "/nowhere")

@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from features import store
+from features.errors import ConfigError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -79,3 +80,26 @@ def test_stamp_tells_replaced_bytes(tmp_path):
     before = store.stamp(str(path))
     os.utime(path, ns=(1, 1))
     assert store.stamp(str(path)) != before
+
+
+@pytest.mark.parametrize("way", ["file", "file/below", "/proc/nope"])
+def test_where_no_directory_can_be_made_is_for_the_user_to_mend(tmp_path, way):
+    (tmp_path / "file").touch()
+    place = str(tmp_path / way)
+    with pytest.raises(
+        ConfigError, match=r"expected a directory, or a place to make one, found .*Set another workspace"
+    ):
+        store.make_dir(place)
+    with pytest.raises(ConfigError):
+        store.write_atomic(f"{place}/x", b"")
+
+
+def test_places_that_keep_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    assert (
+        store.unfit(str(tmp_path / "not/yet")) is store.unfit(f"file://{tmp_path}") is store.unfit("s3://b/c") is None
+    )
+    for place in (f"{tmp_path}/file", f"{tmp_path}/file/below", f"file://{tmp_path}/file/x"):
+        assert store.unfit(place) == f"{tmp_path}/file, which is no directory"
+    assert store.unfit("memory://x") == "memory, which each process has for itself"
+    assert "web address" in store.unfit("https://host/x")

@@ -132,3 +132,28 @@ def test_hostile_files_are_refused_in_one_line(file: Path, content: bytes, messa
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("workspace", "found"),
+    [("log.csv", "log.csv, which is no directory"), ("log.csv/below", "log.csv, which is no directory"),
+     ("memory://x", "memory, which each process has for itself"), ("https://host/x", "a web address, which takes no")],
+)  # fmt: skip
+def test_a_workspace_that_can_keep_nothing(file: Path, workspace: str, found: str) -> None:
+    (file.parent / "log.csv").touch()
+    file.write_text(TEXT + f"workspace: {workspace}\n")
+    with pytest.raises(
+        ConfigError, match=rf"small.yaml line 14, workspace: .*found .*{found}.*Set another `workspace`"
+    ):
+        load_config(file)
+    with pytest.raises(ConfigError, match=rf"--set workspace={workspace}, workspace: "):
+        load_config(file, [f"workspace={workspace}"])
+
+
+def test_words_of_a_refused_block(file: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(file, ["source.header=false", "model.dmi=3"])
+    assert str(error.value).endswith("The config has 1 more mistake.")
+    with pytest.raises(ConfigError, match=r'found \{"path": "log.csv", "header": false\}\. '):
+        load_config(file, ["source.header=false"])
+    assert str(ConfigError("x", expected="a", found="no file.", fix="Mend.")) == "x: expected a, found no file. Mend."

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import InputError
-from pipelines.ids import IdKind, identity, together
+from pipelines.ids import IdKind, identity, together, undecodable
 
 _INTEGERS = st.one_of(
     st.integers(-(2**65), 2**65),
@@ -80,3 +80,10 @@ def test_ids_of_several_files() -> None:
         together([pa.array([-7]), pa.array([2**63], pa.uint64())], "x")
     assert IdKind.of([pa.int32(), pa.uint64()]) is IdKind.SIGNED
     assert IdKind.of([pa.int32(), pa.string()]) is IdKind.TEXT
+
+
+def test_bytes_that_are_no_text_are_not_missing() -> None:
+    column = pa.array([b"u1", b"u\xff", None, b""], pa.large_binary())
+    assert identity(column, "here").to_pylist() == ["u1", None, None, None]
+    assert undecodable(column).tolist() == [False, True, False, False]
+    assert not undecodable(pa.array(["u1", None])).any()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.errors import ConfigError
 from pipelines.output import MANIFEST, Output, write_part
 
 KILLED = """
@@ -90,3 +91,10 @@ def test_a_living_job_is_left_alone(tmp_path: Path) -> None:
         write_part(output.staging, 0, pa.table({"x": [1]}), dictionary=[])
         assert Output(str(target), "two").standing() is None
         assert len(list(Path(output.staging).iterdir())) == 1
+
+
+def test_an_output_that_nothing_can_keep(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (f"{tmp_path}/file/date=all", "memory://x/date=all"):
+        with pytest.raises(ConfigError, match=r"expected a place to write, found .* Name another output"):
+            Output(place, [])

@@ -265,7 +265,8 @@ def test_exclusions_that_meet_no_context_are_refused(shop: Path, written: pa.Arr
         RefusedError,
         match=r"catalog.exclude: expected pairs that meet a context and an eligible item, by the same text, found 2 "
         r"pairs, of which 0 met a context, 2 an eligible item, 0 both; a pair reads '7.0', 'i001', the catalog '0', "
-        r"'i000'. Spell the ids as contexts and items do",
+        r"'i000'; column who reads '7.0' at .*/seen.parquet row 1, '08' at .*/seen.parquet row 2. Spell the ids as "
+        r"contexts and items do",
     ):
         score_catalog(config, model=bundle, date=DAY)
     assert not list((shop / "work" / "scores").glob("**/*.parquet"))
@@ -275,7 +276,12 @@ def test_a_share_of_pairs_may_be_asked_for(shop: Path) -> None:
     (shop / "seen.csv").write_text("user,item\nu001,i001\nu002,i2\n,\n")
     config = shop_config(shop, exclude={"path": "seen.csv"}, max_unmatched=0.5)
     bundle = write_bundle(shop, config)
-    with pytest.raises(RefusedError, match=r"expected less than 50.00% of the pairs without a context or an eligible"):
+    with pytest.raises(
+        RefusedError,
+        match=r"expected less than 50.00% of the pairs without a context or an eligible .*; column user reads 'u001' "
+        r"at .*/seen.csv line 2, 'u002' at .*/seen.csv line 3; no eligible item in column item for 'i2' at .*/seen.csv "
+        r"line 3\. ",
+    ):
         score_catalog(config, model=bundle, date=DAY)
     more = shop_config(shop, exclude={"path": "seen.csv"}, max_unmatched=0.6)
     assert score_catalog(more, model=bundle, date=DAY)["matched"]["exclude"]["both"] == 1
@@ -287,8 +293,18 @@ def test_pairs_that_cannot_be_read_or_told_apart_are_refused(shop: Path) -> None
     (shop / "seen.csv").write_text("user,item\nu001,i001\nu002\n")
     config = shop_config(shop, exclude={"path": "seen.csv"})
     bundle = write_bundle(shop, config)
-    with pytest.raises(RefusedError, match=r"catalog.exclude: expected at most 0.1000% unreadable rows, found 1 of 2"):
+    with pytest.raises(
+        RefusedError,
+        match=r"catalog.exclude: expected at most 0.1000% unreadable rows, found 1 of 2 \(50.0000%\): column_count: 1 "
+        r"row, such as 'u002' at .*/seen.csv line 3\. ",
+    ):
         score_catalog(config, model=bundle, date=DAY)
+    pq.write_table(pa.table({"user": [b"u001", b"u\xff"], "item": ["i001", "i002"]}), shop / "bytes.parquet")
+    binary = shop_config(shop, exclude={"path": "bytes.parquet", "format": "parquet"})
+    with pytest.raises(
+        RefusedError, match=r"undecodable of user: 1 row, such as '.*xff.*' at .*/bytes.parquet row 2\."
+    ):
+        score_catalog(binary, model=bundle, date=DAY)
     pq.write_table(pa.table({"user": [["u001"]], "item": ["i001"]}), shop / "seen.parquet")
     lists = shop_config(shop, exclude={"path": "seen.parquet", "format": "parquet"})
     with pytest.raises(InputError, match=r"catalog.exclude: column 'user': expected ids .*, found type list<"):

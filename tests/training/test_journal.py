@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from features.errors import ArtifactError, BusyError, TrackingError
+from features.errors import ArtifactError, BusyError, CredentialsError, TrackingError
 from training.journal import Journal, Kept, Report, open_journal, send_kept
 
 
@@ -117,3 +117,14 @@ def test_one_process_at_a_time_and_the_dead_do_not_count(tmp_path: Path) -> None
     with open_journal(place, Store(), patience=0) as journal:
         journal.open(name="fm")
     assert send_kept(tmp_path, lambda _: Store()) == Kept(0, 0, {})
+
+
+def test_refused_credentials_are_no_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def send(report: Report, answers: Mapping[str, Any]) -> Report:
+        raise CredentialsError("MLflow", expected="credentials that it accepts", found="a refusal", fix="Set them.")
+
+    with open_journal(tmp_path / "reports", send) as journal:
+        journal.open(experiment="shop", name="fm", time=1)
+        with pytest.raises(CredentialsError, match=r"Set them\. Nothing is lost: 1 reports wait in .*"):
+            journal.deliver()
+    assert "MLflow refuses the credentials, reports are kept in" in capfd.readouterr().err
