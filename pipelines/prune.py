@@ -56,7 +56,7 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         removed.append(name)
     lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
     lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
-    say("\n".join(lines or ["nothing is past its retention"]))
+    say(*(lines or ["nothing is past its retention"]))
     return {"removed": removed, "kept": kept, "dry_run": dry_run}
 
 

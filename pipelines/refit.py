@@ -42,7 +42,7 @@ def refit_features(config: Config, *, date: str | None = None, spec: str | None 
     every: list[str | None] = [*days] or [None]
     built = [publish_snapshot(config, day, new, None) for day in every]
     keep_expected(config, reduce(add, [report.distribution for _, report in built]))
-    say("\n".join([f"spec {old.digest[:12]} -> {new.digest[:12]}: {place}", *moves.table(moved)]))
+    say(f"spec {old.digest[:12]} -> {new.digest[:12]}: {place}", *moves.table(moved))
     return {
         "spec": place,
         "spec_digest": new.digest,

@@ -1,11 +1,5 @@
 """Words for people."""
 
-import sys
+from features.terminal import say
 
-from features.errors import printable
-
-
-def say(text: str) -> None:
-    """One line on stderr, at once; stdout belongs to results."""
-    sys.stderr.write(printable(text) + "\n")
-    sys.stderr.flush()
+__all__ = ["say"]
