@@ -6,7 +6,11 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import warnings
+from argparse import Namespace
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,8 @@ from tqdm import tqdm
 
 from features.errors import DefectError, InputError
 from features.terminal import BarStream, TerminalStream, printable, say
-from jobs.cli import main
+from jobs.cli import _run, main
+from pipelines import launch
 from pipelines.config import load_config
 from tests.pipelines.shop import write_bundle
 from training import plots
@@ -172,6 +177,32 @@ def test_what_argparse_repeats(hostile: Path, capfd: pytest.CaptureFixture[str])
     err = capfd.readouterr().err
     assert not HOSTILE.search(err)
     assert f"\n  {FORGED}" in err
+
+
+def test_the_words_of_ranks_and_libraries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What comes through a launcher keeps its bars, whole characters and nothing that steers."""
+    script = (
+        "import os, time; os.write(2, b'\\rbar \\xe2\\x96'); time.sleep(.3); os.write(2, b'\\x88 \\x1b[2J\\xff\\n')"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        launch._pass_on(process.stderr.fileno(), str(tmp_path), process, [])
+    assert capfd.readouterr().err == "\rbar █ \\x1b[2J\\xff\n"
+
+
+def test_stdout_belongs_to_results(capfd: pytest.CaptureFixture[str]) -> None:
+    def command(options: Namespace) -> dict[str, str]:
+        print(f"View run {VALUE} at: http://ann:s3cret@host/")  # as MLflow's client does
+        return {"name": VALUE}
+
+    with redirect_stderr(TerminalStream(sys.stderr)):
+        assert _run(Namespace(command=command, called="doctor")) == 0
+    out, err = capfd.readouterr()
+    assert not HOSTILE.search(err)
+    assert out.isascii()
+    assert json.loads(out) == {"name": VALUE}
+    assert "View run" in err
+    assert "s3cret" not in out + err
 
 
 def test_a_name_that_is_no_text(hostile: Path, capfd: pytest.CaptureFixture[str]) -> None:
