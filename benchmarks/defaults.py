@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import record  # noqa: E402
+from features.terminal import say  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
 from pipelines.launch import Days  # noqa: E402
-from pipelines.say import say  # noqa: E402
 from pipelines.sweep import sweep  # noqa: E402
 from pipelines.train import open_days  # noqa: E402
 from training.config import ModelConfig, TrainingConfig  # noqa: E402

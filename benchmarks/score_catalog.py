@@ -33,8 +33,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.record import record  # noqa: E402
 from features import fitting  # noqa: E402
 from features.spark.session import spark_session  # noqa: E402
+from features.terminal import say  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
-from pipelines.say import say  # noqa: E402
 from pipelines.score_catalog import CONTEXTS_PER_FILE, score_catalog  # noqa: E402
 from training.batch import layout_of  # noqa: E402
 from training.bundle import Bundle, load_bundle, save_bundle  # noqa: E402

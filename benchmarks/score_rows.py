@@ -36,8 +36,8 @@ from features.encoder import Encoder  # noqa: E402
 from features.listing import list_files  # noqa: E402
 from features.source import read_range, split_ranges  # noqa: E402
 from features.spark.session import spark_session  # noqa: E402
+from features.terminal import say  # noqa: E402
 from pipelines.config import Config, load_config  # noqa: E402
-from pipelines.say import say  # noqa: E402
 from pipelines.score_rows import score_rows  # noqa: E402
 from training.batch import layout_of  # noqa: E402
 from training.bundle import Bundle, load_bundle, save_bundle  # noqa: E402

@@ -11,10 +11,11 @@ import os
 import re
 
 from features.redact import redacted
+from features.terminal import printable
 
 
 class FieldwiseError(ValueError):
-    """An error with a complete message: ``where: expected E, found F. Fix.``
+    """An error with a complete message: ``where: expected E, found F. Fix.`` One printable line, whatever it tells of.
 
     Args:
         where: the place: a config key, a file with line or byte, a field, a model reference.
@@ -24,9 +25,12 @@ class FieldwiseError(ValueError):
     """
 
     exit_code = 1
+    kept = ""
+    """Characters of messages that are not printable, but stay."""
 
     def __init__(self, where: str, *, expected: str, found: str, fix: str) -> None:
-        self.where, self.expected, self.found, self.fix = map(redacted, (where, expected, found, fix))
+        parts = (printable(redacted(part), kept=self.kept) for part in (where, expected, found, fix))
+        self.where, self.expected, self.found, self.fix = parts
         end = "" if self.found.endswith(".") else "."  # libraries end their words with one, cut values with three
         super().__init__(f"{self.where}: expected {self.expected}, found {self.found}{end} {self.fix}")
 
@@ -99,13 +103,10 @@ class BusyError(FieldwiseError):
     """Another process is at the same work."""
 
 
-def printable(text: str, *, lines: bool = True) -> str:
-    """Text from data as a terminal may show it: what it would obey instead (ESC, direction marks, unless ``lines`` line
-    ends) is escaped."""
-    if text.isprintable():
-        return text
-    kept = "\n" if lines else ""
-    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+class DefectError(FieldwiseError):
+    """Our own mistake: ``fix`` is its traceback, in lines."""
+
+    kept = "\n"
 
 
 def storage_error(error: Exception, where: str | None = None) -> FieldwiseError | None:

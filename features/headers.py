@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from features.compression import opened, require_text
 from features.config import SourceConfig
-from features.errors import InputError, printable
+from features.errors import InputError
 from features.listing import SourceFile
 from features.records import Dialect, first_record
+from features.terminal import printable
 
 _SHOWN = 200
 """Characters of a first line that people see."""
@@ -116,5 +117,5 @@ def _plain(names: Sequence[str]) -> list[str]:
 
 
 def _shown(names: Sequence[str]) -> str:
-    words = printable(" ".join(", ".join(names).split()), lines=False)
+    words = printable(" ".join(", ".join(names).split()))
     return words if len(words) <= _SHOWN else f"{words[:_SHOWN]} ..."

@@ -48,6 +48,8 @@ def list_files(config: SourceConfig, base: str, date: str | None = None) -> list
             )  # fmt: skip
         found |= files
     files_once = _once(sorted(found))
+    for path in files_once:
+        _require_utf8(path)
     if config.format != "parquet":
         for path in files_once:
             require_known_suffix(path)
@@ -144,6 +146,15 @@ def _info(fs: Any, path: str) -> dict[str, Any] | None:
 
 def _unreadable(path: str, found: str) -> InputError:
     return InputError(path, expected="a file or directory to read", found=found, fix="Mend it, or narrow the path.")
+
+
+def _require_utf8(path: str) -> None:
+    """Reports, quarantine and manifests name files; what is no text has no name there."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        fix = "Rename the file or its directory."
+        raise InputError(path, expected="a name in UTF-8", found="bytes that are none", fix=fix) from None
 
 
 def _files(fs: Any, place: str) -> Iterator[tuple[str, int]]:

@@ -7,10 +7,10 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from features.errors import printable
 from features.fields import TimeField
 from features.moment import DAY, EPOCHS, TimeConfig, show_moment
 from features.quarantine import Quarantined
+from features.terminal import printable
 from features.text import moments, moments_of_any_year, numbers
 
 _CLOCK = ("", " %H:%M", " %H:%M:%S")
@@ -47,7 +47,7 @@ def remedy(values: Sequence[str], config: TimeConfig, key: str = "time") -> str:
         return ""
     first = next(iter(read), values[0])
     reads = f"reads as {show_moment(read[first], config.zone)}" if first in read else "is no moment"
-    words = f"'{printable(first, lines=False)}' {reads} under {key}.format {config.format}"
+    words = f"'{printable(first)}' {reads} under {key}.format {config.format}"
     words += f": expected a moment from {config.earliest} to {config.latest}." if read else "."
     if guesses:
         words += f" Set {key}.format to {' or '.join(guesses)} if that is how they are written."

@@ -13,7 +13,6 @@ its data directory first and the data stays, or the directory goes first and the
 from __future__ import annotations
 
 import errno
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +22,7 @@ from features import store
 from features.errors import ArtifactError, BusyError
 from features.lease import Lease, alive
 from features.manifest import MANIFEST, Manifest, standing
+from features.terminal import say
 
 _RETIRED = "retired-"
 
@@ -170,6 +170,6 @@ def _take_away(directory: str, attempt: str) -> bool:
     except FileNotFoundError:  # another job is cleaning, too
         return False
     except OSError as error:  # a straggler of the dead job still writes: the next job will find it quiet
-        print(f"could not remove {dead} yet: {error}", file=sys.stderr)  # noqa: T201
+        say(f"could not remove {dead} yet: {error}")
         return False
     return True

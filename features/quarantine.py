@@ -8,13 +8,13 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from features.errors import printable
 from features.field import Problem, text_at
 from features.join import SideTable
 from features.places import places
 from features.redact import redacted
 from features.schema import Strict
 from features.source import RawBatch, Reject
+from features.terminal import printable
 
 SAMPLES = 3
 _SHOWN = 80
@@ -32,7 +32,7 @@ class Sample(Strict):
     """Side table and key, or config key, of a value that does not stand there itself."""
 
     def __str__(self) -> str:
-        shown = f"'{printable(self.value, lines=False)}'"
+        shown = f"'{printable(self.value)}'"
         return f"{shown} of {self.origin}, met at {self.where}" if self.origin else f"{shown} at {self.where}"
 
 

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import quote, unquote
 
 _TELLTALE = r"pass|pwd|secret|token|credential|signature|sig|api_?key|access_?key|auth|private"
@@ -92,21 +92,3 @@ def redacted_tree(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [redacted_tree(item) for item in value]
     return value
-
-
-class RedactingStream:
-    """A text stream that writes no secrets; everything else is the stream's own."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        self._stream.write(redacted(text))
-        return len(text)
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

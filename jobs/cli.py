@@ -14,20 +14,21 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-from features.errors import ConfigError, FieldwiseError, printable, storage_error
+from features.errors import ConfigError, DefectError, FieldwiseError, storage_error
 from features.interrupt import SIGNALS, Interrupted, Interruptible
 from features.process import FAILURES
-from features.redact import RedactingStream, redacted_tree
+from features.redact import redacted_tree
+from features.terminal import TerminalStream
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    stderr = RedactingStream(sys.stderr)
+    stderr = TerminalStream(sys.stderr)
     with redirect_stderr(stderr):  # argparse repeats what it does not understand
         options = parser().parse_args(argv)
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
@@ -55,15 +56,16 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     """One command; returns the exit code. Interrupted for what broke because a signal was ending it."""
     try:
-        result = options.command(options)
+        with redirect_stdout(sys.stderr):  # what libraries tell people
+            result = options.command(options)
     except Exception as error:
         if Interruptible.active is not None and Interruptible.active.came is not None:
             raise Interrupted(Interruptible.active.came) from error
         known = error if isinstance(error, FieldwiseError) else storage_error(error)
         if known is None:
-            known = FieldwiseError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
+            known = DefectError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
         report_failure(known)
-        print(f"fieldwise {options.called}: {printable(str(known))}", file=sys.stderr)
+        print(f"fieldwise {options.called}: {known}", file=sys.stderr)
         return known.exit_code
     if result is not None:
         sys.stdout.flush()

@@ -21,8 +21,8 @@ from features.log import days_read
 from features.manifest import Manifest, Snapshot
 from features.record import Record, differences, field_differences, same_files, without_paths
 from features.spec import FeatureSpec
+from features.terminal import say
 from pipelines.config import Config
-from pipelines.say import say
 from pipelines.unchanged import Stamps, stamps_of
 from training.bundle import Bundle
 

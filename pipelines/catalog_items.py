@@ -15,12 +15,12 @@ from features.listing import list_files
 from features.quarantine import Quarantined, count, examples, quarantined
 from features.source import Reject, split_ranges
 from features.spec import FeatureSpec
+from features.terminal import say
 from features.text import canonical, one_table
 from pipelines.config import Config
 from pipelines.coverage import Coverage, Tally
 from pipelines.ids import together
 from pipelines.quality import require_quality
-from pipelines.say import say
 from pipelines.sides import Side
 
 RANGE_BYTES = 8 << 20

@@ -13,13 +13,13 @@ from features.errors import InputError, RefusedError
 from features.keys import require_keys
 from features.listing import SourceFile
 from features.quarantine import Example, Quarantined, quarantined
+from features.terminal import say
 from pipelines.catalog_config import CatalogConfig
 from pipelines.catalog_tasks import NO_ITEM, PAIRS, READ, Said
 from pipelines.columns import known_columns
 from pipelines.config import Config
 from pipelines.ids import column_types
 from pipelines.quality import require_quality
-from pipelines.say import say
 
 Matched = dict[str, dict[str, Any]]
 """By table: rows ``read``, ``blank`` without an id, ``unreadable`` ones (and in which way: ``quarantine``), pairs that

@@ -24,10 +24,10 @@ from features.count_kernels import count_known
 from features.errors import RefusedError
 from features.kernels import FIRST, UNSEEN
 from features.spec import FeatureSpec
+from features.terminal import say
 from features.text import Columns, canonical
 from pipelines.config import Config
 from pipelines.drift import kept_expected
-from pipelines.say import say
 from training.bundle import Bundle
 
 Share = dict[str, Any]

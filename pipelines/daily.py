@@ -16,6 +16,7 @@ from features import store
 from features.errors import ArtifactError, FieldwiseError
 from features.record import EXPRESSIONS, differences
 from features.redact import redacted_tree
+from features.terminal import say
 from pipelines.agreement import rebuild, require_model, source_files, source_stamps
 from pipelines.config import Config
 from pipelines.evaluate import evaluate_model
@@ -23,7 +24,6 @@ from pipelines.features import build_features, load_spec, publish_snapshot
 from pipelines.launch import Days, train_ranks
 from pipelines.models import champion_of, open_model
 from pipelines.refit import refit_features, window
-from pipelines.say import say
 from pipelines.score_catalog import score_catalog
 from pipelines.unchanged import Stamps, changes
 from pipelines.verdict import Verdict, judge

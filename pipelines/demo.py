@@ -14,11 +14,11 @@ import numpy.typing as npt
 from features.manifest import load_snapshot, snapshot_dir
 from features.spark.session import spark_session
 from features.spark.shop import Shop, generate
+from features.terminal import say
 from pipelines.config import Config, resolve
 from pipelines.features import build_features
 from pipelines.launch import train_ranks
 from pipelines.measured import NAMES, with_error
-from pipelines.say import say
 from pipelines.score_catalog import score_catalog
 from training import tracking
 from training.bundle import load_bundle
@@ -119,10 +119,10 @@ def _row(kind: str, result: dict[str, Any], excess: float) -> dict[str, Any]:
 
 
 def _show(table: list[dict[str, Any]], truth: float, gaps: dict[str, dict[str, float]]) -> None:
-    say(f"\n{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in METRICS) + f"{'excess':>9}{'seconds':>9}")
+    say("", f"{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in METRICS) + f"{'excess':>9}{'seconds':>9}")
     for row in table:
         measured = "".join(f"  {with_error(row, metric):<18}" for metric in METRICS)
         say(f"{row['model']:6}{measured}{row['excess']:9.5f}{row['seconds']:9.1f}")
-    say(f"{'truth':6}  {truth:.5f}\n")
+    say(f"{'truth':6}  {truth:.5f}", "")
     for pair, gap in gaps.items():
         say(f"{pair:12}{gap['mean']:+.5f} +- {gap['se']:.5f}")

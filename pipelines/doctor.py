@@ -15,10 +15,10 @@ from typing import Any
 from features.errors import InputError
 from features.listing import list_files
 from features.redact import redacted
+from features.terminal import say
 from pipelines import launch
 from pipelines.columns import require_columns
 from pipelines.config import Config
-from pipelines.say import say
 
 PACKAGES = ("pyspark", "pyarrow", "petastorm", "torch", "mlflow", "numba", "numpy", "pandas")
 

@@ -16,9 +16,9 @@ from features.drift import Distribution, compare
 from features.errors import ArtifactError, RefusedError
 from features.manifest import Manifest
 from features.report import REPORT, Report
+from features.terminal import say
 from features.words import complaint
 from pipelines.config import Config
-from pipelines.say import say
 
 
 class Expected(NamedTuple):

@@ -17,12 +17,12 @@ from features.log import LogReader
 from features.quarantine import count, examples, quarantined
 from features.source import Reject, split_ranges
 from features.spec import FeatureSpec
+from features.terminal import say
 from features.text import canonical, one_table, plain
 from pipelines.agreement import require_model
 from pipelines.config import Config
 from pipelines.models import open_model
 from pipelines.quality import require_quality
-from pipelines.say import say
 from training.scoring import Scorer
 
 WHOLE = 1 << 62

@@ -30,6 +30,7 @@ from features.errors import ConfigError
 from features.listing import list_files
 from features.quarantine import count, examples, quarantined
 from features.source import split_ranges
+from features.terminal import say
 from pipelines.agreement import require_model
 from pipelines.catalog_items import RANGE_BYTES, read_items, refuse_repeated
 from pipelines.config import Config, resolve
@@ -38,7 +39,6 @@ from pipelines.ids import together
 from pipelines.models import open_model
 from pipelines.output import Output
 from pipelines.quality import require_quality, say_quarantined
-from pipelines.say import say
 from pipelines.sides import split_sides
 from training.factors import Factors, context_factors, item_factors, require_factors
 from training.scoring import Float32, Scorer

@@ -20,9 +20,9 @@ from features.report import Report, Tally
 from features.spark.build import Written
 from features.spark.reading import Job
 from features.spec import FeatureSpec
+from features.terminal import say
 from pipelines.feature_checks import by_reason
 from pipelines.quality import say_moments, say_quarantined
-from pipelines.say import say
 
 
 class Identity(NamedTuple):
@@ -121,7 +121,7 @@ def result_of(
         none = "" if met else ": NO KEY OF THE LOG IS IN THE TABLE, its columns are missing in every row"
         lines.append(f"  join {table}: {met:,} rows met one of the table{none}")
     lines.append(f"  {seconds:.1f} s, {total / seconds:,.0f} rows/s; report: {data}/{PAGE}")
-    say("\n".join([*lines, *reports.table(report)]))
+    say(*lines, *reports.table(report))
     say_quarantined(config, report.quarantined)
     say_moments(config.time, report.moments)
     return {

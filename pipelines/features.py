@@ -35,6 +35,7 @@ from features.spark.reading import Counts, Job
 from features.spark.session import spark_session
 from features.spark.split import TRAIN, Splitter
 from features.spec import FeatureSpec
+from features.terminal import say
 from pipelines.agreement import asked_otherwise, digest, is_dated, rebuild, source_files, source_stamps
 from pipelines.columns import require_columns
 from pipelines.config import Config
@@ -50,7 +51,6 @@ from pipelines.feature_checks import (
 from pipelines.feature_summary import Identity, manifest_of, report_of, result_of
 from pipelines.models import resolve_model
 from pipelines.quality import require_moments
-from pipelines.say import say
 from pipelines.unchanged import require_unchanged
 
 RANGE_BYTES = 32 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from features import errors
 from features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
 from features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
 from features.process import FAILURES, adopt_orphans, die_with_parent, end_children
-from features.redact import redacted
+from features.terminal import BarStream
 from pipelines.config import Config
 from pipelines.models import open_model
 from training.world import STORE
@@ -115,7 +116,8 @@ def train_ranks(
 def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], stopped: list[int]) -> None:
     """Copy to stderr until a rank leaves a failure that no restart mends, or all are stopped: torchrun's words would
     bury the message."""
-    last = b"\n"
+    stderr, last = BarStream(sys.stderr), b"\n"
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     while chunk := os.read(descriptor, 1 << 16):
         if stopped:
             continue
@@ -123,11 +125,10 @@ def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], s
         if any(not isinstance(read_failure(path), RankLostError) for path in Path(failures).glob("*.json")):
             process.terminate()
         else:
-            told = redacted(chunk.decode(errors="surrogateescape"))  # what native code writes, too
-            sys.stderr.buffer.write(told.encode(errors="surrogateescape"))
-            sys.stderr.buffer.flush()
+            stderr.write(decoder.decode(chunk))  # what native code writes, too
+            stderr.flush()
     if stopped and not last.endswith(b"\n"):
-        sys.stderr.write("\n")  # below the bar of a rank
+        stderr.write("\n")  # below the bar of a rank
 
 
 @contextmanager

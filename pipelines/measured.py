@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.say import say
+from features.terminal import say
 from training.evaluate import Evaluation
 
 NAMES = {"logloss": "logloss", "auc": "AUC", "normalized_entropy": "NE", "calibration": "calibr.", "ece": "ECE"}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from features.terminal import say
 from pipelines.config import Config
-from pipelines.say import say
 from training.bundle import Bundle, load_bundle
 
 

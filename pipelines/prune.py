@@ -10,9 +10,9 @@ from features import publish, store
 from features.errors import ConfigError
 from features.manifest import snapshot_dir, standing
 from features.moment import DAY, microseconds
+from features.terminal import say
 from pipelines.config import Config
 from pipelines.models import registry
-from pipelines.say import say
 
 _DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})(\.[0-9a-f]{8})?$")
 
@@ -56,7 +56,7 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         removed.append(name)
     lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
     lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
-    say("\n".join(lines or ["nothing is past its retention"]))
+    say(*(lines or ["nothing is past its retention"]))
     return {"removed": removed, "kept": kept, "dry_run": dry_run}
 
 

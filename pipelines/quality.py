@@ -10,7 +10,7 @@ from features.errors import InputError, RefusedError
 from features.misread import dates_in_digits, remedies
 from features.moment import TimeConfig
 from features.quarantine import Quarantined
-from pipelines.say import say
+from features.terminal import say
 
 _MOST = 10
 """Reasons that are told; the others are counted."""

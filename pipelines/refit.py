@@ -12,12 +12,12 @@ from features.config import SplitConfig
 from features.errors import ConfigError
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
+from features.terminal import say
 from pipelines.agreement import source_files
 from pipelines.config import Config
 from pipelines.drift import keep_expected, spec_dir
 from pipelines.features import fit, job_of, load_spec, publish_snapshot
 from pipelines.models import resolve_model
-from pipelines.say import say
 
 
 def refit_features(config: Config, *, date: str | None = None, spec: str | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def refit_features(config: Config, *, date: str | None = None, spec: str | None 
     every: list[str | None] = [*days] or [None]
     built = [publish_snapshot(config, day, new, None) for day in every]
     keep_expected(config, reduce(add, [report.distribution for _, report in built]))
-    say("\n".join([f"spec {old.digest[:12]} -> {new.digest[:12]}: {place}", *moves.table(moved)]))
+    say(f"spec {old.digest[:12]} -> {new.digest[:12]}: {place}", *moves.table(moved))
     return {
         "spec": place,
         "spec_digest": new.digest,

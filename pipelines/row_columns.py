@@ -26,8 +26,8 @@ from features.config import SourceConfig
 from features.errors import ConfigError, InputError
 from features.listing import SourceFile, directory_columns
 from features.source import column_names, parquet_schema
+from features.terminal import say
 from features.text import canonical, missing_column
-from pipelines.say import say
 
 PROBABILITY, PARTITION = "probability", "date"
 _TAKEN = {PROBABILITY: "the score's", PARTITION: "the partition's (date=...)"}

@@ -29,6 +29,7 @@ from features.spark.build import shuffle_keys
 from features.spark.files import merge_rejects, write_rejects
 from features.spark.run import collect, mapped, numbered
 from features.spark.session import spark_session
+from features.terminal import say
 from pipelines import catalog_tasks as tasks
 from pipelines.agreement import require_model
 from pipelines.catalog_config import CatalogConfig
@@ -42,7 +43,6 @@ from pipelines.ids import IdKind, column_types
 from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output
 from pipelines.quality import require_quality, say_quarantined
-from pipelines.say import say
 from pipelines.shipping import Shipment
 from pipelines.sides import Split, split_sides
 from pipelines.unchanged import Stamps, require_unchanged, stamps_of

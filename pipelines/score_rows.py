@@ -30,6 +30,7 @@ from features.spark.reading import span
 from features.spark.run import collect, mapped, numbered
 from features.spark.session import spark_session
 from features.spec import FeatureSpec
+from features.terminal import say
 from pipelines.agreement import require_model
 from pipelines.config import Config, resolve
 from pipelines.coverage import Coverage, Tally, require_known
@@ -37,7 +38,6 @@ from pipelines.models import open_model
 from pipelines.output import QUARANTINE, Output, write_part
 from pipelines.quality import require_quality, say_moments, say_quarantined
 from pipelines.row_columns import output_schema, written
-from pipelines.say import say
 from pipelines.shipping import Shipment, Shipped, cores
 from pipelines.unchanged import require_unchanged, stamps_of
 

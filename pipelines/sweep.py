@@ -18,10 +18,10 @@ from typing import Any
 from features import store
 from features.errors import ConfigError, DivergedError
 from features.manifest import snapshot_dir
+from features.terminal import printable, say
 from pipelines.agreement import say_changes
 from pipelines.config import Config
 from pipelines.launch import Days
-from pipelines.say import say
 from pipelines.train import open_days
 from training import plots, search, tracking
 from training.config import ModelConfig, TrainingConfig
@@ -219,7 +219,8 @@ def _conclude(trials: Sequence[Trial], found: dict[str, Result], folder: str, pa
     chosen = {name: best[name] for name in names}
     test = "" if best["test"] is None else f", {_logloss(best, 'test')}"
     keys = " ".join(f"--set {name}={value}" for name, value in {"model.kind": kind, **chosen}.items())
-    say(f"\n{table}\nchosen: {kind} trial {best['number']}, {_logloss(best, 'valid')}{test}\n  fieldwise train {keys}")
+    chosen_one = f"chosen: {kind} trial {best['number']}, {_logloss(best, 'valid')}{test}"
+    say("", *table.splitlines(), "", chosen_one, f"  fieldwise train {keys}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     store.write_atomic(store.join(folder, f"{kind}.png"), picture.getvalue())
@@ -236,7 +237,8 @@ def _conclude(trials: Sequence[Trial], found: dict[str, Result], folder: str, pa
 def _table(columns: dict[str, list[Any]]) -> str:
     """Columns as aligned text."""
     cells = [
-        [name, *(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)] for name, values in columns.items()
+        [name, *(f"{v:.5g}" if isinstance(v, float) else printable(str(v)) for v in values)]
+        for name, values in columns.items()
     ]
     widths = [max(map(len, column)) for column in cells]
     rows = zip(*cells, strict=True)

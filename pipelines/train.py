@@ -22,13 +22,13 @@ from features.page import PAGE
 from features.publish import reading
 from features.redact import redacted
 from features.spec import FeatureSpec
+from features.terminal import say
 from features.text import canonical
 from pipelines.agreement import require_roles, require_snapshots, say_changes
 from pipelines.config import Config
 from pipelines.launch import INIT, Days
 from pipelines.measured import say_metrics
 from pipelines.models import open_model, registry, say_registered
-from pipelines.say import say
 from pipelines.verdict import judge
 from training.bundle import load_bundle
 from training.checkpoint import Checkpoints

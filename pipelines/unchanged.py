@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from features import store
 from features.errors import IntegrityError
 from features.listing import SourceFile
-from pipelines.say import say
+from features.terminal import say
 
 Stamps = list[list[str]]
 """Path and mark of every file."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from features.errors import ArtifactError
+from features.terminal import say
 from training.progress import Progress
 
 Tensors = Mapping[str, Tensor]
@@ -62,7 +62,7 @@ class Checkpoints:
             self._write(f"state-{progress.epoch:06d}-{progress.step:010d}", state, {"facts": json.dumps(facts)})
         except (OSError, SafetensorError) as error:
             self._remove(self.directory.glob(".*.tmp"))
-            print(f"checkpoint not saved, training goes on: {error}", file=sys.stderr)  # noqa: T201
+            say(f"checkpoint not saved, training goes on: {error}")
             return False
         self._prune()
         return True
@@ -111,7 +111,7 @@ class Checkpoints:
                         str(path), expected=f"best-{progress.best_epoch:06d} beside it", found="no such file", fix=_FIX
                     )
             except (ArtifactError, OSError) as error:
-                print(f"checkpoint passed over: {error}", file=sys.stderr)  # noqa: T201
+                say(f"checkpoint passed over: {error}")
                 continue
             if facts["request"] != self.request:
                 raise ArtifactError(

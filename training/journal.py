@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import Any
 
 from features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
 from features.redact import redacted
+from features.terminal import say
 
 Report = dict[str, Any]
 Send = Callable[[Report, Mapping[str, Any]], Report]
@@ -159,12 +159,12 @@ class Journal:
             if self.trouble is None:
                 does = "does not answer" if found.exit_code == 1 else "refuses"
                 does = "refuses the credentials" if isinstance(found, CredentialsError) else does
-                _say(f"MLflow {does}, reports are kept in {self.directory}: {found.found}")
+                say(f"MLflow {does}, reports are kept in {self.directory}: {found.found}")
             self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
             return
         if self.trouble is not None:
-            _say("MLflow answers again, all reports are sent")
+            say("MLflow answers again, all reports are sent")
         self.trouble = None
 
     def send_again(self) -> None:
@@ -275,7 +275,7 @@ def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> Kept:
         except BusyError:
             continue
         except (OSError, ArtifactError) as error:
-            _say(f"left alone: {error}")
+            say(f"left alone: {error}")
             troubles[str(directory)] = str(error)
     return Kept(sent, left, troubles)
 
@@ -292,7 +292,3 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _silence(error: Exception) -> TrackingError:
     found = redacted(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")[:300]
     return TrackingError("MLflow", expected="an answer", found=found, fix="See that it runs.")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201

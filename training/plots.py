@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from features.terminal import printable
 from training.metrics import Curve
 from training.progress import EpochRecord
 
@@ -65,8 +66,9 @@ def parallel_coordinates(columns: Mapping[str, Sequence[Any]], value: str, logar
         shown = dict(zip(heights[name], values, strict=True))
         for height in sorted(shown) if isinstance(values[0], str) else {min(shown), max(shown)}:
             text = shown[height] if isinstance(shown[height], str) else f"{shown[height]:.4g}"
-            axes.annotate(text, (x, height), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set_xticks(range(len(columns)), list(columns))
+            offset: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points"}
+            axes.annotate(printable(text), (x, height), **offset, fontsize=8, parse_math=False)
+    axes.set_xticks(range(len(columns)), map(printable, columns), parse_math=False)
     axes.set_yticks([])
     return figure
 

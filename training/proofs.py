@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ import xxhash
 from torch import Tensor
 
 from features.errors import DivergedError, IntegrityError
+from features.terminal import say
 from training.batch import Batch
 from training.network import Network
 from training.plan import Plan
@@ -65,10 +65,9 @@ def warn_of_straggler(busy: npt.NDArray[np.float64], progress: Progress, world: 
     slow = bool(world.first and busy[slowest] > SLOW * others)
     if slow:
         each, usual = (seconds / max(progress.step, 1) for seconds in (busy[slowest], others))
-        print(  # noqa: T201
+        say(
             f"rank {slowest} is slow: {each:.4f} s per step in epoch {progress.epoch + 1} against {usual:.4f} s of the "
-            "others, who wait for it. Look at what else its machine does, and at its disk.",
-            file=sys.stderr,
+            "others, who wait for it. Look at what else its machine does, and at its disk."
         )
     return slow
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from features.errors import DivergedError
 from features.interrupt import Interrupted
+from features.terminal import BarStream
 from training.bundle import save_bundle
 from training.checkpoint import Checkpoints, read_into
 from training.defaults import settle
@@ -150,7 +152,8 @@ class Trainer:
         now = self.progress
         name = f"{self.network.kind} epoch {now.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
-                   mininterval=0.5, disable=not self.world.first)  # fmt: skip
+                   mininterval=0.5, disable=not self.world.first,
+                   file=BarStream(sys.stderr), dynamic_ncols=True)  # fmt: skip
         with bar:
             started = time.perf_counter()
             self.exchange.begin()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from features.interrupt import Interrupted
 from features.process import end_children
 from features.spark.errors import Task, carried, unwrapped
+from features.terminal import BarStream
 
 
 def numbered(spark: SparkSession, count: int) -> DataFrame:
@@ -66,7 +68,8 @@ def _progress(spark: SparkSession, what: str) -> Iterator[None]:
             bar.total, bar.n = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
             bar.refresh()
 
-    with tqdm(desc=what, unit="task", disable=None, leave=False) as bar:
+    stderr = BarStream(sys.stderr)
+    with tqdm(desc=what, unit="task", disable=None, leave=False, file=stderr, dynamic_ncols=True) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
         if not bar.disable:
             thread.start()

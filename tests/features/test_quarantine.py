@@ -14,7 +14,6 @@ import pytest
 from features import places
 from features.config import FeatureConfig
 from features.encoder import Encoder
-from features.errors import printable
 from features.fitting import fit_spec, merge, tally
 from features.log import LogBatch, LogReader
 from features.quarantine import Example, count, examples, quarantined
@@ -55,11 +54,6 @@ def test_samples_are_the_first_of_different_values_whoever_met_them(tmp_path: Pa
         f"bad_time of time: 6 rows, such as '0' at {path} line 1, 'a' at {path} line 5, '0' at {path} line 2"
     )
     assert str(second) == f"column_count: 1 row, such as '1,2,\\x1b[2J' at {path} line 11"
-
-
-def test_what_a_terminal_would_obey_is_escaped() -> None:
-    assert printable("é\x1b[31m\u202e\x00\n") == "é\\x1b[31m\\u202e\\x00\n"
-    assert printable("a\nb\r", lines=False) == "a\\nb\\r"
 
 
 def reader(base: Path, **keys: Any) -> LogReader:

@@ -8,7 +8,8 @@ import pytest
 
 from features import record, redact, words
 from features.errors import InputError
-from features.redact import RedactingStream, redacted, redacted_tree
+from features.redact import redacted, redacted_tree
+from features.terminal import TerminalStream
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +104,7 @@ def test_one_rule_for_messages_results_and_streams() -> None:
         "${DB_PASSWORD}": ["http://u:***@h"],
     }
     inner = io.StringIO()
-    stream = RedactingStream(inner)
+    stream = TerminalStream(inner)
     print('say tricky "quote"', file=stream, flush=True)
     assert inner.getvalue() == "say ${DB_PASSWORD}\n"
     assert not stream.isatty()

@@ -58,7 +58,7 @@ def fails_with(error: Exception) -> object:
         (
             InputError("b.csv", expected="a column 'é'", found="\nnone", fix="Mend it."),
             InputError,
-            "b.csv: expected a column 'é', found \nnone. Mend it.",
+            "b.csv: expected a column 'é', found \\nnone. Mend it.",
         ),
         (
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/part"),
