@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from features.parse import DelimitedParser, JsonParser, Parser, code_points
 from features.parse_kernels import REASONS, UNCLOSED_QUOTE, count_lines, survey
 from features.records import BOM, Dialect, blocks, first_record, lines, safe_cuts
 from features.text import Columns, as_uuid, missing_column, plain
+from features.words import some
 
 RAW_LIMIT = 64 << 10
 """Bytes of a rejected row that are kept."""
@@ -218,8 +220,9 @@ def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[Raw
     with opened_raw(rng.path) as stream:
         file = _parquet(stream, rng.path)
         names = file.schema_arrow.names
+        known = set(names)
         for name in columns or ():
-            if name not in names:
+            if name not in known:
                 raise missing_column(rng.path, name, names)
         position = sum(file.metadata.row_group(group).num_rows for group in range(rng.start))
         groups = list(range(rng.start, rng.stop))
@@ -313,11 +316,11 @@ def _parser(
         if columns is None:
             raise ValueError("columns of a jsonl source must be named")
         return JsonParser(columns, codes, lists)
-    wanted = list(names) if columns is None else list(columns)
+    wanted, times = list(names) if columns is None else list(columns), Counter(names)
     for name in wanted:
-        if name not in names:
+        if not times[name]:
             raise missing_column(path, name, list(names))
-        if list(names).count(name) > 1:
+        if times[name] > 1:
             raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns.")
     return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes, config.multiline)
 
@@ -368,11 +371,12 @@ def _require_columns(config: SourceConfig, first: list[str], path: str) -> None:
     found = found if len(found) <= 200 else f"{found[:200]} ..."
     if reordered:
         raise InputError(
-            path, expected=f"the order of `columns`: {', '.join(columns)}", found=f"a first line with {found}",
+            path, expected=f"the order of `columns`: {some(columns)}", found=f"a first line with {found}",
             fix="Remove `columns`: a header line names the columns itself.",
         )  # fmt: skip
     if not _has_header(config):
-        if 2 * sum(name in theirs for name in ours) > len(ours):
+        found_names = set(theirs)
+        if 2 * sum(name in found_names for name in ours) > len(ours):
             raise InputError(
                 path, expected="a row in the first line, as `columns` is given and `header: true` is not",
                 found=f"names: {found}",

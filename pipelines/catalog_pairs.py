@@ -11,6 +11,7 @@ from features.config import SourceConfig
 from features.errors import InputError, RefusedError
 from features.keys import require_keys
 from features.listing import SourceFile
+from features.words import some
 from pipelines.catalog_tasks import PAIRS, Said
 from pipelines.columns import known_columns
 from pipelines.config import Config
@@ -77,7 +78,7 @@ def require_columns(source: SourceConfig, files: Sequence[SourceFile], where: st
     for column in columns:
         if names is not None and column not in names:
             raise InputError(
-                where, expected=f"a column {column!r}", found=f"columns {', '.join(names)}",
+                where, expected=f"a column {column!r}", found=f"columns {some(names)}",
                 fix=f"Name the table's columns: {where}.context and {where}.item.",
             )  # fmt: skip
         column_types(source, files, column, where)
