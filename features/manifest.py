@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from features import store
+from features import bounded, store
 from features.errors import ArtifactError, InputError
 from features.record import check_record
 from features.schema import Strict
@@ -148,7 +148,7 @@ class Manifest(Strict):
 def _parse(directory: str) -> Manifest:
     path = store.join(directory, MANIFEST)
     try:
-        text = store.read_small(path)
+        text = bounded.read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             directory,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from features import store
+from features import bounded, store
 from features.count_kernels import sum_groups
 from features.drift import Counts, Distribution, Drift, group_starts
 from features.errors import ArtifactError
@@ -119,7 +119,7 @@ class Report(Strict):
         """Raises ArtifactError when there is none or it does not read as one."""
         fix = "Build the snapshot again with --replace."
         try:
-            return Report.model_validate_json(store.read_bytes(path))
+            return Report.model_validate_json(bounded.read(path, fix=fix))
         except (FileNotFoundError, NotADirectoryError):
             raise ArtifactError(path, expected="a data report", found="no such file", fix=fix) from None
         except ValidationError as error:

@@ -27,7 +27,7 @@ class Yaml(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """As it was, but for depth and number: nodes are large, and this calls itself."""
         self._depth, self._nodes = self._depth + 1, self._nodes + 1
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth > MOST_DEPTH:
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_DEPTH} levels of nesting", problem_mark=mark)
         if self._nodes > MOST_VALUES:
