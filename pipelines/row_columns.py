@@ -107,8 +107,10 @@ def _require_free(names: Sequence[str], *, named: bool) -> None:
         key = name.casefold()
         if key in _TAKEN or key in seen:
             why = f"the name is {_TAKEN[key]}" if key in _TAKEN else f"Spark takes it for {seen[key]!r}"
-            rest = {other.casefold(): other for other in reversed(names) if other.casefold() not in _TAKEN}
-            others = _option(list(reversed(rest.values())))
+            rest: dict[str, str] = {}
+            for other in names:
+                rest.setdefault(other.casefold(), other)
+            others = _option([other for folded, other in rest.items() if folded not in _TAKEN])
             fix = "Leave it out of --columns, or rename it" if named else f"Leave it out: {others}"
             raise ConfigError(
                 "columns to write", expected=f"no column called {name!r} ({why})", found="one", fix=f"{fix}."
