@@ -13,6 +13,7 @@ subscripts.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Sequence
@@ -31,6 +32,11 @@ from features.text import Columns, canonical, numbers
 
 Bool = npt.NDArray[np.bool_]
 MAX_LENGTH = 4000
+MOST_OPERATIONS = 100
+"""Operators and lists of one expression: what walks its tree calls itself for each that lies in another."""
+_BEYOND = 1024
+"""Bits of a whole number that no float64 comes near."""
+_SHOWN = 80
 _COMPARE: dict[type[ast.cmpop], Any] = {
     ast.Eq: (pc.equal, operator.eq), ast.NotEq: (pc.not_equal, operator.ne),
     ast.Lt: (pc.less, operator.lt), ast.LtE: (pc.less_equal, operator.le),
@@ -60,6 +66,7 @@ class Expression:
         self._quoted: list[str] = []
         self._names: dict[str, None] = {}
         self._tree = self._parse(text)
+        self._require_small(self._tree)
         self._check(self._tree)
         self.columns = tuple(self._names)
 
@@ -84,7 +91,20 @@ class Expression:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._error(repr(text), f"It does not parse: {error.args[0] if error.args else error}.") from None
 
+    def _require_small(self, tree: ast.expr) -> None:
+        """Refuse what is nested too deep to be walked, and numbers that nothing compares with."""
+        operations = 0
+        for node in ast.walk(tree):
+            operations += _operations(node)
+            value = node.value if isinstance(node, ast.Constant) else None
+            whole = isinstance(value, int) and value.bit_length() > _BEYOND
+            if whole or (isinstance(value, float) and math.isinf(value)):
+                raise self._error("a number beyond 1.8e308", "Write one that float64 holds.")
+        if operations > MOST_OPERATIONS:
+            raise self._error(f"{operations} operations", f"Keep it to {MOST_OPERATIONS}, or write a column for it.")
+
     def _error(self, found: str, fix: str) -> ConfigError:
+        found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
         return ConfigError(self._key, expected="an expression such as `rating >= 4`", found=found, fix=fix)
 
     def _column(self, node: ast.Name) -> str:
@@ -137,6 +157,17 @@ class Expression:
         if isinstance(values, pa.Scalar):
             values = pa.array([values.as_py()] * columns.rows, values.type)
         return values, run.bad
+
+
+def _operations(node: ast.AST) -> int:
+    """Of a node alone. The sign of a number is part of it."""
+    if isinstance(node, ast.BoolOp):
+        return len(node.values) - 1
+    if isinstance(node, ast.Compare):
+        return len(node.ops)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
+        return 0
+    return int(isinstance(node, ast.expr) and not isinstance(node, ast.Name | ast.Constant))
 
 
 def _literal(node: ast.expr) -> Any:

@@ -16,6 +16,7 @@ from features.errors import InputError
 from features.listing import SourceFile
 from features.records import Dialect, first_record
 from features.terminal import printable
+from features.words import some
 
 _SHOWN = 200
 """Characters of a first line that people see."""
@@ -94,11 +95,12 @@ def require_columns(config: SourceConfig, first: list[str], path: str) -> None:
     found = _shown(first)
     if reordered:
         raise InputError(
-            path, expected=f"the order of `columns`: {', '.join(columns)}", found=f"a first line with {found}",
+            path, expected=f"the order of `columns`: {some(columns)}", found=f"a first line with {found}",
             fix="Remove `columns`: a header line names the columns itself.",
         )  # fmt: skip
     if not has_header(config):
-        if 2 * sum(name in theirs for name in ours) > len(ours):
+        named = set(theirs)
+        if 2 * sum(name in named for name in ours) > len(ours):
             raise InputError(
                 path, expected="a row in the first line, as `columns` is given and `header: true` is not",
                 found=f"names: {found}",

@@ -79,9 +79,9 @@ class SideTable:
         found = np.empty(columns.rows, np.int32)
         self._lookup().find(columns.texts(self.on), found)
         places = pa.array(found - FIRST, mask=found < FIRST)
-        more = {}
+        more, read = {}, set(wanted)
         for name in self.names:
-            if name in wanted:
+            if name in read:
                 column = self._rows.column(name)
                 single = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
                 more[name] = single.take(places)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from features.jit import entry, kernel, load32
-from features.parse_kernels import BACKSLASH, BAD_JSON, BYTES, NESTED, OUT, QUOTE, RETURN, hex4, line_end
+from features.parse_kernels import BACKSLASH, BAD_JSON, BYTES, NESTED, OUT, QUOTE, RETURN, TARGET, hex4, line_end
 
 _TRUE, _NULL, _FALS = (np.uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"fals"))
+_BASIS, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
+"""Of the hash FNV-1a."""
+_ENDS = "Array(int64, 1, 'C', readonly=True)"
 _FLAGS = "Array(boolean, 1, 'C', readonly=True)"
 
 
@@ -89,21 +92,56 @@ def _bare_end(data, i, stop):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _key(data, i, n, keys, key_end, guess):  # type: ignore[no-untyped-def]
+def _is_key(data, i, n, keys, key_end, k):  # type: ignore[no-untyped-def]
+    first = key_end[k - 1] if k else 0
+    if key_end[k] - first != n:
+        return False
+    for j in range(n):  # noqa: SIM110  numba has no all()
+        if data[i + j] != keys[first + j]:
+            return False
+    return True
+
+
+@kernel
+def _mixed(code, byte):  # type: ignore[no-untyped-def]
+    """A step of FNV-1a."""
+    return (code ^ np.uint64(byte)) * _PRIME
+
+
+@kernel
+def _slot(code, index):  # type: ignore[no-untyped-def]
+    return np.int64((code ^ (code >> np.uint64(32))) & np.uint64(len(index) - 1))
+
+
+@entry(f"void({BYTES}, {_ENDS}, int32[::1])")
+def index_keys(keys, key_end, index):  # type: ignore[no-untyped-def]
+    """Fill a hash table, larger than there are keys and a power of two, with the number of each key; -1 is free."""
+    first = np.int64(0)
+    for k in range(len(key_end)):
+        code = _BASIS
+        for j in range(first, key_end[k]):
+            code = _mixed(code, keys[j])
+        slot = _slot(code, index)
+        while index[slot] >= 0:
+            slot = (slot + 1) & (len(index) - 1)
+        index[slot] = k
+        first = key_end[k]
+
+
+@kernel
+def _key(data, i, n, keys, key_end, index, guess):  # type: ignore[no-untyped-def]
     """Number of the key ``data[i : i + n]``, or -1; ``guess`` is tried first, as lines repeat their order."""
-    count = len(key_end)
-    for probe in range(count):
-        k = (guess + probe) % count
-        first = key_end[k - 1] if k else 0
-        if key_end[k] - first == n:
-            same = True
-            for j in range(n):
-                if data[i + j] != keys[first + j]:
-                    same = False
-                    break
-            if same:
-                return k
-    return -1
+    if guess < len(key_end) and _is_key(data, i, n, keys, key_end, guess):
+        return guess
+    code = _BASIS
+    for j in range(i, i + n):
+        code = _mixed(code, data[j])
+    slot = _slot(code, index)
+    while index[slot] >= 0:
+        if _is_key(data, i, n, keys, key_end, index[slot]):
+            return np.int64(index[slot])
+        slot = (slot + 1) & (len(index) - 1)
+    return np.int64(-1)
 
 
 @kernel
@@ -142,27 +180,24 @@ def _unescaped(data, j, stop):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _escaped_key(data, i, n, keys, key_end):  # type: ignore[no-untyped-def]
-    """``_key`` of a key that holds escapes, as writers that keep to ASCII write it; `_json_string` found it sound."""
-    for k in range(len(key_end)):
-        at, last = (key_end[k - 1] if k else 0), key_end[k]
-        j, same = i, True
-        while same and j < i + n:
-            code, escaped = np.int64(data[j]), data[j] == BACKSLASH
-            j += 1
-            if escaped:
-                code, j = _unescaped(data, j, i + n)
-            for b in range(4):  # a byte that is no escape stands for itself, whatever code point it is part of
-                byte = _utf8(code, b) if escaped else (code if b == 0 else -1)
-                if byte < 0:
-                    break
-                if at >= last or keys[at] != byte:
-                    same = False
-                    break
-                at += 1
-        if same and at == last:
-            return k
-    return -1
+def _escaped_key(data, i, n, keys, key_end, index, text):  # type: ignore[no-untyped-def]
+    """``_key`` of a key that holds escapes, as writers that keep to ASCII write it; `_json_string` found it sound.
+
+    ``text``: room for a byte more than the longest key.
+    """
+    j, size = i, 0
+    while j < i + n and size < len(text):
+        code, escaped = np.int64(data[j]), data[j] == BACKSLASH
+        j += 1
+        if escaped:
+            code, j = _unescaped(data, j, i + n)
+        for b in range(4):  # a byte that is no escape stands for itself, whatever code point it is part of
+            byte = _utf8(code, b) if escaped else (code if b == 0 else -1)
+            if byte < 0 or size == len(text):
+                break
+            text[size] = byte
+            size += 1
+    return _key(text, 0, size, keys, key_end, index, len(key_end))
 
 
 @kernel
@@ -202,7 +237,7 @@ def _list_items(data, i, stop, start, length, at, fill):  # type: ignore[no-unty
 
 
 @kernel
-def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type: ignore[no-untyped-def]
+def _json_line(data, i, stop, keys, key_end, index, text, lists, start, length, row):  # type: ignore[no-untyped-def]
     """Views of the wanted keys' values in one object, a list with its brackets; returns a reason or 0."""
     for k in range(len(key_end)):
         start[k, row], length[k, row] = 0, 0
@@ -220,9 +255,9 @@ def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type
         if close < 0:
             return BAD_JSON
         if escaped:
-            k = _escaped_key(data, i + 1, close - i - 1, keys, key_end)
+            k = _escaped_key(data, i + 1, close - i - 1, keys, key_end, index, text)
         else:
-            k = _key(data, i + 1, close - i - 1, keys, key_end, guess)
+            k = _key(data, i + 1, close - i - 1, keys, key_end, index, guess)
         i = _blank(data, close + 1, stop)
         if i >= stop or data[i] != 58:
             return BAD_JSON
@@ -263,12 +298,17 @@ def _json_line(data, i, stop, keys, key_end, lists, start, length, row):  # type
     return NESTED if nested else 0
 
 
-@entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, {BYTES}, Array(int64, 1, 'C', readonly=True), {_FLAGS}, {OUT})")
-def scan_json(data, begin, end, keys, key_end, lists, start, length, line, bad):  # type: ignore[no-untyped-def]
-    """``scan_delimited`` for one JSON object a line; key k is ``keys[key_end[k - 1] : key_end[k]]``.
+@entry(f"UniTuple(int64, 2)({BYTES}, int64, int64, {BYTES}, {_ENDS}, {TARGET}, {_FLAGS}, {OUT})")
+def scan_json(data, begin, end, keys, key_end, index, lists, start, length, line, bad):  # type: ignore[no-untyped-def]
+    """``scan_delimited`` for one JSON object a line; key k is ``keys[key_end[k - 1] : key_end[k]]``, found by
+    the ``index`` of `index_keys`.
 
     ``lists[k]``: its value may be a list of texts, numbers, booleans and nulls; its view is the whole list.
     """
+    longest = np.int64(0)
+    for k in range(len(key_end)):
+        longest = max(longest, key_end[k] - (key_end[k - 1] if k else 0))
+    text = np.empty(longest + 1, np.uint8)
     rows, bads, i = 0, 0, begin
     while i < end:
         first = i
@@ -277,7 +317,7 @@ def scan_json(data, begin, end, keys, key_end, lists, start, length, line, bad):
         i += 1
         if stop == first:
             continue
-        reason = _json_line(data, first, stop, keys, key_end, lists, start, length, rows)
+        reason = _json_line(data, first, stop, keys, key_end, index, text, lists, start, length, rows)
         if reason:
             bad[bads, 0], bad[bads, 1], bad[bads, 2] = first, stop, reason
             bads += 1

@@ -9,6 +9,7 @@ from contextlib import suppress
 from features.compression import opened
 from features.config import SourceConfig
 from features.listing import SourceFile, directory_columns
+from features.records import MAX_LINE
 from features.text import missing_column
 
 _BLOCK = 4 << 20
@@ -16,8 +17,9 @@ _BLOCK = 4 << 20
 
 def keys_found(files: Sequence[SourceFile], names: Collection[str]) -> set[str]:
     """Those of ``names`` that some object has. Reads on until all are found: a key may be rare."""
-    left = {name: json.dumps(name, ensure_ascii=False).encode() for name in names}
-    for block in _blocks(files):
+    first = set(first_keys(files))  # it has most of them, or all, however many there are
+    left = {name: json.dumps(name, ensure_ascii=False).encode() for name in names if name not in first}
+    for block in _blocks(files) if left else ():
         left = {name: key for name, key in left.items() if not _has_key(block, name, key)}
         if not left:
             break
@@ -40,7 +42,7 @@ def first_keys(files: Sequence[SourceFile]) -> list[str]:
     """The keys of the first object, for words to people."""
     for block in _blocks(files):
         for line in block.splitlines():
-            with suppress(ValueError):  # no JSON
+            with suppress(ValueError, RecursionError):  # no JSON, or none that is read
                 row = json.loads(line)
                 if isinstance(row, dict):
                     return list(row)
@@ -48,11 +50,14 @@ def first_keys(files: Sequence[SourceFile]) -> list[str]:
 
 
 def _blocks(files: Sequence[SourceFile]) -> Iterator[bytes]:
-    """Whole lines."""
+    """Whole lines; of those too long to be rows only a part, which is no JSON."""
     for file in files:
         with opened(file.path) as stream:
             while block := stream.read(_BLOCK):
-                yield block + stream.readline()
+                rest = stream.readline(MAX_LINE)
+                yield block + rest
+                while len(rest) == MAX_LINE and not rest.endswith(b"\n"):
+                    rest = stream.readline(MAX_LINE)
 
 
 def _has_key(block: bytes, name: str, key: bytes) -> bool:

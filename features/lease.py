@@ -17,13 +17,14 @@ import os
 import threading
 from types import TracebackType
 
-from features import store
-from features.errors import BusyError
+from features import bounded, store
+from features.errors import ArtifactError, BusyError
 from features.process import began, machine, runs
 
 HEARTBEAT_SECONDS = 30.0
 LEASE_SECONDS = 900.0
 """A lease from elsewhere that was not renewed for this long is dead: 30 missed heartbeats."""
+_MOST_BYTES = 4 << 10
 
 
 class Lease:
@@ -66,9 +67,11 @@ class Lease:
 def alive(path: str) -> bool:
     """Whether the job of a lease still runs, as far as can be told from here."""
     try:
-        text = store.read_bytes(path)
+        text = bounded.read(path, _MOST_BYTES)
     except FileNotFoundError:
         return False  # its job ended while we looked
+    except ArtifactError:
+        text = b""  # damaged, as below
     try:
         holder = json.loads(text)
         if holder["host"] == machine():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date as Date
@@ -168,8 +169,9 @@ class LogReader:
         """A wanted column must have one origin: the log or one side table."""
         origins = [name for table in self._tables for name in table.names]
         origins += [name for name in column_names(self.config.source, path) or [] if name not in self._keys]
+        times = Counter(origins)
         for name in self._wanted:
-            if origins.count(name) > 1:
+            if times[name] > 1:
                 raise InputError(
                     path,
                     expected=f"column {name!r} in the log or in one side table",

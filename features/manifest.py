@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import FailFast, Field, StringConstraints, ValidationError, model_validator
 
-from features import store
+from features import bounded, store
 from features.errors import ArtifactError, InputError
 from features.record import check_record
 from features.schema import Strict
@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.parquet"
 
 Role = Literal["train", "valid", "test", "all"]
+MOST_BYTES = 32 << 20
+"""Of a manifest: about 140,000 files."""
 ROLES: tuple[Role, ...] = ("train", "valid", "test", "all")
 
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -81,9 +83,9 @@ class Manifest(Strict):
     """Of everything that was asked for: a rerun of the same request finds this snapshot standing."""
     data: PlainName
     """Name of the data directory."""
-    slot_names: list[str]
+    slot_names: Annotated[list[str], FailFast()]
     has_weight: bool
-    files: Annotated[list[FileEntry], Field(min_length=1)]
+    files: Annotated[list[FileEntry], Field(min_length=1), FailFast()]
     """By role (train, valid, test, all), then by place."""
     quarantined: dict[str, Count]
     """Rows set aside, by reason."""
@@ -98,7 +100,7 @@ class Manifest(Strict):
     """Rows of the log that found their key in a side table, by the table's files and key."""
     config: dict[str, Any] | None = None
     """What was asked for, as `features.record` keeps it. Snapshots of earlier versions have none."""
-    sources: list[SourceEntry] | None = None
+    sources: Annotated[list[SourceEntry], FailFast()] | None = None
     """The log's files in order, those without rows too; None in snapshots of older versions."""
     digest: Sha256
 
@@ -148,7 +150,7 @@ class Manifest(Strict):
 def _parse(directory: str) -> Manifest:
     path = store.join(directory, MANIFEST)
     try:
-        text = store.read_small(path)
+        text = bounded.read(path, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             directory,

@@ -64,9 +64,14 @@ class _Lines:
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
         raise NotImplementedError
 
+    def _most_records(self, size: int) -> int:
+        """That so many bytes can hold, and one more for a record that turns out bad: room for their fields follows from
+        the bytes, not from the lines times the columns."""
+        raise NotImplementedError
+
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed:
         most, beyond_ascii, escapes = pk.survey(data, begin, end, self._escape)
-        shape = len(self._wanted), most
+        shape = len(self._wanted), min(most, self._most_records(end - begin))
         start, length = np.empty(shape, np.int64), np.empty(shape, np.int32)
         line, bad = np.empty((most, 2), np.int64), np.empty((most, 3), np.int64)
         rows, bads = self._scan(data, begin, end, start, length, line, bad)
@@ -133,6 +138,9 @@ class DelimitedParser(_Lines):
         self._target = np.array([place.get(name, -1) for name in names], np.int32)
         self._separator = np.uint8(ord(separator))
 
+    def _most_records(self, size: int) -> int:
+        return size // max(1, len(self._target)) + 2
+
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
         how = self._separator, self._quote, self._multiline
         return pk.scan_delimited(data, begin, end, *how, len(self._target), self._target, *out)
@@ -149,9 +157,14 @@ class JsonParser(_Lines):
         self._keys = np.frombuffer(b"".join(names) + b"\0", np.uint8)
         self._ends = np.cumsum([len(name) for name in names]).astype(np.int64)
         self._lists = np.array([name in lists for name in wanted], np.bool_)
+        self._index = np.full(2 << len(names).bit_length(), -1, np.int32)
+        jk.index_keys(self._keys, self._ends, self._index)
+
+    def _most_records(self, size: int) -> int:
+        return size // 2 + 2  # {}
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
-        return jk.scan_json(data, begin, end, self._keys, self._ends, self._lists, *out)
+        return jk.scan_json(data, begin, end, self._keys, self._ends, self._index, self._lists, *out)
 
     def _arrays(
         self, data: UInt8, start: Int64, length: Int32, codes: Int32, escapes: bool

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
-from features import store
+from features import bounded, store
 from features.errors import ArtifactError, BusyError
 from features.lease import Lease, alive
-from features.manifest import MANIFEST, Manifest, standing
+from features.manifest import MANIFEST, MOST_BYTES, Manifest, standing
 from features.terminal import say
 
 _RETIRED = "retired-"
@@ -57,8 +57,11 @@ class Attempt:
         path = store.join(self.directory, MANIFEST)
         self._lease.require()
         self._require_files(manifest)
+        content = manifest.to_json()
+        fix = "Raise snapshot.rows_per_file, or read fewer, larger files of the log: the manifest lists all of them."
+        bounded.require_within(content, path, MOST_BYTES, fix)
         try:
-            store.publish(path, manifest.to_json(), content=self.data_dir, replace=replace)
+            store.publish(path, content, content=self.data_dir, replace=replace)
         except FileNotFoundError:
             raise self._lost("its directory") from None
         except FileExistsError:

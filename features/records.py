@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 BLOCK = 2 << 20
 """Bytes read at once."""
 MAX_LINE = 64 << 20
-"""Longer records are quarantined, line by line."""
+"""Longer records, line end included, are quarantined, line by line."""
 MAX_HEADER = 1 << 20
 BOM = b"\xef\xbb\xbf"
 _SKIPPED = 0
@@ -80,8 +80,8 @@ def blocks(stream: BinaryIO, start: int, stop: int, header: bool, dialect: Diale
             end = first if first >= 0 else _after_last_newline(data, filled) or filled
             if drop != _SKIPPED:
                 own = begin if fresh else _after_newline(data, begin, end)
-                if own < end:
-                    yield Block(data, own, end, position, drop)
+                for first_byte, stop_byte in pairwise(_pieces(data, own, end)):
+                    yield Block(data, first_byte, stop_byte, position, drop)
             if first < 0:
                 state, fresh = dialect.find(data, begin, end, state)[2], data[end - 1] == NEWLINE
                 carry, position = data[end:filled].copy(), position + end
@@ -208,6 +208,15 @@ def _after_newline(data: Bytes, first: int, stop: int) -> int:
     """Position after the first newline at or after ``first``, or ``stop``."""
     found = _EVERY_LINE.find(data, first, stop, PLAIN)[0]
     return found if found >= 0 else stop
+
+
+def _pieces(data: Bytes, begin: int, end: int) -> list[int]:
+    """Cuts of lines at about every BLOCK bytes: each of them may be a row of quarantine."""
+    cuts = [begin]
+    while cuts[-1] < end:
+        near = min(cuts[-1] + BLOCK, end)
+        cuts.append(near if near == end else _after_newline(data, near - 1, end))
+    return cuts
 
 
 def _after_last_newline(data: Bytes, stop: int) -> int:

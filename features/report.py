@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import FailFast, Field, ValidationError
 
-from features import store
+from features import bounded, store
 from features.count_kernels import sum_groups
 from features.drift import Counts, Distribution, Drift, group_starts
 from features.errors import ArtifactError
@@ -52,7 +52,7 @@ class Tally(Strict):
     """Values the spec does not hold."""
     used: Count
     """Distinct local indices of values."""
-    top: list[Value]
+    top: Annotated[list[Value], FailFast()]
     """The most frequent ones."""
     groups: Counts
     """Of the rows that training may see, by ``drift.group_starts``; negatives before downsampling."""
@@ -76,7 +76,7 @@ class FieldReport(Strict):
     distinct: Count
     """Distinct values found: exact for vocabularies, bins and parts of time, estimated for hashed fields."""
     buckets: Buckets | None
-    top: list[str]
+    top: Annotated[list[str], FailFast()]
     """What the most frequent values mean."""
 
     @property
@@ -101,11 +101,11 @@ class Report(Strict):
     format_version: Literal[1] = 1
     rows: Count
     fields: dict[str, FieldReport]
-    days: list[Day]
+    days: Annotated[list[Day], FailFast()]
     """Empty for a log without ``time``."""
-    moments: tuple[str, ...] = ()
+    moments: Annotated[tuple[str, ...], FailFast()] = ()
     """The first and the last, ISO 8601 in the zone of ``time``; empty without it, or in older reports."""
-    quarantined: tuple[Quarantined, ...] = ()
+    quarantined: Annotated[tuple[Quarantined, ...], FailFast()] = ()
     """Rows set aside, by field and reason."""
     distribution: Distribution
     drift: Drift | None
@@ -119,7 +119,7 @@ class Report(Strict):
         """Raises ArtifactError when there is none or it does not read as one."""
         fix = "Build the snapshot again with --replace."
         try:
-            return Report.model_validate_json(store.read_bytes(path))
+            return Report.model_validate_json(bounded.read(path, fix=fix))
         except (FileNotFoundError, NotADirectoryError):
             raise ArtifactError(path, expected="a data report", found="no such file", fix=fix) from None
         except ValidationError as error:

@@ -6,6 +6,7 @@ A row belongs to the range in which its line begins, so any cut of a file gives 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -221,8 +222,9 @@ def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[Raw
     with opened_raw(rng.path) as stream:
         file = _parquet(stream, rng.path)
         names = file.schema_arrow.names
+        known = set(names)
         for name in columns or ():
-            if name not in names:
+            if name not in known:
                 raise missing_column(rng.path, name, names)
         position = sum(file.metadata.row_group(group).num_rows for group in range(rng.start))
         groups = list(range(rng.start, rng.stop))
@@ -312,10 +314,10 @@ def _parser(
         if columns is None:
             raise ValueError("columns of a jsonl source must be named")
         return JsonParser(columns, codes, lists)
-    wanted = list(names) if columns is None else list(columns)
+    wanted, times = list(names) if columns is None else list(columns), Counter(names)
     for name in wanted:
-        if name not in names:
+        if not times[name]:
             raise missing_column(path, name, list(names))
-        if list(names).count(name) > 1:
+        if times[name] > 1:
             raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns.")
     return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes, config.multiline)

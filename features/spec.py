@@ -6,14 +6,14 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import FailFast, ValidationError
 
-from features import store
+from features import bounded, store
 from features.errors import ArtifactError, ConfigError
 from features.field import MAX_VALUES, Fit
 from features.fields import AnyField, check_fields
@@ -34,7 +34,7 @@ class FittedField(Strict):
     """Distinct values, buckets or bins; ``size`` is 3 more."""
     offset: int
     first_slot: int
-    edges: tuple[float, ...] = ()
+    edges: Annotated[tuple[float, ...], FailFast()] = ()
     """Only where they were fitted; given and formulaic ones follow from ``config``."""
     vocabulary: str | None = None
     """SHA-256 of the field's vocabulary (see ``Vocabulary.digest``)."""
@@ -65,7 +65,7 @@ class _Document(Strict):
 
     version: int
     hash: str
-    fields: tuple[FittedField, ...]
+    fields: Annotated[tuple[FittedField, ...], FailFast()]
 
 
 class FeatureSpec:
@@ -139,10 +139,11 @@ class FeatureSpec:
         fs, root = store.resolve(directory)
         fs.makedirs(root, exist_ok=True)
         document = self._canonical()
-        if len(document) > store.MOST_BYTES:  # what could not be loaded is not written
+        if len(document) > bounded.MOST_BYTES:  # what could not be loaded is not written
             fix = "Use fewer quantiles, or fewer fields."
             found = f"{len(document):,}"
-            raise ConfigError("fields", expected=f"a spec of {store.MOST_BYTES:,} bytes at most", found=found, fix=fix)
+            expected = f"a spec of {bounded.MOST_BYTES:,} bytes at most"
+            raise ConfigError("fields", expected=expected, found=found, fix=fix)
         with fs.open(f"{root}/{SPEC_FILE}", "wb") as file:
             file.write(document)
         with fs.open(f"{root}/{VOCABULARY_FILE}", "wb") as file, pq.ParquetWriter(file, _SCHEMA) as writer:
@@ -155,7 +156,7 @@ class FeatureSpec:
         fs, root = store.resolve(directory)
         where = f"feature spec {directory}"
         try:
-            document = _Document.model_validate_json(store.read_small(store.join(directory, SPEC_FILE)))
+            document = _Document.model_validate_json(bounded.read(store.join(directory, SPEC_FILE)))
             vocabularies = _vocabularies(where, document, fs.cat_file(f"{root}/{VOCABULARY_FILE}"))
         except FileNotFoundError as error:
             raise _damaged(where, f"no file {error.filename or error}") from error

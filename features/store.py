@@ -24,7 +24,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from features.errors import ArtifactError, ConfigError
+from features.errors import ConfigError
 from features.process import machine, runs
 
 
@@ -65,20 +65,6 @@ def read_bytes(path: str) -> bytes:
     fs, inner = resolve(path)
     data: bytes = fs.cat_file(inner)
     return data
-
-
-MOST_BYTES = 16 << 20
-"""Of a JSON artifact (a manifest, a spec): what it could unfold to fits into memory."""
-
-
-def read_small(path: str, most: int = MOST_BYTES) -> bytes:
-    """The bytes of an artifact that has a limit. Raises FileNotFoundError, or ArtifactError before more is read."""
-    fs, inner = resolve(path)
-    size = int(fs.info(inner)["size"] or 0)
-    if size > most:
-        fix = "It is none of ours, or damaged: make it again."
-        raise ArtifactError(path, expected=f"at most {most:,} bytes", found=f"{size:,}", fix=fix)
-    return read_bytes(path)
 
 
 def exists(path: str) -> bool:

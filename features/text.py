@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from features import kernels, value_kernels
 from features.errors import InputError
 from features.moment import DAY, EPOCHS, TimeConfig, to_utc
+from features.words import some
 
 UInt8 = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
@@ -406,6 +407,6 @@ def missing_column(where: str, name: str, found: list[str]) -> InputError:
     return InputError(
         where,
         expected=f"a column {name!r}",
-        found=f"columns {', '.join(found)}",
+        found=f"columns {some(found)}",
         fix=f"Did you mean {near[0]!r}?" if near else "Name the columns in the config, or mend the file.",
     )

@@ -20,6 +20,7 @@ Place = tuple[int | str, ...]
 _PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _SHOWN = 60
+_MOST_MISTAKES = 1_000
 _MUST = re.compile(r"(?:\S+ )?must be (.*), got (.*)")
 """How our validators say it."""
 
@@ -33,6 +34,8 @@ class Takes(NamedTuple):
 
 def complaint(error: ValidationError, of: Any) -> str:
     """What was found wrong in a file of the class ``of``, as the ``found`` of an error."""
+    if (count := error.error_count()) > _MOST_MISTAKES:  # telling one makes all of them, many times the file's size
+        return f"{count:,} mistakes"
     first = error.errors()[0]
     place, (expected, found) = ".".join(map(str, first["loc"])), explained(first, of)
     if first["type"] in ("missing", "extra_forbidden"):
@@ -85,6 +88,11 @@ def listed(names: Iterable[Any]) -> str:
     """``a, b or c``."""
     *most, last = [str(name) for name in names] or ["nothing"]
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def some(names: Sequence[str], most: int = 40) -> str:
+    """``a, b, c``; of very many the first ones and how many there are."""
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])}, ... ({len(names):,} in all)"
 
 
 def nearest(name: Any, known: Sequence[str], otherwise: str) -> str:

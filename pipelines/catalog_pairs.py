@@ -14,6 +14,7 @@ from features.keys import require_keys
 from features.listing import SourceFile
 from features.quarantine import Example, Quarantined, quarantined
 from features.terminal import say
+from features.words import some
 from pipelines.catalog_config import CatalogConfig
 from pipelines.catalog_tasks import NO_ITEM, PAIRS, READ, Said
 from pipelines.columns import known_columns
@@ -101,7 +102,7 @@ def require_columns(source: SourceConfig, files: Sequence[SourceFile], where: st
     for column in columns:
         if names is not None and column not in names:
             raise InputError(
-                where, expected=f"a column {column!r}", found=f"columns {', '.join(names)}",
+                where, expected=f"a column {column!r}", found=f"columns {some(names)}",
                 fix=f"Name the table's columns: {where}.context and {where}.item.",
             )  # fmt: skip
         column_types(source, files, column, where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from features import words
 from features.config import JoinConfig, SourceConfig
@@ -23,10 +23,10 @@ def require_columns(config: Config, files: Sequence[SourceFile]) -> None:
     path, own = known_columns(config.source, files)
     joined = {place: _joined(config, place, join) for place, join in enumerate(config.join)}
     if own is not None and None not in joined.values():  # rows of jsonl name their own
-        known = list(own)
+        known = set(own)
         for place, join in enumerate(config.join):
             _require(f"join.{place}.on", join.on, known, path)  # or a column of a table joined before
-            known += joined[place] or ()
+            known |= set(joined[place] or ())
         for key, column in wanted(config):
             _require(key, column, known, f"{path}{' and the joined tables' if joined else ''}")
     if config.catalog is not None:
@@ -60,9 +60,10 @@ def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
     path, names = known_columns(join, list_files(join, config.base))
     if names is None:
         return list(join.select) if join.select is not None else None
+    known = set(names)
     for key, columns in (("on", [join.on]), ("select", join.select or [])):
         for column in columns:
-            _require(f"join.{place}.{key}", column, names, path)
+            _require(f"join.{place}.{key}", column, known, path)
     return [name for name in join.select or names if name != join.on]
 
 
@@ -114,14 +115,14 @@ def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] |
     return {*own, *(name for names in added for name in names or ())}
 
 
-def _require(key: str, column: str, known: Iterable[str], where: str) -> None:
-    names = sorted(known)
-    if column not in names:
+def _require(key: str, column: str, known: Set[str], where: str) -> None:
+    if column not in known:
+        names = sorted(known)
         apart = len(names) == 1 and re.search(r"[,;|\t]", names[0])
         otherwise = "Name the `separator` of these." if apart else "Name a column of these."
         raise InputError(
             key,
             expected=f"a column {column!r} in {where}",
-            found=f"columns {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}",
+            found=f"columns {words.some(names)}",
             fix=words.nearest(column, names, otherwise),
         )

@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     AfterValidator,
     Field,
@@ -31,7 +30,8 @@ from features.moment import Duration
 from features.redact import redacted_tree, remember, remember_urls
 from features.schema import Names, Strict, expand_names
 from pipelines.catalog_config import CatalogConfig, require_fields
-from pipelines.mistakes import Origin, mistake, placed, require_once, require_plain
+from pipelines.document import UNREADABLE, complaint, parsed, read_text
+from pipelines.mistakes import Origin, mistake, placed, require_plain, shortened
 from training.config import ModelConfig, TrainingConfig
 from training.settings import require_trainable
 
@@ -193,28 +193,6 @@ def resolve(path: str, base: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.join(base, os.path.expanduser(path)))
 
 
-class Yaml(yaml.SafeLoader):
-    """YAML 1.2's scalars: only true and false are booleans (the key ``on`` is text), 1e-6 is a number."""
-
-
-Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float"))]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.I), list("tTfF"))
-Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|nan)$", re.I
-    ),
-    list("-+.0123456789"),
-)
-
-
-_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-"""What YAML raises; the last two for a month 13, a number of 5,000 digits, nesting without end."""
-
-
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read and check a config.
 
@@ -227,19 +205,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """
     file = os.path.abspath(path)
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        found = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise ConfigError(file, expected="a readable config file", found=found, fix="Check --config.") from None
-    try:
-        root = yaml.compose(text, Loader=Yaml)
-        _require_size(root, file)
-        require_once(root, file)
-        data = yaml.load(text, Loader=Yaml)  # noqa: S506  a SafeLoader
+        root, data = parsed(read_text(file), file)
     except ConfigError:
         raise
-    except _UNREADABLE as error:
-        found = _complaint(error)
+    except UNREADABLE as error:
+        found = complaint(error)
         fix = "Indent by spaces, not by tabs." if "\\t" in found else "Mend the syntax at that line."
         raise ConfigError(file, expected="valid YAML", found=found, fix=fix) from None
     if not isinstance(data, dict):
@@ -249,15 +219,6 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         _override(data, override)
     origin = Origin(file, root, data, list(overrides or []))
     return _checked(_expand(data, file), origin)
-
-
-def _complaint(error: Exception) -> str:
-    """What YAML says, without the piece of text it shows: that may be half a URL with its password."""
-    mark = getattr(error, "problem_mark", None)
-    if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        return f"{said} in line {mark.line + 1}, column {mark.column + 1}"
-    return " ".join(str(error).split())
 
 
 def _checked(data: dict[str, Any], origin: Origin) -> Config:
@@ -281,22 +242,8 @@ def _checked(data: dict[str, Any], origin: Origin) -> Config:
     return config
 
 
-def _require_size(root: yaml.Node | None, file: str) -> None:
-    """Refuse what grows past any use: aliases of aliases, a list that holds itself."""
-    stack, left = [root], _MOST_VALUES
-    while stack and left:
-        node, left = stack.pop(), left - 1
-        if isinstance(node, yaml.MappingNode):
-            stack += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            stack += node.value
-    if stack:
-        raise ConfigError(
-            file, expected=f"at most {_MOST_VALUES} values", found="more, aliases counted", fix="Write less of it."
-        )
-
-
-_MOST_VALUES = 100_000
+_MOST_PARTS, _MOST_OVERRIDE = 20, 64 << 10
+"""Keys and characters of one override."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -337,30 +284,41 @@ def _with_variables(value: Any, written: Any) -> Any:
 
 def _override(data: dict[str, Any], text: str) -> None:
     """Apply one ``a.b=value`` in place; missing blocks on the way are made."""
-    where = f"--set {text}"
+    where = f"--set {shortened(text)}"
     path, sign, value = text.partition("=")
-    if not sign or not path:
-        raise ConfigError(where, expected="KEY=VALUE", found=text, fix="Example: --set training.epochs=3.")
-    try:
-        parsed = yaml.load(value, Loader=Yaml)  # noqa: S506  a SafeLoader
-    except _UNREADABLE:
-        raise ConfigError(where, expected="a YAML value", found=value, fix="Quote it.") from None
-    here: Any = data
     parts = path.split(".")
+    if not sign or not all(parts):
+        raise ConfigError(where, expected="KEY=VALUE", found=shortened(text), fix="Example: --set training.epochs=3.")
+    if len(parts) > _MOST_PARTS or len(text) > _MOST_OVERRIDE:
+        found = f"{len(parts)} keys, {len(text):,} characters"
+        expected = f"at most {_MOST_PARTS} keys in each other, {_MOST_OVERRIDE:,} characters"
+        raise ConfigError(where, expected=expected, found=found, fix="Write it into the config file.")
+    try:
+        parsed_value = parsed(value, where)[1]
+    except ConfigError:
+        raise
+    except UNREADABLE as error:
+        found = complaint(error) if len(value) > len(shortened(value)) else value
+        raise ConfigError(where, expected="a YAML value", found=found, fix="Quote it.") from None
+    here: Any = data
     for part, following in pairwise(parts):
         if isinstance(here, dict) and not isinstance(here.get(part), dict | list):
-            if following.isdigit():
+            if _is_position(following):
                 fix = "Only items that exist can be set."
                 raise ConfigError(where, expected=f"a list at {part}", found="none", fix=fix)
             here[part] = {}
         here = here[_step(here, part, where)]
-    here[_step(here, parts[-1], where)] = parsed
+    here[_step(here, parts[-1], where)] = parsed_value
 
 
 def _step(here: Any, part: str, where: str) -> str | int:
     if isinstance(here, dict):
         return part
-    if isinstance(here, list) and part.isdigit() and int(part) < len(here):
+    if isinstance(here, list) and _is_position(part) and int(part) < len(here):
         return int(part)
     found = f"{part!r} in a list of {len(here)}" if isinstance(here, list) else f"a single value before {part!r}"
     raise ConfigError(where, expected="a key of a block or a position of a list", found=found, fix="Check the path.")
+
+
+def _is_position(part: str) -> bool:
+    return re.fullmatch("[0-9]{1,6}", part) is not None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from features import store
+from features import bounded, store
 from features.errors import ArtifactError, FieldwiseError
 from features.record import EXPRESSIONS, differences
 from features.redact import redacted_tree
@@ -33,6 +33,7 @@ HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
 _MOST = 8
 """Changed files that are told."""
+_FIX = "Delete it: the day's steps are done again, and find what they had finished."
 
 
 class Record:
@@ -41,7 +42,7 @@ class Record:
     def __init__(self, workspace: str, date: str) -> None:
         self._workspace = workspace.rstrip("/")
         self.path = store.join(workspace, "daily", f"{date}.json")
-        kept = json.loads(store.read_bytes(self.path)) if store.exists(self.path) else {}
+        kept = bounded.load(self.path, fix=_FIX) if store.exists(self.path) else {}
         self.steps: dict[str, Any] = _moved(kept, HERE, self._workspace)
         self.whole = "done" in self.steps
 

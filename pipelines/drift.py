@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from features import store
+from features import bounded, store
 from features.drift import Distribution, compare
 from features.errors import ArtifactError, RefusedError
 from features.manifest import Manifest
@@ -44,8 +44,8 @@ def kept_expected(config: Config, spec_digest: str) -> Distribution | None:
     """What the workspace remembers of the rows a spec was fitted on; None where it does not."""
     path = store.join(spec_dir(config, spec_digest), "expected.json")
     try:
-        return Distribution.model_validate_json(store.read_bytes(path))
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return Distribution.model_validate_json(bounded.read(path))
+    except (FileNotFoundError, NotADirectoryError, ValidationError, ArtifactError):
         return None
 
 
@@ -59,11 +59,13 @@ def find_expected(config: Config, spec_digest: str, against: str | None) -> Expe
         return Expected(against, Report.load(store.join(data, REPORT)).distribution)
     path = store.join(spec_dir(config, spec_digest), "expected.json")
     try:
-        return Expected(path, Distribution.model_validate_json(store.read_bytes(path)))
+        return Expected(path, Distribution.model_validate_json(bounded.read(path)))
     except FileNotFoundError:
         found = "no such file"
     except ValidationError as error:
         found = complaint(error, Distribution)
+    except ArtifactError as error:
+        found = error.found
     if config.drift.max_psi is None and config.drift.max_label_psi is None:
         say(f"drift is not measured: {path}: {found}")
         return None

@@ -13,7 +13,10 @@ from pydantic_core import ErrorDetails
 from features import words
 from features.errors import ConfigError, FieldwiseError
 from features.fields import expand_fields
+from features.redact import redacted
 from features.words import Place, Takes
+
+_SHOWN = 200
 
 
 class Origin(NamedTuple):
@@ -31,9 +34,15 @@ class Origin(NamedTuple):
         for override in reversed(self.overrides):
             path = override.partition("=")[0]
             if f"{key}.".startswith(f"{path}.") or f"{path}.".startswith(f"{key}."):
-                return f"{self.file}, --set {override}, {key}"
+                return f"{self.file}, --set {shortened(override)}, {key}"
         line = _line(self.root, _by_number(keys, self.data))
         return f"{self.file}{f' line {line}' if line else ''}, {key or 'top level'}"
+
+
+def shortened(override: str) -> str:
+    """An override as messages show it."""
+    text = redacted(override)  # whole: half a password is not known again
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
@@ -103,28 +112,6 @@ def _unfit(place: Place, takes: Takes, value: Any, origin: Origin) -> ConfigErro
     beyond = "" if isinstance(value, bool) else " of at most 64 bits"
     expected = words.described(takes) + beyond
     return ConfigError(origin.where(place), expected=expected, found=words.shown(value), fix="Change the value.")
-
-
-def require_once(root: yaml.Node | None, file: str) -> None:
-    """Refuse a key that a block has twice: YAML would take the last one without a word."""
-    stack = [(root, "")]
-    while stack:
-        node, path = stack.pop()
-        if isinstance(node, yaml.SequenceNode):
-            stack += [(item, f"{path}{position}.") for position, item in enumerate(node.value)]
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[Any, int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 1
-                if key.value in lines and key.value != "<<":
-                    raise ConfigError(
-                        f"{file} line {line}, {path}{key.value}",
-                        expected="a key once",
-                        found=f"it in line {lines[key.value]} too",
-                        fix="Keep one of them.",
-                    )
-                lines[key.value] = line
-                stack.append((value, f"{path}{key.value}."))
 
 
 def _written(loc: Place, data: Any) -> Place:

@@ -28,11 +28,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import store
+from features import bounded, store
 from features.errors import BusyError, ConfigError
 from features.lease import Lease, alive
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
+_FIX = "Remove the output, or name another: it is written again."
 
 
 class Output:
@@ -60,7 +61,7 @@ class Output:
         """The manifest of a published output of the same request, once killed jobs' remains are cleared away."""
         self._clear()
         try:
-            found: dict[str, Any] = json.loads(store.read_bytes(store.join(self.target, MANIFEST)))
+            found = bounded.load(store.join(self.target, MANIFEST), fix=_FIX)
         except FileNotFoundError:
             return None
         return found if found.get("request") == self.request else None

@@ -31,6 +31,8 @@ from features.text import canonical, missing_column
 
 PROBABILITY, PARTITION = "probability", "date"
 _TAKEN = {PROBABILITY: "the score's", PARTITION: "the partition's (date=...)"}
+_TOLD = 100
+"""Columns that a proposal spells out."""
 _TEXT, _BYTES = pa.string(), pa.binary()
 _FLOATS = {pa.float32(): 24, pa.float64(): 53}
 """Bits of an integer that a float holds exactly."""
@@ -82,14 +84,15 @@ def _names(source: SourceConfig, files: Sequence[SourceFile], wanted: Sequence[s
             return list(wanted or ())
         if not found:
             continue  # a file without a byte
+        known = set(found)
         for name in wanted or ():
-            if name not in found and name not in directory_columns(path):
+            if name not in known and name not in directory_columns(path):
                 raise missing_column(path, name, found)
         first = found if first is None else first
-        if wanted is None and set(found) != set(first):
-            odd = sorted(set(found) ^ set(first))[0]
-            has, lacks = (path, files[0].path) if odd in found else (files[0].path, path)
-            both = [name for name in first if name in found]
+        if wanted is None and known != set(first):
+            odd = min(known ^ set(first))
+            has, lacks = (path, files[0].path) if odd in known else (files[0].path, path)
+            both = [name for name in first if name in known]
             raise InputError(
                 lacks, expected=f"the columns of {has}, because all are to be written", found=f"no column {odd!r}",
                 fix=f"Name columns that every file has: {_option(both)}.",
@@ -104,9 +107,11 @@ def _require_free(names: Sequence[str], *, named: bool) -> None:
         key = name.casefold()
         if key in _TAKEN or key in seen:
             why = f"the name is {_TAKEN[key]}" if key in _TAKEN else f"Spark takes it for {seen[key]!r}"
-            free = [other for other in names if other.casefold() not in _TAKEN]
-            rest = [other for n, other in enumerate(free) if other.casefold() not in [o.casefold() for o in free[:n]]]
-            fix = "Leave it out of --columns, or rename it" if named else f"Leave it out: {_option(rest)}"
+            rest: dict[str, str] = {}
+            for other in names:
+                rest.setdefault(other.casefold(), other)
+            others = _option([other for folded, other in rest.items() if folded not in _TAKEN])
+            fix = "Leave it out of --columns, or rename it" if named else f"Leave it out: {others}"
             raise ConfigError(
                 "columns to write", expected=f"no column called {name!r} ({why})", found="one", fix=f"{fix}."
             )
@@ -114,17 +119,18 @@ def _require_free(names: Sequence[str], *, named: bool) -> None:
 
 
 def _option(names: Sequence[str]) -> str:
-    return f"--columns {','.join(names)}" if names else "none is left"
+    told = ",".join(names[:_TOLD]) + ",..." * (len(names) > _TOLD)
+    return f"--columns {told}" if names else "none is left"
 
 
 def _types(files: Sequence[SourceFile], names: Sequence[str]) -> dict[str, pa.DataType]:
     """The common type of each column over all Parquet files; says what becomes text."""
-    schemas = [(file.path, parquet_schema(file.path)) for file in files]
+    schemas = [(file.path, schema, set(schema.names)) for file in files for schema in [parquet_schema(file.path)]]
     types = {}
     for name in names:
         origin: dict[pa.DataType, str] = {}
-        for path, schema in schemas:
-            kind = schema.field(name).type if name in schema.names else _TEXT  # what a directory tells is text
+        for path, schema, known in schemas:
+            kind = schema.field(name).type if name in known else _TEXT  # what a directory tells is text
             origin.setdefault(kind, path)
         told = ", ".join(f"{kind} in {path}" for kind, path in origin.items())
         try:

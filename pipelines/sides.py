@@ -25,6 +25,7 @@ from features.quarantine import Origins
 from features.source import FileRange, Reject, read_range, source_columns
 from features.spec import FeatureSpec
 from features.text import Columns, moments
+from features.words import some
 from pipelines.catalog_config import moment_of
 from pipelines.config import Config
 from pipelines.ids import identity, undecodable
@@ -240,19 +241,20 @@ def _side(
 ) -> Side:  # fmt: skip
     own = _columns(config, source, date)
     own += [column for column in sorted(_told(config, source, date)) if column not in own]
-    used = [t for t in tables if set(t.names) & (columns | set(further)) - set(own)]
+    known = set(own)
+    used = [t for t in tables if set(t.names) & (columns | set(further)) - known]
     for column in further:
-        if column not in own and not any(column in t.names for t in used):
+        if column not in known and not any(column in t.names for t in used):
             raise InputError(
                 f"catalog: {name}",
                 expected=f"a column {column!r}",
-                found=f"columns {', '.join(own)}",
+                found=f"columns {some(own)}",
                 fix="Add it to that source.",
             )
     read = [
         c
         for c in dict.fromkeys([id, *columns, *further, *(t.on for t in used)])
-        if (c in own and c not in constants) or c == id
+        if (c in known and c not in constants) or c == id
     ]
     wanted = tuple(dict.fromkeys([*spec.raw_columns, *further]))
     return Side(name, source, id, tuple(sorted(read)), tuple(used), dict(constants), wanted)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from features import store
+from features import bounded, store
 from features.errors import ConfigError, DivergedError
 from features.manifest import snapshot_dir
 from features.terminal import printable, say
@@ -35,6 +35,7 @@ Result = dict[str, Any]
 USUAL_EPOCHS = 10
 """A training's epochs in the estimate of time."""
 LOGARITHMIC = ("learning_rate", "l2", "dim", "init_scale")
+_FIX = "Delete it: that trial is trained again."
 FIXED = ("training.epochs", "training.patience")
 """Part of a trial's settings, but the same in all trials."""
 
@@ -121,7 +122,7 @@ def _draw(kind: str, seed: int, number: int, config: Config, data: TrainData) ->
 def _read(folder: str, trials: Sequence[Trial]) -> dict[str, Result]:
     """Results by trial file, of the trials that were finished before."""
     there = store.list_sizes(folder)
-    return {t.file: json.loads(store.read_bytes(store.join(folder, t.file))) for t in trials if t.file in there}
+    return {t.file: bounded.load(store.join(folder, t.file), fix=_FIX) for t in trials if t.file in there}
 
 
 @contextmanager

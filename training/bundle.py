@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from safetensors.torch import save_file
 
+from features import bounded
 from features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
 from features.record import check_record
 from features.schema import Strict
@@ -38,6 +39,7 @@ from training.layout import Layout
 from training.models import build_model
 
 WEIGHTS, MODEL, DATA = "weights.safetensors", "model.json", "data.json"
+_FIX = "The bundle is incomplete, damaged or of another version: train or export it again."
 _MOST_MODEL_BYTES = 1 << 20
 _MOST_HEADER_BYTES = 1 << 16
 """Of the names and shapes of all tensors."""
@@ -162,7 +164,7 @@ def load_bundle(directory: str | Path) -> Bundle:
     """
     path = Path(directory)
     try:
-        text = _read(path / MODEL, _MOST_MODEL_BYTES)
+        text = bounded.read(str(path / MODEL), _MOST_MODEL_BYTES, _FIX)
         model = _ModelFile.model_validate_json(text)
         weights = _read(path / WEIGHTS, 4 * model.rows * model.width + _MOST_OTHER_BYTES)
         if int.from_bytes(weights[:8], "little") > _MOST_HEADER_BYTES:  # before it is unfolded
@@ -198,17 +200,21 @@ def _record(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(_read(path, _MOST_MODEL_BYTES))
+        record = bounded.load(str(path), _MOST_MODEL_BYTES, _FIX)
         check_record(record)
-    except (ValueError, RecursionError) as error:
+    except ArtifactError:
+        raise
+    except ValueError as error:
         raise _damaged(path, "what the training rows followed from, as JSON", str(error)) from error
     return dict(record)
 
 
 def _read(path: Path, most: int) -> bytes:
-    if path.stat().st_size > most:
-        raise _damaged(path, f"at most {most} bytes", f"{path.stat().st_size}")
-    return path.read_bytes()
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise _damaged(path, f"at most {most} bytes", "more")
+    return content
 
 
 def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
@@ -231,5 +237,4 @@ def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
 
 
 def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
-    fix = "The bundle is incomplete, damaged or of another version: train or export it again."
-    return ArtifactError(str(path), expected=expected, found=found, fix=fix)
+    return ArtifactError(str(path), expected=expected, found=found, fix=_FIX)

@@ -23,11 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from features import bounded
 from features.errors import ArtifactError
 from features.terminal import say
 from training.progress import Progress
 
 Tensors = Mapping[str, Tensor]
+_MOST_HEADER_BYTES = 4 << 20
+"""Of the names and shapes of all tensors, and what every epoch has shown."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,16 @@ def read_into(path: Path, tensors: Tensors) -> None:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
+        with open(path, "rb") as raw:
+            header = int.from_bytes(raw.read(8), "little")
+        if header > _MOST_HEADER_BYTES:  # before it is unfolded
+            raise _damaged(path, f"a header of at most {_MOST_HEADER_BYTES:,} bytes", f"{header:,}")
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
+            facts = bounded.parse(file.metadata()["facts"].encode(), str(path), _FIX)
             return {"request": facts["request"], "progress": facts["progress"]}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except ArtifactError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "a checkpoint with its progress", str(error)) from error
 
 

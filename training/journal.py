@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features import bounded
 from features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
 from features.redact import redacted
 from features.terminal import say
@@ -34,6 +35,8 @@ PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
 """After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
 
 
+_MOST_BYTES = 64 << 20
+_FIX = "Delete its directory: what it says is lost to MLflow, the bundle is not."
 _HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"},
           "register": {"name"}}  # fmt: skip
 """What a report of each form has at least."""
@@ -187,14 +190,14 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        content = path.read_bytes() if path.exists() else b""
+        content = bounded.read(str(path), _MOST_BYTES, _FIX) if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             os.truncate(path, len(whole))
         try:
-            self.items: list[Report] = [dict(json.loads(line)) for line in whole.splitlines()]
-        except (TypeError, ValueError, RecursionError) as error:
-            raise _damaged(path, str(error)) from error
+            self.items: list[Report] = [bounded.parse(line, str(path)) for line in whole.splitlines()]
+        except ArtifactError as error:
+            raise _damaged(path, error.found) from error
 
     def add(self, item: Report) -> None:
         with open(self.path, "ab") as file:
@@ -213,8 +216,7 @@ class _Lines:
 
 
 def _damaged(path: Path, found: str) -> ArtifactError:
-    fix = "Delete its directory: what it says is lost to MLflow, the bundle is not."
-    return ArtifactError(str(path), expected="a report of known form on every line", found=found, fix=fix)
+    return ArtifactError(str(path), expected="a report of known form on every line", found=found, fix=_FIX)
 
 
 @contextmanager
