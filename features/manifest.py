@@ -100,7 +100,7 @@ class Manifest(Strict):
     """Rows of the log that found their key in a side table, by the table's files and key."""
     config: dict[str, Any] | None = None
     """What was asked for, as `features.record` keeps it. Snapshots of earlier versions have none."""
-    sources: Annotated[list[SourceEntry], FailFast()] | None = None
+    sources: list[SourceEntry] | None = None
     """The log's files in order, those without rows too; None in snapshots of older versions."""
     digest: Sha256
 
