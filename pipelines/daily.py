@@ -7,13 +7,13 @@ a finished date again changes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from features import store
 from features.errors import ArtifactError
+from features.kept import read_record, write_record
 from features.record import EXPRESSIONS, differences
 from features.redact import redacted_tree
 from pipelines.agreement import require_model
@@ -38,8 +38,9 @@ class Record:
     def __init__(self, workspace: str, date: str) -> None:
         self._workspace = workspace.rstrip("/")
         self.path = store.join(workspace, "daily", f"{date}.json")
-        kept = json.loads(store.read_bytes(self.path)) if store.exists(self.path) else {}
-        self.steps: dict[str, Any] = _moved(kept, HERE, self._workspace)
+        fix = f"Remove the file to do {date} anew; its snapshots and trainings are found again."
+        kept = read_record(self.path, "the steps of a day, as they were recorded", fix)
+        self.steps: dict[str, Any] = _moved(kept or {}, HERE, self._workspace)
         self.whole = "done" in self.steps
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
@@ -47,8 +48,7 @@ class Record:
         if name not in self.steps:
             say(f"{name} ...")
             self.steps[name] = work()
-            kept = redacted_tree(_moved(self.steps, self._workspace, HERE))
-            store.write_atomic(self.path, json.dumps(kept, indent=1, sort_keys=True).encode())
+            write_record(self.path, redacted_tree(_moved(self.steps, self._workspace, HERE)))
         return self.steps[name]
 
 
