@@ -2,8 +2,9 @@
 
     python benchmarks/fuzz_loaders.py --cases 10000
 
-A case changes one file of a good artifact (snapshot, its data files, bundle, checkpoint, journal, lease, config) or of
-a source (csv, jsonl, Parquet, plain and compressed): bytes (flipped, cut, repeated, inserted) or, in JSON and YAML, a
+A case changes one file of a good artifact (snapshot, its data files, bundle, checkpoint, journal, lease, config), of
+what a workspace keeps for itself (a day's record, a trial, the manifest of scores) or of a source (csv, jsonl, Parquet
+of many types, plain and compressed): bytes (flipped, cut, repeated, inserted) or, in JSON and YAML, a
 value (to a huge one, another type, a path that leads out, deep nesting). Checksums and digests that cover the change
 are made to fit every other time, so that damage also reaches what lies behind them. Counted as findings: an exception
 that is none of ours, a load longer than ten seconds, memory past a limit (RLIMIT_AS), a file opened outside the
@@ -13,12 +14,9 @@ artifact, a process started, a crash of the interpreter.
 from __future__ import annotations
 
 import argparse
-import bz2
 import collections
-import gzip
 import hashlib
 import json
-import lzma
 import multiprocessing
 import os
 import random
@@ -29,36 +27,34 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
+from benchmarks.fuzz_artifacts import COLUMNS, DAY, REQUEST, TRIAL, artifacts  # noqa: E402
 from benchmarks.record import record  # noqa: E402
 from features.config import SourceConfig  # noqa: E402
-from features.errors import FieldwiseError  # noqa: E402
-from features.fields import AnyField, HashField, NumberField, VocabularyField  # noqa: E402
-from features.fitting import fit_spec  # noqa: E402
+from features.errors import FieldwiseError, InputError  # noqa: E402
 from features.listing import list_files  # noqa: E402
 from features.manifest import load_snapshot, snapshot_digest  # noqa: E402
-from features.process import machine  # noqa: E402
 from features.publish import clean  # noqa: E402
-from features.source import read_range, split_ranges  # noqa: E402
+from features.source import column_names, count_rows, read_range, split_ranges  # noqa: E402
+from features.text import canonical  # noqa: E402
 from pipelines.config import load_config  # noqa: E402
-from tests.snapshots import write_snapshot  # noqa: E402
-from training.bundle import load_bundle, save_bundle  # noqa: E402
+from pipelines.daily import Record, _require_same  # noqa: E402
+from pipelines.output import Output  # noqa: E402
+from pipelines.sweep import _read  # noqa: E402
+from training.bundle import load_bundle  # noqa: E402
 from training.checkpoint import Checkpoints, _digest, read_into  # noqa: E402
 from training.data import TrainData  # noqa: E402
 from training.journal import Journal  # noqa: E402
-from training.network import Network  # noqa: E402
 from training.plan import Plan  # noqa: E402
-from training.progress import Progress  # noqa: E402
 from training.reader import PlanReader, Seen  # noqa: E402
 
 MEMORY, SECONDS = 1 << 30, 10
@@ -68,79 +64,8 @@ STRANGE: list[Any] = [
     "/etc/passwd", "C{1..999999999}", "file:///etc/passwd", "http://127.0.0.1:9/x", "\x00", "ü" * 3, [], {}, [[]],
     {"x": 1}, ["a"] * 50, "9" * 5000, "2001-99-99", "!!python/object/apply:os.system ['true']",
 ]  # fmt: skip
-KINDS = ["snapshot", "data", "data", "bundle", "config", "config", "checkpoint", "journal", "lease", *["source"] * 4]
-CONFIG = """
-name: planted
-source: {path: log.csv, separator: ",", encoding: utf-8}
-join: [{path: side.csv, on: user, select: [age]}]
-label: rating >= 4
-time: {column: timestamp, format: "%Y-%m-%d"}
-split: {by: time, valid: 0.1, test: 0.1}
-fields:
-  - {name: "f{0..3}", kind: hash, buckets: 100}
-  - {name: age, kind: number, quantiles: 10}
-  - {name: genre, kind: vocabulary, separator: "|", max_values: 4, pooling: mean}
-  - {name: pair, kind: cross, of: [f0, f1], buckets: 50}
-model: {kind: ffm, dim: 4}
-training: {batch_size: 256, epochs: 2, checkpoint: {every_steps: 3}}
-"""
-
-
-def artifacts(folder: Path) -> None:
-    """One good artifact of every kind."""
-    configs: list[AnyField] = [
-        HashField(kind="hash", name="user", buckets=20),
-        VocabularyField(kind="vocabulary", name="genre", separator="|", max_values=3),
-        NumberField(kind="number", name="age", edges=(1.0, 5.0, 9.0)),
-    ]
-    tally = pa.table(
-        {
-            "field": pa.array([1] * 3, pa.int32()),
-            "key": [b"a", "ü".encode(), b"long" * 9],
-            "count": pa.array([9, 5, 2]),
-        }
-    )
-    spec = fit_spec(configs, tally)
-    write_snapshot(folder / "snapshot", spec, {"train": [30, 20], "valid": [10]})
-    network = Network(spec, "ffm", 2, 0, seed=1)
-    save_bundle(folder / "bundle", network.bundle(network.table.weight.numpy(), network.dense(), 0.5))
-    state = {"table": torch.arange(12.0).reshape(4, 3), "optimizer.steps": torch.tensor(7)}
-    Checkpoints(folder / "checkpoint", "request").save(
-        Progress(epoch=1, step=3, best_epoch=0), state, {"table": state["table"]}
-    )
-    shutil.copytree(folder / "snapshot", folder / "data")
-    _leases(folder / "lease")
-    _sources(folder / "source")
-    (folder / "config").mkdir()
-    (folder / "config" / "c.yaml").write_text(CONFIG)
-    journal = Journal(folder / "journal", lambda report, answers: {"run": "1"})
-    journal.open(name="fm")
-    journal.metrics({"loss": 0.5}, 0)
-
-
-def _leases(place: Path) -> None:
-    """A published snapshot, and what jobs of other machines work on."""
-    shutil.copytree(place.parent / "snapshot", place)
-    for name, host in (("a", "elsewhere"), ("b", machine())):
-        (place / f"data-{name}").mkdir()
-        (place / f"lease-{name}.json").write_text(json.dumps({"host": host, "pid": os.getpid(), "start": 1}))
-
-
-COLUMNS = ["user", "age", "text"]
-
-
-def _sources(place: Path) -> None:
-    """The same few rows in every format."""
-    place.mkdir()
-    rows = [(f"u{n % 7}", str(n % 50), f'say "{n}", ü' if n % 5 == 0 else "") for n in range(200)]
-    lines = [",".join(COLUMNS)] + [f'{user},{age},"{text.replace(chr(34), 2 * chr(34))}"' for user, age, text in rows]
-    csv = ("\n".join(lines) + "\n").encode()
-    for suffix, compress in (("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)):
-        (place / f"log.csv{suffix}").write_bytes(compress(csv))
-    objects = [json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in rows]
-    (place / "log.jsonl").write_text("\n".join(objects) + "\n")
-    table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)})
-    pq.write_table(table, place / "log.parquet", row_group_size=64)
+KINDS = ["snapshot", "data", "data", "bundle", "config", "config", "checkpoint", "journal", "lease", *["source"] * 4,
+         "day", "trial", "scores"]  # fmt: skip
 
 
 def _read_source(place: Path) -> None:
@@ -149,9 +74,15 @@ def _read_source(place: Path) -> None:
     kind = name.name.removeprefix("changed-log.").partition(".")[0]
     config = SourceConfig.model_validate({"path": name.name, "format": kind})
     files = list_files(config, str(place))
+    names = column_names(config, files[0].path) or COLUMNS
     for rng in split_ranges(config, files, 4096):
-        for batch in read_range(config, rng, COLUMNS):
-            batch.columns.batch()
+        count_rows(config, rng)
+        for batch in read_range(config, rng, names):
+            for column in batch.columns.batch():
+                with suppress(InputError):  # a list, say, has no text
+                    canonical(column)
+            for row in range(batch.columns.rows):
+                batch.raw(row)
 
 
 def _read_data(place: Path) -> None:
@@ -170,6 +101,13 @@ def load(kind: str, place: Path) -> None:
         _read_data(place)
     elif kind == "source":
         _read_source(place)
+    elif kind == "day":
+        day = Record(str(place), DAY)
+        _require_same(day, load_config(place / "config"), DAY)
+    elif kind == "trial":
+        _read(str(place), [TRIAL])
+    elif kind == "scores":
+        Output(str(place / "date=all"), REQUEST).standing()
     elif kind == "lease":
         clean(str(place))
         if not (place / "data-test").is_dir():
@@ -193,7 +131,7 @@ def load(kind: str, place: Path) -> None:
 def mutate(kind: str, place: Path, rng: random.Random) -> str:
     """Change one file; returns its name."""
     files = sorted(path for path in place.rglob("*") if path.is_file() and path.name != "lock")
-    wanted = {"data": ("train-",), "lease": ("lease-",), "source": ("log.",)}.get(kind)
+    wanted = {"data": ("train-",), "lease": ("lease-",), "source": ("log.",), "day": (DAY,)}.get(kind)
     names = tuple(wanted) if wanted else ("train-", "valid-")
     files = [path for path in files if path.name.startswith(names) == bool(wanted)]
     path = rng.choice(files)
@@ -272,7 +210,13 @@ def _damage(content: bytes, rng: random.Random) -> bytes:
 
 def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
     """Let checksums that cover the change be right."""
-    if kind in ("source", "lease"):
+    if kind in (
+        "source",
+        "lease",
+        "day",
+        "trial",
+        "scores",
+    ):  # the last three are no artifacts that come from elsewhere
         return
     if kind == "data":
         manifest = json.loads((path.parents[1] / "manifest.json").read_text())

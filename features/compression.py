@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from features import store
-from features.errors import InputError
+from features.errors import GoneError, InputError
 
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 _UNREAD = (".lz4", ".snappy", ".sz", ".zip", ".z", ".br", ".lzo", ".lzma", ".7z", ".rar", ".deflate", ".tar", ".tgz",
@@ -60,10 +60,13 @@ def opened(path: str) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def opened_raw(path: str) -> Iterator[Any]:
-    """The bytes of a file as they are. InputError when it may not be read, or is gone."""
+    """The bytes of a listed file as they are. InputError when it may not be read, GoneError when it is gone."""
     try:
         raw = store.opened(path)
-    except (FileNotFoundError, PermissionError) as error:
+    except FileNotFoundError as error:
+        fix = "It was removed since it was listed: run the command again once nobody does."
+        raise GoneError(path, expected="a file to read", found="no such file", fix=fix) from error
+    except PermissionError as error:
         found = error.strerror or type(error).__name__
         raise InputError(path, expected="a file to read", found=found, fix="Mend it, or narrow the path.") from error
     with raw:

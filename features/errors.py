@@ -99,6 +99,16 @@ class CredentialsError(TrackingError):
     """The MLflow server answers, and refuses who asks."""
 
 
+class DamagedError(IntegrityError):
+    """A published file is no longer what its manifest promises: the user builds or copies it again."""
+
+    exit_code = 2
+
+
+class GoneError(FieldwiseError):
+    """A file or directory was removed while a command needed it."""
+
+
 class BusyError(FieldwiseError):
     """Another process is at the same work."""
 
@@ -120,4 +130,21 @@ def storage_error(error: Exception, where: str | None = None) -> FieldwiseError 
     if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
         fix = "Set another workspace or output, or mend the permissions."
         return ConfigError(where, expected="a place to write", found=os.strerror(number), fix=fix)
+    if number == errno.ENAMETOOLONG:
+        where, fix = f"{where[:80]}...", "Shorten it."
+        return ConfigError(where, expected="a name that the file system takes", found=os.strerror(number), fix=fix)
     return None
+
+
+def known_error(error: Exception) -> FieldwiseError | None:
+    """An error in our words where it is one of ours, of a disk, or of what somebody removed; None for a defect."""
+    return error if isinstance(error, FieldwiseError) else storage_error(error) or _gone(error)
+
+
+def _gone(error: Exception) -> FieldwiseError | None:
+    """Places are absolute here: a relative name that is missing is our own slip, or a program that is not installed."""
+    place = str(getattr(error, "filename", None) or "")
+    if not (isinstance(error, FileNotFoundError | NotADirectoryError) and os.path.isabs(place)):
+        return None
+    fix = "It was removed meanwhile: run the command again, or make first what it needs."
+    return GoneError(place, expected="what was there", found=os.strerror(error.errno or errno.ENOENT), fix=fix)

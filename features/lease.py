@@ -76,7 +76,7 @@ def alive(path: str) -> bool:
         holder = json.loads(text)
         if holder["host"] == machine():
             return runs(int(holder["pid"]), holder.get("start"))
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         pass  # damaged: only its age tells
     age = store.age(path)
     if age is not None and age < -LEASE_SECONDS:

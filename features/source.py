@@ -246,7 +246,20 @@ def _uuids(file: pq.ParquetFile) -> set[str]:
 
 def _next(batches: Iterator[pa.RecordBatch], path: str) -> pa.RecordBatch | None:
     with _whole(path):
-        return next(batches, None)
+        batch = next(batches, None)
+        for column in [] if batch is None else batch.columns:
+            _require_indices(column)
+        return batch
+
+
+def _require_indices(column: pa.Array) -> None:
+    """Raises ArrowIndexError where damage has left values that point behind their dictionary, which Arrow reads."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        _require_indices(column.values)
+    elif pa.types.is_dictionary(column.type):
+        least, most = pc.min_max(column.indices).as_py().values()
+        if least is not None and (least < 0 or most >= len(column.dictionary)):
+            raise pa.ArrowIndexError(f"entry {most} of a dictionary of {len(column.dictionary)}")
 
 
 def _parquet(stream: BinaryIO, path: str) -> pq.ParquetFile:
@@ -259,7 +272,7 @@ def _whole(path: str) -> Iterator[None]:
     """InputError for bytes that are no Parquet; trouble of the disk or the network stays what it is."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for damaged names of columns
         if getattr(error, "errno", None) is not None:
             raise
         found = " ".join(str(error).split()) or type(error).__name__

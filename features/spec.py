@@ -162,7 +162,7 @@ class FeatureSpec:
             raise _damaged(where, f"no file {error.filename or error}") from error
         except ValidationError as error:
             raise _damaged(where, complaint(error, _Document)) from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(where, str(error).partition("\n")[0]) from error
         if (document.version, document.hash) != (1, "xxh64-42"):
             raise _damaged(where, f"version {document.version}, hash {document.hash}")

@@ -62,11 +62,15 @@ class Texts:
 
 
 def plain(value: pa.Scalar) -> Any:
-    """A value as Python has it, or its text where Python has none: years beyond 9999, nanoseconds."""
+    """A value as Python has it, or what it is stored as where Python has none: years beyond 9999, nanoseconds, zones
+    that nobody knows, text that is no UTF-8."""
     try:
         return value.as_py()
-    except (ValueError, OverflowError):
-        return value.cast(pa.int64()).as_py() if not pa.types.is_nested(value.type) else str(value.type)
+    except UnicodeDecodeError:
+        stored = value.as_buffer().to_pybytes() if hasattr(value, "as_buffer") else str(value.type).encode()
+        return stored.decode("utf-8", "replace")
+    except (ValueError, OverflowError, LookupError):
+        return value.value if hasattr(value, "value") else str(value.type)
 
 
 def canonical(array: pa.Array, where: str = "a column") -> pa.Array:

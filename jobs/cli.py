@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-from features.errors import ConfigError, DefectError, FieldwiseError, storage_error
+from features.errors import ConfigError, DefectError, FieldwiseError, known_error
 from features.interrupt import SIGNALS, Interrupted, Interruptible
 from features.process import FAILURES
 from features.redact import redacted_tree
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     except Exception as error:
         if Interruptible.active is not None and Interruptible.active.came is not None:
             raise Interrupted(Interruptible.active.came) from error
-        known = error if isinstance(error, FieldwiseError) else storage_error(error)
+        known = known_error(error)
         if known is None:
             known = DefectError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
         report_failure(known)

@@ -7,13 +7,13 @@ a finished date again changes nothing, but says which source files have changed 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from features import bounded, store
+from features import store
 from features.errors import ArtifactError, FieldwiseError
+from features.kept import read_record, write_record
 from features.record import EXPRESSIONS, differences
 from features.redact import redacted_tree
 from features.terminal import say
@@ -33,7 +33,6 @@ HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
 _MOST = 8
 """Changed files that are told."""
-_FIX = "Delete it: the day's steps are done again, and find what they had finished."
 
 
 class Record:
@@ -42,8 +41,9 @@ class Record:
     def __init__(self, workspace: str, date: str) -> None:
         self._workspace = workspace.rstrip("/")
         self.path = store.join(workspace, "daily", f"{date}.json")
-        kept = bounded.load(self.path, fix=_FIX) if store.exists(self.path) else {}
-        self.steps: dict[str, Any] = _moved(kept, HERE, self._workspace)
+        fix = f"Remove the file to do {date} anew; its snapshots and trainings are found again."
+        kept = read_record(self.path, "the steps of a day, as they were recorded", fix)
+        self.steps: dict[str, Any] = _moved(kept or {}, HERE, self._workspace)
         self.whole = "done" in self.steps
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
@@ -51,8 +51,7 @@ class Record:
         if name not in self.steps:
             say(f"{name} ...")
             self.steps[name] = work()
-            kept = redacted_tree(_moved(self.steps, self._workspace, HERE))
-            store.write_atomic(self.path, json.dumps(kept, indent=1, sort_keys=True).encode())
+            write_record(self.path, redacted_tree(_moved(self.steps, self._workspace, HERE)))
         return self.steps[name]
 
 

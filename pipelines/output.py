@@ -28,12 +28,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import bounded, store
-from features.errors import BusyError, ConfigError
+from features import store
+from features.errors import ArtifactError, BusyError, ConfigError
+from features.kept import read_record, sealed
 from features.lease import Lease, alive
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
-_FIX = "Remove the output, or name another: it is written again."
 
 
 class Output:
@@ -58,13 +58,22 @@ class Output:
         return store.join(self._parent or ".", self._hidden + attempt + suffix)
 
     def standing(self) -> dict[str, Any] | None:
-        """The manifest of a published output of the same request, once killed jobs' remains are cleared away."""
+        """The manifest of a published output of the same request, once killed jobs' remains are cleared away.
+
+        Raises ArtifactError for one that is damaged, or names files that are gone: readers of it must be told.
+        """
         self._clear()
-        try:
-            found = bounded.load(store.join(self.target, MANIFEST), fix=_FIX)
-        except FileNotFoundError:
+        place, fix = store.join(self.target, MANIFEST), f"Remove {self.target} to make it anew."
+        found = read_record(place, "the manifest of published scores", fix)
+        if found is None or found.get("request") != self.request:
             return None
-        return found if found.get("request") == self.request else None
+        sizes = store.list_sizes(self.target)
+        for part in found["files"]:
+            if sizes.get(part["path"]) != part["bytes"]:
+                there = f"{sizes[part['path']]} bytes" if part["path"] in sizes else "no such file"
+                where = store.join(self.target, part["path"])
+                raise ArtifactError(where, expected=f"{part['bytes']} bytes as its manifest says", found=there, fix=fix)
+        return found
 
     def _clear(self) -> None:
         """Remove what killed jobs left. A job's lease is there before its files and goes after them."""
@@ -116,7 +125,7 @@ class Output:
                 store.remove(store.join(self.staging, name))
         digest = hashlib.sha256("\n".join(part["sha256"] for part in parts).encode()).hexdigest()
         manifest = {"request": self.request, "digest": digest, **more, "files": parts}
-        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        data = sealed(manifest)
         if store.is_local(self.staging):
             store.write_atomic(store.join(self.staging, MANIFEST), data)
             self._swap()

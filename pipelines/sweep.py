@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from features import bounded, store
+from features import store
 from features.errors import ConfigError, DivergedError
+from features.kept import read_record, write_record
 from features.manifest import snapshot_dir
 from features.terminal import printable, say
 from pipelines.agreement import say_changes
@@ -35,7 +36,6 @@ Result = dict[str, Any]
 USUAL_EPOCHS = 10
 """A training's epochs in the estimate of time."""
 LOGARITHMIC = ("learning_rate", "l2", "dim", "init_scale")
-_FIX = "Delete it: that trial is trained again."
 FIXED = ("training.epochs", "training.patience")
 """Part of a trial's settings, but the same in all trials."""
 
@@ -83,8 +83,8 @@ def sweep(
     kinds, name = list(kinds) or [config.model.kind], name or f"seed-{seed}"
     if trials < 1:
         raise ConfigError("--trials", expected="at least 1", found=str(trials), fix="Leave it out for 32.")
-    if not re.fullmatch(r"\w[\w .-]*", name):
-        fix = "Name it with letters, digits, blanks, - _ and dots."
+    if not re.fullmatch(r"\w[\w .-]*", name) or len(name.encode()) > 200:
+        fix = "Name it with letters, digits, blanks, - _ and dots, 200 bytes at most."
         raise ConfigError("--name", expected="a name, which is a folder's, too", found=repr(name), fix=fix)
     for kind in kinds:
         sizes_of(ModelConfig(kind=kind))  # refuses unknown kinds before any training
@@ -106,7 +106,7 @@ def sweep(
                 for trial in of_kind:
                     if trial.file not in found:
                         found[trial.file] = _run(trial, config, data, world)
-                        store.write_atomic(store.join(folder, trial.file), json.dumps(found[trial.file]).encode())
+                        write_record(store.join(folder, trial.file), found[trial.file])
                         _say_trial(trial, of_kind, found)
                 chosen[kind] = _conclude(of_kind, found, folder, parent)
     return {
@@ -121,15 +121,17 @@ def _draw(kind: str, seed: int, number: int, config: Config, data: TrainData) ->
 
 def _read(folder: str, trials: Sequence[Trial]) -> dict[str, Result]:
     """Results by trial file, of the trials that were finished before."""
-    there = store.list_sizes(folder)
-    return {t.file: bounded.load(store.join(folder, t.file), fix=_FIX) for t in trials if t.file in there}
+    fix = "Remove the file: the trial is trained again."
+    places = {trial.file: store.join(folder, trial.file) for trial in trials}
+    found = {name: read_record(place, "the result of a trial", fix) for name, place in places.items()}
+    return {name: result for name, result in found.items() if result is not None}
 
 
 @contextmanager
 def _parent(config: Config, name: str, folder: str) -> Iterator[tracking.Run]:
     """The sweep's own run: that of an earlier call, where the folder names one."""
     note = store.join(folder, "run")
-    earlier = store.read_bytes(note).decode() if store.exists(note) else None
+    earlier = store.read_bytes(note).decode("utf-8", "replace") if store.exists(note) else None
     experiment = config.experiment
     with tracking.run(experiment, f"sweep {name}", config.workspace_dir, resume=earlier) as run:
         store.write_atomic(note, run.id.encode())

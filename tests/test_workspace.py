@@ -91,6 +91,7 @@ def test_a_days_record_moves_with_its_workspace(tmp_path: Path) -> None:
     place = record.step("features", lambda: {"dir": f"{tmp_path}/a/snapshots/x", "rows": 3, "same": [f"{tmp_path}/ab"]})
     assert place["dir"] == f"{tmp_path}/a/snapshots/x"
     kept = json.loads((tmp_path / "a/daily/2026-01-01.json").read_text())
+    assert len(kept.pop("seal")) == 64
     assert kept == {"features": {"dir": "{workspace}/snapshots/x", "rows": 3, "same": [f"{tmp_path}/ab"]}}
     os.rename(tmp_path / "a", tmp_path / "b")
     steps = Record(str(tmp_path / "b"), "2026-01-01").steps

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from features import store
 from features.errors import ArtifactError, InputError
 from features.manifest import Snapshot, require_weights, weights_of
 from features.record import without_paths
 from features.spec import FeatureSpec
-from training.reader import DataFile
+from training.reader import DataFile, read_floats
 from training.world import World
 
 
@@ -42,10 +40,7 @@ class Split:
             return self.positives / self.rows
         sums = np.zeros(3)
         for file in self.files[world.rank :: world.size]:
-            with store.opened(file.path) as stream:
-                table = pq.ParquetFile(stream).read(columns=["label", "weight"])
-            label = table["label"].to_numpy().astype(np.float64)
-            weight = table["weight"].to_numpy().astype(np.float64)
+            label, weight = read_floats(file, ["label", "weight"])
             sums += [weight @ label, weight @ (1 - label), weight.sum()]
         positive, negative, total = world.sum(sums)
         require_weights(self.role, negative, positive)

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -65,12 +65,16 @@ def tell(call: Callable[[], T]) -> T:
 
 @cache
 def open_store(uri: str) -> None:
-    """Open an SQLite store while no other process does: two that make its tables at once leave half of them."""
+    """Open an SQLite store while no other process does: two that make its tables at once leave half of them.
+
+    MLflow's own first experiment lies beside the file, by a quoted name: MLflow would take the current directory, and
+    write its name into SQL as it stands, quotes and colons too.
+    """
     file = make_url(uri).database if uri.startswith("sqlite") else None
     if file and os.access(os.path.dirname(os.path.abspath(file)), os.W_OK):
         with open(f"{file}.lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            MlflowClient()
+            SqlAlchemyStore(uri, store.file_uri(os.path.join(os.path.dirname(file), "mlruns")))
 
 
 def _tried(call: Callable[[], T]) -> T:

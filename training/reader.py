@@ -20,10 +20,12 @@ from urllib.parse import unquote, urlparse, urlsplit
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from features import store
-from features.errors import FieldwiseError, IntegrityError
+from features.errors import DamagedError, FieldwiseError, IntegrityError
 from training.batch import Batch, Float32
 from training.jit import kernel
 from training.plan import Plan, Segment
@@ -273,14 +275,29 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, N
                 except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
                     for other in unread:  # opening reads the footers of all files, so any of them may be the one
                         verify_checksum(other)
-                    raise IntegrityError(
-                        file.path,
-                        expected="a file that can be read",
-                        found=f"{type(error).__name__}: {error}",
-                        fix="Its bytes are those that were published: try again.",
-                    ) from error
+                    raise _unreadable(file, error) from error
                 unread.remove(file)
             yield columns
+
+
+def read_floats(file: DataFile, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+    """Columns of float32 of a file, without petastorm. IntegrityError as of ``PlanReader``."""
+    try:
+        with store.opened(file.path) as stream:
+            table = pq.ParquetFile(stream).read(columns=list(names))
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        verify_checksum(file)
+        raise _unreadable(file, error) from error
+    for name in names:
+        if name not in table.column_names or table[name].type != pa.float32() or table[name].null_count:
+            raise _damaged(file, "other types or nulls", expected=f"float32 in {', '.join(names)}")
+    return [table[name].to_numpy().astype(np.float64) for name in names]
+
+
+def _unreadable(file: DataFile, error: Exception) -> IntegrityError:
+    found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    fix = "Its bytes are those that were published: try again."
+    return IntegrityError(file.path, expected="a file that can be read", found=found, fix=fix)
 
 
 def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Any]) -> Any:
@@ -371,12 +388,13 @@ def _checksum(file: DataFile) -> str | None:
 
 
 def _damaged(file: DataFile, found: str, expected: str | None = None) -> IntegrityError:
-    """With the reason, which only the file's bytes tell."""
+    """With the reason, which only the file's bytes tell: one that is gone may just have gone, all else is to mend."""
     bytes_found = _checksum(file)
+    kind: type[IntegrityError] = DamagedError
     reason = "The file changed after its snapshot was published"
-    if bytes_found is None:
-        reason = "The file was removed after its snapshot was published"
+    if bytes_found is None and not os.path.isdir(file.path):
+        kind, reason = IntegrityError, "The file was removed after its snapshot was published"
     elif bytes_found == file.sha256:
         reason = "The file is as it was published, so its manifest is at fault"
     fix = f"{reason}: build the snapshot again."
-    return IntegrityError(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)
+    return kind(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)

@@ -325,9 +325,17 @@ def rollback(name: str) -> dict[str, Any]:
 
 
 def history(name: str) -> list[str]:
-    """Former champions' versions, latest last."""
+    """Former champions' versions, latest last. ArtifactError where the tag that keeps them holds something else."""
     found = ask(lambda: MlflowClient().get_registered_model(name))
-    return [] if found is None else list(json.loads(found.tags.get(HISTORY, "[]")))
+    told = "[]" if found is None else found.tags.get(HISTORY, "[]")
+    try:
+        versions = json.loads(told)
+    except (ValueError, RecursionError):
+        versions = None
+    if not isinstance(versions, list) or not all(isinstance(each, str) and each.isdigit() for each in versions):
+        fix = f"Delete or mend the tag {HISTORY} of the registered model."
+        raise ArtifactError(f"models:/{name}", expected="former versions as JSON", found=repr(told[:80]), fix=fix)
+    return versions
 
 
 def _remember(name: str, versions: list[str]) -> None:

@@ -14,7 +14,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException, PythonException
 
 from features import errors, redact
-from features.errors import ClusterError, FieldwiseError, StorageError, storage_error
+from features.errors import ClusterError, FieldwiseError, StorageError, known_error
 from features.redact import redacted
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -34,7 +34,7 @@ def carried(task: Task) -> Task:
         try:
             yield from task(batches)
         except Exception as raised:
-            error = raised if isinstance(raised, FieldwiseError) else storage_error(raised)
+            error = known_error(raised)
             if error is None:
                 raise RuntimeError(f"in a task:\n{redacted(traceback.format_exc())}") from None
             parts = [type(error).__name__, error.where, error.expected, error.found, error.fix]
