@@ -258,8 +258,8 @@ def test_quarantine_and_moments_are_told_on_screen_in_the_result_and_on_the_page
     )
     assert "  moments 2023-11-15T00:00:00+00:00 to 2023-11-17T06:39:00+00:00\n" in said
     page = Path(result["report"]).read_text()
-    assert f"<code>&lt;b&gt;\\x1b[31m</code> <small>{place} 401</small>" in page
-    assert "First moment 2023-11-15T00:00:00+00:00, last 2023-11-17T06:39:00+00:00." in page
+    assert f"<code><bdi>&lt;b&gt;\\x1b[31m</bdi></code> <small><bdi>{place} 401</bdi></small>" in page
+    assert "First moment <bdi>2023-11-15T00:00:00+00:00</bdi>, last <bdi>2023-11-17T06:39:00+00:00</bdi>." in page
     assert build_features(config_of(log, snapshot={"max_bad_fraction": 0.01}))["quarantine"] == result["quarantine"]
 
 

@@ -32,20 +32,20 @@ def test_records_of_earlier_versions_have_no_seal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "no JSON"),
-        (b'{"a": {', "no JSON"),
-        (b"\xff\xfe{}", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[1]", "a JSON list"),
-        (b"null", "a JSON NoneType"),
-        (None, "it changed since it was written"),
+        (b"", "JSON, found "),
+        (b'{"a": {', "JSON, found "),
+        (b"\xff\xfe{}", "JSON, found "),
+        (b"[" * 100_000, "at most 100 levels of nesting, found more"),
+        (b"[1]", "a JSON object, found a list"),
+        (b"null", "a JSON object, found a NoneType"),
+        (None, "a record, found it changed since it was written"),
     ],
 )
 def test_damage_is_told_with_file_and_remedy(tmp_path: Path, content: bytes | None, found: str) -> None:
     path = tmp_path / "r.json"
     write_record(str(path), RECORD)
     path.write_bytes(path.read_bytes().replace(b"2.5", b"2.4") if content is None else content)
-    with pytest.raises(ArtifactError, match=f"r.json: expected a record, found {found}.*Remove it") as error:
+    with pytest.raises(ArtifactError, match=f"r.json: expected {found}.*Remove it") as error:
         read(path)
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 2
