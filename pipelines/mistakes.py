@@ -60,7 +60,7 @@ def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
         inside = place if keys[: len(place)] != place else keys
         return ConfigError(origin.where(inside), expected=known.expected, found=known.found, fix=known.fix + more)
     expected, found = words.explained(first, of)
-    named = re.match(rf"(?:{keys[-1] if keys else ''}\.)?(\w+) must be ", str(known or ""))
+    named = re.match(rf"(?:{re.escape(str(keys[-1])) if keys else ''}\.)?(\w+) must be ", str(known or ""))
     if named and named[1] in words.keys_at(of, loc):
         keys = (*keys, named[1])  # the validator of a block tells the key
     fix = "Change the value."

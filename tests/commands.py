@@ -40,7 +40,12 @@ class Commands:
         """Command lines of children; sockets of all that other machines can reach."""
 
     def __call__(
-        self, name: str, *arguments: str, code: int = 0, meanwhile: Callable[[int], None] | None = None, **more: str
+        self,
+        name: str,
+        *arguments: str,
+        code: int | tuple[int, ...] = 0,
+        meanwhile: Callable[[int], None] | None = None,
+        **more: str,
     ) -> str:
         """Its stdout. ``meanwhile`` is told its process id."""
         return self.run([sys.executable, "-m", "jobs.cli", name], *arguments, code=code, meanwhile=meanwhile, **more)
@@ -49,7 +54,7 @@ class Commands:
         self,
         command: list[str],
         *arguments: str,
-        code: int = 0,
+        code: int | tuple[int, ...] = 0,
         meanwhile: Callable[[int], None] | None = None,
         **more: str,
     ) -> str:
@@ -66,7 +71,9 @@ class Commands:
         out, err = process.communicate()
         over.set()
         watcher.join()
-        assert process.returncode == code, f"{command} {arguments}\n{out.decode()}\n{err.decode()}"
+        assert process.returncode in (code if isinstance(code, tuple) else (code,)), (
+            f"{command} {arguments}\n{out.decode()}\n{err.decode()}"
+        )
         self.said += out.decode() + err.decode()
         return out.decode()
 
