@@ -23,10 +23,10 @@ sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
 
 from benchmarks.record import record  # noqa: E402
 from benchmarks.time_to_quality import prepared  # noqa: E402
-from training.config import ModelConfig  # noqa: E402
-from training.run import TrainRun  # noqa: E402
-from training.trainer import train  # noqa: E402
-from training.world import World  # noqa: E402
+from fieldwise.training.config import ModelConfig  # noqa: E402
+from fieldwise.training.loop.run import TrainRun  # noqa: E402
+from fieldwise.training.loop.trainer import train  # noqa: E402
+from fieldwise.training.ranks.world import World  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

@@ -22,16 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import record  # noqa: E402
-from features.terminal import say  # noqa: E402
-from pipelines.config import Config, load_config  # noqa: E402
-from pipelines.launch import Days  # noqa: E402
-from pipelines.sweep import sweep  # noqa: E402
-from pipelines.train import open_days  # noqa: E402
-from training.config import ModelConfig, TrainingConfig  # noqa: E402
-from training.data import TrainData  # noqa: E402
-from training.run import TrainRun  # noqa: E402
-from training.trainer import train  # noqa: E402
-from training.world import World  # noqa: E402
+from fieldwise.features.terminal import say  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
+from fieldwise.pipelines.config.schema import Config  # noqa: E402
+from fieldwise.pipelines.train.launch import Days  # noqa: E402
+from fieldwise.pipelines.train.sweep import sweep  # noqa: E402
+from fieldwise.pipelines.train.train import open_days  # noqa: E402
+from fieldwise.training.config import ModelConfig, TrainingConfig  # noqa: E402
+from fieldwise.training.data.splits import TrainData  # noqa: E402
+from fieldwise.training.loop.run import TrainRun  # noqa: E402
+from fieldwise.training.loop.trainer import train  # noqa: E402
+from fieldwise.training.ranks.world import World  # noqa: E402
 
 
 def main() -> None:

@@ -99,8 +99,8 @@ Runs = tuple[list[float], int]
 
 def run_ours(task: Task, vocabulary: bool, shuffle: str, fitted: bool) -> Runs:
     """Text in, published snapshot out; with a frozen spec unless ``fitted``."""
-    from pipelines.config import load_config
-    from pipelines.features import build_features
+    from fieldwise.pipelines.build.features import build_features
+    from fieldwise.pipelines.config.load import load_config
 
     result: dict[str, Any] = {}
     configs = {log: load_config(write_config(task.place, log, vocabulary=vocabulary, shuffle=shuffle)) for log in
@@ -186,13 +186,14 @@ def run_stages(task: Task) -> dict[str, float]:
     """Microseconds a row of each stage of ours, alone on one core, block after block as a task works."""
     import hashlib
 
-    from features.encoder import Encoder
-    from features.fitting import fit_spec, merge, tally
-    from features.hashing import xxh64_rows
-    from features.log import LogReader
-    from features.source import FileRange, read_range
-    from features.spark import files, placement
-    from pipelines.config import load_config
+    from fieldwise.features.columns.hashing import xxh64_rows
+    from fieldwise.features.fields.encoder import Encoder
+    from fieldwise.features.fields.fitting import fit_spec, merge, tally
+    from fieldwise.features.source.log import LogReader
+    from fieldwise.features.source.raw import read_range
+    from fieldwise.features.source.rows import FileRange
+    from fieldwise.features.spark import files, placement
+    from fieldwise.pipelines.config.load import load_config
 
     log = task.logs[-1]
     configs = [load_config(write_config(task.place, log, vocabulary=v, shuffle="none")) for v in (False, True)]

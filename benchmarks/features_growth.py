@@ -52,8 +52,8 @@ def distinct_config(place: Path, log: Path) -> Path:
 
 def build(place: Path, kind: str, logs: list[Path]) -> dict[str, Any]:
     """Seconds of the last log's build, after those of the others."""
-    from pipelines.config import load_config
-    from pipelines.features import build_features
+    from fieldwise.pipelines.build.features import build_features
+    from fieldwise.pipelines.config.load import load_config
 
     result, seconds = {}, 0.0
     for log in logs:

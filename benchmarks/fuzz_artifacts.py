@@ -15,21 +15,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from features.fields import AnyField, HashField, NumberField, VocabularyField
-from features.fitting import fit_spec
-from features.kept import write_record
-from features.process import machine
-from pipelines.config import load_config
-from pipelines.daily import Record
-from pipelines.output import Output, write_part
-from pipelines.sweep import Trial
+from fieldwise.features.fields import AnyField
+from fieldwise.features.fields.fitting import fit_spec
+from fieldwise.features.fields.hashed import HashField
+from fieldwise.features.fields.number import NumberField
+from fieldwise.features.fields.vocabulary import VocabularyField
+from fieldwise.features.process import machine
+from fieldwise.features.store.kept import write_record
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.operate.daily import Record
+from fieldwise.pipelines.score.output import Output, write_part
+from fieldwise.pipelines.train.sweep import Trial
+from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.loop.checkpoint import Checkpoints
+from fieldwise.training.loop.progress import Progress
+from fieldwise.training.network.bundle import save_bundle
+from fieldwise.training.network.network import Network
+from fieldwise.training.tracking.journal import Journal
 from tests.snapshots import write_snapshot
-from training.bundle import save_bundle
-from training.checkpoint import Checkpoints
-from training.config import ModelConfig, TrainingConfig
-from training.journal import Journal
-from training.network import Network
-from training.progress import Progress
 
 DAY = "2026-01-01"
 REQUEST = "what was asked for"

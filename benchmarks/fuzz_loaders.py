@@ -39,23 +39,24 @@ import yaml  # noqa: E402
 
 from benchmarks.fuzz_artifacts import COLUMNS, DAY, REQUEST, TRIAL, artifacts  # noqa: E402
 from benchmarks.record import record  # noqa: E402
-from features.config import SourceConfig  # noqa: E402
-from features.errors import FieldwiseError, InputError  # noqa: E402
-from features.listing import list_files  # noqa: E402
-from features.manifest import load_snapshot, snapshot_digest  # noqa: E402
-from features.publish import clean  # noqa: E402
-from features.source import column_names, count_rows, read_range, split_ranges  # noqa: E402
-from features.text import canonical  # noqa: E402
-from pipelines.config import load_config  # noqa: E402
-from pipelines.daily import Record, _require_same  # noqa: E402
-from pipelines.output import Output  # noqa: E402
-from pipelines.sweep import _read  # noqa: E402
-from training.bundle import load_bundle  # noqa: E402
-from training.checkpoint import Checkpoints, _digest, read_into  # noqa: E402
-from training.data import TrainData  # noqa: E402
-from training.journal import Journal  # noqa: E402
-from training.plan import Plan  # noqa: E402
-from training.reader import PlanReader, Seen  # noqa: E402
+from fieldwise.features.columns.text import canonical  # noqa: E402
+from fieldwise.features.config import SourceConfig  # noqa: E402
+from fieldwise.features.errors import FieldwiseError, InputError  # noqa: E402
+from fieldwise.features.files.listing import list_files  # noqa: E402
+from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_digest  # noqa: E402
+from fieldwise.features.snapshot.publish import clean  # noqa: E402
+from fieldwise.features.source.raw import column_names, count_rows, read_range, split_ranges  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
+from fieldwise.pipelines.operate.daily import Record, _require_same  # noqa: E402
+from fieldwise.pipelines.score.output import Output  # noqa: E402
+from fieldwise.pipelines.train.sweep import _read  # noqa: E402
+from fieldwise.training.data.cache import Seen  # noqa: E402
+from fieldwise.training.data.plan import Plan  # noqa: E402
+from fieldwise.training.data.reader import PlanReader  # noqa: E402
+from fieldwise.training.data.splits import TrainData  # noqa: E402
+from fieldwise.training.loop.checkpoint import Checkpoints, _digest, read_into  # noqa: E402
+from fieldwise.training.network.bundle import load_bundle  # noqa: E402
+from fieldwise.training.tracking.journal import Journal  # noqa: E402
 
 MEMORY, SECONDS = 1 << 30, 10
 """Bytes a load may add to the process, and how long it may take."""

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 
 from benchmarks.record import record  # noqa: E402
-from features.process import die_with_parent  # noqa: E402
+from fieldwise.features.process import die_with_parent  # noqa: E402
 
 FILES = {"train": [3000, 1, 5000, 2500], "valid": [1500]}
 EPOCHS, BATCH, EVERY_STEPS, RANKS = 4, 256, 7, 2
@@ -37,16 +37,17 @@ EPOCHS, BATCH, EVERY_STEPS, RANKS = 4, 256, 7, 2
 
 def worker(kind: str, place: Path) -> None:
     """One rank."""
-    import training.world
-    from features.manifest import load_snapshot
-    from training.config import CheckpointConfig, ModelConfig, TrainingConfig
-    from training.data import TrainData
-    from training.network import Work
-    from training.plan import Plan
-    from training.run import TrainRun
-    from training.trainer import Trainer
+    from fieldwise.features.snapshot.manifest import load_snapshot
+    from fieldwise.training.config import CheckpointConfig, ModelConfig, TrainingConfig
+    from fieldwise.training.data.batches import Work
+    from fieldwise.training.data.plan import Plan
+    from fieldwise.training.data.splits import TrainData
+    from fieldwise.training.loop.run import TrainRun
+    from fieldwise.training.loop.trainer import Trainer
+    from fieldwise.training.ranks import world as world_module
+    from fieldwise.training.ranks.world import StopSignal, join_world
 
-    training.world._ROLL_CALL_SECONDS = 1.0  # who the dead rank was is not asked here
+    world_module._ROLL_CALL_SECONDS = 1.0  # who the dead rank was is not asked here
 
     class Traced(Trainer):
         def train(self) -> Any:
@@ -76,9 +77,9 @@ def worker(kind: str, place: Path) -> None:
         str(place / "bundle"),
         str(place / "checkpoints"),
     )
-    with training.world.join_world(60) as world:
+    with join_world(60) as world:
         (place / f"pid-{world.rank}").write_text(str(os.getpid()))
-        with world.naming_silent_ranks(), training.world.StopSignal() as stop:
+        with world.naming_silent_ranks(), StopSignal() as stop:
             result = Traced(run, world, stop).train()
         if world.first:
             (place / "result").write_text(result.bundle_digest)

@@ -37,13 +37,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks.record import RESULTS, record  # noqa: E402
-from features import store  # noqa: E402
-from features.errors import ArtifactError, FieldwiseError  # noqa: E402
-from features.manifest import MANIFEST, load_snapshot, snapshot_digest  # noqa: E402
-from features.process import die_with_parent  # noqa: E402
-from features.spark.session import spark_session  # noqa: E402
-from pipelines.config import load_config  # noqa: E402
-from pipelines.features import build_features  # noqa: E402
+from fieldwise.features import store  # noqa: E402
+from fieldwise.features.errors import ArtifactError, FieldwiseError  # noqa: E402
+from fieldwise.features.process import die_with_parent  # noqa: E402
+from fieldwise.features.snapshot.manifest import MANIFEST, load_snapshot, snapshot_digest  # noqa: E402
+from fieldwise.features.spark.session import spark_session  # noqa: E402
+from fieldwise.pipelines.build.features import build_features  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
 
 ROWS = 2000
 BEYOND = 1.1

@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 
 from benchmarks.record import record  # noqa: E402
-from features.manifest import load_snapshot  # noqa: E402
+from fieldwise.features.snapshot.manifest import load_snapshot  # noqa: E402
+from fieldwise.training.config import CheckpointConfig, ModelConfig, TrainingConfig  # noqa: E402
+from fieldwise.training.data.batches import Passes  # noqa: E402
+from fieldwise.training.data.plan import Plan  # noqa: E402
+from fieldwise.training.data.splits import TrainData  # noqa: E402
+from fieldwise.training.loop.run import TrainRun  # noqa: E402
+from fieldwise.training.loop.trainer import Trainer  # noqa: E402
+from fieldwise.training.ranks.world import World  # noqa: E402
 from tests.snapshots import hash_spec, write_snapshot  # noqa: E402
-from training.config import CheckpointConfig, ModelConfig, TrainingConfig  # noqa: E402
-from training.data import TrainData  # noqa: E402
-from training.network import Passes  # noqa: E402
-from training.plan import Plan  # noqa: E402
-from training.run import TrainRun  # noqa: E402
-from training.trainer import Trainer  # noqa: E402
-from training.world import World  # noqa: E402
 
 
 class Watched(Trainer):

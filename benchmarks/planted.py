@@ -23,8 +23,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 from benchmarks.record import RESULTS, record  # noqa: E402
-from pipelines.config import load_config  # noqa: E402
-from pipelines.demo import demo  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
+from fieldwise.pipelines.demo.demo import demo  # noqa: E402
 
 
 def main() -> None:

@@ -31,17 +31,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import record  # noqa: E402
-from features import fitting  # noqa: E402
-from features.spark.session import spark_session  # noqa: E402
-from features.terminal import say  # noqa: E402
-from pipelines.config import Config, load_config  # noqa: E402
-from pipelines.score_catalog import CONTEXTS_PER_FILE, score_catalog  # noqa: E402
-from training.batch import layout_of  # noqa: E402
-from training.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
-from training.factors import context_factors, item_factors  # noqa: E402
-from training.models import build_model  # noqa: E402
-from training.network import Network  # noqa: E402
-from training.scoring import Scorer  # noqa: E402
+from fieldwise.features.fields import fitting  # noqa: E402
+from fieldwise.features.spark.session import spark_session  # noqa: E402
+from fieldwise.features.terminal import say  # noqa: E402
+from fieldwise.pipelines.catalog.score_catalog import CONTEXTS_PER_FILE, score_catalog  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
+from fieldwise.pipelines.config.schema import Config  # noqa: E402
+from fieldwise.training.data.batch import layout_of  # noqa: E402
+from fieldwise.training.models import build_model  # noqa: E402
+from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
+from fieldwise.training.network.network import Network  # noqa: E402
+from fieldwise.training.scoring.factors import context_factors, item_factors  # noqa: E402
+from fieldwise.training.scoring.scorer import Scorer  # noqa: E402
 
 CONTEXT_FIELDS, ITEM_FIELDS = 20, 19
 SAMPLE = 40_000

@@ -4,8 +4,8 @@
 
 FM (k = 16) and FFM (k = 4) with 39 hashed fields of 1,000 buckets, random weights, random rows in one CSV file.
 
-encoder_rows_per_s   features.encoder on raw columns in memory, every core a process of its own
-forward_rows_per_s   training.scoring on slots in memory, every core a process of its own
+encoder_rows_per_s   features.fields.encoder on raw columns in memory, every core a process of its own
+forward_rows_per_s   training.scoring.scorer on slots in memory, every core a process of its own
 job_rows_per_s       score_rows as a whole: reading, parsing, both, writing Parquet with one column of the source beside
                      the probability, and with all forty; the Spark session runs and has scored a small file
 of_limit             job over 1 / (1 / encoder + 1 / forward)
@@ -30,19 +30,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import record  # noqa: E402
-from features import fitting  # noqa: E402
-from features.config import SourceConfig  # noqa: E402
-from features.encoder import Encoder  # noqa: E402
-from features.listing import list_files  # noqa: E402
-from features.source import read_range, split_ranges  # noqa: E402
-from features.spark.session import spark_session  # noqa: E402
-from features.terminal import say  # noqa: E402
-from pipelines.config import Config, load_config  # noqa: E402
-from pipelines.score_rows import score_rows  # noqa: E402
-from training.batch import layout_of  # noqa: E402
-from training.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
-from training.models import build_model  # noqa: E402
-from training.scoring import Scorer  # noqa: E402
+from fieldwise.features.config import SourceConfig  # noqa: E402
+from fieldwise.features.fields import fitting  # noqa: E402
+from fieldwise.features.fields.encoder import Encoder  # noqa: E402
+from fieldwise.features.files.listing import list_files  # noqa: E402
+from fieldwise.features.source.raw import read_range, split_ranges  # noqa: E402
+from fieldwise.features.spark.session import spark_session  # noqa: E402
+from fieldwise.features.terminal import say  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
+from fieldwise.pipelines.config.schema import Config  # noqa: E402
+from fieldwise.pipelines.score.score_rows import score_rows  # noqa: E402
+from fieldwise.training.data.batch import layout_of  # noqa: E402
+from fieldwise.training.models import build_model  # noqa: E402
+from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
+from fieldwise.training.scoring.scorer import Scorer  # noqa: E402
 
 FIELDS = 39
 ALONE_SECONDS = 2.0

@@ -25,17 +25,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
 
 from benchmarks.record import record  # noqa: E402
-from features.spark.session import spark_session  # noqa: E402
-from features.spark.shop import Shop, generate  # noqa: E402
-from pipelines.config import Config, load_config  # noqa: E402
-from pipelines.features import build_features  # noqa: E402
-from pipelines.launch import Days  # noqa: E402
-from pipelines.train import open_days  # noqa: E402
-from training.config import ModelConfig  # noqa: E402
-from training.data import TrainData  # noqa: E402
-from training.run import TrainRun  # noqa: E402
-from training.trainer import train  # noqa: E402
-from training.world import World  # noqa: E402
+from fieldwise.features.spark.session import spark_session  # noqa: E402
+from fieldwise.pipelines.build.features import build_features  # noqa: E402
+from fieldwise.pipelines.config.load import load_config  # noqa: E402
+from fieldwise.pipelines.config.schema import Config  # noqa: E402
+from fieldwise.pipelines.demo.shop import Shop, generate  # noqa: E402
+from fieldwise.pipelines.train.launch import Days  # noqa: E402
+from fieldwise.pipelines.train.train import open_days  # noqa: E402
+from fieldwise.training.config import ModelConfig  # noqa: E402
+from fieldwise.training.data.splits import TrainData  # noqa: E402
+from fieldwise.training.loop.run import TrainRun  # noqa: E402
+from fieldwise.training.loop.trainer import train  # noqa: E402
+from fieldwise.training.ranks.world import World  # noqa: E402
 
 TOLERANCE = 1e-4
 GOALS = {"fm": 5, "ffm": 10}

@@ -41,14 +41,15 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose
 from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import Slots, field_sizes, labels_of, long_tailed, publish  # noqa: E402
 from benchmarks.train_step import bandwidth, measure  # noqa: E402
-from features.manifest import load_snapshot  # noqa: E402
-from training.config import ModelConfig, TrainingConfig  # noqa: E402
-from training.data import TrainData  # noqa: E402
-from training.plan import Plan  # noqa: E402
-from training.reader import PlanReader, Seen  # noqa: E402
-from training.run import TrainRun  # noqa: E402
-from training.trainer import train  # noqa: E402
-from training.world import World  # noqa: E402
+from fieldwise.features.snapshot.manifest import load_snapshot  # noqa: E402
+from fieldwise.training.config import ModelConfig, TrainingConfig  # noqa: E402
+from fieldwise.training.data.cache import Seen  # noqa: E402
+from fieldwise.training.data.plan import Plan  # noqa: E402
+from fieldwise.training.data.reader import PlanReader  # noqa: E402
+from fieldwise.training.data.splits import TrainData  # noqa: E402
+from fieldwise.training.loop.run import TrainRun  # noqa: E402
+from fieldwise.training.loop.trainer import train  # noqa: E402
+from fieldwise.training.ranks.world import World  # noqa: E402
 
 FEWER = {"poly2": 8, "ffm": 2}
 """Share of the files that a slow model is trained on."""

@@ -43,13 +43,13 @@ def parse() -> argparse.Namespace:
 
 def be_training(snapshot: str, model: str, optimizer: str, table: str, bundle: str) -> None:
     """State, train, and print both figures."""
-    from features.manifest import load_snapshot
-    from training.config import ModelConfig, TrainingConfig
-    from training.data import TrainData
-    from training.memory import needed, peak
-    from training.run import TrainRun
-    from training.trainer import train
-    from training.world import join_world
+    from fieldwise.features.snapshot.manifest import load_snapshot
+    from fieldwise.training.config import ModelConfig, TrainingConfig
+    from fieldwise.training.data.splits import TrainData
+    from fieldwise.training.loop.memory import needed, peak
+    from fieldwise.training.loop.run import TrainRun
+    from fieldwise.training.loop.trainer import train
+    from fieldwise.training.ranks.world import join_world
 
     kind, _, dim = model.partition("-")
     data, config = TrainData.of([load_snapshot(snapshot)]), ModelConfig(kind=kind, dim=int(dim))

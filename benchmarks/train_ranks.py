@@ -45,12 +45,12 @@ def parse() -> argparse.Namespace:
 
 def be_rank(run: dict[str, Any], result_path: str) -> None:
     """One rank of a run; rank 0 writes what happened."""
-    from features.manifest import load_snapshot
-    from training.config import ModelConfig, TrainingConfig
-    from training.data import TrainData
-    from training.run import TrainRun
-    from training.trainer import train
-    from training.world import join_world
+    from fieldwise.features.snapshot.manifest import load_snapshot
+    from fieldwise.training.config import ModelConfig, TrainingConfig
+    from fieldwise.training.data.splits import TrainData
+    from fieldwise.training.loop.run import TrainRun
+    from fieldwise.training.loop.trainer import train
+    from fieldwise.training.ranks.world import join_world
 
     if run["pinned"]:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ.get("LOCAL_RANK", "0"))]})

@@ -27,14 +27,16 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose
 
 from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import field_sizes, long_tailed  # noqa: E402
-from training.exchange import Exchange, Union  # noqa: E402
-from training.layout import Layout  # noqa: E402
-from training.lookup import Compact, Lookup, can_be_direct  # noqa: E402
-from training.models import build_model  # noqa: E402
-from training.optim import DenseOptimizer, build_optimizer  # noqa: E402
-from training.step import FusedStep, Loss  # noqa: E402
-from training.table import EmbeddingTable  # noqa: E402
-from training.world import World  # noqa: E402
+from fieldwise.training.models import build_model  # noqa: E402
+from fieldwise.training.models.layout import Layout  # noqa: E402
+from fieldwise.training.ranks.world import World  # noqa: E402
+from fieldwise.training.step.dense import DenseOptimizer  # noqa: E402
+from fieldwise.training.step.exchange import Exchange, Union  # noqa: E402
+from fieldwise.training.step.fused import FusedStep  # noqa: E402
+from fieldwise.training.step.lookup import Compact, Lookup, can_be_direct  # noqa: E402
+from fieldwise.training.step.loss import Loss  # noqa: E402
+from fieldwise.training.step.optim import build_optimizer  # noqa: E402
+from fieldwise.training.step.table import EmbeddingTable  # noqa: E402
 
 GOALS = {"fm-16": 650_000, "ffm-4": 215_000, "lr-0": 2_000_000, "poly2-0": 40_000}
 

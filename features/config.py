@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from features.errors import ConfigError
-from features.expression import Expression
-from features.fields import AnyField, check_fields, expand_fields
-from features.moment import Duration, Time
-from features.parse import code_points
-from features.schema import Names, Strict
+from fieldwise.features.columns.encoding import code_points
+from fieldwise.features.columns.expression import Expression
+from fieldwise.features.columns.moment import Duration, Time
+from fieldwise.features.errors import ConfigError
+from fieldwise.features.fields import AnyField, check_fields, expand_fields
+from fieldwise.features.schema import Names, Strict
 
 
 class SourceConfig(Strict):

@@ -10,8 +10,8 @@ import errno
 import os
 import re
 
-from features.redact import redacted
-from features.terminal import printable
+from fieldwise.features.redact import redacted
+from fieldwise.features.terminal import printable
 
 
 class FieldwiseError(ValueError):

@@ -16,6 +16,8 @@ class Strict(BaseModel):
 
 
 _MOST_NAMES = 10_000
+
+
 _BRACES = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
 
 

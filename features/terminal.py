@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from features.redact import redacted
+from fieldwise.features.redact import redacted
 
 _LATER_LINE = re.compile(r"\n(?=[^\n])")
 

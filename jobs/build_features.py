@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # this folder's names would hide others
-    from jobs.cli import main
+    sys.path[:] = [
+        place for place in sys.path if place != str(Path(__file__).resolve().parent)
+    ]  # names here hide others
+    from fieldwise.jobs.cli import main
 
     sys.exit(main(["features", *sys.argv[1:]]))

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-from features.errors import ConfigError, DefectError, FieldwiseError, known_error
-from features.interrupt import SIGNALS, Interrupted, Interruptible
-from features.process import FAILURES
-from features.redact import redacted_tree
-from features.terminal import TerminalStream
+from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, known_error
+from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
+from fieldwise.features.process import FAILURES
+from fieldwise.features.redact import redacted_tree
+from fieldwise.features.terminal import TerminalStream
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def report_failure(error: FieldwiseError) -> None:
     """Inside a rank: leave the error for the launching process, and for what torchrun prints last."""
-    from pipelines.launch import write_failure
+    from fieldwise.pipelines.train.launch import write_failure
 
     write_failure(error)
 
@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
 
     demo = add("demo", _demo, "Make a shop's click log, train all four models, rank its catalog.",
                "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
-    demo.add_argument("--rows", type=int, default=None, help="rows of the log (default: see pipelines/demo.py)")
+    demo.add_argument("--rows", type=int, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
     demo.add_argument("--seed", type=int, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
     demo.add_argument("--ranks", type=_count, default=2, help="training processes")
@@ -221,7 +221,7 @@ def _count(text: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from pipelines.config import load_config
+    from fieldwise.pipelines.config.load import load_config
 
     return load_config(options.config, options.overrides)
 
@@ -232,55 +232,55 @@ def _here(path: str) -> str:
 
 
 def _demo(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.demo import demo
+    from fieldwise.pipelines.demo.demo import demo
 
     return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
 
 
 def _features(o: argparse.Namespace) -> dict[str, Any]:
     if o.refit:
-        from pipelines.refit import refit_features
+        from fieldwise.pipelines.build.refit import refit_features
 
         if o.replace or o.against:
             fix = "A refit replaces nothing, and is compared with no rows but its own: leave them out."
             raise ConfigError("--refit", expected="neither --replace nor --against", found="one of them", fix=fix)
         return refit_features(_load(o), date=o.date, spec=o.spec)
-    from pipelines.features import build_features
+    from fieldwise.pipelines.build.features import build_features
 
     return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace, against=o.against)
 
 
 def _train(o: argparse.Namespace) -> dict[str, Any] | None:
-    from pipelines.launch import Days, inside_rank, train_ranks
+    from fieldwise.pipelines.train.launch import Days, inside_rank, train_ranks
 
     days = Days(o.train, o.valid, o.test)
     if o.ranks > 1 and not inside_rank():
         return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
-    from pipelines.train import train_model
+    from fieldwise.pipelines.train.train import train_model
 
     return train_model(_load(o), days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
 
 
 def _send(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.train import send_reports
+    from fieldwise.pipelines.train.train import send_reports
 
     return send_reports(_load(o))
 
 
 def _sweep(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.sweep import sweep
+    from fieldwise.pipelines.train.sweep import sweep
 
     return sweep(_load(o), trials=o.trials, seed=o.seed, kinds=o.kinds.split(",") if o.kinds else (), name=o.name)
 
 
 def _evaluate(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.evaluate import evaluate_model
+    from fieldwise.pipelines.train.evaluate import evaluate_model
 
     return evaluate_model(_load(o), snapshots=o.snapshot, model=o.model, role=o.role)
 
 
 def _score_rows(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.score_rows import score_rows
+    from fieldwise.pipelines.score.score_rows import score_rows
 
     inputs = [_here(path) for path in o.input] if o.input else None
     columns = o.columns.split(",") if o.columns else None
@@ -288,50 +288,50 @@ def _score_rows(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _score_catalog(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.score_catalog import score_catalog
+    from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
     return score_catalog(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
 
 
 def _export_factors(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.export_factors import export_factors
+    from fieldwise.pipelines.catalog.export_factors import export_factors
 
     return export_factors(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
 
 
 def _explain(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.explain import explain_rows
+    from fieldwise.pipelines.score.explain import explain_rows
 
     return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top)
 
 
 def _promote(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.models import promote_model
+    from fieldwise.pipelines.registry import promote_model
 
     return promote_model(_load(o), version=o.version)
 
 
 def _rollback(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.models import rollback_model
+    from fieldwise.pipelines.registry import rollback_model
 
     return rollback_model(_load(o))
 
 
 def _daily(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.daily import run_day
+    from fieldwise.pipelines.operate.daily import run_day
 
     return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit)
 
 
 def _prune(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.prune import prune
+    from fieldwise.pipelines.operate.prune import prune
 
     o.overrides += [f"retention={o.keep}"] if o.keep else []
     return prune(_load(o), dry_run=o.dry_run)
 
 
 def _doctor(o: argparse.Namespace) -> dict[str, Any]:
-    from pipelines.doctor import examine
+    from fieldwise.pipelines.operate.doctor import examine
 
     return examine(_load(o) if o.config else None, quick=o.quick)
 

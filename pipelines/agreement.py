@@ -1,7 +1,8 @@
 """Whether config, snapshots and model are of one piece. Nothing trains, measures or scores before that is known.
 
-A snapshot's manifest and a model's bundle keep what their rows followed from (`features.record`); it is compared with
-the config of the command. Settings of model and training, layout and thresholds of snapshots do not matter here.
+A snapshot's manifest and a model's bundle keep what their rows followed from (`features.snapshot.record`); it is
+compared with the config of the command. Settings of model and training, layout and thresholds of snapshots do not
+matter here.
 """
 
 from __future__ import annotations
@@ -13,22 +14,26 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from features import store
-from features.config import FeatureConfig
-from features.errors import ArtifactError, FieldwiseError, InputError
-from features.listing import SourceFile, list_files
-from features.log import days_read
-from features.manifest import Manifest, Snapshot
-from features.record import Record, differences, field_differences, same_files, without_paths
-from features.spec import FeatureSpec
-from features.terminal import say
-from pipelines.config import Config
-from pipelines.unchanged import Stamps, stamps_of
-from training.bundle import Bundle
+from fieldwise.features import store
+from fieldwise.features.config import FeatureConfig
+from fieldwise.features.errors import ArtifactError, FieldwiseError, InputError
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.files.listing import SourceFile, list_files
+from fieldwise.features.snapshot.manifest import Manifest, Snapshot
+from fieldwise.features.snapshot.record import Record, differences, field_differences, same_files, without_paths
+from fieldwise.features.source.log import days_read
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.unchanged import Stamps, stamps_of
+from fieldwise.training.network.bundle import Bundle
 
 ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay")
+
+
 SPLIT = ("split", "snapshot")
 """Of a snapshot of everything: days are whole."""
+
+
 _MOST = 8
 """Differences that are told."""
 

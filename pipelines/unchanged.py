@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from features import store
-from features.errors import IntegrityError
-from features.listing import SourceFile
-from features.terminal import say
+from fieldwise.features import store
+from fieldwise.features.errors import IntegrityError
+from fieldwise.features.files.listing import SourceFile
+from fieldwise.features.terminal import say
 
 Stamps = list[list[str]]
 """Path and mark of every file."""

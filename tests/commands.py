@@ -48,7 +48,9 @@ class Commands:
         **more: str,
     ) -> str:
         """Its stdout. ``meanwhile`` is told its process id."""
-        return self.run([sys.executable, "-m", "jobs.cli", name], *arguments, code=code, meanwhile=meanwhile, **more)
+        return self.run(
+            [sys.executable, "-m", "fieldwise.jobs.cli", name], *arguments, code=code, meanwhile=meanwhile, **more
+        )
 
     def run(
         self,

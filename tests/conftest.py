@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
-from features.spark.session import spark_session
+from fieldwise.features.spark.session import spark_session
 
 ROOT = Path(__file__).resolve().parents[1]
 

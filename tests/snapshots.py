@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.fields import HashField
-from features.manifest import FileEntry, Manifest, Snapshot, load_snapshot, snapshot_digest
-from features.spec import FeatureSpec
+from fieldwise.features.fields.hashed import HashField
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.snapshot.manifest import FileEntry, Manifest, Snapshot, load_snapshot, snapshot_digest
 
 Logit = Callable[[np.ndarray], np.ndarray]
 _NOTHING = "0" * 64

@@ -10,18 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.config import SourceConfig
-from features.errors import ArtifactError, DamagedError, InputError
-from features.lease import alive
-from features.process import machine
-from features.source import FileRange, column_names, read_range
-from features.text import plain
-from pipelines.daily import Record
-from pipelines.output import MANIFEST, Output, write_part
+from fieldwise.features.columns.text import plain
+from fieldwise.features.config import SourceConfig
+from fieldwise.features.errors import ArtifactError, DamagedError, InputError
+from fieldwise.features.process import machine
+from fieldwise.features.source.raw import column_names, read_range
+from fieldwise.features.source.rows import FileRange
+from fieldwise.features.store.lease import alive
+from fieldwise.pipelines.operate.daily import Record
+from fieldwise.pipelines.score.output import MANIFEST, Output, write_part
+from fieldwise.training.data.splits import TrainData
+from fieldwise.training.ranks.world import World
+from fieldwise.training.tracking import registry, runs
 from tests.snapshots import hash_spec, write_snapshot
-from training import tracking
-from training.data import TrainData
-from training.world import World
 
 PARQUET = SourceConfig.model_validate({"path": "x.parquet", "format": "parquet"})
 
@@ -102,7 +103,7 @@ def test_published_scores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("told", ["[", "{}", "[1]", '["x"]'])
 def test_former_champions(tmp_path: Path, told: str) -> None:
-    tracking.connect(f"sqlite:///{tmp_path}/m.db", str(tmp_path))
-    tracking.MlflowClient().create_registered_model("m", tags={tracking.HISTORY: told})
+    runs.connect(f"sqlite:///{tmp_path}/m.db", str(tmp_path))
+    runs.MlflowClient().create_registered_model("m", tags={registry.HISTORY: told})
     with pytest.raises(ArtifactError, match=r"models:/m: expected former versions as JSON.*tag champion_history"):
-        tracking.rollback("m")
+        registry.rollback("m")

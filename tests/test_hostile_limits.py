@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from features import bounded, records
-from features.config import JoinConfig, SourceConfig
-from features.errors import ArtifactError, ConfigError, InputError
-from features.expression import Expression
-from features.join import SideTable
-from features.keys import keys_found
-from features.listing import list_files
-from features.source import read_range, split_ranges
-from pipelines.columns import require_columns
-from pipelines.config import load_config
-from pipelines.row_columns import output_schema
+from fieldwise.features.columns.expression import Expression
+from fieldwise.features.config import JoinConfig, SourceConfig
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.source import records
+from fieldwise.features.source.join import SideTable
+from fieldwise.features.source.keys import keys_found
+from fieldwise.features.source.raw import read_range, split_ranges
+from fieldwise.features.store import bounded
+from fieldwise.pipelines.build.columns import require_columns
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.score.row_columns import output_schema
 
 MOST_MB = 300
 COLUMNS = 90_000
@@ -231,16 +232,16 @@ def test_overrides(tmp_path: Path, override: str, found: str) -> None:
 LOAD = """
 import sys
 from pathlib import Path
-from features.errors import ArtifactError
+from fieldwise.features.errors import ArtifactError
 kind, place = sys.argv[1], Path(sys.argv[2])
 if kind == "report":
-    from features.report import Report
+    from fieldwise.features.report.report import Report
 if kind == "day":
-    from pipelines.daily import Record
+    from fieldwise.pipelines.operate.daily import Record
 if kind == "journal":
-    from training.journal import Journal
+    from fieldwise.training.tracking.journal import Journal
 if kind == "checkpoint":
-    from training.checkpoint import _facts
+    from fieldwise.training.loop.checkpoint import _facts
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()  # the imports

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import store
-from features.config import JoinConfig, SourceConfig
-from features.errors import ArtifactError, ConfigError, known_error
-from features.join import SideTable
-from features.listing import list_files
-from features.manifest import Manifest
-from features.source import read_range, split_ranges
+from fieldwise.features import store
+from fieldwise.features.config import JoinConfig, SourceConfig
+from fieldwise.features.errors import ArtifactError, ConfigError, known_error
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.snapshot.manifest import Manifest
+from fieldwise.features.source.join import SideTable
+from fieldwise.features.source.raw import read_range, split_ranges
 from tests.snapshots import hash_spec, write_snapshot
 
 NAMES = [

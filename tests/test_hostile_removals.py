@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from jobs.cli import main
+from fieldwise.jobs.cli import main
 from tests.commands import Commands
 from tests.test_workspace import write_learnable_shop
 

@@ -14,21 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.fields import VocabularyField
-from features.fitting import fit_spec
-from features.spec import VOCABULARY_FILE, FeatureSpec
-from training.bundle import MODEL, WEIGHTS, save_bundle
-from training.network import Network
+from fieldwise.features.fields.fitting import fit_spec
+from fieldwise.features.fields.spec import VOCABULARY_FILE, FeatureSpec
+from fieldwise.features.fields.vocabulary import VocabularyField
+from fieldwise.training.network.bundle import MODEL, WEIGHTS, save_bundle
+from fieldwise.training.network.network import Network
 
 MOST_MB = 300
 """That refusing a file may take, beyond what the process has imported."""
 LOAD = """
 import sys
-from features.errors import ArtifactError
-from features.manifest import load_snapshot
-from features.spec import FeatureSpec
+from fieldwise.features.errors import ArtifactError
+from fieldwise.features.snapshot.manifest import load_snapshot
+from fieldwise.features.fields.spec import FeatureSpec
 if sys.argv[1] == "bundle":
-    from training.bundle import load_bundle
+    from fieldwise.training.network.bundle import load_bundle
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()  # numba and torch are large, and not the file's fault

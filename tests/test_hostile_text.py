@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
-from features.errors import DefectError, InputError
-from features.terminal import BarStream, TerminalStream, printable, say
-from jobs.cli import _run, main
-from pipelines import launch
-from pipelines.config import load_config
+from fieldwise.features.errors import DefectError, InputError
+from fieldwise.features.terminal import BarStream, TerminalStream, printable, say
+from fieldwise.jobs.cli import _run, main
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.train import launch
+from fieldwise.training.tracking import plots
 from tests.pipelines.shop import write_bundle
-from training import plots
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202e\u2066\u200f\u061c\x9b1m\x7f\u2028\u2029\r"
 FORGED = "fieldwise features: all is well"

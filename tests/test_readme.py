@@ -19,9 +19,9 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from features.spark.shop import Shop
-from jobs.cli import main
-from pipelines.config import Config
+from fieldwise.jobs.cli import main
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.demo.shop import Shop
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import main
+from fieldwise.jobs.cli import main
 from tests.commands import Commands
 from tests.files_server import files_served
 from tests.pipelines.shop import write_shop

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from features.schema import Strict
+from fieldwise.features.schema import Strict
 
 
 class ModelConfig(Strict):
@@ -49,14 +49,14 @@ class TrainingConfig(Strict):
     """Numbers of the embedding table in training: bfloat16 takes half the memory, rounded at random so that small steps
     add up; optimizer state and bundle stay float32. Not for lr and poly2."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Default: the model's own, see ``training.defaults``."""
+    """Default: the model's own, see ``training.models.defaults``."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls, to zero at the end of the last epoch; not with ftrl. See ``training.schedule``."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the rate first rises; not with ftrl."""
     l2: Annotated[float, Field(ge=0)] | None = None
     """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior /
-    rows, less where positives are rare; see ``training.defaults``."""
+    rows, less where positives are rare; see ``training.models.defaults``."""
     l1: Annotated[float, Field(ge=0)] = 0.0
     """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2

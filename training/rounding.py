@@ -15,8 +15,12 @@ import torch
 from torch import Tensor
 
 STEP, FIRST, SECOND = 0x9E3779B9, 0x7FEB352D, 0x846CA68B
+
+
 STEPS = 1 << 24
 """So many have noise of their own; their number passes through a float32."""
+
+
 _MASK = 0xFFFFFFFF
 
 
@@ -25,7 +29,7 @@ def rounded(rows: Tensor, ids: Tensor, step: int) -> Tensor:
 
         h = (place + step * STEP) * FIRST mod 2^32,  h = (h ^ h >> 15) * SECOND mod 2^32,  noise = h >> 16
 
-    ``place``: id * width + column; ``step`` below `STEPS`. `training.jit.put` is the same, compiled.
+    ``place``: id * width + column; ``step`` below `STEPS`. `training.kernels.vectors.put` is the same, compiled.
     """
     place = ids[:, None] * rows.shape[1] + torch.arange(rows.shape[1], device=rows.device)
     h = (place + step * STEP) * FIRST & _MASK

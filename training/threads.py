@@ -13,23 +13,27 @@ from functools import cache, partial
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
+
+from fieldwise.features.arrays import Int64
 
 _FEWEST = 64
 """Rows that are worth a thread."""
+
+
 _PIECES = 4
 """Per thread, when work is spread."""
+
+
 _LITTLE = 1 << 19
 """Numbers that one thread is through with before another has woken up."""
 
-_SMALLEST, _HALF = np.finfo(np.float32).tiny, np.float32(0.5)
 
-Int64 = npt.NDArray[np.int64]
+_SMALLEST, _HALF = np.finfo(np.float32).tiny, np.float32(0.5)
 
 
 def parts_of(threads: int) -> int:
-    """Of a batch: so many that threads find one to go on with, see `training.passes`."""
+    """Of a batch: so many that threads find one to go on with, see `training.kernels.passes`."""
     return threads + 1 if threads > 1 else 1
 
 
@@ -93,7 +97,7 @@ class Team:
         return np.minimum(np.arange(number + 1, dtype=np.int64) * whole // number * multiple, count)
 
     def cut(self, count: int) -> tuple[Int64, Int64]:
-        """A batch's parts [P + 1] and where they stand [P], as `training.passes.turn` takes them."""
+        """A batch's parts [P + 1] and where they stand [P], as `training.kernels.passes.turn` takes them."""
         bounds = np.arange(self.parts + 1, dtype=np.int64) * count // self.parts
         return bounds, 2 * bounds[:-1]
 

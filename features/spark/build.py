@@ -17,16 +17,16 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from features import fitting
-from features.fields import VocabularyField
-from features.manifest import ROLES, FileEntry
-from features.quarantine import Example
-from features.spark import tallying, tasks
-from features.spark.reading import Counts, Job, span
-from features.spark.run import collect, mapped, numbered
-from features.spark.tallying import COUNTS_FIELD, TALLY, pack_task
-from features.spark.tasks import PLACED, Places
-from features.spec import FeatureSpec
+from fieldwise.features.fields import fitting
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.fields.vocabulary import VocabularyField
+from fieldwise.features.snapshot.manifest import ROLES, FileEntry
+from fieldwise.features.source.quarantine import Example
+from fieldwise.features.spark import tallying, tasks
+from fieldwise.features.spark.reading import Counts, Job, span
+from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.tallying import COUNTS_FIELD, TALLY, pack_task
+from fieldwise.features.spark.tasks import PLACED, Places
 
 _GROUP_BYTES = 64 << 20
 """Source bytes whose values one grouping task adds up."""

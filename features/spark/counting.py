@@ -15,16 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from features import store
-from features.count_kernels import count_slots
-from features.manifest import FileEntry
-from features.report import Numbers, Tally, tally_field
-from features.spark.errors import Task
-from features.spark.run import collect, mapped, numbered
-from features.spec import FeatureSpec, FittedField
+from fieldwise.features import store
+from fieldwise.features.fields.spec import FeatureSpec, FittedField
+from fieldwise.features.kernels.counts import count_slots
+from fieldwise.features.report.report import Numbers, Tally, tally_field
+from fieldwise.features.snapshot.manifest import FileEntry
+from fieldwise.features.spark.errors import Task
+from fieldwise.features.spark.run import collect, mapped, numbered
 
 _TASK_ROWS = 1 << 24
 """Table rows whose counts one task holds, unless a single field has more."""
+
+
 _TRAINING = ("train", "all")
 
 

@@ -14,9 +14,9 @@ import zipimport
 import pandas  # noqa: F401 - Spark's Arrow workers ask for it
 from pyspark import daemon
 
-import features.spark.counting
-import features.spark.tallying
-import features.spark.tasks  # noqa: F401
+import fieldwise.features.spark.counting
+import fieldwise.features.spark.tallying
+import fieldwise.features.spark.tasks  # noqa: F401
 
 
 def _keep(self: zipimport.zipimporter) -> None:

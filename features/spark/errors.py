@@ -13,11 +13,12 @@ import pyarrow as pa
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException, PythonException
 
-from features import errors, redact
-from features.errors import ClusterError, FieldwiseError, StorageError, known_error
-from features.redact import redacted
+from fieldwise.features import errors, redact
+from fieldwise.features.errors import ClusterError, FieldwiseError, StorageError, known_error
+from fieldwise.features.redact import redacted
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
 
 _MARK = re.compile(r"fieldwise-error:([A-Za-z0-9+/=]+):")
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import store
-from features.manifest import ROLES, FileEntry
-from features.redact import redacted
-from features.source import Reject
-from features.spark.placement import Float32
+from fieldwise.features import store
+from fieldwise.features.arrays import Float32
+from fieldwise.features.redact import redacted
+from fieldwise.features.snapshot.manifest import ROLES, FileEntry
+from fieldwise.features.source.rows import Reject
 
 QUARANTINE_SCHEMA = pa.schema(
     [

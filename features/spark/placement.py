@@ -14,12 +14,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.hashing import UInt64
-from features.row_kernels import to_columns, to_rows
-from features.text import Int64
+from fieldwise.features.arrays import Float32, Int64, UInt64
+from fieldwise.features.kernels.rows import to_columns, to_rows
 
 Packed = npt.NDArray[np.uint8]  # [n, W]
-Float32 = npt.NDArray[np.float32]
 
 
 def pack(slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None) -> Packed:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from features.config import FeatureConfig
-from features.field import Problem
-from features.log import LogBatch, LogReader
-from features.manifest import ROLES
-from features.moment import DAY, TimeConfig, to_local
-from features.source import FileRange, Reject
-from features.spark.split import TRAIN, Roles, Splitter, kept_negatives
+from fieldwise.features.columns.moment import DAY, TimeConfig, to_local
+from fieldwise.features.config import FeatureConfig
+from fieldwise.features.fields.base import Problem
+from fieldwise.features.snapshot.manifest import ROLES
+from fieldwise.features.source.log import LogBatch, LogReader
+from fieldwise.features.source.rows import FileRange, Reject
+from fieldwise.features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",),

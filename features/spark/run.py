@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, Row, SparkSession
 from tqdm import tqdm
 
-from features.interrupt import Interrupted
-from features.process import end_children
-from features.spark.errors import Task, carried, unwrapped
-from features.terminal import BarStream
+from fieldwise.features.interrupt import Interrupted
+from fieldwise.features.process import end_children
+from fieldwise.features.spark.errors import Task, carried, unwrapped
+from fieldwise.features.terminal import BarStream
 
 
 def numbered(spark: SparkSession, count: int) -> DataFrame:

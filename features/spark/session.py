@@ -16,18 +16,19 @@ import pyspark.context
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from features.errors import ConfigError
-from features.interrupt import Interruptible
+from fieldwise import PLACE
+from fieldwise.features.errors import ConfigError
+from fieldwise.features.interrupt import Interruptible
 
-_ROOT = str(Path(__file__).resolve().parents[2])
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
+
 
 _DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # Our plans are small and fixed: re-planning at every stage costs more than it finds.
     "spark.sql.adaptive.enabled": "false",
-    "spark.python.daemon.module": "features.spark.daemon",
+    "spark.python.daemon.module": "fieldwise.features.spark.daemon",
     # One Arrow batch holds the tallies or packed rows of one task, whatever their bytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
 }
@@ -52,7 +53,7 @@ def spark_session(app: str) -> SparkSession:
         )  # fmt: skip
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = dict(_DEFAULTS)
-    settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+    settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLACE), os.environ.get("PYTHONPATH")]))
     settings["spark.executorEnv.FIELDWISE_UMASK"] = f"{_umask():o}"  # what tasks write is as open as what we do
     told = _submitted()
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's JVM runs already

@@ -9,16 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.config import SplitConfig
-from features.errors import InputError
-from features.hashing import xxh64_array, xxh64_rows
-from features.manifest import ROLES
-from features.text import Columns
+from fieldwise.features.columns.batch import Columns
+from fieldwise.features.columns.hashing import xxh64_array, xxh64_rows
+from fieldwise.features.config import SplitConfig
+from fieldwise.features.errors import InputError
+from fieldwise.features.snapshot.manifest import ROLES
 
 Roles = npt.NDArray[np.uint8]  # positions in ROLES
+
+
 TRAIN, VALID, TEST, ALL = range(len(ROLES))
 
+
 SPLIT_SEED = 0x5911
+
+
 SAMPLING_SEED = 0x5A3B
 """Splits and sampling must be independent of the feature hash (42) and of row placement."""
 

@@ -13,22 +13,29 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from features import fitting
-from features.hashing import xxh64_array
-from features.quarantine import examples
-from features.source import count_rows
-from features.spark import placement
-from features.spark.errors import Task
-from features.spark.reading import Findings, Job, indices, read_log, read_rows
-from features.spark.split import TEST, VALID
-from features.text import Columns
+from fieldwise.features.columns.batch import Columns
+from fieldwise.features.columns.hashing import xxh64_array
+from fieldwise.features.fields import fitting
+from fieldwise.features.source.quarantine import examples
+from fieldwise.features.source.raw import count_rows
+from fieldwise.features.spark import placement
+from fieldwise.features.spark.errors import Task
+from fieldwise.features.spark.reading import Findings, Job, indices, read_log, read_rows
+from fieldwise.features.spark.split import TEST, VALID
 
 TALLY = "field int, key binary, count bigint"
+
+
 COUNTS_FIELD = -1
 """Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
 
+
 _TALLY_ROWS = 1 << 18
+
+
 _TALLY_SEED = 0x7A11
+
+
 _PAYLOAD_ROWS = 4096
 """See ``tasks.PAYLOAD_BYTES``."""
 

@@ -17,21 +17,23 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from features.encoder import Encoder
-from features.hashing import xxh64_rows
-from features.manifest import FileEntry
-from features.quarantine import examples
-from features.spark import files, placement
-from features.spark.errors import Task
-from features.spark.placement import Float32
-from features.spark.reading import Findings, Job, indices, read_rows
-from features.spark.split import Roles
-from features.spec import FeatureSpec
+from fieldwise.features.arrays import Float32
+from fieldwise.features.columns.hashing import xxh64_rows
+from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.snapshot.manifest import FileEntry
+from fieldwise.features.source.quarantine import examples
+from fieldwise.features.spark import files, placement
+from fieldwise.features.spark.errors import Task
+from fieldwise.features.spark.reading import Findings, Job, indices, read_rows
+from fieldwise.features.spark.split import Roles
 
 PLACED = "place int, payload binary"
 
+
 PAYLOAD_BYTES = 128 << 10
 """Of one value in a shuffle: the JVM copies it several times, and larger ones are expensive to collect as garbage."""
+
 
 _FLUSH_BYTES = 32 << 20
 

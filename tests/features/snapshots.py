@@ -6,11 +6,11 @@ import hashlib
 
 import numpy as np
 
-from features import store
-from features.fields import HashField
-from features.manifest import MANIFEST, FieldCounts, Manifest, snapshot_digest
-from features.spark import files
-from features.spec import FeatureSpec
+from fieldwise.features import store
+from fieldwise.features.fields.hashed import HashField
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.snapshot.manifest import MANIFEST, FieldCounts, Manifest, snapshot_digest
+from fieldwise.features.spark import files
 
 SHA = hashlib.sha256(b"").hexdigest()
 

@@ -6,10 +6,11 @@ from urllib.parse import quote
 
 import pytest
 
-from features import record, redact, words
-from features.errors import InputError
-from features.redact import redacted, redacted_tree
-from features.terminal import TerminalStream
+from fieldwise.features import redact, words
+from fieldwise.features.errors import InputError
+from fieldwise.features.redact import redacted, redacted_tree
+from fieldwise.features.snapshot import record
+from fieldwise.features.terminal import TerminalStream
 
 
 @pytest.fixture(autouse=True)

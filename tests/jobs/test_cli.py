@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from features.errors import FieldwiseError, InputError, RefusedError
-from features.manifest import load_snapshot
-from jobs.cli import main, parser
-from pipelines.config import load_config
-from pipelines.launch import read_failure, write_failure
+from fieldwise.features.errors import FieldwiseError, InputError, RefusedError
+from fieldwise.features.snapshot.manifest import load_snapshot
+from fieldwise.jobs.cli import main, parser
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.train.launch import read_failure, write_failure
 from tests.snapshots import hash_spec, write_snapshot
 
 COMMANDS = [

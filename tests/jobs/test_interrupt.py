@@ -23,7 +23,7 @@ MARK = "FIELDWISE_TEST_MARK"
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 SCRIPT = """
 import contextlib, os, subprocess, sys, time
-from features.interrupt import Interruptible, Interrupted, held
+from fieldwise.features.interrupt import Interruptible, Interrupted, held
 stderr = sys.stderr
 child = subprocess.Popen(["sleep", "300"])
 with Interruptible(lambda number: print("last words", number, file=stderr)) as signals:
@@ -158,7 +158,7 @@ def line_of(name: str, number: signal.Signals) -> str:
 
 
 def test_a_training_leaves_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -> None:
-    train = ("-m", "jobs.cli", "train", "--config", planted(tmp_path))
+    train = ("-m", "fieldwise.jobs.cli", "train", "--config", planted(tmp_path))
     command = Command(*train)
     wait(lambda: "epoch 3/" in command.words(), command)
     code, out, words = command.end(signal.SIGINT, group=True)
@@ -176,7 +176,7 @@ def test_a_training_leaves_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -> N
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("group", [False, True])
 def test_ranks(tmp_path: Path, number: signal.Signals, group: bool) -> None:
-    command = Command("-m", "jobs.cli", "train", "--ranks", "2", "--config", planted(tmp_path),
+    command = Command("-m", "fieldwise.jobs.cli", "train", "--ranks", "2", "--config", planted(tmp_path),
                       "--set", "training.checkpoint.every_steps=5")  # fmt: skip
     wait(lambda: states(tmp_path), command)
     code, out, words = command.end(number, group=group, seconds=60)
@@ -209,7 +209,7 @@ def test_commands_at_random_moments(tmp_path: Path, name: str) -> None:
     draw = random.Random(name)
     for attempt in range(TRIES):
         number, group = SIGNALS[attempt % 2], draw.random() < 0.5
-        command = Command("-m", "jobs.cli", name, "--config", place, *options)
+        command = Command("-m", "fieldwise.jobs.cli", name, "--config", place, *options)
         try:
             command.process.wait(draw.uniform(0.5, 25))
         except subprocess.TimeoutExpired:

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.csv
 import yaml
 
-from features import fitting
-from pipelines.config import Config, load_config
-from training.batch import layout_of
-from training.bundle import Bundle, save_bundle
-from training.models import build_model
+from fieldwise.features.fields import fitting
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.training.data.batch import layout_of
+from fieldwise.training.models import build_model
+from fieldwise.training.network.bundle import Bundle, save_bundle
 
 FIELDS = [
     {"name": "user", "kind": "hash", "buckets": 97},

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from features.errors import ArtifactError, ConfigError, InputError
-from features.listing import list_files
-from features.manifest import Snapshot
-from features.record import without_paths
-from pipelines.agreement import require_measurable, require_model, require_snapshots, say_changes
-from pipelines.columns import require_columns
-from pipelines.config import Config, load_config
-from pipelines.feature_checks import require_split
-from pipelines.launch import Days
-from pipelines.train import open_days
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.snapshot.manifest import Snapshot
+from fieldwise.features.snapshot.record import without_paths
+from fieldwise.pipelines.agreement import require_measurable, require_model, require_snapshots, say_changes
+from fieldwise.pipelines.build.checks import require_split
+from fieldwise.pipelines.build.columns import require_columns
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.train.launch import Days
+from fieldwise.pipelines.train.train import open_days
+from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 from tests.snapshots import hash_spec, write_snapshot
-from training.bundle import Bundle, load_bundle, save_bundle
 
 TEXT = """
 name: planted

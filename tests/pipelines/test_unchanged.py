@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import IntegrityError
-from features.listing import SourceFile
-from pipelines.unchanged import require_unchanged, stamps_of
+from fieldwise.features.errors import IntegrityError
+from fieldwise.features.files.listing import SourceFile
+from fieldwise.pipelines.unchanged import require_unchanged, stamps_of
 
 
 def test_a_file_that_was_cut_replaced_or_removed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.layout import Layout
+from fieldwise.training.models.layout import Layout
 
 Rows = npt.NDArray[np.float64]
 

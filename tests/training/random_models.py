@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from training.layout import Layout
-from training.models import build_model
-from training.scoring import PlainWeights, Scorer
+from fieldwise.training.models import build_model
+from fieldwise.training.models.layout import Layout
+from fieldwise.training.scoring.scorer import PlainWeights, Scorer
 
 Slots = npt.NDArray[np.int32]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from training.world import World, join_world
+from fieldwise.training.ranks.world import World, join_world
 
 
 def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any, seconds: float = 200) -> list[Any]:
@@ -21,7 +21,7 @@ def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any,
     ``function`` must be importable: defined at the top of a module. ``seconds`` is how long a rank waits for others.
     """
     context = multiprocessing.get_context("forkserver")  # a rank starts from a process that has imported torch
-    context.set_forkserver_preload(["training.trainer"])
+    context.set_forkserver_preload(["fieldwise.training.loop.trainer"])
     results = context.Queue()
     meeting = str(folder / f"rendezvous-{os.urandom(4).hex()}")
     ranks = [

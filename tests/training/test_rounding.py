@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.jit import load, put
-from training.optim import build_optimizer
-from training.rounding import STEPS, rounded
-from training.table import EmbeddingTable
+from fieldwise.training.kernels.vectors import load, put
+from fieldwise.training.rounding import STEPS, rounded
+from fieldwise.training.step.optim import build_optimizer
+from fieldwise.training.step.table import EmbeddingTable
 
 UPPER = 1 << 16
 

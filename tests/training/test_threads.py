@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.threads import Team
+from fieldwise.training.threads import Team
 
 
 @pytest.mark.parametrize("threads", [1, 3])

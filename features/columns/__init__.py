@@ -1,0 +1,1 @@
+"""Raw columns as texts, numbers, moments and expressions."""

@@ -1,0 +1,212 @@
+"""How kernels are compiled and where the compiled code is kept.
+
+numba's cache watches only the file of the function itself, so an edited helper in another file would silently keep old
+code: the cache directory's name carries a digest of all kernel sources, which are the files of this room. It lies
+beside them, or in a private temporary directory where the installation is read-only. ``NUMBA_CACHE_DIR`` overrides
+both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
+from numba.core import caching, types
+from numba.core.bytecode import FunctionIdentity
+from numba.core.caching import IndexDataCacheFile
+from numba.extending import intrinsic
+
+_HERE = Path(__file__).parent
+
+
+_SYMBOLS = "symbols of one process"
+"""What is true of the code in a file of this name; see `_name_apart`."""
+
+
+def _writable(directory: Path, owners: set[int], others: int) -> bool:
+    """Whether code can be kept in a directory, and nobody but ``owners`` could have put some there: it is theirs, and
+    ``others`` (bits of its mode) may not write."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = directory.lstat()  # a link may lead anywhere
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners or found.st_mode & others:
+            return False
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
+
+
+def cache_dir(beside: Path = _HERE) -> Path:
+    """``<beside>/__pycache__/numba-<digest>``, else ``<tmp>/fieldwise-<uid>/numba-<digest>`` if that is ours alone."""
+    digest = hashlib.sha256()
+    for source in sorted(beside.glob("*.py")):
+        digest.update(source.read_bytes())
+    name = f"numba-{digest.hexdigest()[:12]}"
+    local = beside / "__pycache__" / name
+    if _writable(local, {os.getuid(), beside.stat().st_uid}, stat.S_IWOTH):
+        return local
+    private = Path(tempfile.gettempdir()) / f"fieldwise-{os.getuid()}"
+    if not _writable(private, {os.getuid()}, stat.S_IWGRP | stat.S_IWOTH):
+        private = Path(tempfile.mkdtemp(prefix="fieldwise-"))  # someone else's directory could hold someone else's code
+    return private / name
+
+
+class CacheFile(IndexDataCacheFile):
+    """Compiled code on disk under a name of its own for every signature.
+
+    numba's own takes the next number that is free in the index it has read: processes that save different signatures
+    at once take the same one, and a third then loads code that was compiled for something else.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        self._save_data(self._name_of(key), data)  # before the index leads others to it
+        self._save_index({**self._load_index(), key: self._name_of(key)})
+
+    def load(self, key: Any) -> Any:
+        """None where the name is another, since that code may be another signature's, or have another's symbols."""
+        return super().load(key) if self._load_index().get(key) == self._name_of(key) else None
+
+    def _name_of(self, key: Any) -> str:
+        name: str = self._data_name(int.from_bytes(hashlib.sha256(f"{_SYMBOLS} {key!r}".encode()).digest()[:16], "big"))
+        return name
+
+
+caching.IndexDataCacheFile = CacheFile
+
+
+def _name_apart() -> None:
+    """Functions that this process compiles get symbols that no other process's have.
+
+    A symbol is named after the function and its number among those that the process compiled, and compiled code keeps
+    its symbols on disk. numba numbers from 1: where two processes compiled one function for different constants, a
+    third that loads both finds only one of them under the name, and calls it for both.
+    """
+    FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+_name_apart()
+
+
+os.register_at_fork(after_in_child=_name_apart)
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    numba.config.CACHE_DIR = str(cache_dir())
+
+
+kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")
+"""Decorator of a kernel's helper: compiled with its caller."""
+
+
+def entry(*signatures: str) -> Callable[..., Any]:
+    """Decorator of a kernel called from Python: compiled (or loaded) at import for exactly these signatures.
+
+    Arrow's buffers are read-only, our own arrays are not: read-only parameters accept both.
+    """
+    decorator: Callable[..., Any] = numba.njit(list(signatures), cache=True, nogil=True, error_model="numpy")
+    return decorator
+
+
+def _unaligned(bits: int) -> Any:
+    @intrinsic
+    def load(typingctx: Any, data: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(bits).as_pointer())
+            value = builder.load(pointer)
+            value.align = 1
+            return value if bits == 64 else builder.zext(value, ir.IntType(64))
+
+        return types.uint64(data, index), codegen
+
+    return load
+
+
+load32 = _unaligned(32)
+"""``load32(bytes, i)``: the 4 bytes from i on, little-endian, as uint64."""
+
+
+load64 = _unaligned(64)
+"""``load64(bytes, i)``: the 8 bytes from i on, little-endian."""
+
+
+@intrinsic
+def store64(typingctx: Any, data: Any, index: Any, value: Any) -> Any:
+    """``store64(bytes, i, v)``: v into the 8 bytes from i on, little-endian."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        store = builder.store(args[2], pointer)
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(data, index, types.uint64), codegen
+
+
+def _bytes_that(comparison: Callable[[Any, Any, Any], Any], parameters: int) -> Any:
+    """64 bytes from ``data[index]`` on, compared at once: bit i tells of byte i."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(8), 64)
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        loaded = builder.load(builder.bitcast(builder.gep(array.data, [args[1]]), lanes.as_pointer()), align=1)
+        return builder.bitcast(comparison(builder, loaded, args[2:]), ir.IntType(64))
+
+    if parameters == 1:
+        return intrinsic(lambda typing, data, index, byte: (types.uint64(data, index, byte), codegen))
+    return intrinsic(lambda typing, data, index: (types.uint64(data, index), codegen))
+
+
+def _equals_byte(builder: Any, loaded: Any, args: Any) -> Any:
+    nothing = ir.Constant(loaded.type, ir.Undefined)
+    first = builder.insert_element(nothing, args[0], ir.Constant(ir.IntType(32), 0))
+    every = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+    return builder.icmp_unsigned("==", loaded, builder.shuffle_vector(first, nothing, every))
+
+
+bytes_equal = _bytes_that(_equals_byte, 1)
+"""``bytes_equal(bytes, i, byte)``: which of the 64 bytes from i on equal the uint8, the first one in the lowest bit."""
+
+
+bytes_high = _bytes_that(lambda builder, loaded, _: builder.icmp_signed("<", loaded, ir.Constant(loaded.type, None)), 0)
+"""``bytes_high(bytes, i)``: which of the 64 bytes from i on are above 127, the first one in the lowest bit."""
+
+
+@intrinsic
+def ones(typingctx: Any, word: Any) -> Any:
+    """Number of set bits of a uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def trailing_zeros(typingctx: Any, word: Any) -> Any:
+    """Number of zero bits below the lowest set bit of a uint64 that is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def leading_zeros(typingctx: Any, word: Any) -> Any:
+    """Number of zero bits above the highest set bit of a uint64 that is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen

@@ -1,0 +1,1 @@
+"""What a snapshot's fields hold, and how far they have moved."""

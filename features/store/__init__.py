@@ -1,0 +1,295 @@
+"""Bytes at a URL: the one place that writes published files. Local paths, ``file://`` and whatever fsspec knows.
+
+What is assumed of a store
+--------------------------
+- A file written whole becomes visible whole, and is then read as written (true of POSIX renames and of a single PUT
+  on S3, GCS, Azure and HDFS's create-then-close as fsspec does it).
+- ``create_exclusive`` is exclusive on local file systems (a hard link cannot replace). Object stores reached through
+  fsspec offer no portable create-if-absent: there it looks first and then PUTs, so two publishers within the same
+  second may both succeed; the later manifest stands, and each manifest names only its own data, so a reader still sees
+  one whole snapshot.
+- Directories need not exist as objects; listing is strongly consistent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from fieldwise.features.errors import ConfigError
+from fieldwise.features.process import machine, runs
+
+
+def resolve(path: str) -> tuple[Any, str]:
+    """The fsspec file system of ``path`` and the path inside it. Without ``://`` it is a local name, taken as written:
+    fsspec itself would cut it at ``::``."""
+    if "://" not in path or path.startswith("file://"):
+        return fsspec.filesystem("file"), LocalFileSystem._strip_protocol(path)
+    try:
+        fs, inner = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:  # no such protocol, or its package is missing
+        raise ConfigError(path, expected="a URL that fsspec knows", found=str(error), fix="Correct it.") from None
+    return fs, inner
+
+
+def file_uri(path: str) -> str:
+    """``file:///...`` of a local path, every character that means something in a URL quoted."""
+    return Path(path).absolute().as_uri()
+
+
+def is_local(path: str) -> bool:
+    return isinstance(resolve(path)[0], LocalFileSystem)
+
+
+def join(directory: str, *names: str) -> str:
+    """``directory/name/...`` for paths and URLs alike."""
+    return "/".join([directory.rstrip("/") or "/", *names])
+
+
+def opened(path: str) -> Any:
+    """The file, open for reading bytes. Raises FileNotFoundError."""
+    fs, inner = resolve(path)
+    return fs.open(inner, "rb")
+
+
+def read_bytes(path: str) -> bytes:
+    """Raises FileNotFoundError."""
+    fs, inner = resolve(path)
+    data: bytes = fs.cat_file(inner)
+    return data
+
+
+def exists(path: str) -> bool:
+    fs, inner = resolve(path)
+    return bool(fs.exists(inner))
+
+
+def make_dir(path: str) -> None:
+    """Raises ConfigError where none can be made."""
+    fs, inner = resolve(path)
+    with _making(path):
+        fs.makedirs(inner, exist_ok=True)
+
+
+@contextmanager
+def _making(path: str) -> Iterator[None]:
+    """A file in the way, and file systems in which nothing is made (/proc), are for the user to mend."""
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        fix = "Set another workspace or output."
+        found = f"{error.filename or path}: {os.strerror(error.errno) if error.errno else error}"
+        raise ConfigError(path, expected="a directory, or a place to make one", found=found, fix=fix) from error
+
+
+def unfit(path: str) -> str | None:
+    """Why nothing can be kept below a path, as far as its name and a look tell."""
+    scheme = path.partition("://")[0].lower() if "://" in path else "file"
+    if scheme != "file":
+        return _UNFIT.get(scheme)
+    place = resolve(path)[1]
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    return None if os.path.isdir(place) else f"{place}, which is no directory"
+
+
+_UNFIT = {
+    "memory": "memory, which each process has for itself", "http": "a web address, which takes no files",
+    "https": "a web address, which takes no files", "data": "data in place of a place",
+}  # fmt: skip
+
+
+def list_sizes(directory: str) -> dict[str, int]:
+    """Name -> bytes of everything directly in ``directory``; empty when it does not exist.
+
+    What is no file (a directory, a pipe) has 0 bytes, so it is never taken for one of a manifest's files.
+    """
+    fs, inner = resolve(directory)
+    try:
+        fs.invalidate_cache(inner)
+        entries = fs.ls(inner, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        entry["name"].rstrip("/").rsplit("/", 1)[-1]: int(entry.get("size") or 0) if entry["type"] == "file" else 0
+        for entry in entries
+    }
+
+
+def stamp(path: str) -> str:
+    """What changes when a file's bytes are replaced: size with the store's ETag, or size with modification time."""
+    fs, inner = resolve(path)
+    info = fs.info(inner)
+    marks = (info.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated"))
+    return f"{info['size']}:{next(filter(None, marks), '')}"
+
+
+def age(path: str) -> float | None:
+    """Seconds since a file was written, by the store's own clock, which a new file beside it tells; negative after that
+    clock was set back. None where the store cannot say, or lets nobody write.
+    """
+    fs, inner = resolve(path)
+    probe = f"{path.rpartition('/')[0]}/.clock.{_writers()}{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    try:
+        write_new(probe, b"")
+        try:
+            present = fs.modified(resolve(probe)[1])
+        finally:
+            remove(probe)
+        return float((present - fs.modified(inner)).total_seconds())
+    except (OSError, NotImplementedError):
+        return None
+
+
+def remove(path: str) -> None:
+    """Remove a file; nothing happens when it is gone already."""
+    fs, inner = resolve(path)
+    try:
+        fs.rm_file(inner)
+    except FileNotFoundError:
+        return
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all it holds; nothing happens when it is gone already, or going."""
+    fs, inner = resolve(path)
+    try:
+        fs.rm(inner, recursive=True)
+    except FileNotFoundError:
+        return
+
+
+def move_aside(directory: str, name: str) -> str:
+    """Rename a directory beside itself, in one act where the store has directories; returns its new path.
+
+    Where it has none, a snapshot's manifest goes first: then nobody sees the rest. FileNotFoundError when it is gone.
+    """
+    fs, inner = resolve(directory)
+    parent = directory.rstrip("/").rsplit("/", 1)[0]
+    if isinstance(fs, LocalFileSystem):
+        os.rename(inner, os.path.join(os.path.dirname(inner), name))
+        return join(parent, name)
+    remove(join(directory, "manifest.json"))
+    return directory
+
+
+def move_back(aside: str, directory: str) -> None:
+    """Undo ``move_aside`` where it renamed."""
+    fs, inner = resolve(aside)
+    if isinstance(fs, LocalFileSystem):
+        os.rename(inner, resolve(directory)[1])
+
+
+def write_new(path: str, data: bytes) -> None:
+    """Create ``path``, a name nobody else knows yet, so one plain write will do.
+
+    The directory must exist where the store has directories: a straggler must not revive a removed one.
+    """
+    fs, inner = resolve(path)
+    if isinstance(fs, LocalFileSystem):
+        _create(inner, data, sync=False)
+    else:
+        fs.pipe_file(inner, bytes(data))
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Create or replace ``path``; a reader sees the old bytes or all of the new ones."""
+    fs, inner = resolve(path)
+    if isinstance(fs, LocalFileSystem):
+        temporary = _write_beside(inner, data)
+        os.replace(temporary, inner)
+        _sync_directory(inner)
+    else:
+        fs.pipe_file(inner, data)
+
+
+def create_exclusive(path: str, data: bytes) -> None:
+    """Create ``path`` with all of ``data``, or raise FileExistsError and leave the standing file alone."""
+    fs, inner = resolve(path)
+    if not isinstance(fs, LocalFileSystem):
+        if fs.exists(inner):
+            raise FileExistsError(path)
+        fs.pipe_file(inner, data)
+        return
+    temporary = _write_beside(inner, data)
+    try:
+        os.link(temporary, inner)
+    finally:
+        os.unlink(temporary)
+    _sync_directory(inner)
+
+
+def publish(path: str, data: bytes, *, content: str, replace: bool) -> None:
+    """Create ``path`` (or replace it) by one act that cannot succeed once the directory ``content`` was moved aside.
+
+    Raises FileExistsError when ``path`` stands and ``replace`` is False, FileNotFoundError when ``content`` is gone.
+    Where the store renames no directories it is looked at first, and between the look and the act it may still go.
+    """
+    fs, inner = resolve(path)
+    if not isinstance(fs, LocalFileSystem):
+        if not list_sizes(content):
+            raise FileNotFoundError(content)
+        write_atomic(path, data) if replace else create_exclusive(path, data)
+        return
+    # the draft lies inside, so that it leaves with the directory: whoever renames first wins
+    draft = os.path.join(resolve(content)[1], f".{os.path.basename(inner)}.draft")
+    _create(draft, data, sync=True)
+    try:
+        os.rename(draft, inner) if replace else os.link(draft, inner)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+    _sync_directory(inner)
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether a file is what a killed process of this machine had not finished writing."""
+    before, mark, rest = name.partition(f".{_writers()}")
+    return before.startswith(".") and name.endswith(".tmp") and bool(mark) and not runs(int(rest.split(".")[0]))
+
+
+def _writers() -> str:
+    """Begins the writer's process id in names of temporaries of this machine."""
+    return f"writer-{hashlib.sha256(machine().encode()).hexdigest()[:8]}-"
+
+
+def _write_beside(inner: str, data: bytes) -> str:
+    directory, name = os.path.split(inner)
+    with _making(directory):
+        os.makedirs(directory, exist_ok=True)
+    temporary = os.path.join(directory, f".{name}.{_writers()}{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    _create(temporary, data, sync=True)
+    return temporary
+
+
+def _create(path: str, data: bytes, *, sync: bool) -> None:
+    """A new file, whole or not at all; an error names it."""
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except FileExistsError:
+        raise
+    except OSError as error:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        error.filename = error.filename or path
+        raise
+
+
+def _sync_directory(inner: str) -> None:
+    descriptor = os.open(os.path.dirname(inner), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

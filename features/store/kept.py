@@ -1,0 +1,48 @@
+"""Records that a workspace keeps for its own later commands: JSON objects that tell themselves whether they are whole.
+
+A record holds its own SHA-256 under ``seal``: what a disk, a broken copy or an editor has changed is found when it is
+read, not where a key is missed. Records of earlier versions have none, and are read as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from fieldwise.features import store
+from fieldwise.features.errors import ArtifactError
+from fieldwise.features.store import bounded
+
+SEAL = "seal"
+
+
+def write_record(path: str, record: dict[str, Any]) -> None:
+    """Create or replace a record, whole or not at all."""
+    store.write_atomic(path, sealed(record))
+
+
+def sealed(record: dict[str, Any]) -> bytes:
+    """A record's bytes."""
+    return (json.dumps({**record, SEAL: _seal(record)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def read_record(path: str, what: str, fix: str) -> dict[str, Any] | None:
+    """A record without its seal; None where there is no file.
+
+    Raises ArtifactError, which says what was expected and the ``fix``, for one that is damaged.
+    """
+    try:
+        content = bounded.read(path, fix=fix)
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        raise ArtifactError(path, expected=what, found="a directory", fix=fix) from None
+    record = bounded.parse(content, path, fix)
+    if SEAL in record and record.pop(SEAL) != _seal(record):
+        raise ArtifactError(path, expected=what, found="it changed since it was written", fix=fix)
+    return record
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

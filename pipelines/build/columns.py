@@ -1,0 +1,128 @@
+"""Every column that a config names is there: told from header lines and schemas, before anything heavy starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+
+from fieldwise.features import words
+from fieldwise.features.columns.expression import Expression
+from fieldwise.features.config import JoinConfig, SourceConfig
+from fieldwise.features.errors import FieldwiseError, InputError
+from fieldwise.features.fields.time import TimeField
+from fieldwise.features.files.listing import SourceFile, directory_columns, list_files
+from fieldwise.features.source.headers import require_one_header
+from fieldwise.features.source.raw import source_columns
+from fieldwise.pipelines.config.catalog import CatalogConfig
+from fieldwise.pipelines.config.schema import Config
+
+
+def require_columns(config: Config, files: Sequence[SourceFile]) -> None:
+    """InputError naming the key whose column is neither in the log's ``files`` nor in a side table, or that the
+    catalog's sources lack where their files are there already."""
+    path, own = known_columns(config.source, files)
+    joined = {place: _joined(config, place, join) for place, join in enumerate(config.join)}
+    if own is not None and None not in joined.values():  # rows of jsonl name their own
+        known = set(own)
+        for place, join in enumerate(config.join):
+            _require(f"join.{place}.on", join.on, known, path)  # or a column of a table joined before
+            known |= set(joined[place] or ())
+        for key, column in wanted(config):
+            _require(key, column, known, f"{path}{' and the joined tables' if joined else ''}")
+    if config.catalog is not None:
+        _require_catalog(config, config.catalog, joined)
+
+
+def wanted(config: Config) -> Iterator[tuple[str, str]]:
+    """(key, column) of everything that is read from a row of the log."""
+    for field in config.fields:
+        yield from ((f"fields.{field.name}", column) for column in field.columns)
+    for key in ("label", "weight", "filter"):
+        text = getattr(config, key)
+        yield from ((key, column) for column in (Expression(text, key).columns if text is not None else ()))
+    if config.time is not None:
+        yield "time", config.time.column
+    if config.split.key is not None:
+        yield "split.key", config.split.key
+
+
+def known_columns(source: SourceConfig, files: Sequence[SourceFile]) -> tuple[str, list[str] | None]:
+    """A file that tells the columns, and them with those that directories tell; None for jsonl, whose rows do.
+
+    InputError where a row stands in place of a file's header."""
+    require_one_header(source, files)
+    path, names = source_columns(source, files)
+    return path, None if names is None else list(dict.fromkeys([*names, *directory_columns(path)]))
+
+
+def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
+    """Columns that a side table adds; None where only reading it would tell."""
+    path, names = known_columns(join, list_files(join, config.base))
+    if names is None:
+        return list(join.select) if join.select is not None else None
+    known = set(names)
+    for key, columns in (("on", [join.on]), ("select", join.select or [])):
+        for column in columns:
+            _require(f"join.{place}.{key}", column, known, path)
+    return [name for name in join.select or names if name != join.on]
+
+
+def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int, list[str] | None]) -> None:
+    """Ids, filter and cap are columns of their sources, and every field's columns are in contexts or items."""
+    contexts, items = (_side(config, source, joined) for source in (catalog.contexts, catalog.items))
+    rule = () if catalog.filter is None else Expression(catalog.filter, "catalog.filter").columns
+    cap = [] if catalog.cap is None else [catalog.cap.column]
+    sides = [("context_id", [catalog.context_id], contexts, catalog.contexts),
+             ("item_id", [catalog.item_id], items, catalog.items),
+             ("filter", rule, items, catalog.items),
+             ("cap.column", cap, items, catalog.items)]  # fmt: skip
+    for name, pairs in (("exclude", catalog.exclude), ("candidates", catalog.candidates)):
+        if pairs is not None:
+            ids = [pairs.context or catalog.context_id, pairs.item or catalog.item_id]
+            sides.append((name, ids, _side(config, pairs, {}), pairs))
+    for key, columns, known, source in sides:
+        for column in columns:
+            if known is not None:
+                _require(f"catalog.{key}", column, known, ", ".join(source.path))
+    if contexts is None or items is None:
+        return
+    known = {*contexts, *items, *catalog.fixed}
+    for field in config.fields:
+        timed = isinstance(field, TimeField) and catalog.time is not None
+        for column in field.columns:
+            if column not in known and not timed:
+                hint = ", or set catalog.time." if isinstance(field, TimeField) else "."
+                raise InputError(
+                    f"catalog: field {field.name!r}",
+                    expected=f"column {column!r} in contexts or items",
+                    found="it in neither",
+                    fix="Add it to a source, or give it a value under catalog.fixed "
+                    f"(`{column}: ...`, null for missing){hint}",
+                )
+
+
+def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] | None]) -> set[str] | None:
+    """Columns of a source of the catalog and of the side tables whose key it has; None where that is not known yet."""
+    if any("{date}" in path for path in source.path):
+        return None
+    try:
+        own = known_columns(source, list_files(source, config.base))[1]
+    except (FieldwiseError, OSError):  # a catalog may be made later than the log: score-catalog will see
+        return None
+    added = [names for place, names in joined.items() if own is not None and config.join[place].on in own]
+    if own is None or None in added:
+        return None
+    return {*own, *(name for names in added for name in names or ())}
+
+
+def _require(key: str, column: str, known: Set[str], where: str) -> None:
+    if column not in known:
+        names = sorted(known)
+        apart = len(names) == 1 and re.search(r"[,;|\t]", names[0])
+        otherwise = "Name the `separator` of these." if apart else "Name a column of these."
+        raise InputError(
+            key,
+            expected=f"a column {column!r} in {where}",
+            found=f"columns {words.some(names)}",
+            fix=words.nearest(column, names, otherwise),
+        )

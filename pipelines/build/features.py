@@ -1,0 +1,240 @@
+"""Build and publish one snapshot: raw logs -> field-indexed Parquet with a manifest and a spec."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark import Broadcast
+from pyspark.sql import SparkSession
+
+from fieldwise.features import store
+from fieldwise.features.columns.moment import microseconds
+from fieldwise.features.config import SplitConfig
+from fieldwise.features.errors import ArtifactError
+from fieldwise.features.fields.fitting import fit_spec
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.files.listing import SourceFile
+from fieldwise.features.report.page import PAGE, page
+from fieldwise.features.report.report import REPORT, Report
+from fieldwise.features.snapshot import publish
+from fieldwise.features.snapshot.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_dir, standing
+from fieldwise.features.snapshot.publish import Attempt
+from fieldwise.features.snapshot.record import field_differences
+from fieldwise.features.source.keys import require_keys
+from fieldwise.features.source.log import LogReader, Period, period_of
+from fieldwise.features.source.quarantine import Example
+from fieldwise.features.source.raw import split_ranges
+from fieldwise.features.spark import build
+from fieldwise.features.spark.build import Written
+from fieldwise.features.spark.counting import tally_fields
+from fieldwise.features.spark.files import merge_rejects
+from fieldwise.features.spark.reading import Counts, Job
+from fieldwise.features.spark.session import spark_session
+from fieldwise.features.spark.split import TRAIN, Splitter
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.agreement import asked_otherwise, digest, is_dated, rebuild, source_files, source_stamps
+from fieldwise.pipelines.build.checks import (
+    require_date,
+    require_matches,
+    require_readable,
+    require_rows,
+    require_split,
+    require_weighted,
+)
+from fieldwise.pipelines.build.columns import require_columns
+from fieldwise.pipelines.build.drift import Expected, find_expected, keep_expected, require_stable, with_drift
+from fieldwise.pipelines.build.quality import require_moments
+from fieldwise.pipelines.build.summary import Identity, manifest_of, report_of, result_of
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.registry import resolve_model
+from fieldwise.pipelines.unchanged import require_unchanged
+
+RANGE_BYTES = 32 << 20
+"""Bytes a task reads. Without the shuffle file borders follow ranges, so it is fixed, whatever the cluster."""
+
+
+def build_features(
+    config: Config,
+    *,
+    date: str | None = None,
+    spec: str | None = None,
+    replace: bool = False,
+    against: str | None = None,
+) -> dict[str, Any]:
+    """Publish the snapshot ``<workspace>/snapshots/<date or all>``, report on it, and compare it with expected rows.
+
+    Args:
+        config: the pipeline.
+        date: the day (YYYY-MM-DD): stands for ``{date}`` in source paths, else selects rows by the time column. A day's
+            snapshot is not split.
+        spec: a snapshot, bundle, registered model or spec directory whose fitted spec encodes the rows; fitted anew on
+            the training rows if None. Where rows of another spec stand, the snapshot is published beside them as
+            ``<id>.<spec>``.
+        replace: publish even where a snapshot of another request stands, and remove that one.
+        against: snapshot of the same spec to measure drift against. Default: the rows the spec was fitted on.
+
+    Returns: the job's result: snapshot, dir, status (published, or already published), digest, rows and positives by
+    role, quarantined by reason, files, drift, seconds.
+
+    Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then, except
+    where the drift of a whole snapshot is refused.
+    """
+    if date is None and spec is None:
+        require_split(config)
+    frozen = None if spec is None else load_spec(spec, config)
+    expected = None
+    if frozen is not None or against is not None:
+        known = against or (spec if spec is not None and _is_snapshot(spec) else None)
+        expected = find_expected(config, frozen.digest if frozen is not None else "", known)
+    result, report = publish_snapshot(config, date, frozen, expected, replace=replace)
+    if frozen is None:
+        keep_expected(config, report.distribution)
+    require_stable(config, report, result["dir"])
+    return result
+
+
+def publish_snapshot(
+    config: Config, date: str | None, frozen: FeatureSpec | None, expected: Expected | None, *, replace: bool = False
+) -> tuple[dict[str, Any], Report]:
+    """``build_features`` under a spec (None: fit one), compared with ``expected`` but refused by no threshold of drift.
+
+    Returns the result and the data report.
+    """
+    started = time.perf_counter()
+    require_date(config, date)
+    if date is not None:
+        config = config.model_copy(update={"split": SplitConfig()})  # a day is whole: training gives days their roles
+        if config.snapshot.negative_rate is not None:
+            say("snapshot.negative_rate has no effect on a day: only training splits are downsampled")
+    days = [date] if date else []
+    files = source_files(config, days)
+    stamps = source_stamps(config, files, date)
+    marks = digest(stamps)
+    request = digest([marks, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
+    identity = Identity(_place(config, date, frozen, replace), marks, request, config.record)
+    directory = snapshot_dir(config.workspace_dir, identity.id)
+    publish.clean(directory)
+    found = standing(directory)
+    if found is not None and not replace:
+        differs = "" if found.request == request else asked_otherwise(directory, found, config, date)
+        anew = rebuild(config, directory, date, fields=frozen is None)
+        stands, status = publish.same_request(found, request, directory, differs, anew), "already published"
+    else:
+        require_columns(config, files)
+        spark = spark_session("fieldwise features")
+        with Attempt(directory) as attempt:
+            manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
+            report = with_drift(report, expected)
+            report.save(store.join(attempt.data_dir, REPORT))
+            title = f"{config.name}: snapshot {identity.id}"
+            store.write_atomic(store.join(attempt.data_dir, PAGE), page(report, title).encode())
+            require_unchanged(stamps)
+            stands = attempt.publish(manifest, replace=replace)
+        publish.clean(directory)
+        status = "published" if stands is manifest else "already published"
+    report = with_drift(Report.load(store.join(directory, stands.data, REPORT)), expected)
+    return result_of(config, stands, report, directory, status, started), report
+
+
+def _place(config: Config, date: str | None, frozen: FeatureSpec | None, replace: bool) -> str:
+    """The snapshot's id: the day or ``all``; with the spec's digest where rows of another spec stand."""
+    plain = date or "all"
+    found = None if frozen is None or replace else standing(snapshot_dir(config.workspace_dir, plain))
+    other = found is not None and frozen is not None and found.spec_digest != frozen.digest
+    return f"{plain}.{frozen.digest[:8]}" if other and frozen is not None else plain
+
+
+def _build(
+    spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: Identity
+) -> tuple[Manifest, Report]:
+    """Run the passes into the attempt's directory; the manifest to publish and the data report."""
+    config = job.config
+    job, spec, rows = fit(spark, job, frozen)
+    written = build.encode(spark, job, spec, attempt.data_dir, rows)
+    found = require_readable(written.counts, config, written.examples)
+    require_rows(written.counts, job.splitter)
+    require_weighted(written.files)
+    require_moments(config.time, written.moments)
+    spec.save(attempt.data_dir)
+    merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
+    _remove_orphans(attempt.data_dir, written)
+    rate = config.snapshot.negative_rate if TRAIN in job.splitter.roles else None
+    tallies = tally_fields(spark, spec, attempt.data_dir, written.files, rate)
+    manifest = manifest_of(job, spec, attempt, written, identity, tallies, rate)
+    return manifest, report_of(job, spec, manifest, tallies, written, found)
+
+
+def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job, FeatureSpec, Counts]:
+    """What must be known before rows are encoded: thresholds of the split, the spec, rows of every role."""
+    config = job.config
+    rows: Counts = Counter()
+    if config.split.by == "time":
+        job, rows = build.survey(spark, job)
+        if rows.total():  # without any, the count below says why
+            require_rows(rows, job.splitter)
+    counted = rows.total() > 0 and config.snapshot.negative_rate is None
+    spec = frozen
+    if spec is None or (config.snapshot.shuffle == "global" and not counted):
+        values, rows = build.tally(spark, job, fit=spec is None)
+        require_readable(rows, config, (Example(*json.loads(key[1])) for key in rows if key[0] == "example"))
+        require_rows(rows, job.splitter)
+        spec = spec or fit_spec(config.fields, values)
+    return job, spec, rows
+
+
+def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: Sequence[str]) -> Job:
+    """The build of some days, or of everything if there are none."""
+    splitter = Splitter(config.split)
+    require_matches(splitter, [file.path for file in files])
+    reader = _reader(spark, config, period_of(config.features, days, dated=is_dated(config)))
+    require_keys(config.source, files, reader.value.columns)
+    job = Job(
+        config=config.features,
+        reader=reader,
+        files=tuple(file.path for file in files),
+        ranges=tuple(split_ranges(config.source, files, RANGE_BYTES)),
+        bytes=sum(file.size for file in files),
+        splitter=splitter,
+    )
+    if config.label_delay is None or days:
+        return job
+    settled = (-(1 << 62), build.newest(spark, job) - microseconds(config.label_delay) + 1)
+    return dataclasses.replace(job, reader=_reader(spark, config, settled))
+
+
+def _reader(spark: SparkSession, config: Config, period: Period | None) -> Broadcast[LogReader]:
+    return spark.sparkContext.broadcast(LogReader(config.features, config.base, period=period))
+
+
+def load_spec(place: str, config: Config) -> FeatureSpec:
+    """The spec of a snapshot, bundle, registered model or directory of its own; its fields must be the config's."""
+    if place.startswith("models:/"):
+        place = resolve_model(place, config)
+    if _is_snapshot(place):
+        place = store.join(place, Manifest.load(place).data)
+    spec = FeatureSpec.load(place)
+    if told := field_differences([field.config for field in spec.fields], config.fields, ("spec", "config")):
+        raise ArtifactError(
+            place,
+            expected="a spec of the config's fields",
+            found="; ".join(told),
+            fix="Use the config the spec was fitted with, or build without --spec to fit anew.",
+        )
+    return spec
+
+
+def _is_snapshot(place: str) -> bool:
+    return store.exists(store.join(place, MANIFEST))
+
+
+def _remove_orphans(directory: str, written: Written) -> None:
+    """Files of attempts that Spark ran twice or lost: nobody names them."""
+    named = {file.path for file in written.files}
+    for name in store.list_sizes(directory):
+        if name.startswith(tuple(f"{role}-" for role in ROLES)) and name not in named:
+            store.remove(store.join(directory, name))

@@ -1,0 +1,81 @@
+"""The one rule of how many rows may be unreadable, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+from fieldwise.features.columns.moment import TimeConfig
+from fieldwise.features.config import FeatureConfig
+from fieldwise.features.errors import InputError, RefusedError
+from fieldwise.features.source.misread import dates_in_digits, remedies
+from fieldwise.features.source.quarantine import Quarantined
+from fieldwise.features.terminal import say
+
+_MOST = 10
+"""Reasons that are told; the others are counted."""
+
+
+def require_quality(config: FeatureConfig, where: str, rows: int, found: Sequence[Quarantined]) -> None:
+    """Raises RefusedError past ``snapshot.max_bad_fraction``, with every reason, samples and what to do.
+
+    Args:
+        rows: all, the quarantined ones included.
+    """
+    bad, most = sum(part.rows for part in found), config.snapshot.max_bad_fraction
+    if bad > most * rows:
+        raise RefusedError(
+            where,
+            expected=f"at most {most:.4%} unreadable rows",
+            found=f"{bad} of {rows} ({bad / rows:.4%}): {'; '.join(_told(found))}",
+            fix=" ".join(
+                [
+                    *remedies(found, config.time, config.fields),
+                    "Mend the source or its description, or raise snapshot.max_bad_fraction.",
+                ]
+            ),
+        )
+
+
+def say_quarantined(config: FeatureConfig, found: Sequence[Quarantined]) -> None:
+    """A line for each reason, on stderr, and what may be wrong with moments."""
+    for line in [*_told(found), *remedies(found, config.time, config.fields)]:
+        say(f"  {line}")
+
+
+def _told(found: Sequence[Quarantined]) -> list[str]:
+    more = [f"{len(found) - _MOST} more reasons: {sum(p.rows for p in found[_MOST:]):,} rows"]
+    return [str(part) for part in found[:_MOST]] + (more if len(found) > _MOST else [])
+
+
+def say_moments(time: TimeConfig | None, moments: Sequence[str]) -> None:
+    """The first and last moment of a build, and a warning where they are strange."""
+    if time is None or not moments:
+        return
+    say(f"  moments {moments[0]} to {moments[1]}")
+    first, last = (datetime.fromisoformat(moment) for moment in moments)
+    if last > datetime.now(timezone.utc) + timedelta(days=1):
+        say("  warning: the last moment lies in the future: check time.format and time.zone")
+    format = dates_in_digits(first, last) if time.format == "auto" else None
+    if format is not None:
+        said = f"{int(last.timestamp())} was read as epoch seconds, but is a moment as {format}, too"
+        say(f"  warning: if the log holds digits: {said}; set time.format if that is meant")
+
+
+def require_moments(time: TimeConfig | None, moments: Sequence[int]) -> None:
+    """InputError where digits that were read as epoch seconds lie in the future, but are dates, too.
+
+    Args:
+        moments: the first and the last.
+    """
+    if time is None or time.format != "auto" or not moments:
+        return
+    first, last = (datetime.fromtimestamp(moment // 1_000_000, timezone.utc) for moment in moments)
+    format = dates_in_digits(first, last)
+    if first > datetime.now(timezone.utc) + timedelta(days=1) and format is not None:
+        raise InputError(
+            "time",
+            expected="moments of the past",
+            found=f"{moments[0] // 1_000_000} to {moments[1] // 1_000_000}, {first} to {last} as epoch seconds",
+            fix=f"As {format} they are dates: set time.format to {format}, or to epoch_s.",
+        )

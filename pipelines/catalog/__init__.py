@@ -1,0 +1,1 @@
+"""Models to ranked lists of a catalog."""

@@ -1,0 +1,130 @@
+"""Context and item vectors for a vector index (inner product), and the recipe that makes it give our lists.
+
+    query  q(c) = [u(c), 1]        item  x(i) = [v(i), b(i)]
+    logit(c, i) = a(c) + <q(c), x(i)>,   probability = 1 / (1 + exp(-(logit + logit_shift)))
+
+a(c) is the same for all items, so the index ranks by <q, x> alone: build it over items.npy with the inner-product
+metric (FAISS: IndexFlatIP for exact lists, IndexHNSWFlat or IndexIVFFlat for approximate ones) and search it with
+rows of contexts.npy. Its float32 sums may swap items whose logits agree to about six digits; score_catalog decides
+such ties.
+
+    items.parquet, contexts.parquet    id, bias (b or a), vector (u or v)
+    items.npy, contexts.npy            float32 rows x(i) and q(c), in the order of the Parquet files
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fieldwise.features import store
+from fieldwise.features.arrays import Float32
+from fieldwise.features.errors import ConfigError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.source.quarantine import count, examples, quarantined
+from fieldwise.features.source.raw import split_ranges
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.agreement import require_model
+from fieldwise.pipelines.build.quality import require_quality, say_quarantined
+from fieldwise.pipelines.catalog.items import RANGE_BYTES, read_items, refuse_repeated
+from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.registry import open_model
+from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
+from fieldwise.pipelines.score.ids import together
+from fieldwise.pipelines.score.output import Output
+from fieldwise.pipelines.score.sides import split_sides
+from fieldwise.training.scoring.factors import Factors, context_factors, item_factors, require_factors
+from fieldwise.training.scoring.scorer import Scorer
+
+
+def export_factors(
+    config: Config, *, model: str | None = None, date: str | None = None, out: str | None = None
+) -> dict[str, Any]:
+    """Publish the factors of the catalog's contexts and eligible items, computed on this machine alone.
+
+    Args:
+        out: local directory; default ``<workspace>/factors``. Files go to ``date=<date or all>`` below it.
+
+    Raises ConfigError for models and fields without such a split: POLY2's pairs across are no inner product.
+    """
+    started = time.perf_counter()
+    catalog = config.catalog
+    if catalog is None:
+        raise ConfigError("catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:`.")
+    opened = open_model(model, config)
+    bundle = opened.bundle
+    require_model(bundle, config, "the model")
+    require_factors(bundle.kind)
+    split = split_sides(config, bundle.spec, date)
+    if split.mixed or bundle.kind == "poly2":
+        raise ConfigError(
+            "catalog",
+            expected="a score that is an inner product of context and item",
+            found=f"field {split.mixed[0]!r} over both" if split.mixed else "model.kind poly2",
+            fix="Export lr, fm, ffm or fwfm over fields of one side each.",
+        )
+    scorer = Scorer(bundle)
+    directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "factors")
+    target = store.join(directory, f"date={date or 'all'}")
+    if not store.is_local(target):
+        raise ConfigError(
+            "--out", expected="a local directory", found=target, fix="Name one, and copy the files where they belong."
+        )
+    coverage = Coverage.of(bundle, config)
+    items = read_items(config, split.items, bundle.spec, date, coverage)
+    side = split.contexts
+    ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
+    parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
+    rejects = [reject for part in parts for reject in part.rejects]
+    bad = quarantined(count(rejects), examples(rejects), side.source.format)
+    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), bad)
+    say_quarantined(config, [*items.quarantined, *bad])
+    slots = np.concatenate([part.slots for part in parts])
+    ids = together([part.ids for part in parts], "catalog.contexts")
+    refuse_repeated(ids.take(pc.sort_indices(ids)), "catalog.contexts", side.id, "Give every context one row.")
+    tally = Tally(bundle.spec, coverage)
+    for part in parts:
+        tally.add(part.slots, part.columns)
+    for name, of, item in (("contexts", tally, False), ("items", items.tally, True)):
+        shares = of.shares(split.fields(bundle.spec, item=item))
+        require_known(config, bundle.spec, f"catalog.{name}", shares)
+    found = context_factors(scorer, split.of_item, slots)
+    output = Output(target, bundle.digest)
+    output.standing()  # clears away what killed jobs left
+    with output:
+        folder = Path(store.resolve(output.staging)[1])
+        _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
+        _write(folder, "contexts", ids, found, one=True)
+        recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "recipe": __doc__}
+        (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+        files = [
+            {"path": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sorted(folder.iterdir())
+        ]
+        output.publish(files, {"date": date, "model": bundle.digest})
+    seconds = time.perf_counter() - started
+    say(f"factors of {len(ids):,} contexts and {len(items.ids):,} items: {target}, {seconds:.1f} s")
+    return {
+        "dir": target, "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1,
+        "used_model": opened.facts,
+    }  # fmt: skip
+
+
+def _write(folder: Path, name: str, ids: pa.Array, factors: Factors, *, one: bool) -> None:
+    width = factors.vectors.shape[1]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(factors.vectors.ravel()), width) if width else None
+    vectors = pa.array([[]] * len(ids), pa.list_(pa.float32())) if vectors is None else vectors
+    pq.write_table(
+        pa.table({"id": ids, "bias": pa.array(factors.linear), "vector": vectors}), folder / f"{name}.parquet"
+    )
+    last = np.ones(len(ids)) if one else factors.linear
+    rows: Float32 = np.column_stack([factors.vectors, last]).astype(np.float32)
+    np.save(folder / f"{name}.npy", rows, allow_pickle=False)

@@ -1,0 +1,1 @@
+"""One YAML file describes one pipeline."""

@@ -1,0 +1,1 @@
+"""The demo: a shop whose truth is known."""

@@ -1,0 +1,132 @@
+"""The whole job on a shop whose truth is known: log, features, four models, registry, ranked catalog, table."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fieldwise.features.arrays import Float64
+from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir
+from fieldwise.features.spark.session import spark_session
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.build.features import build_features
+from fieldwise.pipelines.catalog.score_catalog import score_catalog
+from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.demo.shop import Shop, generate
+from fieldwise.pipelines.train.launch import train_ranks
+from fieldwise.pipelines.train.measured import NAMES, with_error
+from fieldwise.training.data.plan import Plan
+from fieldwise.training.data.reader import PlanReader
+from fieldwise.training.data.splits import TrainData
+from fieldwise.training.models import model_of
+from fieldwise.training.network.bundle import load_bundle
+from fieldwise.training.network.network import Network
+from fieldwise.training.tracking import registry, runs
+
+ROWS = 350_000
+
+
+DAYS = 7
+
+
+RESAMPLES = 200
+
+
+METRICS = ("logloss", "auc", "normalized_entropy", "calibration")
+
+
+def demo(
+    config: Config, *, models: list[str], rows: int | None = None, seed: int = 42, ranks: int = 2
+) -> dict[str, Any]:
+    """Run everything and return (and show) the table.
+
+    Args:
+        models: kinds to train, each in ``ranks`` processes.
+        rows: of the log, all days together.
+
+    Every model's ``excess`` is its test logloss less that of the true probabilities; ``gaps`` are differences of test
+    logloss between models, with the standard error of a paired bootstrap over rows.
+    """
+    started = time.perf_counter()
+    for kind in models:
+        model_of(kind)  # refuses unknown kinds before any work
+    shop = Shop(rows or ROWS, seed)
+    day = str(shop.day(DAYS - 1))
+    data = resolve(os.path.dirname(os.path.dirname(config.source.path[0])), config.base)
+    spark = spark_session("fieldwise-demo")
+    with _stage(f"log of {shop.rows:,} rows over {DAYS} days"):
+        truth = generate(spark, shop, data)[-1]["truth_logloss"]
+    with _stage("features"):
+        snapshot = build_features(config, replace=True)
+    results = {}
+    for kind in models:
+        with _stage(f"{kind} on {ranks} ranks"):
+            begun = time.perf_counter()
+            results[kind] = train_ranks(config, ranks, overrides=[f"model.kind={kind}"], register=False)
+            results[kind]["wall"] = time.perf_counter() - begun
+    losses = {kind: losses_of(config, result["bundle"]) for kind, result in results.items()}
+    best = min(results, key=lambda kind: results[kind]["metrics"]["valid"]["logloss"])
+    with _stage(f"registry and catalog of {day} with {best}"):
+        runs.connect(config.tracking.uri, config.workspace_dir)
+        registered = registry.register(results[best]["model_uri"], config.model_name)
+        registry.promote(config.model_name, registered["version"])
+        catalog = score_catalog(config, date=day)
+    table = [_row(kind, result, float(losses[kind].mean()) - truth) for kind, result in results.items()]
+    gaps = {f"{a}-{b}": _gap(losses[a] - losses[b], seed) for a in models for b in models if a != b}
+    gaps = {pair: gap for pair, gap in gaps.items() if gap["mean"] > 0}
+    _show(table, truth, gaps)
+    return {
+        "rows": shop.rows, "snapshot": snapshot["digest"], "truth_logloss": truth, "models": table, "gaps": gaps,
+        "best": best, "registered": registered, "catalog": catalog, "seconds": round(time.perf_counter() - started, 1),
+    }  # fmt: skip
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    say(f"{name} ...")
+    yield
+    say(f"{name}: {time.perf_counter() - started:.1f} s")
+
+
+def losses_of(config: Config, bundle_dir: str) -> Float64:
+    """Logloss of every test row, in the snapshot's order."""
+    bundle = load_bundle(bundle_dir)
+    network = Network.from_bundle(bundle)
+    split = TrainData.of_one(load_snapshot(snapshot_dir(config.workspace_dir, "all"))).test
+    plan = Plan([file.rows for file in split.files], batch_size=16384, streams=1, shuffle=False)
+    losses = []
+    with network.passes([[PlanReader(split.files, plan, [0], bundle.spec.slot_names)]]) as steps:
+        for batch, compact in steps:
+            z = network.score(compact).astype(np.float64)
+            losses.append(np.logaddexp(0.0, z) - batch.label * z)
+    return np.concatenate(losses)
+
+
+def _gap(difference: Float64, seed: int) -> dict[str, float]:
+    """Mean and bootstrap standard error of paired differences."""
+    draw = np.random.default_rng(seed)
+    n = len(difference)
+    means = [difference[draw.integers(0, n, n)].mean() for _ in range(RESAMPLES)]
+    return {"mean": float(difference.mean()), "se": float(np.std(means))}
+
+
+def _row(kind: str, result: dict[str, Any], excess: float) -> dict[str, Any]:
+    test = result["metrics"]["test"]
+    shown = {name: test[name] for metric in METRICS for name in (metric, f"{metric}_se")}
+    return {"model": kind, **shown, "excess": excess, "seconds": round(result["wall"], 1)}
+
+
+def _show(table: list[dict[str, Any]], truth: float, gaps: dict[str, dict[str, float]]) -> None:
+    say("", f"{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in METRICS) + f"{'excess':>9}{'seconds':>9}")
+    for row in table:
+        measured = "".join(f"  {with_error(row, metric):<18}" for metric in METRICS)
+        say(f"{row['model']:6}{measured}{row['excess']:9.5f}{row['seconds']:9.1f}")
+    say(f"{'truth':6}  {truth:.5f}", "")
+    for pair, gap in gaps.items():
+        say(f"{pair:12}{gap['mean']:+.5f} +- {gap['se']:.5f}")

@@ -1,0 +1,105 @@
+"""Is this machine ready? Every check runs the real part in small and says what it found."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from fieldwise import PLACE
+from fieldwise.features.errors import InputError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.redact import redacted
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.build.columns import require_columns
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.train import launch
+
+PACKAGES = ("pyspark", "pyarrow", "petastorm", "torch", "mlflow", "numba", "numpy", "pandas")
+
+
+def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]:
+    """Run all checks; ``quick`` leaves out those that start processes.
+
+    Raises:
+        InputError: at least one check failed; all findings are on stderr.
+    """
+    checks: dict[str, Callable[[], str]] = {"packages": _packages, "disk": _disk, "kernels": _kernels}
+    if not quick:
+        checks |= {"spark": _spark, "ranks": _ranks}
+    if config is not None:
+        checks |= {"source": lambda: _source(config), "store": lambda: _store(config)}
+    found, failed = {}, []
+    for name, check in checks.items():
+        try:
+            found[name] = redacted(check())
+        except Exception as error:  # a doctor reports whatever it meets
+            found[name] = redacted(f"{type(error).__name__}: {error}")
+            failed.append(name)
+        say(f"{'FAILED' if name in failed else 'ok':6} {name}: {found[name]}")
+    if failed:
+        raise InputError(
+            "doctor", expected="every check to pass", found=f"{', '.join(failed)} failed", fix="See above."
+        )
+    return {"checks": found}
+
+
+def _packages() -> str:
+    for name in PACKAGES:
+        importlib.import_module(name)
+    return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+
+
+def _disk() -> str:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    return f"{free / 2**30:.0f} GiB free in {tempfile.gettempdir()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _kernels() -> str:
+    from fieldwise.pipelines.operate import kernel_checks
+
+    kernel_checks.hash_agrees()
+    for kind in ("fm", "ffm"):
+        kernel_checks.step_agrees(kind)
+        kernel_checks.scores_agree(kind)
+    return "hash, training steps and scores of fm and ffm agree with xxhash and plain torch"
+
+
+def _spark() -> str:
+    from fieldwise.features.spark.run import collect, mapped
+    from fieldwise.features.spark.session import spark_session
+
+    spark = spark_session("fieldwise-doctor")
+    rows = len(collect(mapped(spark.range(1000), lambda batches: batches, "id long"), "doctor"))
+    return f"Spark {spark.version} passed {rows} rows through Python, Java at {os.environ['JAVA_HOME']}"
+
+
+def _ranks() -> str:
+    script = "from fieldwise.training.ranks.world import join_world\nwith join_world(60.0) as world: world.meet()"
+    with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as private:
+        command = [*launch.rank_command(2, private, 0), "--no-python", sys.executable, "-c", script]
+        own = launch.environment(2, private)
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLACE), own.get("PYTHONPATH")]))
+        finished = subprocess.run(command, capture_output=True, text=True, env=own, check=False)
+    if finished.returncode != 0:
+        raise ValueError(finished.stderr.strip().splitlines()[-1])
+    return "two ranks met over gloo"
+
+
+def _source(config: Config) -> str:
+    files = list_files(config.source, config.base, None)
+    require_columns(config, files)
+    return f"{len(files)} files, {sum(f.size for f in files) / 2**20:.1f} MiB"
+
+
+def _store(config: Config) -> str:
+    from fieldwise.training.tracking import registry, runs
+
+    uri = runs.connect(config.tracking.uri, config.workspace_dir)
+    return f"{uri}, champion: {registry.version_of(config.model_name, 'champion') or 'none'}"

@@ -1,0 +1,70 @@
+"""Remove days' snapshots past their retention, and none that something still needs."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Any
+
+from fieldwise.features import store
+from fieldwise.features.columns.moment import DAY, microseconds
+from fieldwise.features.errors import ConfigError
+from fieldwise.features.snapshot import publish
+from fieldwise.features.snapshot.manifest import snapshot_dir, standing
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.registry import registry
+
+_DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})(\.[0-9a-f]{8})?$")
+
+
+def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
+    """Remove the snapshots of days older than ``retention`` before the newest day's.
+
+    Kept whatever their age: snapshots that a registered model with an alias (champion, challenger, any other) was
+    trained or measured on, those of trainings that MLflow knows as running, those that a living job has a lease on, and
+    snapshots of no day (``all``). A snapshot is first moved out of sight as a whole, then deleted.
+
+    Returns: removed, kept (name to reason, of those past their retention), dry_run.
+    Raises ConfigError without a retention, or when it would take days that ``daily`` trains on.
+    """
+    if config.retention is None:
+        fix = "Set `retention: 30d`, or pass --keep 30d."
+        raise ConfigError("retention", expected="how long snapshots are kept", found="none", fix=fix)
+    least = config.daily.window + 1
+    retention = microseconds(config.retention)
+    if retention < least * DAY:
+        fix = "Keep more, or train on fewer days (daily.window)."
+        raise ConfigError("retention", expected=f"at least {least}d", found=config.retention, fix=fix)
+    place = store.join(config.workspace_dir, "snapshots")
+    if not dry_run:
+        publish.bury(place)
+    days = {name: match[1] for name in store.list_sizes(place) if (match := _DATED.match(name))}
+    old = _past(days, retention)
+    needed = registry(config).snapshots_in_use(config.model_name, config.experiment)
+    removed, kept = [], {}
+    for name in old:
+        directory = snapshot_dir(config.workspace_dir, name)
+        manifest = standing(directory)
+        reason = needed.get(manifest.digest) if manifest else None
+        reason = reason or ("a job is working on it" if publish.in_use(directory) else None)
+        if reason:
+            kept[name] = reason
+            continue
+        if not dry_run and not publish.retire(directory):
+            kept[name] = "a job began to work on it"
+            continue
+        removed.append(name)
+    lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
+    lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
+    say(*(lines or ["nothing is past its retention"]))
+    return {"removed": removed, "kept": kept, "dry_run": dry_run}
+
+
+def _past(days: dict[str, str], retention: int) -> list[str]:
+    """Names whose day ends more than ``retention`` before the end of the newest one."""
+    if not days:
+        return []
+    newest = datetime.date.fromisoformat(max(days.values()))
+    first = newest - datetime.timedelta(microseconds=retention)
+    return sorted(name for name, day in days.items() if datetime.date.fromisoformat(day) <= first)

@@ -1,0 +1,1 @@
+"""Models to probabilities and explanations of rows."""

@@ -1,0 +1,85 @@
+"""A model on its way to Spark's workers: files that every executor gets once and every process maps into memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyspark import SparkContext, SparkFiles, TaskContext
+
+from fieldwise.training.models.layout import Layout
+from fieldwise.training.network.bundle import Bundle
+
+TABLE = "weights.npy"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model without its table, and where files lie."""
+
+    local: str | None
+    """The directory itself where driver and executors share a machine; else files come through Spark."""
+    prefix: str
+    """Before every file's name: unique, because Spark keeps files of all jobs together."""
+    kind: str
+    dim: int
+    pair_buckets: int
+    layout: Layout
+    dense: dict[str, npt.NDArray[np.float32]]
+    logit_shift: float
+
+    def path(self, name: str) -> Path:
+        """A shipped file, on this machine."""
+        return Path(self.local, self.prefix + name) if self.local else Path(SparkFiles.get(self.prefix + name))
+
+    def scorer(self) -> Any:
+        """A `training.scoring.scorer.Scorer` over the mapped table, for the cores of this task."""
+        import torch
+
+        from fieldwise.training.scoring.scorer import PlainWeights, Scorer
+
+        torch.set_num_threads(cores())
+        gc.freeze()  # Spark's workers collect garbage after every task: let them leave torch's modules out
+        table = np.load(self.path(TABLE), mmap_mode="r", allow_pickle=False)
+        return Scorer(
+            PlainWeights(self.kind, self.dim, self.pair_buckets, self.layout, table, self.dense, self.logit_shift)
+        )
+
+
+def cores() -> int:
+    """Cores that Spark gives a task."""
+    task = TaskContext.get()
+    return task.cpus() if task is not None else 1
+
+
+class Shipment:
+    """Files in a directory of the driver, named ``prefix + name``, and the model's table among them."""
+
+    def __init__(self, context: SparkContext, bundle: Bundle, directory: str, prefix: str) -> None:
+        self._context, self._bundle, self.directory, self.prefix = context, bundle, directory, prefix
+        np.save(self.path(TABLE), bundle.weight, allow_pickle=False)
+
+    def path(self, name: str) -> Path:
+        return Path(self.directory, self.prefix + name)
+
+    def send(self, names: Iterable[str] = ()) -> Shipped:
+        """Make the table and further files known to executors."""
+        local = self._context.master.startswith("local")
+        for name in [] if local else [TABLE, *names]:
+            self._context.addFile(str(self.path(name)))
+        bundle = self._bundle
+        return Shipped(
+            local=self.directory if local else None,
+            prefix=self.prefix,
+            kind=bundle.kind,
+            dim=bundle.dim,
+            pair_buckets=bundle.pair_buckets,
+            layout=bundle.layout,
+            dense=bundle.dense,
+            logit_shift=bundle.logit_shift,
+        )

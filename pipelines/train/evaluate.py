@@ -1,0 +1,63 @@
+"""Metrics of a model on published snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fieldwise.features.errors import ArtifactError
+from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot, snapshot_dir
+from fieldwise.pipelines.agreement import require_measurable, require_snapshots, say_changes
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.registry import open_model
+from fieldwise.pipelines.train.measured import say_metrics
+from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.splits import TrainData
+from fieldwise.training.evaluation.evaluate import evaluate
+from fieldwise.training.network.network import Network
+from fieldwise.training.ranks.world import World
+
+
+def evaluate_model(
+    config: Config, *, snapshots: list[str] | None = None, model: str | None = None, role: str = "test"
+) -> dict[str, Any]:
+    """Score every row of one role and measure.
+
+    Args:
+        snapshots: default: the workspace's ``all``. Unsplit (daily) snapshots count for any role.
+        model: reference; default: the champion.
+
+    Raises:
+        ArtifactError: model and snapshots do not share one spec.
+        InputError: no rows of that role, or of one class only.
+    """
+    opened_model = open_model(model, config)
+    bundle = opened_model.bundle
+    opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
+    require_snapshots(config, opened, named=snapshots is not None)
+    say_changes(config, [snapshot.dir for snapshot in opened])
+    require_measurable(bundle, opened, model or "the champion")
+    for snapshot in opened:
+        if snapshot.spec.digest != bundle.spec.digest:
+            raise ArtifactError(
+                snapshot.dir,
+                expected=f"feature spec {bundle.spec.digest[:12]} of the model",
+                found=f"spec {snapshot.spec.digest[:12]}",
+                fix="Build the snapshot with the model's spec (--spec), or name another model.",
+            )
+    roles: dict[str, list[Snapshot]] = {"train": [], "valid": [], "test": [], role: opened}
+    data = TrainData.of(**roles)
+    split = getattr(data, role)
+    split.require_both_classes()
+    world = World()
+    world.use_threads(config.training.threads)
+    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
+    say_metrics(role, found)
+    metrics = found.told()
+    return {
+        "model": bundle.digest,
+        "used_model": opened_model.facts,
+        "role": role,
+        "rows": metrics.pop("rows"),
+        "positives": metrics.pop("positives"),
+        "metrics": metrics,
+    }

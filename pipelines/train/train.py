@@ -1,0 +1,305 @@
+"""Snapshots to a bundle in the registry. Runs in every rank; rank 0 alone writes and talks to MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from fieldwise.features import store
+from fieldwise.features.columns.text import canonical
+from fieldwise.features.errors import ConfigError, FieldwiseError, RefusedError, TrackingError
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.redact import redacted
+from fieldwise.features.report.page import PAGE
+from fieldwise.features.snapshot.manifest import Manifest, load_snapshot, snapshot_dir
+from fieldwise.features.snapshot.publish import reading
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.agreement import require_roles, require_snapshots, say_changes
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.registry import open_model, registry, say_registered
+from fieldwise.pipelines.train.launch import INIT, Days
+from fieldwise.pipelines.train.measured import say_metrics
+from fieldwise.pipelines.train.verdict import judge
+from fieldwise.training.data.splits import TrainData
+from fieldwise.training.loop.checkpoint import Checkpoints
+from fieldwise.training.loop.memory import needed
+from fieldwise.training.loop.run import TrainResult, TrainRun
+from fieldwise.training.loop.trainer import train
+from fieldwise.training.network.bundle import load_bundle
+from fieldwise.training.ranks.world import join_world
+from fieldwise.training.tracking.journal import JOURNAL, Journal, Send, open_journal, send_kept
+
+EXAMPLE_ROWS = 5
+
+
+def train_model(
+    config: Config,
+    days: Days | None = None,
+    *,
+    init: str | None = None,
+    register: bool = True,
+    force: bool = False,
+    name: str | None = None,
+) -> dict[str, Any] | None:
+    """Train, log the run, register the model as challenger (and champion when there is none).
+
+    A model that is no better than the rate of positives (see ``pipelines.train.verdict``) is logged but not registered.
+
+    Args:
+        days: what to train, validate and test on.
+        init: model reference whose weights to start from.
+        register: False logs the run and leaves the registry alone.
+        force: register a useless model, too, as challenger only. One that was refused is not trained again for it.
+        name: of the run, default the model's kind. A training with a name is done once: again, its result is returned.
+
+    Raises TrackingError when MLflow was away: bundle and reports are kept, and the same call again only sends them.
+    Raises RefusedError for a useless model, and again, without training, for the same call.
+
+    Returns the result on rank 0, None on other ranks.
+    """
+    days = days or Days()
+    if force and not register:
+        fix = "Leave one of them out."
+        raise ConfigError("--force", expected="a model to register", found="--no-register", fix=fix)
+    task, origin = _task(config, open_days(config, days), init)
+    task.data.require_both_classes(valid=config.training.patience is not None)  # before anything is written
+    with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
+        journal = None
+        if world.first:
+            stack.enter_context(reading(_directories(config, days)))
+            journal = stack.enter_context(_reporting(config, task, name))
+        done = journal is not None and journal.result is not None
+        if world.share(done):  # ranks start together, however long rank 0 took
+            return _settle(journal, config, register, force) if journal else None
+        threads = world.use_threads(config.training.threads)
+        if world.first:
+            say_changes(config, _directories(config, days))
+            say(str(needed(task.data, config.model, config.training, world.size, threads, world.ranks_on_host)))
+        result = train(replace(task, tracker=journal), world)
+        if journal is None:
+            return None
+        for role, found in result.evaluations.items():
+            say_metrics(role, found)
+        _stage(journal.files, config, task.data, result)
+        _stage_snapshots(journal.files, _directories(config, days))
+        summary = _summary(config, result) | ({"init": origin} if origin else {})
+        verdict = judge(summary["metrics"])
+        try:
+            journal.finish(
+                summary,
+                example=example_rows(config, task.data.spec).to_dict("list"),
+                tags={"fieldwise.useless": f"{verdict.split}: {verdict.words}"} if verdict.useless else {},
+            )
+        finally:  # what was not sent is kept: no checkpoint is needed
+            Checkpoints(str(task.checkpoint_dir), task.request).clear()
+        return _settle(journal, config, register, force)
+
+
+def _settle(journal: Journal, config: Config, register: bool, force: bool) -> dict[str, Any]:
+    """Register the model of a finished training, or refuse to; its result with what became of it."""
+    waiting = journal.to_register and journal.waiting
+    done = {"registered": None, **journal.deliver()}
+    verdict = judge(done["metrics"])
+    if register and done["registered"] is None:
+        if verdict.useless and not force:
+            raise verdict.refusal(done)
+        waiting, done = 1, journal.register(config.model_name, may_lead=not verdict.useless)
+    if verdict.doubtful:
+        say(f"warning: no better than the rate of positives on split {verdict.split}: {verdict.words}")
+    if waiting and done["registered"]:
+        say_registered(done["registered"], config)
+    return {**done, "bundle": str(journal.directory.parent / "bundle")}  # where it is now: workspaces may be moved
+
+
+def send_reports(config: Config) -> dict[str, int]:
+    """Send what trainings of this workspace reported while MLflow was away. Returns how many reports.
+
+    Raises TrackingError while some are left, naming them.
+    """
+    registry(config)
+    kept = send_kept(config.workspace_dir, _sender)
+    if kept.troubles:
+        left = "; ".join(f"{directory}: {why}" for directory, why in kept.troubles.items())
+        raise TrackingError(
+            "reports of trainings", expected="none left", found=f"{kept.left} ({left})",
+            fix="See that MLflow runs; where it refuses a name, the same `fieldwise train` with another sends them. Or "
+            "delete these directories: MLflow lacks the runs then, the bundles beside them stay.",
+        )  # fmt: skip
+    return {"sent": kept.sent, "left": kept.left}
+
+
+def open_days(config: Config, days: Days) -> TrainData:
+    """The splits to train, validate and test on. ArtifactError where a snapshot is not of the config."""
+    train = list(days.train) or [snapshot_dir(config.workspace_dir, "all")]
+    opened = [[load_snapshot(path) for path in paths] for paths in (train, days.valid, days.test)]
+    require_snapshots(config, (snapshot for snapshots in opened for snapshot in snapshots), named=bool(days.train))
+    if len(train) == 1 and not days.valid and not days.test:
+        require_roles(opened[0][0])
+        return TrainData.of_one(opened[0][0])
+    return TrainData.of(*opened)
+
+
+def _directories(config: Config, days: Days) -> list[str]:
+    """Of all snapshots that are read."""
+    train = days.train or [snapshot_dir(config.workspace_dir, "all")]
+    return list(dict.fromkeys([*train, *days.valid, *days.test]))
+
+
+def _task(config: Config, data: TrainData, init: str | None) -> tuple[TrainRun, dict[str, str | None] | None]:
+    """The training and its directory: the same for the same settings and data, so that a killed run finds its way.
+
+    Also what the model was that it starts from.
+    """
+    workspace = config.workspace_dir
+    if "://" in workspace:
+        raise ConfigError("workspace", expected="a local directory to train in", found=workspace, fix="Set workspace.")
+    told = os.environ.get(INIT)  # the launcher has looked it up and said so
+    warm = None if init is None else load_bundle(init) if told else (opened := open_model(init, config)).bundle
+    origin = None if init is None else json.loads(told) if told else opened.facts
+    task = TrainRun(data, config.model, config.training, bundle_dir="", warm_start=warm)
+    place = os.path.join(workspace, "training", f"{config.model.kind}-{task.request[:12]}")
+    return replace(task, bundle_dir=f"{place}/bundle", checkpoint_dir=f"{place}/checkpoints"), origin
+
+
+@contextmanager
+def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Journal]:
+    """The journal of this training: that of the killed one when this one resumes it. What others left is sent."""
+    from fieldwise.training.tracking import sender
+
+    registry(config)
+    place = Path(str(task.checkpoint_dir)).parent / "reports"
+    with open_journal(place, _sender(place)) as journal:
+        for draft in place.parent.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
+            shutil.rmtree(draft)
+        undone = journal.result is None or journal.waiting > 0 or _refused(journal)
+        if not undone and not (name and journal.opening["name"] == name):
+            journal.clear()
+        journal.amend(experiment=config.experiment, model=config.model_name)
+        send_kept(config.workspace_dir, _sender)
+        run = journal.answers.get("run")
+        with suppress(Exception):  # whatever MLflow is in trouble with: the journal finds out and says so
+            if run is not None and undone and not sender.reopen(run, running=journal.result is None):
+                journal.send_again()
+        journal.open(
+            experiment=config.experiment,
+            name=name or config.model.kind,
+            time=int(1000 * time.time()),
+        )
+        if journal.trouble is not None and journal.trouble.exit_code == 2:
+            raise journal.trouble  # the store refuses, and would after the last epoch, too
+        journal.params(_params(task.data))
+        try:
+            yield journal
+        except RefusedError:
+            raise  # training itself went well
+        except Exception:
+            if run := journal.answers.get("run"):
+                sender.end(run, "FAILED")
+            raise
+
+
+def _refused(journal: Journal) -> bool:
+    """Whether the training is done, and its model was too bad to be registered."""
+    return journal.result is not None and not journal.to_register and judge(journal.result["metrics"]).useless
+
+
+def _sender(place: Path) -> Send:
+    from fieldwise.training.tracking.sender import Sender
+
+    return Sender(place, resumed=(place / JOURNAL).exists())
+
+
+def _params(data: TrainData) -> dict[str, Any]:
+    sizes = {role: split.rows for role, split in (("train", data.train), ("valid", data.valid), ("test", data.test))}
+    return {
+        "spec_digest": data.spec.digest,
+        "snapshots": data.snapshots,
+        "rows": sizes,
+    }
+
+
+def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -> None:
+    """What the run keeps beside parameters, curves and the model, as files."""
+    from fieldwise.training.tracking import plots
+    from fieldwise.training.tracking.environment import packages
+
+    for split, evaluation in result.evaluations.items():
+        _save(plots.calibration(evaluation.curve), folder / "plots" / f"calibration_{split}.png")
+        _save(plots.roc(evaluation.roc), folder / "plots" / f"roc_{split}.png")
+    _save(plots.loss_curves(result.history), folder / "plots" / "loss.png")
+    for place in ("spec", "config"):
+        (folder / place).mkdir(exist_ok=True)
+    shutil.copy(os.path.join(result.bundle_dir, "spec.json"), folder / "spec")
+    written = redacted(Path(config.file).read_text(encoding="utf-8"))
+    texts = {
+        f"config/{os.path.basename(config.file)}": written,
+        "config/resolved.json": json.dumps(config.unexpanded(), indent=1),
+        "snapshots.json": json.dumps(data.snapshots, indent=1),
+        "environment.txt": packages(),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _stage_snapshots(folder: Path, snapshots: list[str]) -> None:
+    """What each snapshot was built from, by its own record, and its data report, for people who look at the run."""
+    for directory in snapshots:
+        manifest = Manifest.load(directory)
+        kept = manifest.model_dump(mode="json", include={"id", "digest", "spec_digest", "source_fingerprint", "config"})
+        (folder / "config" / f"snapshot-{manifest.id}.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        report = store.join(directory, manifest.data, PAGE)
+        if store.exists(report):
+            (folder / "data").mkdir(exist_ok=True)
+            (folder / "data" / f"{manifest.id}.html").write_bytes(store.read_bytes(report))
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path)
+
+
+def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:
+    """A few raw rows of the source as text (or lists of it), columns in the spec's order; without a source, a row of
+    missing values."""
+    from fieldwise.features.files.listing import list_files
+    from fieldwise.features.source.log import LogReader
+    from fieldwise.features.source.raw import split_ranges
+
+    names = list(spec.raw_columns)
+    try:
+        files = list_files(config.source, config.base, None)
+        whole = split_ranges(config.source, files[:1], 1 << 62)[0]
+        first = next(iter(LogReader(config.features, config.base, False).read(whole)))
+    except (FieldwiseError, OSError, StopIteration):
+        return pd.DataFrame({name: pd.Series([None], dtype=object) for name in names})
+    raw = {name: first.columns.array(name).slice(0, EXAMPLE_ROWS) for name in names}
+    return pd.DataFrame({name: _example(array) for name, array in raw.items()}, dtype=object)
+
+
+def _example(array: pa.Array) -> list[Any]:
+    """Canonical texts, or lists of them."""
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return [None if row.values is None else canonical(row.values).to_pylist() for row in array]
+    return list(canonical(array).to_pylist())
+
+
+def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
+    return {
+        "kind": config.model.kind,
+        "bundle": result.bundle_dir,
+        "bundle_digest": result.bundle_digest,
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+        "metrics": {split: found.told() for split, found in result.evaluations.items()},
+        "rows_per_second": round(result.rows_per_second),
+    }

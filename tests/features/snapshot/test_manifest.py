@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from fieldwise.features import store
+from fieldwise.features.errors import ArtifactError
+from fieldwise.features.fields.hashed import HashField
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.snapshot.manifest import MANIFEST, FileEntry, load_snapshot, snapshot_digest
+from tests.features.snapshots import SHA, published
+
+
+def changed(directory: str, **keys: object) -> None:
+    document = json.loads(store.read_bytes(store.join(directory, MANIFEST)))
+    store.write_atomic(store.join(directory, MANIFEST), json.dumps(document | keys).encode())
+
+
+def test_a_published_snapshot_loads_whole(tmp_path):
+    manifest = published(str(tmp_path))
+    snapshot = load_snapshot(str(tmp_path))
+    assert snapshot.manifest == manifest
+    assert snapshot.spec.slot_names == ["slot_0000"]
+    assert [e.rows for e in manifest.files_of(["train"])] == [10]
+    assert manifest.files_of(["valid", "all"]) == []
+    data = store.read_bytes(snapshot.path(manifest.files[0]))
+    assert hashlib.sha256(data).hexdigest() == manifest.files[0].sha256
+
+
+def test_no_manifest_is_no_snapshot(tmp_path):
+    with pytest.raises(ArtifactError, match=r"no manifest\.json"):
+        load_snapshot(str(tmp_path))
+
+
+def test_digest_is_of_spec_and_checksums_alone():
+    assert snapshot_digest(SHA, [SHA]) == hashlib.sha256(f"{SHA}\n{SHA}".encode()).hexdigest()
+    assert snapshot_digest(SHA, ["a" * 64, "b" * 64]) != snapshot_digest(SHA, ["b" * 64, "a" * 64])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format_version": 2}, "format_version"),
+        ({"digest": "0" * 64}, "does not follow"),
+        ({"data": "../elsewhere"}, "data"),
+        ({"surprise": 1}, "surprise"),
+        ({"files": []}, "files"),
+        ({"data": "data-1"}, "no such file"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(tmp_path, change, said):
+    published(str(tmp_path))
+    changed(str(tmp_path), **change)
+    with pytest.raises(ArtifactError, match=said):
+        load_snapshot(str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", ".hidden", "a/b", ""])
+def test_file_names_are_never_paths(path):
+    with pytest.raises(ValueError, match="path"):
+        FileEntry(path=path, role="train", rows=1, positives=0, sha256=SHA, bytes=1)
+
+
+def test_truncated_file_and_foreign_spec_are_refused(tmp_path):
+    manifest = published(str(tmp_path))
+    data = tmp_path / "data-0" / manifest.files[0].path
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1])
+    with pytest.raises(ArtifactError, match=f"{len(whole)} bytes as its manifest says, found {len(whole) - 1}"):
+        load_snapshot(str(tmp_path))
+    data.write_bytes(whole)
+    config = HashField(name="user", kind="hash", buckets=17)
+    FeatureSpec.assemble([config], {"user": config.fit(None)}).save(str(tmp_path / "data-0"))
+    with pytest.raises(ArtifactError, match="feature spec"):
+        load_snapshot(str(tmp_path))
+
+
+def test_equal_rows_give_equal_bytes(tmp_path):
+    first, second = (published(str(tmp_path / name)) for name in ("a", "b"))
+    assert first.digest == second.digest
+    assert first.files[0].path != second.files[0].path  # no two attempts share a name

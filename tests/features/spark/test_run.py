@@ -1,0 +1,114 @@
+"""Spark tasks are started in one way, and what fails in them arrives as it was raised."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from py4j.protocol import Py4JError
+from pyspark.errors import PythonException
+from pyspark.sql import SparkSession
+
+from fieldwise.features.errors import ClusterError, FieldwiseError, InputError, StorageError
+from fieldwise.features.spark.errors import unwrapped
+from fieldwise.features.spark.run import collect, mapped, numbered
+
+ROOT = Path(__file__).resolve().parents[3]
+ONE_WAY = {"features/spark/run.py": {"mapInArrow", "collect"}}
+"""Who may call what of Spark's own."""
+SPARKS_OWN = {
+    "mapInArrow", "mapInPandas", "applyInPandas", "applyInArrow", "mapPartitions", "foreachPartition", "foreach",
+    "collect", "first", "head", "toPandas", "toLocalIterator", "saveAsTable",
+}  # fmt: skip
+
+
+def calls(path: Path) -> set[str]:
+    """Names of Spark's own that a module calls as methods, where it has Spark at all."""
+    nodes = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    methods = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr in SPARKS_OWN]
+    return {node.attr for node in methods if not (isinstance(node.value, ast.Name) and node.value.id == "gc")}
+
+
+def test_nobody_else_starts_tasks_or_collects() -> None:
+    rooms = ("features", "pipelines", "jobs")
+    modules = [path for room in rooms for path in (ROOT / room).rglob("*.py") if "pyspark" in path.read_text()]
+    assert len(modules) > 10
+    found = {str(path.relative_to(ROOT)): calls(path) for path in modules}
+    assert {path: names for path, names in found.items() if names} == ONE_WAY
+
+
+def fails_with(error: Exception) -> object:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.column(0)[0].as_py() == 1:
+                raise error
+            yield batch
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (
+            InputError("b.csv", expected="a column 'é'", found="\nnone", fix="Mend it."),
+            InputError,
+            "b.csv: expected a column 'é', found \\nnone. Mend it.",
+        ),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/part"),
+            StorageError,
+            "/data/part: expected room to write, found No space left on device. Free some: nothing half-written is "
+            "left, and the same command goes on from what was finished.",
+        ),
+    ],
+)
+def test_errors_of_tasks_arrive_whole(
+    spark: SparkSession, raised: Exception, kind: type[FieldwiseError], said: str
+) -> None:
+    frame = mapped(numbered(spark, 3), fails_with(raised), "id bigint")
+    with pytest.raises(FieldwiseError) as met:
+        collect(frame.repartition(2), "test")
+    assert type(met.value) is kind
+    assert str(met.value) == said
+
+
+def test_a_defect_stays_one(spark: SparkSession) -> None:
+    with pytest.raises(PythonException, match="KeyError: 'ours'"):
+        collect(mapped(numbered(spark, 2), fails_with(KeyError("ours")), "id bigint"), "test")
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (
+            Py4JError(
+                "An error occurred while calling o77.collectToPython.\n: org.apache.spark.SparkException: Job aborted "
+                "due to stage failure.\njava.io.IOException: No space left on device\n\tat java.base/x"
+            ),
+            StorageError,
+            "Spark's local directory: expected room to write, found a full disk.",
+        ),
+        (
+            Py4JError(
+                "An error occurred while calling o77.collectToPython.\n: org.apache.spark.SparkException: Job aborted "
+                "due to stage failure: Task 0 failed 4 times.\nDriver stacktrace:\n\tat org.apache.x"
+            ),
+            ClusterError,
+            "Spark: expected a job that ends, found org.apache.spark.SparkException: Job aborted due to stage failure: "
+            "Task 0 failed 4 times. Run it again;",
+        ),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), ClusterError, "Spark: expected a job that"),
+    ],
+)
+def test_what_spark_could_not_do(raised: Exception, kind: type[FieldwiseError], said: str) -> None:
+    with pytest.raises(FieldwiseError) as met, unwrapped():
+        raise raised
+    assert type(met.value) is kind
+    assert met.value.exit_code == 1
+    assert said in str(met.value)

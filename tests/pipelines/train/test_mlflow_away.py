@@ -1,0 +1,185 @@
+"""A real MLflow server that is away at the start, silent in between, gone at the end: nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from fieldwise.features.errors import ArtifactError, TrackingError
+from fieldwise.jobs.cli import main
+from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking.journal import Journal
+from fieldwise.training.tracking.sender import Sender
+from tests.snapshots import hash_spec, write_snapshot
+
+pytestmark = pytest.mark.slow  # its tests are one story, told in order
+CONFIG = """
+name: planted
+source: {path: log.csv}
+label: click
+fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
+model: {kind: lr}
+training: {batch_size: 256, epochs: 2, threads: 1}
+"""
+
+
+class Server:
+    """``mlflow server`` on a free port of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port",
+                   str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
+                   "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
+        log = open(self.folder / "server.log", "wb")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Not started yet; the tests of this file follow one another."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    if server.process is not None:
+        server.signal(signal.SIGKILL)
+        server.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "planted.yaml").write_text(CONFIG)
+    files = {"train": [900], "valid": [300], "test": [300]}
+    write_snapshot(folder / "work/planted/snapshots/all", hash_spec((10, 10)), files)
+    return folder / "planted.yaml"
+
+
+def test_away_at_the_start_and_back_later(server: Server, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--config", str(config), "--set", f"tracking.uri={server.uri}"]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "MLflow does not answer, reports are kept in" in told.err
+    last = told.err.strip().splitlines()[-1]
+    assert f"fieldwise train: MLflow {server.uri}: expected an answer, found API request to" in last
+    assert "Nothing is lost" in last
+    (bundle,) = config.parent.glob("work/planted/training/*/bundle/model.json")
+    written = bundle.stat().st_mtime_ns
+    assert main(["promote", *command[1:]]) == 1
+    assert f"MLflow {server.uri}: expected an answer" in capsys.readouterr().err
+
+    server.start()
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert bundle.stat().st_mtime_ns == written  # sent, not trained again
+    assert result["registered"] == {"model": "planted", "version": "1", "champion": "1", "challenger": "1"}
+    client = MlflowClient(server.uri)
+    run = client.get_run(result["run"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.kind"] == "lr"
+    history = [(m.step, m.value) for m in client.get_metric_history(result["run"], "train_logloss")]
+    assert [step for step, _ in history] == [0, 1, 2]
+    assert {file.path for file in client.list_artifacts(result["run"], "plots")} >= {"plots/loss.png"}
+    mlflow.set_tracking_uri(server.uri)
+    assert Path(registry.bundle_of("models:/planted@champion"), "model.json").read_bytes() == bundle.read_bytes()
+
+
+def test_a_named_training_is_done_once_however_it_was_cut_off(
+    server: Server, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--config", str(config), "--set", f"tracking.uri={server.uri}", "--name", "daily 2026-01-07"]
+
+    def result() -> dict:
+        assert main(command) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    first = result()
+    assert first["registered"]["version"] == "2"
+    assert result() == first
+    (answers,) = config.parent.glob("work/planted/training/*/reports/answers.jsonl")
+    for killed_after in (0, 2):  # answers that never came back: of all reports, of the last ones
+        answers.write_bytes(b"".join(answers.read_bytes().splitlines(keepends=True)[:killed_after]))
+        assert result() == first
+    client = MlflowClient(server.uri)
+    assert len(client.search_model_versions("name = 'planted'")) == 2
+    assert [m.step for m in client.get_metric_history(first["run"], "valid_logloss")] == [0, 1, 2]
+
+
+def test_two_runs_register_at_once(server: Server, tmp_path: Path) -> None:
+    if server.process is None:
+        server.start()
+    mlflow.set_tracking_uri(server.uri)
+    mlflow.set_registry_uri(server.uri)
+    client, experiment = MlflowClient(), runs.experiment_id("both", str(tmp_path))
+    models = [client.create_logged_model(experiment).model_id for _ in range(2)]
+    sources = [f"models:/{client.finalize_logged_model(model, 'READY').model_id}" for model in models]
+    for name in (f"both {number}" for number in range(10)):
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda source, name=name: registry.register(source, name), sources))
+        assert sorted(each["version"] for each in found) == ["1", "2"]
+        for alias in ("champion", "challenger"):
+            assert {each[alias] for each in found} <= {"1", "2"}
+            assert registry.version_of(name, alias) in [each[alias] for each in found]
+    with pytest.raises(ArtifactError, match="nothing of that name"):
+        registry.bundle_of("models:/nobody@champion")
+
+
+def test_silent_in_between_and_gone_at_the_end(server: Server, tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(server.uri)
+    journal = Journal(tmp_path / "reports", Sender(tmp_path / "reports", resumed=False))
+    journal.open(experiment="planted", name="fm", workspace=str(tmp_path), time=1)
+    journal.metrics({"logloss": 0.5}, 0)
+    assert journal.waiting == 0
+    server.signal(signal.SIGSTOP)
+    journal.metrics({"logloss": 0.4}, 1)  # may arrive once the server wakes, though nobody heard its answer
+    assert journal.trouble is not None
+    assert journal.waiting == 1
+    server.signal(signal.SIGCONT)
+    journal.metrics({"logloss": 0.3}, 2)
+    journal.send(now=True)
+    assert (journal.waiting, journal.trouble) == (0, None)
+    history = MlflowClient().get_metric_history(journal.answers["run"], "logloss")
+    assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4), (2, 0.3)]
+    (tmp_path / "bundle").mkdir()  # beside the journal, as a training leaves it
+    server.signal(signal.SIGKILL)
+    with pytest.raises(TrackingError, match="Nothing is lost: 1 reports wait in"):
+        journal.finish({}, example={}, register=None)
+    assert Journal(tmp_path / "reports", Sender(tmp_path / "reports", resumed=True)).waiting == 1

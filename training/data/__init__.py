@@ -1,0 +1,1 @@
+"""Published files to batches: the only room that imports petastorm."""

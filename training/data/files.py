@@ -1,0 +1,92 @@
+"""Files of published snapshots, as readers see them: a path, and what its manifest promises."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldwise.features import store
+from fieldwise.features.errors import DamagedError, IntegrityError
+from fieldwise.training.data.plan import Plan, Segment
+
+_NAMED_ROWS = 5
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file of a published snapshot and what its manifest promises."""
+
+    path: str  # local path or URL
+    rows: int
+    sha256: str
+
+    @property
+    def url(self) -> str:
+        """As petastorm takes it."""
+        plain = self.path if "://" in self.path else "file://" + str(Path(self.path).absolute())
+        return store.file_uri(self.path) if self.quoted else plain
+
+    @property
+    def quoted(self) -> bool:
+        """Whether a plain URL of the local path would lose a part of it, such as what follows a #."""
+        plain = str(Path(self.path).absolute())
+        return "://" not in self.path and urlparse("file://" + plain).path != plain
+
+
+def name_rows(
+    files: Sequence[DataFile], plan: Plan, origin: Sequence[Segment], rows: npt.NDArray[np.int64]
+) -> list[str]:
+    """Where rows of a batch lie, file by file; ``origin`` is the batch's, ``rows`` are positions in it."""
+    numbers = [plan.permutation(part.file)[part.first : part.first + part.rows] for part in origin]
+    owners = [np.full(part.rows, part.file) for part in origin]
+    if len(rows) == 0:
+        return []
+    number, owner = np.concatenate(numbers)[rows], np.concatenate(owners)[rows]
+    named = []
+    for file in np.unique(owner):
+        own = np.sort(number[owner == file])
+        listed = ", ".join(map(str, own[:_NAMED_ROWS])) + (
+            f" and {len(own) - _NAMED_ROWS} more" * (len(own) > _NAMED_ROWS)
+        )
+        named.append(f"{files[file].path} row{'s' * (len(own) > 1)} {listed}")
+    return named
+
+
+def verify_checksum(file: DataFile) -> None:
+    """IntegrityError unless the file's SHA-256 is the manifest's."""
+    found = checksum(file)
+    if found != file.sha256:
+        other = "a directory" if os.path.isdir(file.path) else "no such file"
+        raise damaged(file, f"SHA-256 {found}" if found else other, expected=f"SHA-256 {file.sha256}")
+
+
+def checksum(file: DataFile) -> str | None:
+    """None when there is no such file."""
+    digest = hashlib.sha256()
+    try:
+        with store.opened(file.path) as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return digest.hexdigest()
+
+
+def damaged(file: DataFile, found: str, expected: str | None = None) -> IntegrityError:
+    """With the reason, which only the file's bytes tell: one that is gone may just have gone, all else is to mend."""
+    bytes_found = checksum(file)
+    kind: type[IntegrityError] = DamagedError
+    reason = "The file changed after its snapshot was published"
+    if bytes_found is None and not os.path.isdir(file.path):
+        kind, reason = IntegrityError, "The file was removed after its snapshot was published"
+    elif bytes_found == file.sha256:
+        reason = "The file is as it was published, so its manifest is at fault"
+    fix = f"{reason}: build the snapshot again."
+    return kind(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)

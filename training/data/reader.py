@@ -1,0 +1,301 @@
+"""Streams a plan's rows from Parquet into batches: the one place that meets Petastorm.
+
+One reader per rank gets an explicit, ordered list of file URLs, so order, shares and resume are the plan's alone.
+Decoding runs ahead in petastorm's thread, and what it decoded is put into order in a thread of
+`training.network.network`. Files that `Seen` has room for are decoded once.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from fieldwise.features import store
+from fieldwise.features.arrays import Float32
+from fieldwise.features.errors import FieldwiseError, IntegrityError
+from fieldwise.training.data.batch import Batch
+from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.files import DataFile, damaged, verify_checksum
+from fieldwise.training.data.plan import Plan, Segment
+from fieldwise.training.kernels.table import pick_rows
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from petastorm import make_batch_reader
+    from petastorm.etl import dataset_metadata
+    from pyarrow.filesystem import FileSystem
+
+
+# petastorm calls deprecated functions of pyarrow in its worker threads, once per file
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
+
+
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
+
+
+warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
+
+
+def _no_schema(dataset: Any) -> Any:
+    raise dataset_metadata.PetastormMetadataError("a schema of petastorm's own is a pickle, and is not read")
+
+
+# petastorm unpickles a schema that it finds beside the data, and its list of what a pickle may name holds exec: here
+# every way to it ends, whatever a snapshot from elsewhere holds
+dataset_metadata.get_schema = _no_schema
+
+
+_AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
+
+
+_LARGE = 1 << 24
+"""Bytes of a file in order whose parts, needed at different times, do not keep each other in memory."""
+
+
+_QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
+
+
+class _Quoted(FileSystem):
+    """Local files by quoted paths, which petastorm takes from URLs as they are."""
+
+    pathsep = "/"
+
+    def isdir(self, path: str) -> bool:
+        return os.path.isdir(unquote(path))
+
+    def isfile(self, path: str) -> bool:
+        return os.path.isfile(unquote(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(unquote(path))
+
+    def open(self, path: str, mode: str = "rb") -> Any:
+        return open(unquote(path), mode)
+
+
+class PlanReader:
+    """``for batch in reader`` yields one batch per step, rows of the given streams in the plan's order.
+
+    A step in which the streams have run out yields a batch of no rows. One pass; closing the
+    iterator stops every thread. Raises IntegrityError naming the file when a file is missing, damaged, or does not hold
+    the promised rows.
+
+    Args:
+        files: the plan's files, in the manifest's order.
+        streams: the plan's streams to read, see ``Plan.streams_of``.
+        slot_names: the slot columns in order.
+        start_step: first step to yield.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[DataFile],
+        plan: Plan,
+        streams: Sequence[int],
+        slot_names: Sequence[str],
+        *,
+        start_step: int = 0,
+    ) -> None:
+        self.rows, self.ahead = 0, files_ahead(files, len(slot_names))
+        self.digest = xxhash.xxh3_64()  # of all rows handed out, in their order
+        self._files, self._plan, self._streams = files, plan, streams
+        self.slot_names, self._start_step = slot_names, start_step
+        self._wanted: dict[int, list[Segment]] = {}  # by file, in the order of first need
+        for segment in plan.reads(streams, start_step):
+            self._wanted.setdefault(segment.file, []).append(segment)
+
+    def __iter__(self) -> Generator[Batch, None, None]:
+        return self.read(Seen())
+
+    def read(self, seen: Seen) -> Generator[Batch, None, None]:
+        """The batches of this reader alone."""
+        with closing(decoded([self], seen)) as columns:
+            yield from self.batches(self.arrivals(columns))
+
+    @property
+    def needs(self) -> list[DataFile]:
+        """The files in the order of first need."""
+        return [self._files[file] for file in self._wanted]
+
+    def batches(self, arriving: Iterator[Blocks]) -> Generator[Batch, None, None]:
+        """The batches, of what `arrivals` gives, all of which they take up."""
+        held: Blocks = {}
+        for step in range(self._start_step, self._plan.steps):
+            segments = self._plan.step(step, self._streams)
+            parts = []
+            for segment in segments:
+                key = (segment.stream, segment.file)
+                while key not in held:
+                    held |= next(arriving)
+                parts.append(held[key].take(segment))
+                if held[key].spent:
+                    del held[key]
+            batch = self._assemble(parts, segments)
+            self.rows += batch.rows
+            self.digest.update(batch.slots.T.data)
+            self.digest.update(batch.label.data)
+            yield batch
+
+    def _assemble(self, parts: list[_Block], segments: list[Segment]) -> Batch:
+        if not parts:
+            parts = [_Block(0, np.empty((len(self.slot_names), 0), np.int32), np.empty(0, np.float32), None)]
+        weights = [part.weight for part in parts if part.weight is not None]  # of all files or of none
+        slots = np.concatenate([part.slots for part in parts], axis=1)
+        return Batch(
+            slots.T,
+            np.concatenate([part.label for part in parts]),
+            np.concatenate(weights) if weights else None,
+            segments,
+        )
+
+    def arrivals(self, columns: Iterator[Any]) -> Generator[Blocks, None, None]:
+        """File after file, of what `decoded` gives, as the blocks that our streams take from it."""
+        for file in self._wanted:
+            yield self._blocks(file, next(columns))
+
+    def _blocks(self, file: int, columns: Any) -> Blocks:
+        permutation = self._plan.permutation(file)
+        slots = [getattr(columns, name) for name in self.slot_names]
+        if any(slot.dtype != np.int32 for slot in slots) or columns.label.dtype != np.float32:
+            raise damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
+        weight = getattr(columns, "weight", None)
+        wanted = self._wanted[file]
+        rows = np.concatenate([permutation[segment.first : segment.first + segment.rows] for segment in wanted])
+        taken = np.empty((len(slots), len(rows)), np.int32)
+        for slot, values in enumerate(slots):
+            pick_rows(values, rows, taken[slot])
+        label, weights = columns.label[rows], None if weight is None else weight[rows]
+        blocks, begin, large = Blocks(), 0, taken.nbytes > _LARGE
+        for segment in wanted:
+            part = slice(begin, begin + segment.rows)
+            own, begin = taken[:, part], begin + segment.rows
+            blocks[(segment.stream, file)] = _Block(
+                segment.first, own.copy() if large else own, label[part], None if weights is None else weights[part]
+            )
+        return blocks
+
+
+@dataclass
+class _Block:
+    """Rows ``first ...`` of a file's permuted order."""
+
+    first: int
+    slots: npt.NDArray[np.int32]  # [S, rows]: gathering along a slot is what caches like
+    label: Float32
+    weight: Float32 | None
+    taken: int = 0
+
+    def take(self, segment: Segment) -> _Block:
+        part = slice(segment.first - self.first, segment.first - self.first + segment.rows)
+        self.taken += segment.rows
+        weight = None if self.weight is None else self.weight[part]
+        return _Block(segment.first, self.slots[:, part], self.label[part], weight)
+
+    @property
+    def spent(self) -> bool:
+        return self.taken == len(self.label)
+
+
+Blocks = dict[tuple[int, int], _Block]
+"""By (stream, file)."""
+
+
+def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, None]:
+    """The columns of each file that the readers need, one after another; they are opened together, which takes long."""
+    files = [file for reader in readers for file in reader.needs]
+    kept = [seen.columns(file) for file in files]
+    unread = [file for file, columns in zip(files, kept, strict=True) if columns is None]
+    with closing(_row_groups(list(unread))) as groups:
+        for file, columns in zip(files, kept, strict=True):
+            if columns is None:
+                try:
+                    columns = _whole(file, readers[0].slot_names, groups)
+                    seen.add(file, columns)
+                except FieldwiseError:
+                    raise
+                except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
+                    for other in unread:  # opening reads the footers of all files, so any of them may be the one
+                        verify_checksum(other)
+                    raise _unreadable(file, error) from error
+                unread.remove(file)
+            yield columns
+
+
+def read_floats(file: DataFile, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+    """Columns of float32 of a file, without petastorm. IntegrityError as of ``PlanReader``."""
+    try:
+        with store.opened(file.path) as stream:
+            table = pq.ParquetFile(stream).read(columns=list(names))
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        verify_checksum(file)
+        raise _unreadable(file, error) from error
+    for name in names:
+        if name not in table.column_names or table[name].type != pa.float32() or table[name].null_count:
+            raise damaged(file, "other types or nulls", expected=f"float32 in {', '.join(names)}")
+    return [table[name].to_numpy().astype(np.float64) for name in names]
+
+
+def _unreadable(file: DataFile, error: Exception) -> IntegrityError:
+    found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    fix = "Its bytes are those that were published: try again."
+    return IntegrityError(file.path, expected="a file that can be read", found=found, fix=fix)
+
+
+def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Any]) -> Any:
+    """The columns of a file, which is one row group, but several are read as well."""
+    parts: list[Any] = []
+    rows = 0
+    while rows < file.rows:
+        group = next(groups, None)
+        if group is None:
+            raise damaged(file, f"{rows} rows")
+        missing = [name for name in (*slot_names, "label") if not hasattr(group, name)]
+        if missing:
+            raise damaged(file, f"no column {missing[0]}", expected=f"columns {slot_names[0]} ... and label")
+        rows += len(group.label)
+        parts.append(group)
+    if rows > file.rows:
+        raise damaged(file, f"{rows} rows")
+    if len(parts) == 1:
+        return parts[0]
+    return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def files_ahead(files: Sequence[DataFile], slots: int) -> int:
+    """How many files to put into order before their rows are needed: 1 to 8, half an epoch's, ``_AHEAD`` bytes at most.
+
+    An epoch begins with a file of every stream; without those the steps would wait.
+    """
+    largest = max((file.rows for file in files), default=0) * (slots + 1) * 4
+    return max(1, min(_AHEAD // max(largest, 1), len(files) // 2, 8))
+
+
+def _row_groups(files: list[DataFile]) -> Generator[Any, None, None]:
+    """Decoded row groups of the files, in order; neighbours in one store are opened together.
+
+    One worker: with more, petastorm does not keep the order.
+    """
+    for (quoted, *_), store_files in groupby(files, key=lambda file: (file.quoted, *urlsplit(file.url)[:2])):
+        with make_batch_reader(
+            [file.url for file in store_files],
+            reader_pool_type="thread",
+            workers_count=1,
+            results_queue_size=_QUEUED_FILES,
+            shuffle_row_groups=False,
+            num_epochs=1,
+            hdfs_driver="libhdfs",
+            filesystem=_Quoted() if quoted else None,
+        ) as reader:
+            yield from reader

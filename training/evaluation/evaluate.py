@@ -1,0 +1,109 @@
+"""Metrics of a network over a split, shared among the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fieldwise.features.errors import DivergedError, IntegrityError
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.snapshot.manifest import require_weights
+from fieldwise.training.data.batches import Work
+from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.plan import Plan
+from fieldwise.training.data.reader import PlanReader
+from fieldwise.training.data.splits import Split
+from fieldwise.training.evaluation.metrics import FEW, Curve, Metrics
+from fieldwise.training.network.network import Network
+from fieldwise.training.ranks.world import World
+
+_ROWS = 16384
+"""Of a batch."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics and their standard errors by name, the reliability curve and the ROC (false, true positive rates) of one
+    split."""
+
+    rows: int
+    positives: int
+    values: dict[str, float]
+    curve: Curve
+    roc: tuple[list[float], list[float]]
+
+    @property
+    def few(self) -> str:
+        """A warning where a class has too few rows for metrics to say much; else empty."""
+        fewest = min(self.positives, self.rows - self.positives)
+        which = "positives" if fewest == self.positives else "negatives"
+        return f"only {fewest} {which}: metrics say little" if fewest < FEW else ""
+
+    def told(self) -> dict[str, float]:
+        """What results say of it."""
+        counts = {"rows": self.rows, "positives": self.positives}
+        return counts | {name: float(value) for name, value in self.values.items()}
+
+
+def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int) -> PlanReader:
+    """This rank's share of all rows, in order."""
+    plan = Plan([file.rows for file in split.files], batch_size=-(-_ROWS // streams) * streams, streams=streams,
+                shuffle=False)  # fmt: skip
+    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names)
+
+
+def evaluate(
+    network: Network,
+    split: Split,
+    world: World,
+    *,
+    logit_shift: float = 0.0,
+    streams: int = 8,
+    seen: Seen | None = None,
+) -> Evaluation:
+    """Score every row of the split once and `measure`."""
+    with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
+        return measure(network, split, world, works, logit_shift=logit_shift)
+
+
+def measure(
+    network: Network, split: Split, world: World, works: Iterable[Work], *, logit_shift: float = 0.0
+) -> Evaluation:
+    """Metrics of the network's logits, the same on every rank.
+
+    Args:
+        works: of this rank's `scan`.
+        logit_shift: the bundle's calibration. Rows whose negatives were downsampled (``split.negative_rate``) are
+            measured without it: the shift is what turns their rate into the true one.
+
+    Raises IntegrityError when the rows read are not those the manifests promise, InputError when a class has no weight.
+    """
+    shift = np.float32(0.0 if split.negative_rate else logit_shift)
+    metrics, overflows = Metrics(), 0
+    for batch, compact in works:
+        logits = network.score(compact) + shift
+        finite = np.isfinite(logits)
+        if finite.all():
+            metrics.add(logits, batch.label, batch.weight)
+        else:
+            overflows += batch.rows - int(finite.sum())
+    if world.sum(np.array([float(overflows)]))[0] > 0:  # together, so that no rank waits for one that stopped
+        raise DivergedError(
+            f"split {split.role}",
+            expected="finite logits",
+            found="an overflow",
+            fix="Training diverged: lower training.learning_rate, or raise training.l2.",
+        )
+    total = Metrics(world.sum(metrics.sums()))
+    if total.rows != split.rows:
+        raise IntegrityError(
+            f"split {split.role}",
+            expected=f"{split.rows} rows",
+            found=f"{total.rows} rows scored",
+            fix="Verify the snapshot.",
+        )
+    if split.weighted:
+        require_weights(split.role, *total.weights)
+    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())

@@ -1,0 +1,1 @@
+"""Compiled kernels over arrays: the only room here that imports numba."""

@@ -1,0 +1,1 @@
+"""Epochs: what a training is asked for, does, proves, keeps and gives."""

@@ -1,0 +1,66 @@
+"""What goes into a training run and what comes out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.data.splits import TrainData
+from fieldwise.training.evaluation.evaluate import Evaluation
+from fieldwise.training.loop.progress import EpochRecord
+from fieldwise.training.network.bundle import Bundle
+
+
+class Tracker(Protocol):
+    """Where rank 0 reports to: ``training.tracking.journal.Journal``, or ``training.tracking.runs.Run`` itself."""
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """One training."""
+
+    data: TrainData
+    model: ModelConfig
+    training: TrainingConfig
+    bundle_dir: str
+    """Local directory the bundle is written to."""
+    checkpoint_dir: str | None = None
+    """Local directory of checkpoints; a killed run of the same settings and data is resumed from it. None: none."""
+    warm_start: Bundle | None = None
+    """Start from these weights, by value where its spec is another of the same fields; its model must be the run's."""
+    tracker: Tracker | None = None
+    """On rank 0 only."""
+
+    @property
+    def request(self) -> str:
+        """Digest of what decides the result: all but ranks, threads and, at a constant rate, the number of epochs."""
+        beside = {"threads", "cache_mb", "verify_checksums", "timeout_seconds", "restarts", "checkpoint"}
+        if self.training.schedule == "constant":
+            beside.add("epochs")
+        training = self.training.model_dump(exclude=beside)
+        files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
+        warm = self.warm_start.digest if self.warm_start else None
+        what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The same on every rank."""
+
+    bundle_dir: str
+    bundle_digest: str
+    best_epoch: int
+    history: list[EpochRecord]
+    evaluations: dict[str, Evaluation]
+    """By split, of the bundle's weights."""
+    rows_per_second: float
+    """Of training steps, evaluation left out."""

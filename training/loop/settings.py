@@ -1,0 +1,38 @@
+"""Which settings of model and training go together, told before there is any data."""
+
+from __future__ import annotations
+
+from fieldwise.features.errors import ConfigError
+from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.loop.schedule import require_parts, require_rate
+from fieldwise.training.models import MODELS, sizes_of
+
+
+def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
+    """ConfigError naming a key that training would refuse whatever the data: an unknown kind, a setting that the kind
+    or the optimizer has no use for."""
+    sizes_of(model)
+    latent = MODELS[model.kind].latent
+    if training.optimizer == "ftrl" and latent:
+        raise ConfigError(
+            "training.optimizer",
+            expected="a model of linear weights (lr, poly2) for ftrl",
+            found=f"model.kind {model.kind}",
+            fix="Use adagrad.",
+        )
+    if training.l1 and training.optimizer != "ftrl":
+        raise ConfigError(
+            "training.l1",
+            expected=f"0: {training.optimizer} has no L1 penalty",
+            found=str(training.l1),
+            fix="Use optimizer: ftrl.",
+        )
+    if training.table != "float32" and not latent:
+        raise ConfigError(
+            "training.table",
+            expected="float32 for a model without latent weights",
+            found=f"{training.table} for {model.kind}",
+            fix="Remove training.table.",
+        )
+    require_parts(training, compiled=False)  # whether there will be a compiled kernel, the machine decides
+    require_rate(training)

@@ -1,0 +1,400 @@
+"""The training loop: plan -> reader -> lookup -> exchange -> model -> loss -> optimizer, epoch after epoch.
+
+Every rank runs this file. Ranks of one host have one table together; otherwise every rank has a replica, which starts
+like the others, sees the same summed gradients and so stays alike; each epoch ends with a proof of that (see
+``training.loop.proofs``).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from fieldwise.features.errors import DivergedError
+from fieldwise.features.interrupt import Interrupted
+from fieldwise.features.terminal import BarStream
+from fieldwise.training.data.batches import Passes, Work
+from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.plan import Plan
+from fieldwise.training.data.reader import PlanReader
+from fieldwise.training.evaluation.evaluate import evaluate, measure, scan
+from fieldwise.training.loop.checkpoint import Checkpoints, read_into
+from fieldwise.training.loop.progress import EpochRecord, Progress
+from fieldwise.training.loop.proofs import (
+    SLOW_SECONDS,
+    diverged,
+    require_all_rows,
+    require_equal_replicas,
+    warn_of_straggler,
+)
+from fieldwise.training.loop.run import TrainResult, TrainRun
+from fieldwise.training.loop.schedule import rate_at, require_parts, require_schedule
+from fieldwise.training.models.defaults import settle
+from fieldwise.training.network.bundle import save_bundle
+from fieldwise.training.network.network import Network
+from fieldwise.training.ranks.shared import SharedMemory
+from fieldwise.training.ranks.world import StopSignal, World
+from fieldwise.training.step.dense import DenseOptimizer
+from fieldwise.training.step.exchange import Exchange, Union
+from fieldwise.training.step.fused import FusedStep
+from fieldwise.training.step.lookup import can_be_direct
+from fieldwise.training.step.loss import Loss
+from fieldwise.training.step.optim import RowOptimizer, build_optimizer
+
+_STOP, _SAVE = 1, 2  # signals a rank sends along with a step
+
+
+SAVING_SHARE = 20.0
+"""Between checkpoints by time lies at least so many times what the last one took: saving takes 5 % at most."""
+
+
+class Gradient(NamedTuple):
+    """What a step knows before it updates anything; all but ``logits`` is of the global batch."""
+
+    grad: Tensor  # [G, width] of the rows union.ids
+    loss: float
+    rows: int
+    logits: Tensor  # of this rank's rows
+
+
+def train(run: TrainRun, world: World) -> TrainResult:
+    """Train until early stopping or the last epoch, keep the best weights, save them as a bundle, evaluate all splits.
+
+    On SIGTERM or Ctrl-C a checkpoint is written after the step at hand, then `Interrupted` is raised.
+
+    Raises:
+        InputError: an empty split, or one whose labels are all equal.
+        ArtifactError, ConfigError: a warm start or checkpoint of another spec, model or run; settings without effect.
+        IntegrityError: rows lost or damaged, replicas apart, a loss that is not finite, a rank that does not answer.
+    """
+    with world.naming_silent_ranks(), StopSignal() as stop:
+        return Trainer(run, world, stop).train()
+
+
+class Trainer:
+    """One rank's share of a training run."""
+
+    def __init__(self, run: TrainRun, world: World, stop: StopSignal | None = None) -> None:
+        self.task, self.world, self.config, self.data = run, world, run.training, run.data
+        self.stop = stop or StopSignal()
+        self.data.require_both_classes(valid=self.config.patience is not None)
+        world.use_threads(self.config.threads)
+        torch.manual_seed(self.config.seed)
+        self.network = Network.configured(
+            self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
+            shared=SharedMemory.of(world), dtype=getattr(torch, self.config.table),
+        )  # fmt: skip
+        self.config = settle(self.config, run.model.kind, self.data.train.rows, self.data.train.positives)
+        require_schedule(self.config, self._plan(0).steps * self.config.epochs)
+        require_parts(self.config, self.network.model.compiled_on(world.device))
+        self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
+        if run.warm_start is None:
+            self.network.start_at(self.data.train.base_rate(world))
+        else:
+            self.network.warm_start(run.warm_start, self.logit_shift)
+        model, table = self.network.model, self.network.table
+        self.optimizer = build_optimizer(self.config.optimizer, table, l1=self.config.l1)
+        self.dense_optimizer = DenseOptimizer(self.config.optimizer, model)
+        self.loss = Loss(model) if world.size == 1 else DistributedDataParallel(Loss(model))
+        self.exchange = Exchange(world, table.rows, table.shared)
+        fused = FusedStep.serves(model, world.device, world.size)
+        self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
+        if fused and world.size == 1:
+            self.network.lookup.direct = can_be_direct(
+                model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
+            )
+        self.seen = Seen(verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6)
+        self.warned_at = -math.inf
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.checkpoints = None
+        if run.checkpoint_dir is not None:
+            self.checkpoints = Checkpoints(run.checkpoint_dir, run.request, self.config.checkpoint.keep)
+            self._resume(self.checkpoints)
+        self.saved_at, self.saving = time.monotonic(), 0.0
+
+    def train(self) -> TrainResult:
+        if self.task.tracker is not None and not self.progress.history:
+            self.task.tracker.params(
+                {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
+            )
+        patience = self.config.patience or self.config.epochs
+        readers = self._readers(self.progress.epoch, self.progress.step)
+        with self.network.passes(readers, self.seen) as works, self.stop.remembered():
+            while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
+                plan = self._plan(self.progress.epoch)
+                try:
+                    self._end_epoch(plan, self._train_epoch(plan, works), works)
+                except DivergedError as error:
+                    fix = f"{error.fix} {self._keep_last_good()}"
+                    raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
+        return self._conclude()
+
+    def _readers(self, epoch: int, step: int) -> Iterator[list[PlanReader]]:
+        """From a step on, of every epoch that may come: its training rows, then the validation rows."""
+        files, names = self.data.train.files, self.data.spec.slot_names
+        while epoch < self.config.epochs:
+            plan = self._plan(epoch)
+            streams = plan.streams_of(self.world.rank, self.world.size)
+            readers = [PlanReader(files, plan, streams, names, start_step=step)]
+            if self.data.valid.files:
+                readers.append(scan(self.data.valid, self.data.spec, self.world, streams=plan.streams))
+            yield readers
+            epoch, step = epoch + 1, 0
+
+    def _plan(self, epoch: int) -> Plan:
+        config, rows = self.config, [file.rows for file in self.data.train.files]
+        return Plan(rows, batch_size=config.batch_size, streams=config.streams, seed=config.seed, epoch=epoch)
+
+    def _train_epoch(self, plan: Plan, works: Passes) -> list[str]:
+        """Every step of the epoch that is left; returns each rank's order digest."""
+        now = self.progress
+        name = f"{self.network.kind} epoch {now.epoch + 1}/{self.config.epochs}"
+        bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
+                   mininterval=0.5, disable=not self.world.first,
+                   file=BarStream(sys.stderr), dynamic_ncols=True)  # fmt: skip
+        with bar:
+            started = time.perf_counter()
+            self.exchange.begin()
+            for work in works:
+                before = now.rows_trained
+                signals = self._step(plan, work)
+                bar.set_postfix(logloss=f"{now.loss / max(now.weight, 1e-30):.5f}", refresh=False)
+                bar.update(now.rows_trained - before)
+                every = self.config.checkpoint.every_steps
+                if signals or (every and self._steps_before(plan) % every == 0):
+                    now.seconds += time.perf_counter() - started
+                    self._save()
+                    started = time.perf_counter()
+                if signals & _STOP:
+                    raise Interrupted(self.stop.received or signal.SIGTERM)
+            now.seconds += time.perf_counter() - started
+        return [str(digest) for digest in self.world.gather(works.read.digest.hexdigest())]
+
+    def _step(self, plan: Plan, work: Work) -> int:
+        """One optimizer step on the global batch; returns the signals of all ranks."""
+        batch, compact = work
+        union = self.exchange.union(compact, batch.rows, batch.weight_sum, self._signals())
+        rate, l2 = rate_at(self.config, self._steps_before(plan), plan.steps * self.config.epochs), self.config.l2
+        assert l2 is not None
+        grad: Tensor | None = None
+        if self.fused_step is not None:
+            loss, rows, logits = self.fused_step(compact, union, batch.label, batch.weight, rate, l2)
+        else:
+            grad, loss, rows, logits = self.gradient(work, union)
+        if not math.isfinite(loss):
+            raise diverged(self.progress, self.world, self.data.train.files, plan, batch, logits)
+        if grad is not None:
+            self.optimizer.step(self.network.table, union.ids.to(self.world.device), grad, rate, l2)
+        self.dense_optimizer.step(rate)
+        now = self.progress
+        now.step += 1
+        now.loss += loss * union.weight
+        now.weight += union.weight
+        now.rows_read += union.rows
+        now.rows_trained += rows
+        return union.signals
+
+    def gradient(self, work: Work, union: Union) -> Gradient:
+        """Of ``sum of w * logloss / sum of w`` over the global batch; dense parameters have theirs in ``grad``."""
+        batch, compact = work
+        rows = self.network.table.gather(compact.ids.to(self.world.device))
+        rows.register_hook(self.exchange.lap)  # type: ignore[no-untyped-call]
+        label, weight = self.network.targets(batch)
+        index, factor = self.network.inputs(compact)
+        self.network.model.zero_grad()
+        loss, scores = rows.new_zeros(()), []
+        size = max(1, -(-len(label) // self.config.accumulate))
+        for first in range(0, max(1, len(label)), size):
+            part = slice(first, first + size)
+            with self._exchanging_dense(first + size >= len(label)):
+                weights = None if weight is None else weight[part]
+                value, logits = self.loss(rows, index[part], factor[part], label[part], weights, union.weight or 1.0)
+                value.backward()
+            loss += value.detach()
+            scores.append(logits)
+        for parameter in self.network.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= self.world.size  # DDP averages, but the loss is divided by the global weight already
+        assert rows.grad is not None
+        mine = torch.stack([loss, loss.new_tensor(len(label))])
+        grad, sums = self.exchange.sum_rows(union, rows.grad, mine)
+        total, trained = sums.tolist()
+        return Gradient(grad, total, int(trained), torch.cat(scores))
+
+    def _exchanging_dense(self, last: bool) -> AbstractContextManager[None]:
+        """DDP sums the dense gradients of a step's last part, those of the parts before included."""
+        return nullcontext() if last or not isinstance(self.loss, DistributedDataParallel) else self.loss.no_sync()
+
+    def _steps_before(self, plan: Plan) -> int:
+        return self.progress.epoch * plan.steps + self.progress.step
+
+    def _signals(self) -> int:
+        minutes = self.config.checkpoint.every_minutes
+        pause = max(60 * (minutes or 0), SAVING_SHARE * self.saving)
+        due = self.world.first and minutes is not None and time.monotonic() - self.saved_at > pause
+        return _STOP * bool(self.stop.received) | _SAVE * (due and self.checkpoints is not None)
+
+    def _end_epoch(self, plan: Plan, order_digests: list[str], works: Passes) -> None:
+        """Prove the epoch, validate, record, remember the best weights."""
+        now = self.progress
+        require_all_rows(now, plan.total)
+        require_equal_replicas(self.network, self.world, now.epoch)
+        due = time.monotonic() - self.warned_at > SLOW_SECONDS
+        if due and warn_of_straggler(self.exchange.busy, now, self.world):
+            self.warned_at = time.monotonic()
+        valid = self._validated(works) if self.data.valid.files else {}
+        record = EpochRecord(
+            epoch=now.epoch,
+            train_logloss=now.loss / max(now.weight, 1e-30),
+            valid=valid,
+            rows_planned=plan.total,
+            rows_read=now.rows_read,
+            rows_trained=now.rows_trained,
+            steps=now.step,
+            seconds=max(self.world.gather(now.seconds)),
+            exchanged_bytes=int(self.world.sum(np.array([float(self.exchange.bytes)]))[0]),
+            order_digests=order_digests,
+        )
+        self.exchange.bytes = 0
+        self._report(record)
+        better = valid.get("logloss", -math.inf) < now.best_logloss
+        if better:
+            self._remember()
+        self.progress = Progress(
+            epoch=now.epoch + 1,
+            best_epoch=now.epoch if better else now.best_epoch,
+            best_logloss=valid.get("logloss", math.inf) if better else now.best_logloss,
+            history=[*now.history, record],
+        )
+
+    def _validated(self, works: Passes) -> dict[str, float]:
+        """Metrics of the validation rows. No weight changes meanwhile, so a stop does not wait: rank 0 saves alone."""
+        try:
+            with self.stop.at_once():
+                return measure(self.network, self.data.valid, self.world, works, logit_shift=self.logit_shift).values
+        except Interrupted:
+            if self.checkpoints is not None and self.world.first:
+                self.checkpoints.save(self.progress, self._state(), self.best)
+            raise
+
+    def _remember(self) -> None:
+        """Copy the weights; into the memory of the best ones before."""
+        self.best = self.best or self._like_weights()
+        self.network.copy_into(self.best)
+        self.world.meet()  # each has copied its share
+
+    def _like_weights(self) -> dict[str, Tensor]:
+        """Memory for a copy of the weights; of a table that ranks have together, one for all of them."""
+        table = self.network.table
+        return {
+            name: table.beside(table.width, t.dtype)
+            if name == "table" and table.shared
+            else torch.empty_like(t, device="cpu")
+            for name, t in self.network.tensors().items()
+        }
+
+    def _report(self, record: EpochRecord) -> None:
+        if self.task.tracker is not None:
+            plain = ("train_logloss", "rows_planned", "rows_read", "rows_trained", "seconds", "exchanged_bytes")
+            values = {name: float(value) for name, value in asdict(record).items() if name in plain}
+            values["rows_per_second"] = record.rows_trained / max(record.seconds, 1e-9)
+            values |= {f"valid_{name}": value for name, value in record.valid.items() if math.isfinite(value)}
+            self.task.tracker.metrics(values, record.epoch)
+
+    def _save_best(self, place: str) -> str | None:
+        """End the training: the network takes the best weights, rank 0 saves them and knows their digest."""
+        assert self.best is not None
+        self.network.copy_from(self.best)
+        self.best = None
+        self.optimizer.state.clear()  # memory for what follows
+        self.world.meet()  # each has copied its share
+        if not self.world.first:
+            return None
+        weight = self.network.table.weight.cpu().float().numpy()
+        bundle = self.network.bundle(weight, self.network.dense(), self.logit_shift)
+        return save_bundle(place, replace(bundle, record=self.data.record))
+
+    def _keep_last_good(self) -> str:
+        """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
+        if self.best is None:
+            stand = "" if self.checkpoints is None else f" Checkpoints in {self.task.checkpoint_dir} stay as they were."
+            return f"No epoch had ended, so no weights are kept.{stand}"
+        kept = f"{self.task.bundle_dir}.last-good"
+        self._save_best(kept)
+        return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
+
+    def _conclude(self) -> TrainResult:
+        """Save the best weights and measure them on every split."""
+        digest = self.world.share(self._save_best(self.task.bundle_dir))
+        self.seen.room = 0  # what is read now is not read again
+        splits = {role: getattr(self.data, role) for role in ("train", "valid", "test")}
+        evaluations = {
+            role: evaluate(
+                self.network, split, self.world, logit_shift=self.logit_shift, streams=self.config.streams,
+                seen=self.seen,
+            )
+            for role, split in splits.items() if split.files
+        }  # fmt: skip
+        if self.task.tracker is not None:
+            final = {f"{role}_{name}": v for role, e in evaluations.items() for name, v in e.told().items()}
+            self.task.tracker.metrics({k: v for k, v in final.items() if math.isfinite(v)}, self.progress.epoch)
+        history = self.progress.history
+        seconds = sum(past.seconds for past in history)
+        return TrainResult(
+            bundle_dir=str(Path(self.task.bundle_dir)),
+            bundle_digest=digest,
+            best_epoch=self.progress.best_epoch,
+            history=history,
+            evaluations=evaluations,
+            rows_per_second=sum(past.rows_trained for past in history) / max(seconds, 1e-9),
+        )
+
+    def _state(self) -> dict[str, Tensor]:
+        """Live tensors a resumed run needs, by name; numbers of steps are copies."""
+        state = self.network.tensors()
+        for part, optimizer in self._optimizers().items():
+            state |= {f"{part}.{name}": tensor for name, tensor in optimizer.state_dict().items()}
+        return state
+
+    def _optimizers(self) -> dict[str, RowOptimizer | DenseOptimizer]:
+        return {"optimizer": self.optimizer, "dense_optimizer": self.dense_optimizer}
+
+    def _save(self) -> None:
+        self.world.meet()  # each has updated its share
+        started = time.monotonic()
+        if self.checkpoints is not None and self.world.first:
+            self.checkpoints.save(self.progress, self._state(), self.best)
+        self.saved_at = time.monotonic()
+        self.saving = self.saved_at - started
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        """Go on where the newest checkpoint of any number of ranks stands."""
+        saved = self.world.share(checkpoints.latest() if self.world.first else None)
+        if saved is None:
+            return
+        state = self._state()
+        if self.world.first:
+            read_into(saved.state, state)
+        self.world.copy_from_first(state)
+        for part, optimizer in self._optimizers().items():
+            optimizer.load_state_dict({name: state[f"{part}.{name}"] for name in optimizer.state_dict()})
+        self.progress = saved.progress
+        if saved.best is not None:
+            self.best = self._like_weights()
+            if self.world.first:
+                read_into(saved.best, self.best)
+            self.world.copy_from_first(self.best)

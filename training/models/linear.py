@@ -1,0 +1,22 @@
+"""Models that are sums of weights: logistic regression over values, and over pairs of values."""
+
+from __future__ import annotations
+
+from fieldwise.training.models.base import Model
+
+
+class LR(Model):
+    """Logistic regression: one weight per value."""
+
+    pairwise = True
+    learning_rate = 0.1
+    prior = 1.0
+    score = "lr"
+
+
+class POLY2(Model):
+    """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
+
+    pairwise = paired = True
+    prior = 5.0
+    score = "lr"

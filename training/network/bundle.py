@@ -1,0 +1,249 @@
+"""A saved model: data only, the same bytes for the same model, verified when loaded.
+
+    weights.safetensors    table float32 [rows, width]; dense.<name> float32, the bias among them
+    model.json             kind, sizes, spec digest, calibration, SHA-256 of the weights
+    spec.json, vocabulary.parquet
+    data.json              what the training rows followed from (`features.snapshot.record`); bundles of old have none
+
+Nothing in it tells when, where or in which run it was made. Its digest is the SHA-256 of model.json, which holds the
+checksums of everything else but data.json: the same rows may be asked for in several ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load
+from safetensors.torch import save_file
+
+from fieldwise.features.arrays import Float32
+from fieldwise.features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
+from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.schema import Strict
+from fieldwise.features.snapshot.record import check_record
+from fieldwise.features.store import bounded
+from fieldwise.features.words import complaint
+from fieldwise.training.data.batch import layout_of
+from fieldwise.training.models import build_model
+from fieldwise.training.models.layout import Layout
+
+WEIGHTS, MODEL, DATA = "weights.safetensors", "model.json", "data.json"
+
+
+_FIX = "The bundle is incomplete, damaged or of another version: train or export it again."
+
+
+_MOST_MODEL_BYTES = 1 << 20
+
+
+_MOST_HEADER_BYTES = 1 << 16
+"""Of the names and shapes of all tensors."""
+
+
+_MOST_OTHER_BYTES = 64 << 20
+"""Of weights beside the table."""
+
+
+class Calibration(Strict):
+    """``calibrated logit = logit + logit_shift``."""
+
+    logit_shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """log of the share of negatives the model was trained on; 0 when that was all."""
+
+
+class _ModelFile(Strict):
+    """model.json."""
+
+    format_version: Literal[1] = 1
+    kind: str
+    dim: Annotated[int, Field(ge=0)]
+    pair_buckets: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    spec_digest: str
+    calibration: Calibration
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with all that is needed to score raw rows."""
+
+    kind: str
+    dim: int
+    pair_buckets: int
+    spec: FeatureSpec
+    weight: Float32  # [rows, width]
+    dense: dict[str, Float32]
+    logit_shift: float = 0.0
+    """Added to a logit to undo negative downsampling; see ``Calibration``."""
+    digest: str = field(default="", compare=False)
+    """Known once saved or loaded."""
+    record: dict[str, Any] | None = field(default=None, compare=False)
+    """What the training rows followed from, paths hidden (`features.snapshot.record`); None where that is not known."""
+
+    @cached_property
+    def layout(self) -> Layout:
+        return layout_of(self.spec)
+
+    @property
+    def bias(self) -> float:
+        return float(self.dense["bias"][0])
+
+
+def save_bundle(directory: str | Path, bundle: Bundle) -> str:
+    """Write a bundle to a new local directory, whole or not at all; one that stands there is replaced.
+
+    Returns its digest. Raises IntegrityError when a weight is not finite, StorageError when the disk is full.
+    """
+    target = Path(directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft, former = (target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp" for _ in range(2))
+    try:
+        draft.mkdir()
+        digest = _write(draft, bundle)
+        if target.exists():
+            os.replace(target, former)
+        os.replace(draft, target)
+    except (OSError, SafetensorError) as error:
+        known = storage_error(error, str(target))
+        if known is None:
+            raise
+        raise known from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+    return digest
+
+
+def _write(draft: Path, bundle: Bundle) -> str:
+    tensors = {"table": bundle.weight, **{f"dense.{name}": value for name, value in bundle.dense.items()}}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            fix = "Training diverged: lower training.learning_rate, or raise training.l2."
+            raise IntegrityError(f"weights {name}", expected="finite numbers", found="inf or nan", fix=fix)
+    arrays = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, draft / WEIGHTS)  # without a copy
+    rows, width = bundle.weight.shape
+    model = _ModelFile(
+        kind=bundle.kind,
+        dim=bundle.dim,
+        pair_buckets=bundle.pair_buckets,
+        rows=rows,
+        width=width,
+        spec_digest=bundle.spec.digest,
+        calibration=Calibration(logit_shift=bundle.logit_shift),
+        weights_sha256=_sha256(draft / WEIGHTS),
+    )
+    text = (json.dumps(model.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+    bundle.spec.save(str(draft))
+    (draft / MODEL).write_bytes(text)
+    if bundle.record is not None:
+        (draft / DATA).write_text(json.dumps(bundle.record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for name in (WEIGHTS, MODEL):
+        with open(draft / name, "rb") as file:
+            os.fsync(file.fileno())
+    return hashlib.sha256(text).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_bundle(directory: str | Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises ArtifactError when a file is missing, was changed, or does not fit the others.
+    """
+    path = Path(directory)
+    try:
+        text = bounded.read(str(path / MODEL), _MOST_MODEL_BYTES, _FIX)
+        model = _ModelFile.model_validate_json(text)
+        weights = _read(path / WEIGHTS, 4 * model.rows * model.width + _MOST_OTHER_BYTES)
+        if int.from_bytes(weights[:8], "little") > _MOST_HEADER_BYTES:  # before it is unfolded
+            raise _damaged(path / WEIGHTS, f"a header of at most {_MOST_HEADER_BYTES:,} bytes", "a longer one")
+        if hashlib.sha256(weights).hexdigest() != model.weights_sha256:
+            raise _damaged(path / WEIGHTS, f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
+    except OSError as error:
+        raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", f"{error.strerror}: {error.filename}") from error
+    except ValidationError as error:
+        raise _damaged(path / MODEL, "a model description of format 1", complaint(error, _ModelFile)) from error
+    try:
+        tensors = load(weights)
+    except (SafetensorError, KeyError, ValueError) as error:  # the last two for types that numpy lacks
+        raise _damaged(path / WEIGHTS, "a safetensors file of float32", str(error)) from error
+    spec = FeatureSpec.load(str(path))
+    if spec.digest != model.spec_digest:
+        raise _damaged(path, f"feature spec {model.spec_digest[:12]}", f"spec {spec.digest[:12]}")
+    bundle = Bundle(
+        kind=model.kind,
+        dim=model.dim,
+        pair_buckets=model.pair_buckets,
+        spec=spec,
+        weight=tensors.pop("table", np.empty((0, 0), np.float32)),
+        dense={name.removeprefix("dense."): tensor for name, tensor in tensors.items()},
+        logit_shift=model.calibration.logit_shift,
+        record=_record(path / DATA),
+    )
+    _check_shapes(path, model, bundle)
+    return replace(bundle, digest=hashlib.sha256(text).hexdigest())
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        record = bounded.load(str(path), _MOST_MODEL_BYTES, _FIX)
+        check_record(record)
+    except ArtifactError:
+        raise
+    except ValueError as error:
+        raise _damaged(path, "what the training rows followed from, as JSON", str(error)) from error
+    return dict(record)
+
+
+def _read(path: Path, most: int) -> bytes:
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise _damaged(path, f"at most {most} bytes", "more")
+    return content
+
+
+def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
+    """The tensors are those of this model over this spec, finite, and no others."""
+    try:
+        network = build_model(model.kind, bundle.layout, dim=model.dim, pair_buckets=model.pair_buckets)
+    except ConfigError as error:
+        raise _damaged(path / MODEL, error.expected, f"{error.where} {error.found}") from error
+    expected: dict[str, tuple[int, ...]] = {"table": (network.rows, network.width)}
+    expected |= {f"dense.{name}": tuple(p.shape) for name, p in network.named_parameters()}
+    if (model.rows, model.width) != expected["table"]:
+        raise _damaged(path / MODEL, f"a table of {expected['table']}", f"{(model.rows, model.width)}")
+    tensors = {"table": bundle.weight, **{f"dense.{name}": value for name, value in bundle.dense.items()}}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != expected:
+        raise _damaged(path / WEIGHTS, f"tensors {expected}", f"{found}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise _damaged(path / WEIGHTS, f"finite float32 values in {name}", f"{tensor.dtype} or inf, nan")
+
+
+def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
+    return ArtifactError(str(path), expected=expected, found=found, fix=_FIX)

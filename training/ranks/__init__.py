@@ -1,0 +1,1 @@
+"""Processes that train together: the only room that sets up torch.distributed."""

@@ -1,0 +1,1 @@
+"""Logits of rows, and the exact best items of a catalog."""

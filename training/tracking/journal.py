@@ -1,0 +1,305 @@
+"""What a training reports, on disk before it is sent: an MLflow server that does not answer costs no number.
+
+    reports/journal.jsonl    one report a line, in order
+    reports/answers.jsonl    one line for each report that the server has: what it answered
+    reports/files/           what the run keeps as artifacts: plots, config, environment
+
+Reports are sent in order. When one fails, it waits with all after it for the next report, the end of the run, the next
+training in the workspace, or ``fieldwise send``. An answer may be lost: a sender looks first for what it sends again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldwise.features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
+from fieldwise.features.redact import redacted
+from fieldwise.features.store import bounded
+from fieldwise.features.terminal import say
+
+Report = dict[str, Any]
+
+
+Send = Callable[[Report, Mapping[str, Any]], Report]
+"""``send(report, what was answered so far) -> answer``; any exception: not sent, or not known to be."""
+
+
+JOURNAL, ANSWERS = "journal.jsonl", "answers.jsonl"
+
+
+PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
+"""After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
+
+
+_MOST_BYTES = 64 << 20
+
+
+_FIX = "Delete its directory: what it says is lost to MLflow, the bundle is not."
+
+
+_HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"},
+          "register": {"name"}}  # fmt: skip
+"""What a report of each form has at least."""
+
+
+class Journal:
+    """A training's reports, the ``Tracker`` of ``training.loop.run``. ``open_journal`` keeps other writers out."""
+
+    def __init__(self, directory: str | Path, send: Send) -> None:
+        self.directory, self._send = Path(directory), send
+        self.files.mkdir(parents=True, exist_ok=True)
+        self._reports = _Lines(self.directory / JOURNAL)
+        self._answers = _Lines(self.directory / ANSWERS)
+        for report in self._reports.items:
+            if report.get("do") not in _HOLDS or not _HOLDS[report["do"]] <= set(report):
+                raise _damaged(self._reports.path, f"{json.dumps(report)[:80]}")
+            if not isinstance(report.get("values", {}), dict):
+                raise _damaged(self._reports.path, f"values {report['values']!r}"[:80])
+        self._not_before = 0.0
+        self.trouble: FieldwiseError | None = None
+        """Why the last try failed: the server is silent, or refuses what its user must mend (exit code 2)."""
+
+    @property
+    def files(self) -> Path:
+        """Directory of files that ``finish`` sends."""
+        return self.directory / "files"
+
+    @property
+    def answers(self) -> Report:
+        """All that the server answered."""
+        return {key: value for answer in self._answers.items for key, value in answer.items()}
+
+    @property
+    def opening(self) -> Report:
+        """The first report; empty for a new journal."""
+        return self._reports.items[0] if self._reports.items else {}
+
+    @property
+    def waiting(self) -> int:
+        """Reports not sent yet."""
+        return len(self._reports.items) - len(self._answers.items)
+
+    @property
+    def result(self) -> Report | None:
+        """What ``finish`` was told; None while the training is not done."""
+        return next((report["result"] for report in self._reports.items if report["do"] == "finish"), None)
+
+    @property
+    def to_register(self) -> bool:
+        """Whether the model has been, or waits to be, registered."""
+        return any(report["do"] == "register" or report.get("register") for report in self._reports.items)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Nested mappings become dotted names. A name that was reported before keeps its value."""
+        known = {name for report in self._reports.items if report["do"] == "params" for name in report["values"]}
+        self._report("params", values={name: str(v) for name, v in flat(values) if name not in known})
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Each (name, step) once: a resumed training may come to it again."""
+        told = [report for report in self._reports.items if report["do"] == "metrics" and report["step"] == step]
+        known = {name for report in told for name in report["values"]}
+        new = {name: float(value) for name, value in values.items() if name not in known}
+        self._report("metrics", values=new, step=step or 0, time=int(1000 * time.time()))
+
+    def open(self, **what: Any) -> None:
+        """The first report, under an id of its own by which a sender finds the run it made."""
+        if not self._reports.items:
+            self._report("open", id=uuid.uuid4().hex, **what)
+
+    def finish(self, result: Report, **what: Any) -> Report:
+        """The training is done. See ``deliver``."""
+        if self.result is None:
+            self._report("finish", result=result, **what)
+        return self.deliver()
+
+    def register(self, name: str, *, may_lead: bool) -> Report:
+        """The model is to be registered, once. See ``deliver``."""
+        if not self.to_register:
+            self._report("register", name=name, may_lead=may_lead)
+        return self.deliver()
+
+    def amend(self, *, experiment: str, model: str) -> None:
+        """Give reports that were never sent the names that the config has now: a refused one may be mended.
+
+        Earlier versions registered with ``finish``; that is left to ``register``.
+        """
+        names = {"open": ("experiment", experiment), "register": ("name", model), "finish": ("register", None)}
+        waiting = self._reports.items[len(self._answers.items) :]
+        for report in waiting:
+            key, name = names.get(report["do"], ("", None))
+            if report.get(key):
+                report[key] = name
+        if waiting:
+            self._reports.rewrite()
+
+    def deliver(self) -> Report:
+        """Send what waits; returns the training's result with what the server answered.
+
+        Raises, with words on where everything is kept: TrackingError when the server is silent, ConfigError when it
+        refuses.
+        """
+        self.send(now=True)
+        if (found := self.trouble) is not None:
+            again = "sends them" if found.exit_code == 1 else "with names that it takes sends them"
+            fix = (
+                f"{found.fix} Nothing is lost: {self.waiting} reports wait in {self.directory}, and the same "
+                f"`fieldwise train` {again} and trains nothing, or `fieldwise send`."
+            )
+            raise type(found)(found.where, expected=found.expected, found=found.found, fix=fix)
+        return {**(self.result or {}), **self.answers}
+
+    def send(self, *, now: bool = False) -> None:
+        """Send what waits, in order, unless a try has just failed."""
+        if not (now or time.monotonic() >= self._not_before):
+            return
+        started = time.monotonic()
+        try:
+            while self.waiting:
+                report = self._reports.items[len(self._answers.items)]
+                self._answers.add(self._send(report, self.answers))
+        except Exception as error:  # of whatever layer below: requests, SQLAlchemy, file systems
+            found = error if isinstance(error, FieldwiseError) else _silence(error)
+            if self.trouble is None:
+                does = "does not answer" if found.exit_code == 1 else "refuses"
+                does = "refuses the credentials" if isinstance(found, CredentialsError) else does
+                say(f"MLflow {does}, reports are kept in {self.directory}: {found.found}")
+            self.trouble = found
+            self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
+            return
+        if self.trouble is not None:
+            say("MLflow answers again, all reports are sent")
+        self.trouble = None
+
+    def send_again(self) -> None:
+        """Forget all answers: another store, or one that lost the run, gets everything anew."""
+        self._answers.clear()
+
+    def clear(self) -> None:
+        """Start a new run."""
+        self._reports.clear()
+        self._answers.clear()
+
+    def _report(self, do: str, **what: Any) -> None:
+        if what.get("values", True):
+            self._reports.add({"do": do, **what})
+            self.send()
+
+
+class _Lines:
+    """A file of JSON lines that only grows; a last line cut off by a kill is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = bounded.read(str(path), _MOST_BYTES, _FIX) if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(path, len(whole))
+        try:
+            self.items: list[Report] = [bounded.parse(line, str(path)) for line in whole.splitlines()]
+        except ArtifactError as error:
+            raise _damaged(path, error.found) from error
+
+    def add(self, item: Report) -> None:
+        with open(self.path, "ab") as file:
+            file.write(json.dumps(item).encode() + b"\n")
+        self.items.append(item)
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.items = []
+
+    def rewrite(self) -> None:
+        """Write what ``items`` are now, whole or not at all."""
+        draft = self.path.with_suffix(".part")
+        draft.write_bytes(b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
+        draft.replace(self.path)
+
+
+def _damaged(path: Path, found: str) -> ArtifactError:
+    return ArtifactError(str(path), expected="a report of known form on every line", found=found, fix=_FIX)
+
+
+@contextmanager
+def open_journal(directory: str | Path, send: Send, *, patience: float = 60.0) -> Iterator[Journal]:
+    """The journal kept in a local directory; one process at a time has it, and a dead one does not.
+
+    Raises BusyError when another process has it for longer than ``patience`` seconds.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    with open(Path(directory, "lock"), "a+") as lock:
+        deadline = time.monotonic() + patience
+        while not _locked(lock.fileno()):
+            if time.monotonic() > deadline:
+                lock.seek(0)
+                raise BusyError(
+                    str(directory),
+                    expected="one training of this config and data at a time",
+                    found=f"process {lock.read().strip()} at it",
+                    fix="Wait for it, or set another workspace.",
+                )
+            time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield Journal(directory, send)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was sent of all that trainings of a workspace kept, and what was not."""
+
+    sent: int
+    left: int
+    troubles: dict[str, str]
+    """By directory of reports: why they could not be sent."""
+
+
+def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> Kept:
+    """Send what trainings of a workspace could not; those at work are left alone."""
+    sent, left, troubles = 0, 0, {}
+    for directory in sorted(Path(workspace, "training").glob("*/reports")):
+        try:
+            with open_journal(directory, sender(directory), patience=0) as journal:
+                waiting = journal.waiting
+                journal.send(now=True)
+                sent += waiting - journal.waiting
+                left += journal.waiting
+                if journal.trouble is not None:
+                    troubles[str(directory)] = journal.trouble.found
+        except BusyError:
+            continue
+        except (OSError, ArtifactError) as error:
+            say(f"left alone: {error}")
+            troubles[str(directory)] = str(error)
+    return Kept(sent, left, troubles)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted names and values."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _silence(error: Exception) -> TrackingError:
+    found = redacted(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")[:300]
+    return TrackingError("MLflow", expected="an answer", found=found, fix="See that it runs.")
