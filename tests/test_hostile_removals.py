@@ -67,14 +67,15 @@ BEGUN = {"features": "work/snapshots/2026-01-04/data-*", "score-rows": "work/sco
          "score-catalog": "work/scores/catalog/_*/", "daily": "work/daily/*.json",
          "train": "work/training/*/checkpoints/state-*"}  # fmt: skip
 """What is there once a command is at work."""
+TRAIN = ["--train", "work/snapshots/2026-01-01", "--test", "work/snapshots/2026-01-02"]
 CASES = [
     ("features", ["--date", "2026-01-04", "--spec", "work/snapshots/2026-01-01"], ["work", "log.csv"]),
     ("score-rows", ["--date", DAYS[2]], ["work", "work/scores", "log.csv"]),
     ("score-catalog", ["--date", DAYS[2]], ["work", "users.csv"]),
-    ("daily", ["--date", DAYS[2]], ["work", "log.csv", "work/snapshots"]),
-    ("train", ["--train", "work/snapshots/2026-01-01", "--test", "work/snapshots/2026-01-02"], ["work"]),
-    ("train", ["--ranks", "2", "--train", "work/snapshots/2026-01-01"], ["work", "work/training"]),
-    ("sweep", ["--trials", "3"], ["work", "work/sweeps"]),
+    ("daily", ["--date", DAYS[2]], ["work", "log.csv"]),
+    ("train", TRAIN, ["work"]),
+    ("train", ["--ranks", "2", *TRAIN], ["work", "work/training"]),
+    ("sweep", ["--trials", "3"], ["work"]),
 ]  # fmt: skip
 
 

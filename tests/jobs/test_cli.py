@@ -132,7 +132,7 @@ def _flip(path: Path) -> None:
     ("damage", "exit_code", "found"),
     [
         (_cut, 2, "bytes"),
-        (_flip, 1, "The file changed after its snapshot was published"),
+        (_flip, 2, "The file changed after its snapshot was published"),
         (Path.unlink, 2, "no such file"),
     ],
 )

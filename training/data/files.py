@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fieldwise.features import store
 from fieldwise.features.errors import DamagedError, IntegrityError
@@ -90,3 +92,24 @@ def damaged(file: DataFile, found: str, expected: str | None = None) -> Integrit
         reason = "The file is as it was published, so its manifest is at fault"
     fix = f"{reason}: build the snapshot again."
     return kind(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)
+
+
+def read_floats(file: DataFile, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+    """Columns of float32 of a file, without petastorm. IntegrityError as of ``PlanReader``."""
+    try:
+        with store.opened(file.path) as stream:
+            table = pq.ParquetFile(stream).read(columns=list(names))
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        verify_checksum(file)
+        raise unreadable(file, error) from error
+    for name in names:
+        if name not in table.column_names or table[name].type != pa.float32() or table[name].null_count:
+            raise damaged(file, "other types or nulls", expected=f"float32 in {', '.join(names)}")
+    return [table[name].to_numpy().astype(np.float64) for name in names]
+
+
+def unreadable(file: DataFile, error: Exception) -> IntegrityError:
+    """For a library's error over bytes that are those of the manifest."""
+    found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    fix = "Its bytes are those that were published: try again."
+    return IntegrityError(file.path, expected="a file that can be read", found=found, fix=fix)

@@ -7,27 +7,26 @@ Decoding runs ahead in petastorm's thread, and what it decoded is put into order
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
-from fieldwise.features import store
 from fieldwise.features.arrays import Float32
-from fieldwise.features.errors import FieldwiseError, IntegrityError
+from fieldwise.features.errors import FieldwiseError
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.files import DataFile, damaged, verify_checksum
+from fieldwise.training.data.files import DataFile, damaged, unreadable, verify_checksum
 from fieldwise.training.data.plan import Plan, Segment
 from fieldwise.training.kernels.table import pick_rows
 
@@ -35,6 +34,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
     from petastorm.etl import dataset_metadata
+    from petastorm.workers_pool import thread_pool
     from pyarrow.filesystem import FileSystem
 
 
@@ -55,6 +55,9 @@ def _no_schema(dataset: Any) -> Any:
 # petastorm unpickles a schema that it finds beside the data, and its list of what a pickle may name holds exec: here
 # every way to it ends, whatever a snapshot from elsewhere holds
 dataset_metadata.get_schema = _no_schema
+
+# its threads write tracebacks of errors that we get, and tell in our words
+thread_pool.sys = SimpleNamespace(stderr=io.StringIO())
 
 
 _AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
@@ -228,29 +231,9 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, N
                 except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
                     for other in unread:  # opening reads the footers of all files, so any of them may be the one
                         verify_checksum(other)
-                    raise _unreadable(file, error) from error
+                    raise unreadable(file, error) from error
                 unread.remove(file)
             yield columns
-
-
-def read_floats(file: DataFile, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
-    """Columns of float32 of a file, without petastorm. IntegrityError as of ``PlanReader``."""
-    try:
-        with store.opened(file.path) as stream:
-            table = pq.ParquetFile(stream).read(columns=list(names))
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        verify_checksum(file)
-        raise _unreadable(file, error) from error
-    for name in names:
-        if name not in table.column_names or table[name].type != pa.float32() or table[name].null_count:
-            raise damaged(file, "other types or nulls", expected=f"float32 in {', '.join(names)}")
-    return [table[name].to_numpy().astype(np.float64) for name in names]
-
-
-def _unreadable(file: DataFile, error: Exception) -> IntegrityError:
-    found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    fix = "Its bytes are those that were published: try again."
-    return IntegrityError(file.path, expected="a file that can be read", found=found, fix=fix)
 
 
 def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Any]) -> Any:

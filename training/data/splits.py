@@ -12,8 +12,7 @@ from fieldwise.features.errors import ArtifactError, InputError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import Snapshot, require_weights, weights_of
 from fieldwise.features.snapshot.record import without_paths
-from fieldwise.training.data.files import DataFile
-from fieldwise.training.data.reader import read_floats
+from fieldwise.training.data.files import DataFile, read_floats
 from fieldwise.training.ranks.world import World
 
 

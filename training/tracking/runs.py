@@ -55,7 +55,12 @@ for name, value in (("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1"), ("TIMEOUT", "
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
-for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING), ("urllib3", logging.ERROR)):
+for name, level in (
+    ("alembic", logging.WARNING),
+    ("mlflow", logging.WARNING),
+    ("urllib3", logging.ERROR),
+    ("mlflow.store.db.utils", logging.CRITICAL),
+):  # tracebacks of what it raises, too
     logging.getLogger(name).setLevel(level)  # people's words on stderr are ours
 
 
