@@ -69,6 +69,12 @@ def _told(error: Exception) -> Exception:
     if "No space left on device" in text or "Disk quota exceeded" in text:
         fix = "Free some, or name a larger disk in SPARK_LOCAL_DIRS; the same command starts anew."
         return StorageError("Spark's local directory", expected="room to write", found="a full disk", fix=fix)
+    if "Python worker exited unexpectedly" in text:
+        fix = (
+            "It ran out of memory (spark.executor.memory), or a Parquet file is damaged in a way that crashes its "
+            "reader: read the files one by one to find it."
+        )
+        return ClusterError("a task of Spark", expected="its end", found="a Python worker that was killed", fix=fix)
     if isinstance(error, PySparkException):
         return error
     lines = [line.strip(" :") for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""Files of published snapshots, as readers see them: a path, and what its manifest promises."""
+"""Files of published snapshots, as readers see them: a path, and what its manifest promises; checksums are compared here."""
 
 from __future__ import annotations
 

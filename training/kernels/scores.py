@@ -1,10 +1,9 @@
-"""Compiled arithmetic of single samples and rows: the models' scores and derivatives, the optimizers' updates.
+"""Compiled scores of single samples and their derivatives, a model each; the plain twins are in `training.models`.
 
 Arrays are flat float32 (of the table, bfloat16 as well) with explicit offsets, so that a row of the table is
-``values[at : at + width]``. A model gives
-one function, ``score(v, at, d) -> z``: from the pooled rows of its F fields (field f at ``v[at[f]:]``) the logit
-without bias, and into ``d`` [F * width] the derivative of z by every pooled weight. An optimizer gives one function
-that updates one row. Pooling, logloss, accumulation and threads are the same for all, in `training.kernels.passes`.
+``values[at : at + width]``. A model gives one function, ``score(v, at, d) -> z``: from the pooled rows of its F fields
+(field f at ``v[at[f]:]``) the logit without bias, and into ``d`` [F * width] the derivative of z by every pooled weight.
+Pooling, logloss, accumulation and threads are the same for all, in `training.kernels.passes`.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"

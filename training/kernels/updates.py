@@ -1,4 +1,4 @@
-"""Compiled updates of one row of the table, an optimizer each."""
+"""Compiled updates of one row of the table, an optimizer each; arrays as in `training.kernels.scores`."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from __future__ import annotations

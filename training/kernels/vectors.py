@@ -1,4 +1,4 @@
-"""How training's kernels are compiled, and short vectors of float32 inside them.
+"""Short vectors of float32 inside kernels, and what threads need of single numbers: compare-and-swap, release, acquire.
 
 LLVM's loop vectoriser leaves long scalar tails at the widths of embedding rows (1 + 16, 1 + 39 * 4), and numba's index
 arithmetic hides contiguous blocks from it. Naming the vectors removes both: ``load(array, at, n)`` is n floats starting

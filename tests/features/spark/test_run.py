@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,3 +113,14 @@ def test_what_spark_could_not_do(raised: Exception, kind: type[FieldwiseError], 
     assert type(met.value) is kind
     assert met.value.exit_code == 1
     assert said in str(met.value)
+
+
+def test_a_worker_that_dies_is_told_in_our_words(spark: SparkSession) -> None:
+    """As Arrow's reader dies of some damaged Parquet, or the system ends what takes too much memory."""
+
+    def dies(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    with pytest.raises(ClusterError, match="a task of Spark: expected its end, found a Python worker that was killed"):
+        collect(mapped(numbered(spark, 1), dies, "id long"), "test")
