@@ -1,4 +1,5 @@
-"""Every file in a line, room by room: ``python docs/files.py > docs/files.md``. The lines are the files' own docstrings."""
+"""Every file in a line, room by room: ``python docs/files.py > docs/files.md``. The lines are the files' own
+docstrings."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jobs", "pipelines", "training", "features")
 HEAD = """# Every file in a line
 
-Made by `python docs/files.py > docs/files.md` from the first sentence of each file; [architecture.md](architecture.md) says
-how the rooms stand to each other.
+Made by `python docs/files.py > docs/files.md` from the first sentence of each file; [architecture.md](architecture.md)
+says how the rooms stand to each other.
 """
 
 

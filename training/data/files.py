@@ -1,4 +1,5 @@
-"""Files of published snapshots, as readers see them: a path, and what its manifest promises; checksums are compared here."""
+"""Files of published snapshots, as readers see them: a path, and what its manifest promises; checksums are compared
+here."""
 
 from __future__ import annotations
 

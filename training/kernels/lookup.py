@@ -1,4 +1,5 @@
-"""Compiled search for a batch's distinct table rows, and the factors by which a field's values are pooled; the plain twin is `numpy.unique`. `step.lookup` calls it."""
+"""Compiled search for a batch's distinct table rows, and the factors by which a field's values are pooled; the plain
+twin is `numpy.unique`. `step.lookup` calls it."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Arrays are flat float32 (of the table, bfloat16 as well) with explicit offsets, so that a row of the table is
 ``values[at : at + width]``. A model gives one function, ``score(v, at, d) -> z``: from the pooled rows of its F fields
-(field f at ``v[at[f]:]``) the logit without bias, and into ``d`` [F * width] the derivative of z by every pooled weight.
-Pooling, logloss, accumulation and threads are the same for all, in `training.kernels.passes`.
+(field f at ``v[at[f]:]``) the logit without bias, and into ``d`` [F * width] the derivative of z by every pooled
+weight. Pooling, logloss, accumulation and threads are the same for all, in `training.kernels.passes`.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
