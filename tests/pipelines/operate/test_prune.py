@@ -17,6 +17,7 @@ from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.registry import registry
+from fieldwise.training.tracking import runs
 from tests.snapshots import hash_spec, write_snapshot
 
 
@@ -43,9 +44,9 @@ def used_by(config: Config, day: str, alias: str | None) -> None:
     """A run that trained on a day: finished and registered under an alias, or still running."""
     import mlflow
 
-    tracking = registry(config)
+    registry(config)  # connects
     digest = standing(f"{config.workspace_dir}/snapshots/{day}").digest  # type: ignore[union-attr]
-    experiment = tracking.experiment_id(config.name, config.workspace_dir)
+    experiment = runs.experiment_id(config.name, config.workspace_dir)
     client = mlflow.MlflowClient()
     run = client.create_run(experiment)
     client.log_param(run.info.run_id, f"snapshots.{day}", digest)

@@ -19,6 +19,7 @@ from fieldwise.pipelines.score.score_rows import score_rows
 from fieldwise.training.network.bundle import load_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
+from fieldwise.training.tracking import runs
 from tests.pipelines.catalog.test_score_catalog import read
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
@@ -150,7 +151,7 @@ def test_the_registered_model_gives_the_same_in_pandas_and_as_a_spark_udf(shop: 
     config = shop_config(shop)
     bundle, tracking = write_bundle(shop, config), registry(config)
     frame = read(shop / "log.csv").drop_columns(["click"]).to_pandas()
-    with tracking.run("shop", "ffm", config.workspace_dir) as run:
+    with runs.run("shop", "ffm", config.workspace_dir) as run:
         tracking.register(run.bundle(bundle, frame.head()), config.model_name)
     expected = published(score_rows(config))["probability"].to_numpy()  # by the champion
     champion = f"models:/{config.model_name}@champion"
