@@ -184,15 +184,26 @@ def _read_parquet(rng: FileRange, columns: Sequence[str] | None) -> Iterator[Raw
             if name not in known:
                 raise missing_column(rng.path, name, names)
         position = sum(file.metadata.row_group(group).num_rows for group in range(rng.start))
-        groups = list(range(rng.start, rng.stop))
         uuids = _uuids(file)
-        batches = file.iter_batches(1 << 16, row_groups=groups, columns=None if columns is None else list(columns))
-        while (batch := _next(batches, rng.path)) is not None:
+        for batch in _batches(file, rng, columns):
             arrays = {name: as_uuid(array) if name in uuids else array
                       for name, array in zip(batch.schema.names, batch.columns, strict=True)}  # fmt: skip
             read = Columns(arrays, batch.num_rows, origins=dict.fromkeys(arrays, rng.path))
             yield RawBatch(rng.path, read, np.arange(position, position + batch.num_rows))
             position += batch.num_rows
+
+
+def _batches(file: pq.ParquetFile, rng: FileRange, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Row group by row group: where damage leaves columns of several lengths, batches across groups crash Arrow."""
+    for group in range(rng.start, rng.stop):
+        left = file.metadata.row_group(group).num_rows
+        batches = file.iter_batches(1 << 16, row_groups=[group], columns=None if columns is None else list(columns))
+        while (batch := _next(batches, rng.path)) is not None:
+            left -= batch.num_rows
+            yield batch
+        if left:
+            where, found = f"{rng.path}, row group {group}", f"{abs(left):,} {'fewer' if left > 0 else 'more'}"
+            raise InputError(where, expected="as many rows as its footer says", found=found, fix="Write it again.")
 
 
 def _uuids(file: pq.ParquetFile) -> set[str]:

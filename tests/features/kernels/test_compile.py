@@ -77,7 +77,7 @@ CONSTANTS = """
 import sys
 import numba, numpy as np
 from numba.extending import overload
-import features.kernels.compile
+import fieldwise.features.kernels.compile
 
 def part(n, x):
     raise NotImplementedError

@@ -26,6 +26,7 @@ from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
 from fieldwise.training.tracking import registry, runs
+from tests.environments import plant_decoys
 from tests.snapshots import hash_spec
 
 SPEC = hash_spec((20, 30, 6), (1, 1, 3))
@@ -104,7 +105,8 @@ import fieldwise.training.scoring.scorer as scorer
 print(json.dumps([scorer.__file__, model.predict(frame).tolist()]))
 """
     bare = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [sys.executable, "-P", "-c", script, str(model_dir), str(tmp_path / "frame.json")]
+    plant_decoys(tmp_path)
+    command = [sys.executable, "-c", script, str(model_dir), str(tmp_path / "frame.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=bare, check=False)
     assert done.returncode == 0, done.stderr
     home, found = json.loads(done.stdout.splitlines()[-1])
