@@ -29,7 +29,7 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop import search
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import train
-from fieldwise.training.models import sizes_of
+from fieldwise.training.models import resolved
 from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.tracking import plots, runs
 
@@ -94,7 +94,7 @@ def sweep(
         fix = "Name it with letters, digits, blanks, - _ and dots, 200 bytes at most."
         raise ConfigError("--name", expected="a name, which is a folder's, too", found=repr(name), fix=fix)
     for kind in kinds:
-        sizes_of(ModelConfig(kind=kind))  # refuses unknown kinds before any training
+        resolved(ModelConfig(kind=kind))  # refuses unknown kinds before any training
     data = open_days(config, Days())
     say_changes(config, [snapshot_dir(config.workspace_dir, "all")])
     data.valid.require_both_classes()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fieldwise.features.errors import ConfigError
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.loop.schedule import require_parts, require_rate
-from fieldwise.training.models import MODELS, sizes_of
+from fieldwise.training.models import MODELS, resolved
 
 
 def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
     """ConfigError naming a key that training would refuse whatever the data: an unknown kind, a setting that the kind
     or the optimizer has no use for."""
-    sizes_of(model)
+    resolved(model)
     latent = MODELS[model.kind].latent
     if training.optimizer == "ftrl" and latent:
         raise ConfigError(

@@ -92,7 +92,6 @@ class Trainer:
         self.stop = stop or StopSignal()
         self.data.require_both_classes(valid=self.config.patience is not None)
         world.use_threads(self.config.threads)
-        torch.manual_seed(self.config.seed)
         self.network = Network.configured(
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
             shared=SharedMemory.of(world), dtype=getattr(torch, self.config.table),
@@ -162,7 +161,7 @@ class Trainer:
     def _train_epoch(self, plan: Plan, works: Passes) -> list[str]:
         """Every step of the epoch that is left; returns each rank's order digest."""
         now = self.progress
-        name = f"{self.network.kind} epoch {now.epoch + 1}/{self.config.epochs}"
+        name = f"{self.network.settings.kind} epoch {now.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
                    mininterval=0.5, disable=not self.world.first,
                    file=BarStream(sys.stderr), dynamic_ncols=True)  # fmt: skip

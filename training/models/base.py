@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fieldwise.features.schema import Strict
 from fieldwise.training.models.compiled import Form, Interaction
 from fieldwise.training.models.layout import Layout, slot_pairs
+from fieldwise.training.models.settings import ModelSettings
 
 
 class Model(nn.Module):
@@ -30,8 +32,7 @@ class Model(nn.Module):
 
     Args:
         layout: the shape of a row.
-        dim: k, the length of a latent vector; 0 for models without.
-        pair_buckets: rows of hashed pair weights; 0 for models without.
+        settings: nothing left open, as `training.models` makes them.
         fused: use the compiled kernel where there is one.
     """
 
@@ -47,14 +48,17 @@ class Model(nn.Module):
     """Of Adagrad, when the user names none."""
     prior: ClassVar[float] = 10.0
     """Precision of a weight's Gaussian prior: ``l2`` times training rows where the user names none (``defaults``)."""
+    keys: ClassVar[type[Strict]] = Strict
+    """Configuration keys that this model alone has: a class in its file, whose values are ``settings.own``."""
     score: ClassVar[str | None] = None
     """Its compiled kernel in ``kernels.SCORES``, if it has one."""
 
     field_of_slot: Tensor
 
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
         super().__init__()
-        self.layout, self.dim, self.pair_buckets, self.fused = layout, dim, pair_buckets, fused
+        self.layout, self.settings, self.fused = layout, settings, fused
+        self.dim, self.pair_buckets = settings.dim, settings.pair_buckets
         self.bias = nn.Parameter(torch.zeros(1))
         self.register_buffer("field_of_slot", torch.from_numpy(layout.field_of_slot).long(), persistent=False)
 

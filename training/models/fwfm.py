@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fieldwise.training.models.base import Model
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.models.settings import ModelSettings
 
 
 class FwFM(Model):
@@ -15,8 +16,8 @@ class FwFM(Model):
     pairwise = latent = True
     init_scale = 0.02
 
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
-        super().__init__(layout, dim, pair_buckets, fused=fused)
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
+        super().__init__(layout, settings, fused=fused)
         self.strength = nn.Parameter(torch.ones(layout.fields * (layout.fields - 1) // 2))
 
     def interaction(self, v: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from fieldwise.features.arrays import Float32, Float64, Int32
 from fieldwise.features.errors import ArtifactError, IntegrityError
 from fieldwise.training.kernels.exact import KINDS, Form, constant, score_rows
-from fieldwise.training.models import MODELS, Model, build_model
+from fieldwise.training.models import MODELS, Model, ModelSettings, build_model
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.step.lookup import Lookup
 
@@ -35,11 +35,7 @@ class Weights(Protocol):
     """What a scorer needs of a `training.network.bundle.Bundle`."""
 
     @property
-    def kind(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def pair_buckets(self) -> int: ...
+    def settings(self) -> ModelSettings: ...
     @property
     def layout(self) -> Layout: ...
     @property
@@ -54,9 +50,7 @@ class Weights(Protocol):
 class PlainWeights:
     """`Weights` without a feature spec, for processes that get their slots from elsewhere."""
 
-    kind: str
-    dim: int
-    pair_buckets: int
+    settings: ModelSettings
     layout: Layout
     weight: Float32
     dense: dict[str, Float32]
@@ -90,11 +84,11 @@ class Scorer:
     """
 
     def __init__(self, model: Weights) -> None:
-        self.kind, self.layout, self.logit_shift = model.kind, model.layout, model.logit_shift
+        self.kind, self.layout, self.logit_shift = model.settings.kind, model.layout, model.logit_shift
         self.table = constant(model.weight, np.float32)  # a memory map stays one
         self.dense = {name: np.asarray(value, np.float64) for name, value in model.dense.items()}
         self.bias = float(self.dense["bias"][0])
-        self._model = build_model(model.kind, model.layout, dim=model.dim, pair_buckets=model.pair_buckets, fused=False)
+        self._model = build_model(model.settings, model.layout, fused=False)
         self.dim, self.pair_buckets = self._model.dim, self._model.pair_buckets
         if self.table.shape != (self._model.rows, self._model.width):
             raise IntegrityError(

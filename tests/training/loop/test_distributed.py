@@ -95,9 +95,7 @@ def absolute_terms(kind: str, weighted: bool, trainer: Trainer) -> np.ndarray:
     """Sum over rows of |their gradient|, from the float64 reference, row by row."""
     batch = batch_of(64, weighted)
     network = trainer.network
-    model = build_model(
-        kind, network.model.layout, dim=network.dim, pair_buckets=network.pair_buckets, fused=False
-    ).double()
+    model = build_model(network.settings, network.model.layout, fused=False).double()
     terms = np.zeros(network.table.weight.shape)
     for row in range(batch.rows):
         compact = network.lookup(batch.slots[row : row + 1])

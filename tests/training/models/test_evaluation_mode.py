@@ -15,7 +15,7 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer
-from fieldwise.training.models import MODELS, build_model
+from fieldwise.training.models import MODELS, ModelSettings, build_model, settings_of
 from fieldwise.training.models.fm import FM
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
@@ -30,8 +30,8 @@ class Dropped(FM):
 
     score = None
 
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
-        super().__init__(layout, dim, pair_buckets, fused=fused)
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
+        super().__init__(layout, settings, fused=fused)
         self.dropout = nn.Dropout(0.5)
 
     def interaction(self, v: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ class Claiming(Deep):
 
 
 class Normed(FM):
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
-        super().__init__(layout, dim, pair_buckets, fused=fused)
-        self.norm = nn.BatchNorm1d(dim)
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
+        super().__init__(layout, settings, fused=fused)
+        self.norm = nn.BatchNorm1d(settings.dim)
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_explaining_no_sum_of_pairs_is_refused_by_kind() -> None:
 
 def test_state_that_no_bundle_holds_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"found normed, which also keeps norm\.num_batches_tracked, norm\.run"):
-        build_model("normed", SHAPE, dim=3)
+        build_model(settings_of("normed", dim=3), SHAPE)
 
 
 def test_a_new_kind_is_not_pairwise_unless_it_says_so() -> None:

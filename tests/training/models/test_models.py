@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fieldwise.features.errors import ConfigError
-from fieldwise.training.models import MODELS, Model, build_model, logloss
+from fieldwise.training.models import MODELS, Model, build_model, logloss, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
 from fieldwise.training.step.exchange import Exchange
@@ -52,7 +52,7 @@ def filled(model: Model, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", [Layout.single([4, 6, 5, 9, 7]), multi_valued()], ids=["single", "multi"])
 def test_logits_equal_the_loops(kind: str, layout: Layout, fused: bool) -> None:
-    model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS, fused=fused)
+    model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout, fused=fused)
     table = filled(model, seed=1)
     slots = random_slots(layout, 33, seed=2, padding=0.2)
     found = Lookup(layout, model.pair_buckets)(slots)
@@ -77,7 +77,7 @@ def test_logits_equal_the_loops(kind: str, layout: Layout, fused: bool) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_closed_form(kind: str, weight: float, expected: float, fused: bool) -> None:
     layout = Layout.single([4, 6, 5, 9, 7])
-    model = build_model(kind, layout, dim=3, pair_buckets=50, fused=fused)
+    model = build_model(settings_of(kind, dim=3, pair_buckets=50), layout, fused=fused)
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, weight)
     found = Lookup(layout, model.pair_buckets)(random_slots(layout, 4, seed=0))
@@ -88,7 +88,7 @@ def test_closed_form(kind: str, weight: float, expected: float, fused: bool) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_equals_its_rows_one_by_one(kind: str) -> None:
     layout = multi_valued()
-    model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
+    model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout)
     table, slots, lookup = (
         filled(model, seed=3),
         random_slots(layout, 19, seed=4, padding=0.3),
@@ -104,7 +104,7 @@ def test_a_batch_equals_its_rows_one_by_one(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_without_rows_and_a_batch_of_padding(kind: str) -> None:
     layout = multi_valued()
-    model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
+    model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout)
     table = filled(model, seed=5)
     for count in (0, 3):
         found = Lookup(layout, model.pair_buckets)(np.zeros((count, layout.slots), np.int32))
@@ -125,7 +125,7 @@ def test_every_way_to_step_leads_to_the_same_weights(kind: str) -> None:
     ends = {}
     for way in ("reference", "autograd", "loss", "step"):
         torch.manual_seed(0)
-        model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS, fused=way != "reference")
+        model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout, fused=way != "reference")
         table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.3)
         optimizer, lookup, losses = build_optimizer("adagrad", table), Lookup(layout, model.pair_buckets), []
         if way == "step" and not FusedStep.serves(model, table.weight.device):
@@ -166,7 +166,7 @@ def test_logits_do_not_depend_on_threads_and_a_seed_repeats(kind: str) -> None:
     def run(threads: int) -> tuple[list[float], bytes]:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
+        model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout)
         table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.3)
         optimizer, lookup, module = build_optimizer("adam", table), Lookup(layout, model.pair_buckets), Loss(model)
         first: list[float] = []
@@ -191,7 +191,7 @@ def _trained(
 ) -> tuple[float, object]:
     """Full-batch training on single-valued slots: final logloss, and a function from slots to logits."""
     layout = Layout.single([int(column.max()) + 1 for column in slots.T])
-    model = build_model(kind, layout, dim=dim, pair_buckets=1 << 16)
+    model = build_model(settings_of(kind, dim=dim, pair_buckets=1 << 16), layout)
     table = EmbeddingTable(model.rows, model.width, seed=3, scale=model.init_scale or 0.0)
     optimizer, lookup, module = build_optimizer("adagrad", table), Lookup(layout, model.pair_buckets), Loss(model)
     dense = torch.optim.Adagrad(model.parameters(), lr=0.1)
@@ -256,11 +256,11 @@ def test_ffm_fits_what_depends_on_the_partners_field() -> None:
 def test_unknown_kind_and_missing_sizes_are_refused() -> None:
     layout = Layout.single([4, 5])
     with pytest.raises(ConfigError, match=r"expected one of .*ffm.*, found 'gbdt'"):
-        build_model("gbdt", layout)
+        build_model(settings_of("gbdt"), layout)
     with pytest.raises(ConfigError, match=r"model\.dim: expected a positive integer, found 0"):
-        build_model("fm", layout)
+        build_model(settings_of("fm"), layout)
     with pytest.raises(ConfigError, match=r"model\.pair_buckets: expected a positive integer"):
-        build_model("poly2", layout, dim=4)
+        build_model(settings_of("poly2", dim=4), layout)
 
 
 def test_shared_fields_share_their_rows() -> None:

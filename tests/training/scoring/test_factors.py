@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldwise.features.errors import ConfigError, IntegrityError
+from fieldwise.training.models import settings_of
 from fieldwise.training.scoring.factors import (
     FACTORED,
     PairTable,
@@ -81,6 +82,6 @@ def test_a_model_without_factors_is_named() -> None:
 def test_weights_that_diverged_are_refused() -> None:
     shape = models.layout([5] * 2, [1] * 2, [False] * 2)
     table = np.full((10, 3), np.nan, np.float32)
-    scorer = Scorer(PlainWeights("fm", 2, 0, shape, table, {"bias": np.zeros(1, np.float32)}))
+    scorer = Scorer(PlainWeights(settings_of("fm", dim=2), shape, table, {"bias": np.zeros(1, np.float32)}))
     with pytest.raises(IntegrityError, match="NaN or infinity"):
         item_factors(scorer, np.array([False, True]), np.array([[1, 1]], np.int32))
