@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from fieldwise.features.schema import Strict
 
@@ -12,8 +12,10 @@ from fieldwise.features.schema import Strict
 class ModelConfig(Strict):
     """Which interaction, and how wide. A setting the model has no use for is refused, see ``training.models``."""
 
+    model_config = ConfigDict(extra="allow")  # the keys of one kind alone, which its own file declares and checks
+
     kind: str
-    """A name of ``training.models.MODELS``: lr, poly2, fm, ffm."""
+    """The model, by name."""
     dim: Annotated[int, Field(ge=1)] | None = None
     """Latent dimension k. Default: 16 for fm, 4 for ffm (per pair of fields). lr and poly2 have none."""
     pair_buckets: Annotated[int, Field(ge=1)] | None = None

@@ -123,7 +123,8 @@ def sweep(
 
 
 def _draw(kind: str, seed: int, number: int, config: Config, data: TrainData) -> Trial:
-    return Trial(kind, number, *search.draw(kind, seed, number, config.training), data.snapshots)
+    own = config.model.model_extra or {} if kind == config.model.kind else {}
+    return Trial(kind, number, *search.draw(kind, seed, number, config.training, own), data.snapshots)
 
 
 def _read(folder: str, trials: Sequence[Trial]) -> dict[str, Result]:

@@ -12,11 +12,11 @@ def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
     """ConfigError naming a key that training would refuse whatever the data: an unknown kind, a setting that the kind
     or the optimizer has no use for."""
     resolved(model)
-    latent = MODELS[model.kind].latent
+    latent, linear = MODELS[model.kind].latent, [kind for kind, each in MODELS.items() if not each.latent]
     if training.optimizer == "ftrl" and latent:
         raise ConfigError(
             "training.optimizer",
-            expected="a model of linear weights (lr, poly2) for ftrl",
+            expected=f"a model of linear weights ({', '.join(linear)}) for ftrl",
             found=f"model.kind {model.kind}",
             fix="Use adagrad.",
         )

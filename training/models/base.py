@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,15 @@ class Model(nn.Module):
     """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
     pairwise: ClassVar[bool] = False
     """Whether the logit is a sum over fields and pairs of fields, which is what `explain` takes apart."""
+    splits: ClassVar[bool] = False
+    """Whether the logit splits into factors of context and item (`training.scoring.factors`); else catalogs are scored
+    pair by pair."""
+    summed: ClassVar[bool] = False
+    """Whether a side of the split is the float64 sum of its fields' vectors."""
+    certain: ClassVar[Literal["never", "lossless", "always"]] = "never"
+    """When the error of a logit summed from the split is known: never, for vectors that fit float32, always."""
+    dense: ClassVar[bool] = False
+    """Whether there are dense parameters beside the bias."""
     learning_rate: ClassVar[float] = 0.03
     """Of Adagrad, when the user names none."""
     prior: ClassVar[float] = 10.0
@@ -118,6 +127,11 @@ class Model(nn.Module):
             return self.bias + weighted.sum((1, 2))
         pooled = rows.new_zeros(len(index), self.layout.fields, self.width).index_add(1, self.field_of_slot, weighted)
         return self.bias + pooled[..., 0].sum(1) + self.interaction(pooled[..., 1:])
+
+    @staticmethod
+    def crossing(contexts: int, items: int) -> int:
+        """Vectors of k numbers that a side of the split has, of so many fields of context and item."""
+        return 0
 
     def interaction(self, v: Tensor) -> Tensor:
         """[B] from the fields' pooled latent weights ``v`` [B, F, width - 1]."""

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldwise.features.errors import ConfigError, IntegrityError
-from fieldwise.training.models import settings_of
+from fieldwise.training.models import kinds, settings_of
 from fieldwise.training.scoring.factors import (
-    FACTORED,
     PairTable,
     context_factors,
     dimensions,
@@ -23,7 +22,7 @@ from tests.training import random_models as models
 
 @settings(deadline=None, max_examples=60)
 @given(
-    kind=st.sampled_from(FACTORED),
+    kind=st.sampled_from(kinds("splits")),
     of_item=st.lists(st.booleans(), min_size=1, max_size=5),
     seed=st.integers(0, 2**32),
 )
