@@ -15,7 +15,7 @@ from fieldwise.features.errors import ArtifactError, ConfigError
 from fieldwise.features.fields.moves import NOWHERE, origins
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.config import ModelConfig
-from fieldwise.training.data.batch import Batch, layout_of
+from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.batches import Passes
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.reader import PlanReader
@@ -161,11 +161,6 @@ class Network:
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""
         return compact.index.to(self.device), compact.factor.to(self.device)
-
-    def targets(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Label and weight on the network's device."""
-        weight = None if batch.weight is None else torch.from_numpy(batch.weight).to(self.device)
-        return torch.from_numpy(batch.label).to(self.device), weight
 
     def score(self, compact: Compact) -> Float32:
         """Logits [B] of a looked-up batch."""
