@@ -46,8 +46,8 @@ from fieldwise.pipelines.score.output import QUARANTINE, Output
 from fieldwise.pipelines.score.shipping import Shipment
 from fieldwise.pipelines.score.sides import Split, split_sides
 from fieldwise.pipelines.unchanged import Stamps, require_unchanged, stamps_of
-from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.models import model_of
+from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
 

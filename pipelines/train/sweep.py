@@ -60,7 +60,7 @@ class Trial:
     @cached_property
     def file(self) -> str:
         """Name of its result: other data or other settings are another trial."""
-        what = [self.model.model_dump(), self.training.model_dump(), self.snapshots]
+        what = [self.model.model_dump(), self.training.digested(), self.snapshots]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return f"{self.kind}-{self.number:04d}-{digest[:12]}.json"
 

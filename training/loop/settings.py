@@ -34,5 +34,12 @@ def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
             found=f"{training.table} for {model.kind}",
             fix="Remove training.table.",
         )
+    if training.dense_l2 and not MODELS[model.kind].dense:
+        raise ConfigError(
+            "training.dense_l2",
+            expected=f"0: {model.kind} has no parameters beside the table but the bias",
+            found=str(training.dense_l2),
+            fix="Remove training.dense_l2.",
+        )
     require_parts(training, compiled=False)  # whether there will be a compiled kernel, the machine decides
     require_rate(training)

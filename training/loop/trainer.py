@@ -94,7 +94,10 @@ class Trainer:
             self.network.warm_start(run.warm_start, self.logit_shift)
         model, table = self.network.model, self.network.table
         self.optimizer = build_optimizer(self.config.optimizer, table, l1=self.config.l1)
-        self.dense_optimizer = DenseOptimizer(self.config.optimizer, model)
+        rate = self.config.learning_rate
+        assert rate is not None
+        share = (self.config.dense_learning_rate or rate) / rate
+        self.dense_optimizer = DenseOptimizer(self.config.optimizer, model, share=share, l2=self.config.dense_l2)
         self.exchange = Exchange(world, table.rows, table.shared)
         fused = FusedStep.serves(model, world.device, world.size)
         self.step: FusedStep | PlainStep = (

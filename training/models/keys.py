@@ -16,7 +16,7 @@ class _Closed(ModelConfig):
 
 def model_keys() -> type[ModelConfig]:
     """`ModelConfig` with every model's own keys, each of which may be left out; `resolved` refuses those of others."""
-    own: dict[str, Any] = {}
+    own: dict[str, Any] = {"kind": (str, Field(description=f"The model: {', '.join(MODELS)}."))}
     for kind, model in MODELS.items():
         for key, field in model.keys.model_fields.items():
             takes = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

@@ -27,8 +27,8 @@ class FusedStep:
 
     Its own Python is numpy's: an operation of torch lets go of Python's lock, and other threads keep it for a while.
 
-    Equals its plain twin, `training.step.plain.PlainStep`, for the models and devices that it serves. A row whose logit is not
-    finite updates nothing and makes the loss not finite.
+    Equals its plain twin, `training.step.plain.PlainStep`, where it serves. A row whose logit is not finite updates
+    nothing and makes the loss not finite.
 
     Raises:
         ConfigError: the model or the table has no compiled step for so many ranks; ask `serves` first.

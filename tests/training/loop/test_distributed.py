@@ -18,7 +18,6 @@ from fieldwise.features.errors import IntegrityError
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.batch import Batch
-from fieldwise.training.data.batches import Work
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer, train

@@ -12,7 +12,6 @@ import torch
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.snapshot.manifest import Snapshot
 from fieldwise.training.config import ModelConfig, TrainingConfig
-from fieldwise.training.data.batches import Work
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import TrainData
