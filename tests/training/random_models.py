@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,12 @@ def layout(sizes: Sequence[int], slots: Sequence[int], mean: Sequence[bool]) -> 
     return Layout(field, offset[field], size[field], np.asarray(mean, np.bool_), int(size.sum()))
 
 
-def scorer(kind: str, shape: Layout, seed: int, *, step: float = 0.0, dim: int = 3, shift: float = 0.0) -> Scorer:
+def scorer(
+    kind: str, shape: Layout, seed: int, *, step: float = 0.0, dim: int = 3, shift: float = 0.0, **own: Any
+) -> Scorer:
     """Normal weights; with ``step`` they are multiples of it, so that scores tie."""
     draw = np.random.default_rng(seed)
-    model = build_model(settings_of(kind, dim=dim, pair_buckets=67), shape)
+    model = build_model(settings_of(kind, dim=dim, pair_buckets=67, own=own), shape)
     weight = draw.standard_normal((model.rows, model.width)).astype(np.float32)
     if step:
         weight = np.round(weight / step).astype(np.float32) * np.float32(step)

@@ -14,6 +14,7 @@ from fieldwise.features import words
 from fieldwise.features.errors import ConfigError
 from fieldwise.training.config import ModelConfig
 from fieldwise.training.models.base import Model
+from fieldwise.training.models.deepfm import DeepFM
 from fieldwise.training.models.ffm import FFM
 from fieldwise.training.models.fm import FM
 from fieldwise.training.models.fwfm import FwFM
@@ -23,7 +24,7 @@ from fieldwise.training.models.loss import logloss
 from fieldwise.training.models.settings import ModelSettings
 
 __all__ = [
-    "FFM", "FM", "LR", "MODELS", "POLY2", "FwFM", "Model", "ModelSettings", "build_model", "kinds", "logloss",
+    "FFM", "FM", "LR", "MODELS", "POLY2", "DeepFM", "FwFM", "Model", "ModelSettings", "build_model", "kinds", "logloss",
     "model_of", "resolved", "settings_of",
 ]  # fmt: skip
 
@@ -31,7 +32,7 @@ __all__ = [
 NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 
 
-MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM}
+MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM, "deepfm": DeepFM}
 
 
 def model_of(kind: str) -> type[Model]:

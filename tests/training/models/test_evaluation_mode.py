@@ -96,6 +96,15 @@ def test_validation_is_steady_and_training_goes_on_with_dropout(tmp_path: Path) 
     assert not model.training  # whoever chose the mode finds it as it was
 
 
+def test_deepfm_is_scored_without_its_dropout_and_cannot_be_explained() -> None:
+    scorer, slots = random_models.scorer("deepfm", SHAPE, 1, dropout=0.5), random_models.rows(SHAPE, 50, 2)
+    first = scorer.logits(slots)
+    for _ in range(2):
+        np.testing.assert_array_equal(scorer.logits(slots), first)
+    with pytest.raises(ArtifactError, match=r"^model kind 'deepfm': expected a logit that is a sum"):
+        scorer.explain(slots[0])
+
+
 def test_explaining_no_sum_of_pairs_is_refused_by_kind() -> None:
     row = np.full(4, 3, np.int32)
     with pytest.raises(ArtifactError) as refused:
@@ -115,5 +124,5 @@ def test_state_that_no_bundle_holds_is_refused() -> None:
 
 
 def test_a_new_kind_is_not_pairwise_unless_it_says_so() -> None:
-    assert [kind for kind, model in MODELS.items() if not model.pairwise] == ["deep"]
+    assert [kind for kind, model in MODELS.items() if not model.pairwise] == ["deepfm", "deep"]
     assert not MODELS["lr"].__mro__[1].pairwise

@@ -57,11 +57,11 @@ def test_logits_equal_the_loops(kind: str, layout: Layout, fused: bool) -> None:
     slots = random_slots(layout, 33, seed=2, padding=0.2)
     found = Lookup(layout, model.pair_buckets)(slots)
     logits = model(table[found.ids], found.index, found.factor)
-    strength = dict(model.named_parameters()).get("strength")
+    dense = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     for row, z in zip(slots, logits.tolist(), strict=True):
         expected, size = oracle.logit(
             kind, layout, table.double().numpy(), model.bias.item(), row, dim=DIM, buckets=BUCKETS,
-            strength=None if strength is None else strength.detach().numpy(),
+            dense=dense,
         )  # fmt: skip
         assert z == pytest.approx(expected, abs=1e-6 * size)
 
@@ -71,6 +71,8 @@ def test_logits_equal_the_loops(kind: str, layout: Layout, fused: bool) -> None:
     # all weights w, bias w, 5 fields, k = 3: 6 w, then POLY2 10 pairs of w, FM, FwFM (r = w) and FFM 10 pairs of 3 w^2
     [
         ("lr", 1, 6), ("poly2", 1, 6 + 10), ("fm", 1, 6 + 30), ("fwfm", 1, 6 + 30), ("ffm", 1, 6 + 30),
+        # layers of 64 and 32 over 15 numbers: 15 + 1, 64 * 16 + 1, 32 * 1025 + 1
+        ("deepfm", 1, 6 + 30 + 32 * (64 * 16 + 1) + 1),
         ("lr", 2, 12), ("poly2", 2, 12 + 20), ("fm", 2, 12 + 120), ("fwfm", 2, 12 + 240), ("ffm", 2, 12 + 120),
     ],
 )  # fmt: skip
@@ -98,7 +100,9 @@ def test_a_batch_equals_its_rows_one_by_one(kind: str) -> None:
     together = model(table[whole.ids], whole.index, whole.factor)
     for row in range(len(slots)):
         one = lookup(slots[row : row + 1])
-        assert model(table[one.ids], one.index, one.factor).item() == pytest.approx(together[row].item(), abs=1e-5)
+        assert model(table[one.ids], one.index, one.factor).item() == pytest.approx(
+            together[row].item(), rel=1e-5, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,7 +115,8 @@ def test_a_batch_without_rows_and_a_batch_of_padding(kind: str) -> None:
         rows = table[found.ids].requires_grad_()
         logits = model(rows, found.index, found.factor)
         logits.sum().backward()
-        assert logits.tolist() == [model.bias.item()] * count
+        nothing = model.interaction(rows.new_zeros(count, layout.fields, model.width - 1)) if model.latent else 0
+        assert logits.tolist() == (model.bias + torch.as_tensor(nothing).expand(count)).tolist()
         assert rows.grad is not None
         assert not rows.grad.any()
 
