@@ -26,5 +26,5 @@ def model_keys() -> type[ModelConfig]:
 
 
 def plain(model: ModelConfig) -> ModelConfig:
-    """The keys that are set, as training takes them."""
-    return ModelConfig.model_validate(model.model_dump(exclude_none=True))
+    """The keys that are set, lists as they were written."""
+    return ModelConfig.model_validate(model.model_dump(mode="json", exclude_none=True))
