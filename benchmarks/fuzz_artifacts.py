@@ -29,6 +29,7 @@ from fieldwise.pipelines.train.sweep import Trial
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.loop.checkpoint import Checkpoints
 from fieldwise.training.loop.progress import Progress
+from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import save_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.tracking.journal import Journal
@@ -71,7 +72,7 @@ def artifacts(folder: Path) -> None:
     )
     spec = fit_spec(configs, tally)
     write_snapshot(folder / "snapshot", spec, {"train": [30, 20], "valid": [10]})
-    network = Network(spec, "ffm", 2, 0, seed=1)
+    network = Network(spec, settings_of("ffm", dim=2), seed=1)
     save_bundle(folder / "bundle", network.bundle(network.table.weight.numpy(), network.dense(), 0.5))
     state = {"table": torch.arange(12.0).reshape(4, 3), "optimizer.steps": torch.tensor(7)}
     Checkpoints(folder / "checkpoint", "request").save(

@@ -38,7 +38,7 @@ from fieldwise.pipelines.catalog.score_catalog import CONTEXTS_PER_FILE, score_c
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
 from fieldwise.training.data.batch import layout_of  # noqa: E402
-from fieldwise.training.models import build_model  # noqa: E402
+from fieldwise.training.models import build_model, settings_of  # noqa: E402
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
 from fieldwise.training.network.network import Network  # noqa: E402
 from fieldwise.training.scoring.factors import context_factors, item_factors  # noqa: E402
@@ -130,10 +130,10 @@ def write_inputs(folder: Path, kind: str, options: argparse.Namespace) -> Config
     (folder / "config.yaml").write_text(yaml.safe_dump(document))
     config = load_config(folder / "config.yaml")
     spec = fitting.fit_spec(config.fields, fitting.TALLY.empty_table())
-    model = build_model(kind, layout_of(spec), dim={"ffm": 4, "fm": 16}.get(kind, 0), pair_buckets=1 << 20)
+    model = build_model(settings_of(kind, dim={"ffm": 4, "fm": 16}.get(kind, 0), pair_buckets=1 << 20), layout_of(spec))
     weight = draw.standard_normal((model.rows, model.width), dtype=np.float32) * np.float32(0.2)
     dense = {name: np.ones(tuple(p.shape), np.float32) for name, p in model.named_parameters()}
-    save_bundle(folder / "bundle", Bundle(kind, model.dim, model.pair_buckets, spec, weight, dense))
+    save_bundle(folder / "bundle", Bundle(model.settings, spec, weight, dense))
     return config
 
 

@@ -27,7 +27,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose
 
 from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import field_sizes, long_tailed  # noqa: E402
-from fieldwise.training.models import build_model  # noqa: E402
+from fieldwise.training.models import build_model, settings_of  # noqa: E402
 from fieldwise.training.models.layout import Layout  # noqa: E402
 from fieldwise.training.ranks.world import World  # noqa: E402
 from fieldwise.training.step.dense import DenseOptimizer  # noqa: E402
@@ -85,7 +85,9 @@ def measure(name: str, way: str, batch: int, options: argparse.Namespace) -> dic
     kind, _, dim = name.partition("-")
     sizes = field_sizes(options.fields, options.rows)
     layout = Layout.single(sizes)
-    model = build_model(kind, layout, dim=int(dim or 0), pair_buckets=options.pair_buckets, fused=way != "reference")
+    model = build_model(
+        settings_of(kind, dim=int(dim or 0), pair_buckets=options.pair_buckets), layout, fused=way != "reference"
+    )
     dtype = getattr(torch, options.table) if model.width > 1 else torch.float32
     table = EmbeddingTable(model.rows, model.width, seed=1, scale=model.init_scale, dtype=dtype)
     optimizer, lookup = build_optimizer(options.optimizer, table), Lookup(layout, model.pair_buckets)

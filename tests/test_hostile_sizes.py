@@ -17,6 +17,7 @@ import pytest
 from fieldwise.features.fields.fitting import fit_spec
 from fieldwise.features.fields.spec import VOCABULARY_FILE, FeatureSpec
 from fieldwise.features.fields.vocabulary import VocabularyField
+from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import MODEL, WEIGHTS, save_bundle
 from fieldwise.training.network.network import Network
 
@@ -94,7 +95,7 @@ def test_a_vocabulary_is_read_no_further_than_its_bytes_allow(
 
 
 def test_a_header_of_a_million_tensors(tmp_path: Path) -> None:
-    network = Network(spec(), "lr", 0, 0, seed=1)
+    network = Network(spec(), settings_of("lr"), seed=1)
     save_bundle(tmp_path / "bundle", network.bundle(network.table.weight.numpy(), network.dense(), 0.0))
     header = json.dumps({f"{n:x}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(1_000_000)})
     weights = len(header).to_bytes(8, "little") + header.encode()

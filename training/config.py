@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from fieldwise.features.schema import Strict
 
@@ -12,8 +12,10 @@ from fieldwise.features.schema import Strict
 class ModelConfig(Strict):
     """Which interaction, and how wide. A setting the model has no use for is refused, see ``training.models``."""
 
+    model_config = ConfigDict(extra="allow")  # the keys of one kind alone, which its own file declares and checks
+
     kind: str
-    """A name of ``training.models.MODELS``: lr, poly2, fm, ffm."""
+    """The model, by name."""
     dim: Annotated[int, Field(ge=1)] | None = None
     """Latent dimension k. Default: 16 for fm, 4 for ffm (per pair of fields). lr and poly2 have none."""
     pair_buckets: Annotated[int, Field(ge=1)] | None = None
@@ -31,6 +33,9 @@ class CheckpointConfig(Strict):
     """Distance in steps; null: none by steps."""
     keep: Annotated[int, Field(ge=1)] = 2
     """Checkpoints kept; older ones are deleted."""
+
+
+_LATER = {"dense_learning_rate": None, "dense_l2": 0.0}
 
 
 class TrainingConfig(Strict):
@@ -57,6 +62,11 @@ class TrainingConfig(Strict):
     l2: Annotated[float, Field(ge=0)] | None = None
     """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior /
     rows, less where positives are rare; see ``training.models.defaults``."""
+    dense_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of parameters beside the table (the bias, the layers of a network); same schedule. Default: the table's."""
+    dense_l2: Annotated[float, Field(ge=0)] = 0.0
+    """Penalty l2/2 * |w|^2 of parameters beside the table, in each step; never on the bias. Only for models that have
+    such parameters."""
     l1: Annotated[float, Field(ge=0)] = 0.0
     """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2
@@ -79,6 +89,11 @@ class TrainingConfig(Strict):
     restarts: Annotated[int, Field(ge=0)] = 3
     """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def digested(self) -> dict[str, Any]:
+        """What digests of a training cover: keys of later versions only where they change something, so that earlier
+        checkpoints and trials are found again."""
+        return self.model_dump(exclude={key for key, value in _LATER.items() if getattr(self, key) == value})
 
     @model_validator(mode="after")
     def _whole_streams(self) -> TrainingConfig:

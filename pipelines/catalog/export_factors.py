@@ -32,6 +32,7 @@ from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.quarantine import count, examples, quarantined
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.terminal import say
+from fieldwise.features.words import listed
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import require_quality, say_quarantined
 from fieldwise.pipelines.catalog.items import RANGE_BYTES, read_items, refuse_repeated
@@ -41,6 +42,7 @@ from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.pipelines.score.ids import together
 from fieldwise.pipelines.score.output import Output
 from fieldwise.pipelines.score.sides import split_sides
+from fieldwise.training.models import kinds, model_of
 from fieldwise.training.scoring.factors import Factors, context_factors, item_factors, require_factors
 from fieldwise.training.scoring.scorer import Scorer
 
@@ -64,12 +66,13 @@ def export_factors(
     require_model(bundle, config, "the model")
     require_factors(bundle.kind)
     split = split_sides(config, bundle.spec, date)
-    if split.mixed or bundle.kind == "poly2":
+    if split.mixed or model_of(bundle.kind).paired:
+        able = listed(kind for kind in kinds("splits") if not model_of(kind).paired)
         raise ConfigError(
             "catalog",
             expected="a score that is an inner product of context and item",
-            found=f"field {split.mixed[0]!r} over both" if split.mixed else "model.kind poly2",
-            fix="Export lr, fm, ffm or fwfm over fields of one side each.",
+            found=f"field {split.mixed[0]!r} over both" if split.mixed else f"model.kind {bundle.kind}",
+            fix=f"Export {able} over fields of one side each.",
         )
     scorer = Scorer(bundle)
     directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "factors")

@@ -46,8 +46,8 @@ from fieldwise.pipelines.score.output import QUARANTINE, Output
 from fieldwise.pipelines.score.shipping import Shipment
 from fieldwise.pipelines.score.sides import Split, split_sides
 from fieldwise.pipelines.unchanged import Stamps, require_unchanged, stamps_of
+from fieldwise.training.models import model_of
 from fieldwise.training.network.bundle import Bundle
-from fieldwise.training.scoring.factors import FACTORED
 from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
 
@@ -134,7 +134,7 @@ class _Run:
 
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
-        lists = factored_lists if self.bundle.kind in FACTORED and not self.split.mixed else pairwise_lists
+        lists = factored_lists if model_of(self.bundle.kind).splits and not self.split.mixed else pairwise_lists
         with _beside() as driver:
             coverage = Coverage.of(self.bundle, self.config)
             reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date, coverage)

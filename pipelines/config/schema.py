@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,12 @@ from fieldwise.features.snapshot import record
 from fieldwise.pipelines.config.catalog import CatalogConfig, require_fields
 from fieldwise.pipelines.config.variables import with_variables
 from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.models.keys import model_keys, plain
+
+if TYPE_CHECKING:
+    ModelKeys = ModelConfig
+else:
+    ModelKeys = model_keys()
 
 
 class TrackingConfig(Strict):
@@ -98,7 +104,7 @@ class Config(FeatureConfig):
     """Names the experiment, the registered model and the default workspace."""
     workspace: str | None = None
     """Directory (or URL) of snapshots, runs and scores. Default: ``work/<name>`` beside the config file."""
-    model: ModelConfig
+    model: ModelKeys
     training: TrainingConfig = TrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
     catalog: CatalogConfig | None = None
@@ -112,6 +118,8 @@ class Config(FeatureConfig):
     _overrides: list[str] = PrivateAttr(default_factory=list)
     _paths: list[list[str]] = PrivateAttr(default_factory=list)
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    _plain_model = field_validator("model", mode="after")(plain)
 
     @model_validator(mode="after")
     def _fields_exist(self) -> Config:

@@ -63,12 +63,14 @@ def _disk() -> str:
 
 def _kernels() -> str:
     from fieldwise.pipelines.operate import kernel_checks
+    from fieldwise.training.models import MODELS
 
     kernel_checks.hash_agrees()
-    for kind in ("fm", "ffm"):
+    checked = [kind for kind, model in MODELS.items() if model.score and model.latent]
+    for kind in checked:
         kernel_checks.step_agrees(kind)
         kernel_checks.scores_agree(kind)
-    return "hash, training steps and scores of fm and ffm agree with xxhash and plain torch"
+    return f"hash, training steps and scores of {' and '.join(checked)} agree with xxhash and plain torch"
 
 
 def _spark() -> str:

@@ -18,7 +18,7 @@ from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.kernels.strings import FIRST, MISSING
-from fieldwise.training.models import build_model, logloss
+from fieldwise.training.models import build_model, logloss, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
@@ -62,7 +62,7 @@ def hash_agrees() -> None:
 def step_agrees(kind: str) -> None:
     """ValueError where the compiled training step of a model leaves plain torch in float64."""
     draw = np.random.default_rng(1)
-    model = build_model(kind, _SHAPE, dim=3)
+    model = build_model(settings_of(kind, dim=3), _SHAPE)
     table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.3)
     table.weight += 0.1
     optimizer, exchange = build_optimizer("adagrad", table), Exchange(World(), table.rows)
@@ -71,7 +71,7 @@ def step_agrees(kind: str) -> None:
     label, weight = draw.integers(0, 2, _ROWS).astype(np.float32), draw.random(_ROWS, np.float32)
     total = float(weight.sum())
 
-    plain = build_model(kind, _SHAPE, dim=3, fused=False).double()
+    plain = build_model(settings_of(kind, dim=3), _SHAPE, fused=False).double()
     rows = table.weight[found.ids].double().requires_grad_()
     logits = plain(rows, found.index, found.factor.double())
     expected = logloss(logits, torch.from_numpy(label).double(), torch.from_numpy(weight).double(), total)
@@ -90,14 +90,14 @@ def step_agrees(kind: str) -> None:
 def scores_agree(kind: str) -> None:
     """ValueError where the compiled scores of a model leave the model in float64."""
     draw = np.random.default_rng(2)
-    model = build_model(kind, _SHAPE, dim=3, fused=False)
+    model = build_model(settings_of(kind, dim=3), _SHAPE, fused=False)
     table = draw.standard_normal((model.rows, model.width)).astype(np.float32)
     slots = _slots(draw)
     found = Lookup(_SHAPE)(slots)
     with model.double().evaluating():
         expected = model(torch.from_numpy(table[found.ids].astype(np.float64)), found.index, found.factor.double())
     bias = {"bias": np.zeros(1, np.float32)}
-    scorer = Scorer(PlainWeights(kind, model.dim, 0, _SHAPE, table, bias))
+    scorer = Scorer(PlainWeights(model.settings, _SHAPE, table, bias))
     _require(f"{kind} scores", np.allclose(scorer.logits(slots), expected, rtol=1e-5, atol=1e-5))
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pyspark import SparkContext, SparkFiles, TaskContext
 
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.models.settings import ModelSettings
 from fieldwise.training.network.bundle import Bundle
 
 TABLE = "weights.npy"
@@ -26,9 +27,7 @@ class Shipped:
     """The directory itself where driver and executors share a machine; else files come through Spark."""
     prefix: str
     """Before every file's name: unique, because Spark keeps files of all jobs together."""
-    kind: str
-    dim: int
-    pair_buckets: int
+    settings: ModelSettings
     layout: Layout
     dense: dict[str, npt.NDArray[np.float32]]
     logit_shift: float
@@ -46,9 +45,7 @@ class Shipped:
         torch.set_num_threads(cores())
         gc.freeze()  # Spark's workers collect garbage after every task: let them leave torch's modules out
         table = np.load(self.path(TABLE), mmap_mode="r", allow_pickle=False)
-        return Scorer(
-            PlainWeights(self.kind, self.dim, self.pair_buckets, self.layout, table, self.dense, self.logit_shift)
-        )
+        return Scorer(PlainWeights(self.settings, self.layout, table, self.dense, self.logit_shift))
 
 
 def cores() -> int:
@@ -76,9 +73,7 @@ class Shipment:
         return Shipped(
             local=self.directory if local else None,
             prefix=self.prefix,
-            kind=bundle.kind,
-            dim=bundle.dim,
-            pair_buckets=bundle.pair_buckets,
+            settings=bundle.settings,
             layout=bundle.layout,
             dense=bundle.dense,
             logit_shift=bundle.logit_shift,

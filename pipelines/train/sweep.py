@@ -29,7 +29,7 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop import search
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import train
-from fieldwise.training.models import sizes_of
+from fieldwise.training.models import resolved
 from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.tracking import plots, runs
 
@@ -60,7 +60,7 @@ class Trial:
     @cached_property
     def file(self) -> str:
         """Name of its result: other data or other settings are another trial."""
-        what = [self.model.model_dump(), self.training.model_dump(), self.snapshots]
+        what = [self.model.model_dump(), self.training.digested(), self.snapshots]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return f"{self.kind}-{self.number:04d}-{digest[:12]}.json"
 
@@ -94,7 +94,7 @@ def sweep(
         fix = "Name it with letters, digits, blanks, - _ and dots, 200 bytes at most."
         raise ConfigError("--name", expected="a name, which is a folder's, too", found=repr(name), fix=fix)
     for kind in kinds:
-        sizes_of(ModelConfig(kind=kind))  # refuses unknown kinds before any training
+        resolved(ModelConfig(kind=kind))  # refuses unknown kinds before any training
     data = open_days(config, Days())
     say_changes(config, [snapshot_dir(config.workspace_dir, "all")])
     data.valid.require_both_classes()
@@ -123,7 +123,8 @@ def sweep(
 
 
 def _draw(kind: str, seed: int, number: int, config: Config, data: TrainData) -> Trial:
-    return Trial(kind, number, *search.draw(kind, seed, number, config.training), data.snapshots)
+    own = config.model.model_extra or {} if kind == config.model.kind else {}
+    return Trial(kind, number, *search.draw(kind, seed, number, config.training, own), data.snapshots)
 
 
 def _read(folder: str, trials: Sequence[Trial]) -> dict[str, Result]:

@@ -15,7 +15,7 @@ from fieldwise.features.fields import fitting
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.models import build_model
+from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
 
 FIELDS = [
@@ -80,10 +80,10 @@ def write_bundle(folder: Path, config: Config, seed: int = 1) -> str:
     spec = fitting.fit_spec(config.fields, fitting.tally(config.fields, log.combine_chunks().to_batches()[0]))
     draw = np.random.default_rng(seed)
     dim, pair_buckets = 3, 512
-    model = build_model(config.model.kind, layout_of(spec), dim=dim, pair_buckets=pair_buckets)
+    model = build_model(settings_of(config.model.kind, dim=dim, pair_buckets=pair_buckets), layout_of(spec))
     dense = {n: draw.standard_normal(tuple(p.shape)).astype(np.float32) for n, p in model.named_parameters()}
     weight = draw.standard_normal((model.rows, model.width)).astype(np.float32) / 2
-    bundle = Bundle(config.model.kind, model.dim, model.pair_buckets, spec, weight, dense, logit_shift=-0.5)
+    bundle = Bundle(model.settings, spec, weight, dense, logit_shift=-0.5)
     save_bundle(folder / "bundle", bundle)
     return str(folder / "bundle")
 

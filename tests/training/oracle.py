@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -45,7 +46,7 @@ def pooled(layout: Layout, table: Rows, row: npt.NDArray[np.int32]) -> list[list
 
 def logit(
     kind: str, layout: Layout, table: Rows, bias: float, row: npt.NDArray[np.int32], *, dim: int, buckets: int,
-    strength: Any = None,
+    dense: Mapping[str, Any],
 ) -> tuple[float, float]:  # fmt: skip
     """(logit, sum of the absolute values of all terms) of one row of slots."""
     fields = pooled(layout, table, row)
@@ -58,13 +59,31 @@ def logit(
                 terms.append(factor[s] * factor[t] * float(table[pair_row(layout, first, second, buckets), 0]))
     for number, (i, j) in enumerate(combinations(range(layout.fields), 2)):
         for d in range(1, dim + 1):
-            if kind == "fm":
+            if kind in ("fm", "deepfm"):
                 terms.append(fields[i][d] * fields[j][d])
             elif kind == "fwfm":
-                terms.append(float(strength[number]) * fields[i][d] * fields[j][d])
+                terms.append(float(dense["strength"][number]) * fields[i][d] * fields[j][d])
             elif kind == "ffm":
                 terms.append(fields[i][j * dim + d] * fields[j][i * dim + d])
-    return math.fsum(terms), math.fsum(abs(term) for term in terms)
+    sizes = [abs(term) for term in terms]
+    if kind == "deepfm":
+        h = [value for field in fields for value in field[1:]]
+        size = [abs(value) for value in h]
+        names = sorted((name for name in dense if name.endswith("weight")), key=lambda name: int(name.split(".")[1]))
+        for name in names:
+            weight, bias = dense[name].tolist(), dense[name.replace("weight", "bias")].tolist()
+            h = [
+                math.fsum([b, *(w * x for w, x in zip(row, h, strict=True))])
+                for row, b in zip(weight, bias, strict=True)
+            ]
+            size = [
+                abs(b) + math.fsum(abs(w) * x for w, x in zip(row, size, strict=True))
+                for row, b in zip(weight, bias, strict=True)
+            ]
+            if name != names[-1]:
+                h = [max(0.0, x) for x in h]
+        terms, sizes = [*terms, h[0]], [*sizes, size[0]]
+    return math.fsum(terms), math.fsum(sizes)
 
 
 def logloss(z: float, y: float) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fieldwise.training.models import build_model
+from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
 
@@ -22,15 +23,17 @@ def layout(sizes: Sequence[int], slots: Sequence[int], mean: Sequence[bool]) -> 
     return Layout(field, offset[field], size[field], np.asarray(mean, np.bool_), int(size.sum()))
 
 
-def scorer(kind: str, shape: Layout, seed: int, *, step: float = 0.0, dim: int = 3, shift: float = 0.0) -> Scorer:
+def scorer(
+    kind: str, shape: Layout, seed: int, *, step: float = 0.0, dim: int = 3, shift: float = 0.0, **own: Any
+) -> Scorer:
     """Normal weights; with ``step`` they are multiples of it, so that scores tie."""
     draw = np.random.default_rng(seed)
-    model = build_model(kind, shape, dim=dim, pair_buckets=67)
+    model = build_model(settings_of(kind, dim=dim, pair_buckets=67, own=own), shape)
     weight = draw.standard_normal((model.rows, model.width)).astype(np.float32)
     if step:
         weight = np.round(weight / step).astype(np.float32) * np.float32(step)
     dense = {n: draw.standard_normal(tuple(p.shape)).astype(np.float32) for n, p in model.named_parameters()}
-    return Scorer(PlainWeights(kind, model.dim, model.pair_buckets, shape, weight, dense, shift))
+    return Scorer(PlainWeights(model.settings, shape, weight, dense, shift))
 
 
 def rows(shape: Layout, n: int, seed: int) -> Slots:

@@ -20,7 +20,7 @@ from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.reader import files_ahead
 from fieldwise.training.data.splits import TrainData
-from fieldwise.training.models import build_model, sizes_of
+from fieldwise.training.models import build_model, resolved
 from fieldwise.training.models.layout import slot_pairs
 from fieldwise.training.step.fused import FusedStep
 from fieldwise.training.step.lookup import can_be_direct, lanes
@@ -83,10 +83,10 @@ def needed(
 ) -> Memory:
     """Memory at its peak of the ``here`` of ``ranks`` ranks that run on this host, of ``threads`` threads each.
 
-    ConfigError as `sizes_of` raises it.
+    ConfigError as `resolved` raises it.
     """
-    layout, (dim, pair_buckets) = layout_of(data.spec), sizes_of(model)
-    network = build_model(model.kind, layout, dim=dim, pair_buckets=pair_buckets, fused=training.fused)
+    layout, settings = layout_of(data.spec), resolved(model)
+    network = build_model(settings, layout, fused=training.fused)
     one_table = ranks == here > 1 and FusedStep.serves(network, torch.device("cpu"), ranks)
     rows, width, optimizer = network.rows, network.width, OPTIMIZERS[training.optimizer]
     table = rows * width * (2 if training.table == "bfloat16" else _FLOAT)
@@ -97,8 +97,8 @@ def needed(
     files = sorted((file.rows for file in data.train.files), reverse=True)
     held = 2 * -(-training.streams // ranks) - 1 + files_ahead(data.train.files, layout.slots) + _FILES
     direct = ranks == 1 and FusedStep.serves(network, torch.device("cpu"))
-    direct = direct and can_be_direct(layout, width, pair_buckets, batch, threads)
-    beside = lanes(layout, pair_buckets, threads) if direct else 0
+    direct = direct and can_be_direct(layout, width, network.pair_buckets, batch, threads)
+    beside = lanes(layout, network.pair_buckets, threads) if direct else 0
     row = (layout.slots + 1 + data.train.weighted) * _INT
     kept = min(training.cache_mb * 10**6, (data.train.rows + data.valid.rows) * row)
     gradients = distinct * width * _FLOAT * threads

@@ -45,7 +45,7 @@ class TrainRun:
         beside = {"threads", "cache_mb", "verify_checksums", "timeout_seconds", "restarts", "checkpoint"}
         if self.training.schedule == "constant":
             beside.add("epochs")
-        training = self.training.model_dump(exclude=beside)
+        training = {key: value for key, value in self.training.digested().items() if key not in beside}
         files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
         warm = self.warm_start.digest if self.warm_start else None
         what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]

@@ -6,12 +6,14 @@ trials are the same. Epochs are not drawn: early stopping finds them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fieldwise.training.config import ModelConfig, TrainingConfig
-from fieldwise.training.models import MODELS
+from fieldwise.training.models import MODELS, NO_KEYS
 
 EPOCHS = 50
 """At most, whatever the learning rate; early stopping usually ends far sooner."""
@@ -41,8 +43,10 @@ DIM = (0.25, 0.5, 1.0, 2.0)
 """Times the model's own default."""
 
 
-def draw(kind: str, seed: int, number: int, training: TrainingConfig) -> tuple[ModelConfig, TrainingConfig]:
-    """Trial ``number`` of a search; what is not searched stays as in ``training``."""
+def draw(
+    kind: str, seed: int, number: int, training: TrainingConfig, own: Mapping[str, Any] = NO_KEYS
+) -> tuple[ModelConfig, TrainingConfig]:
+    """Trial ``number`` of a search; what is not searched stays as in ``training`` and the kind's ``own`` keys."""
     generator = np.random.Generator(np.random.PCG64([seed, number, *kind.encode()]))
     optimizer = str(generator.choice(list(LEARNING_RATE)))
     drawn = {
@@ -52,8 +56,8 @@ def draw(kind: str, seed: int, number: int, training: TrainingConfig) -> tuple[M
         "epochs": EPOCHS,
         "patience": training.patience or TrainingConfig().patience,
     }
-    model = ModelConfig(kind=kind)
+    model: dict[str, Any] = {"kind": kind, **own}
     if MODELS[kind].latent:
         dim = max(1, round(MODELS[kind].default_dim * generator.choice(DIM)))
-        model = ModelConfig(kind=kind, dim=dim, init_scale=INIT_SCALE.draw(generator))
-    return model, TrainingConfig.model_validate(training.model_dump() | drawn)
+        model |= {"dim": dim, "init_scale": INIT_SCALE.draw(generator)}
+    return ModelConfig.model_validate(model), TrainingConfig.model_validate(training.model_dump() | drawn)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from fieldwise.features.errors import ConfigError
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.loop.schedule import require_parts, require_rate
-from fieldwise.training.models import MODELS, sizes_of
+from fieldwise.training.models import MODELS, resolved
 
 
 def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
     """ConfigError naming a key that training would refuse whatever the data: an unknown kind, a setting that the kind
     or the optimizer has no use for."""
-    sizes_of(model)
-    latent = MODELS[model.kind].latent
+    resolved(model)
+    latent, linear = MODELS[model.kind].latent, [kind for kind, each in MODELS.items() if not each.latent]
     if training.optimizer == "ftrl" and latent:
         raise ConfigError(
             "training.optimizer",
-            expected="a model of linear weights (lr, poly2) for ftrl",
+            expected=f"a model of linear weights ({', '.join(linear)}) for ftrl",
             found=f"model.kind {model.kind}",
             fix="Use adagrad.",
         )
@@ -33,6 +33,13 @@ def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
             expected="float32 for a model without latent weights",
             found=f"{training.table} for {model.kind}",
             fix="Remove training.table.",
+        )
+    if training.dense_l2 and not MODELS[model.kind].dense:
+        raise ConfigError(
+            "training.dense_l2",
+            expected=f"0: {model.kind} has no parameters beside the table but the bias",
+            found=str(training.dense_l2),
+            fix="Remove training.dense_l2.",
         )
     require_parts(training, compiled=False)  # whether there will be a compiled kernel, the machine decides
     require_rate(training)

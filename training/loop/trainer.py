@@ -12,15 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from fieldwise.features.errors import DivergedError
@@ -48,26 +45,17 @@ from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.shared import SharedMemory
 from fieldwise.training.ranks.world import StopSignal, World
 from fieldwise.training.step.dense import DenseOptimizer
-from fieldwise.training.step.exchange import Exchange, Union
+from fieldwise.training.step.exchange import Exchange
 from fieldwise.training.step.fused import FusedStep
 from fieldwise.training.step.lookup import can_be_direct
-from fieldwise.training.step.loss import Loss
 from fieldwise.training.step.optim import RowOptimizer, build_optimizer
+from fieldwise.training.step.plain import PlainStep, reseed
 
 _STOP, _SAVE = 1, 2  # signals a rank sends along with a step
 
 
 SAVING_SHARE = 20.0
 """Between checkpoints by time lies at least so many times what the last one took: saving takes 5 % at most."""
-
-
-class Gradient(NamedTuple):
-    """What a step knows before it updates anything; all but ``logits`` is of the global batch."""
-
-    grad: Tensor  # [G, width] of the rows union.ids
-    loss: float
-    rows: int
-    logits: Tensor  # of this rank's rows
 
 
 def train(run: TrainRun, world: World) -> TrainResult:
@@ -92,7 +80,6 @@ class Trainer:
         self.stop = stop or StopSignal()
         self.data.require_both_classes(valid=self.config.patience is not None)
         world.use_threads(self.config.threads)
-        torch.manual_seed(self.config.seed)
         self.network = Network.configured(
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
             shared=SharedMemory.of(world), dtype=getattr(torch, self.config.table),
@@ -107,11 +94,16 @@ class Trainer:
             self.network.warm_start(run.warm_start, self.logit_shift)
         model, table = self.network.model, self.network.table
         self.optimizer = build_optimizer(self.config.optimizer, table, l1=self.config.l1)
-        self.dense_optimizer = DenseOptimizer(self.config.optimizer, model)
-        self.loss = Loss(model) if world.size == 1 else DistributedDataParallel(Loss(model))
+        rate = self.config.learning_rate
+        assert rate is not None
+        share = (self.config.dense_learning_rate or rate) / rate
+        self.dense_optimizer = DenseOptimizer(self.config.optimizer, model, share=share, l2=self.config.dense_l2)
         self.exchange = Exchange(world, table.rows, table.shared)
         fused = FusedStep.serves(model, world.device, world.size)
-        self.fused_step = FusedStep(model, table, self.optimizer, self.exchange) if fused else None
+        self.step: FusedStep | PlainStep = (
+            FusedStep(model, table, self.optimizer, self.exchange) if fused
+            else PlainStep(model, table, self.optimizer, self.exchange, accumulate=self.config.accumulate)
+        )  # fmt: skip
         if fused and world.size == 1:
             self.network.lookup.direct = can_be_direct(
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
@@ -162,7 +154,7 @@ class Trainer:
     def _train_epoch(self, plan: Plan, works: Passes) -> list[str]:
         """Every step of the epoch that is left; returns each rank's order digest."""
         now = self.progress
-        name = f"{self.network.kind} epoch {now.epoch + 1}/{self.config.epochs}"
+        name = f"{self.network.settings.kind} epoch {now.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
                    mininterval=0.5, disable=not self.world.first,
                    file=BarStream(sys.stderr), dynamic_ncols=True)  # fmt: skip
@@ -190,15 +182,11 @@ class Trainer:
         union = self.exchange.union(compact, batch.rows, batch.weight_sum, self._signals())
         rate, l2 = rate_at(self.config, self._steps_before(plan), plan.steps * self.config.epochs), self.config.l2
         assert l2 is not None
-        grad: Tensor | None = None
-        if self.fused_step is not None:
-            loss, rows, logits = self.fused_step(compact, union, batch.label, batch.weight, rate, l2)
-        else:
-            grad, loss, rows, logits = self.gradient(work, union)
+        if isinstance(self.step, PlainStep):
+            reseed(self.config.seed, self.progress.epoch, self.progress.step, self.world.rank)
+        loss, rows, logits = self.step(compact, union, batch.label, batch.weight, rate, l2)
         if not math.isfinite(loss):
             raise diverged(self.progress, self.world, self.data.train.files, plan, batch, logits)
-        if grad is not None:
-            self.optimizer.step(self.network.table, union.ids.to(self.world.device), grad, rate, l2)
         self.dense_optimizer.step(rate)
         now = self.progress
         now.step += 1
@@ -207,37 +195,6 @@ class Trainer:
         now.rows_read += union.rows
         now.rows_trained += rows
         return union.signals
-
-    def gradient(self, work: Work, union: Union) -> Gradient:
-        """Of ``sum of w * logloss / sum of w`` over the global batch; dense parameters have theirs in ``grad``."""
-        batch, compact = work
-        rows = self.network.table.gather(compact.ids.to(self.world.device))
-        rows.register_hook(self.exchange.lap)  # type: ignore[no-untyped-call]
-        label, weight = self.network.targets(batch)
-        index, factor = self.network.inputs(compact)
-        self.network.model.zero_grad()
-        loss, scores = rows.new_zeros(()), []
-        size = max(1, -(-len(label) // self.config.accumulate))
-        for first in range(0, max(1, len(label)), size):
-            part = slice(first, first + size)
-            with self._exchanging_dense(first + size >= len(label)):
-                weights = None if weight is None else weight[part]
-                value, logits = self.loss(rows, index[part], factor[part], label[part], weights, union.weight or 1.0)
-                value.backward()
-            loss += value.detach()
-            scores.append(logits)
-        for parameter in self.network.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad *= self.world.size  # DDP averages, but the loss is divided by the global weight already
-        assert rows.grad is not None
-        mine = torch.stack([loss, loss.new_tensor(len(label))])
-        grad, sums = self.exchange.sum_rows(union, rows.grad, mine)
-        total, trained = sums.tolist()
-        return Gradient(grad, total, int(trained), torch.cat(scores))
-
-    def _exchanging_dense(self, last: bool) -> AbstractContextManager[None]:
-        """DDP sums the dense gradients of a step's last part, those of the parts before included."""
-        return nullcontext() if last or not isinstance(self.loss, DistributedDataParallel) else self.loss.no_sync()
 
     def _steps_before(self, plan: Plan) -> int:
         return self.progress.epoch * plan.steps + self.progress.step

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
+import torch
+from pydantic import ValidationError
+
+from fieldwise.features import words
 from fieldwise.features.errors import ConfigError
 from fieldwise.training.config import ModelConfig
 from fieldwise.training.models.base import Model
+from fieldwise.training.models.deepfm import DeepFM
 from fieldwise.training.models.ffm import FFM
 from fieldwise.training.models.fm import FM
 from fieldwise.training.models.fwfm import FwFM
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.models.linear import LR, POLY2
 from fieldwise.training.models.loss import logloss
+from fieldwise.training.models.settings import ModelSettings
 
-__all__ = ["FFM", "FM", "LR", "MODELS", "POLY2", "FwFM", "Model", "build_model", "logloss", "model_of", "sizes_of"]
+__all__ = [
+    "FFM", "FM", "LR", "MODELS", "POLY2", "DeepFM", "FwFM", "Model", "ModelSettings", "build_model", "kinds", "logloss",
+    "model_of", "resolved", "settings_of",
+]  # fmt: skip
 
 
-MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM}
+NO_KEYS: Mapping[str, Any] = MappingProxyType({})
+
+
+MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM, "deepfm": DeepFM}
 
 
 def model_of(kind: str) -> type[Model]:
@@ -29,26 +44,19 @@ def model_of(kind: str) -> type[Model]:
     return MODELS[kind]
 
 
-def build_model(kind: str, layout: Layout, *, dim: int = 0, pair_buckets: int = 0, fused: bool = True) -> Model:
-    """The registered model ``kind``; keys that mean nothing to it are dropped, keys it needs must be positive."""
+def settings_of(kind: str, *, dim: int = 0, pair_buckets: int = 0, own: Mapping[str, Any] = NO_KEYS) -> ModelSettings:
+    """Settings of a registered model; sizes that mean nothing to it are dropped, those it needs must be positive."""
     model = model_of(kind)
     for needed, key, value in ((model.latent, "dim", dim), (model.paired, "pair_buckets", pair_buckets)):
         if needed and value < 1:
             raise ConfigError(
                 f"model.{key}", expected="a positive integer", found=str(value), fix=f"{kind} needs {key}."
             )
-    built = model(layout, dim if model.latent else 0, pair_buckets if model.paired else 0, fused=fused)
-    if lost := set(built.state_dict()) - {name for name, _ in built.named_parameters()}:
-        raise ConfigError(
-            "model.kind", expected="a model whose whole state is its parameters",
-            found=f"{kind}, which also keeps {', '.join(sorted(lost))}",
-            fix="Bundles hold parameters alone: leave out layers with running statistics.",
-        )  # fmt: skip
-    return built
+    return ModelSettings(kind, dim if model.latent else 0, pair_buckets if model.paired else 0, _own(kind, own))
 
 
-def sizes_of(config: ModelConfig) -> tuple[int, int]:
-    """(dim, pair_buckets) of a configured model, 0 where its kind has none."""
+def resolved(config: ModelConfig) -> ModelSettings:
+    """Settings of a configured model, what it leaves open filled in; ConfigError for a key without effect."""
     model = model_of(config.kind)
     for used, key, value in (
         (model.latent, "dim", config.dim),
@@ -56,9 +64,53 @@ def sizes_of(config: ModelConfig) -> tuple[int, int]:
         (model.paired, "pair_buckets", config.pair_buckets),
     ):
         if value is not None and not used:
-            raise ConfigError(
-                f"model.{key}", expected=f"no {key} for {config.kind}", found=str(value), fix="Remove the key."
-            )
-    return (config.dim or model.default_dim) if model.latent else 0, (
-        config.pair_buckets or 1 << 20
-    ) if model.paired else 0
+            raise _unfit(config.kind, key, value)
+    return ModelSettings(
+        kind=config.kind,
+        dim=(config.dim or model.default_dim) if model.latent else 0,
+        pair_buckets=(config.pair_buckets or 1 << 20) if model.paired else 0,
+        own=_own(config.kind, config.model_extra or {}),
+        init_scale=config.init_scale,
+    )
+
+
+def _own(kind: str, given: Mapping[str, Any]) -> Any:
+    """The kind's own keys, checked by the class that declares them."""
+    keys = MODELS[kind].keys
+    for key, value in given.items():
+        if key not in keys.model_fields and any(key in model.keys.model_fields for model in MODELS.values()):
+            raise _unfit(kind, key, value)
+    try:
+        return keys.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        expected, found = words.explained(first, keys)
+        fix = "Remove it." if first["type"] == "extra_forbidden" else "Change the value."
+        where = ".".join(map(str, ("model", *first["loc"])))
+        raise ConfigError(where, expected=expected, found=found, fix=fix) from None
+
+
+def _unfit(kind: str, key: str, value: Any) -> ConfigError:
+    return ConfigError(f"model.{key}", expected=f"no {key} for {kind}", found=str(value), fix="Remove the key.")
+
+
+def build_model(settings: ModelSettings, layout: Layout, *, fused: bool = True, seed: int = 0) -> Model:
+    """The registered model. Its dense parameters start as a function of ``seed`` alone, whatever torch drew before.
+
+    ConfigError for a model with more state than its parameters.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        built = model_of(settings.kind)(layout, settings, fused=fused)
+    if lost := set(built.state_dict()) - {name for name, _ in built.named_parameters()}:
+        raise ConfigError(
+            "model.kind", expected="a model whose whole state is its parameters",
+            found=f"{settings.kind}, which also keeps {', '.join(sorted(lost))}",
+            fix="Bundles hold parameters alone: leave out layers with running statistics.",
+        )  # fmt: skip
+    return built
+
+
+def kinds(ability: str) -> list[str]:
+    """Names of the models that have an ability, a class attribute of `Model`."""
+    return [kind for kind, model in MODELS.items() if getattr(model, ability)]

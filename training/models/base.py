@@ -14,15 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fieldwise.features.schema import Strict
 from fieldwise.training.models.compiled import Form, Interaction
 from fieldwise.training.models.layout import Layout, slot_pairs
+from fieldwise.training.models.settings import ModelSettings
 
 
 class Model(nn.Module):
@@ -30,8 +32,7 @@ class Model(nn.Module):
 
     Args:
         layout: the shape of a row.
-        dim: k, the length of a latent vector; 0 for models without.
-        pair_buckets: rows of hashed pair weights; 0 for models without.
+        settings: nothing left open, as `training.models` makes them.
         fused: use the compiled kernel where there is one.
     """
 
@@ -43,18 +44,30 @@ class Model(nn.Module):
     """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
     pairwise: ClassVar[bool] = False
     """Whether the logit is a sum over fields and pairs of fields, which is what `explain` takes apart."""
+    splits: ClassVar[bool] = False
+    """Whether the logit splits into factors of context and item (`training.scoring.factors`); else catalogs are scored
+    pair by pair."""
+    summed: ClassVar[bool] = False
+    """Whether a side of the split is the float64 sum of its fields' vectors."""
+    certain: ClassVar[Literal["never", "lossless", "always"]] = "never"
+    """When the error of a logit summed from the split is known: never, for vectors that fit float32, always."""
+    dense: ClassVar[bool] = False
+    """Whether there are dense parameters beside the bias."""
     learning_rate: ClassVar[float] = 0.03
     """Of Adagrad, when the user names none."""
     prior: ClassVar[float] = 10.0
     """Precision of a weight's Gaussian prior: ``l2`` times training rows where the user names none (``defaults``)."""
+    keys: ClassVar[type[Strict]] = Strict
+    """Configuration keys that this model alone has: a class in its file, whose values are ``settings.own``."""
     score: ClassVar[str | None] = None
     """Its compiled kernel in ``kernels.SCORES``, if it has one."""
 
     field_of_slot: Tensor
 
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
         super().__init__()
-        self.layout, self.dim, self.pair_buckets, self.fused = layout, dim, pair_buckets, fused
+        self.layout, self.settings, self.fused = layout, settings, fused
+        self.dim, self.pair_buckets = settings.dim, settings.pair_buckets
         self.bias = nn.Parameter(torch.zeros(1))
         self.register_buffer("field_of_slot", torch.from_numpy(layout.field_of_slot).long(), persistent=False)
 
@@ -114,6 +127,11 @@ class Model(nn.Module):
             return self.bias + weighted.sum((1, 2))
         pooled = rows.new_zeros(len(index), self.layout.fields, self.width).index_add(1, self.field_of_slot, weighted)
         return self.bias + pooled[..., 0].sum(1) + self.interaction(pooled[..., 1:])
+
+    @staticmethod
+    def crossing(contexts: int, items: int) -> int:
+        """Vectors of k numbers that a side of the split has, of so many fields of context and item."""
+        return 0
 
     def interaction(self, v: Tensor) -> Tensor:
         """[B] from the fields' pooled latent weights ``v`` [B, F, width - 1]."""

@@ -11,7 +11,8 @@ from fieldwise.training.models.base import Model
 class FFM(Model):
     """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
 
-    pairwise = latent = True
+    pairwise = latent = splits = True
+    certain = "lossless"
     learning_rate = 0.05
     prior = 20.0
     score = "ffm"
@@ -24,6 +25,10 @@ class FFM(Model):
     @property
     def init_scale(self) -> float:
         return 0.1 / self.dim**0.5
+
+    @staticmethod
+    def crossing(contexts: int, items: int) -> int:
+        return contexts * items
 
     def interaction(self, v: Tensor) -> Tensor:
         fields = self.layout.fields

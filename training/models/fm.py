@@ -10,13 +10,18 @@ from fieldwise.training.models.base import Model
 class FM(Model):
     """``sum over fields i<j of <v_i, v_j> = 1/2 sum over k of ((sum_i v_ik)^2 - sum_i v_ik^2)`` (Rendle 2010)."""
 
-    pairwise = latent = True
+    pairwise = latent = splits = summed = True
+    certain = "always"
     prior = 20.0
     score = "fm"
 
     @property
     def init_scale(self) -> float:
         return 0.02
+
+    @staticmethod
+    def crossing(contexts: int, items: int) -> int:
+        return 1
 
     def interaction(self, v: Tensor) -> Tensor:
         return 0.5 * (v.sum(1).square() - v.square().sum(1)).sum(1)

@@ -7,17 +7,22 @@ from torch import Tensor, nn
 
 from fieldwise.training.models.base import Model
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.models.settings import ModelSettings
 
 
 class FwFM(Model):
     """``sum over fields i<j of r_ij <v_i, v_j>`` with a dense parameter r per pair of fields (Pan et al. 2018)."""
 
-    pairwise = latent = True
+    pairwise = latent = splits = dense = True
     init_scale = 0.02
 
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
-        super().__init__(layout, dim, pair_buckets, fused=fused)
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
+        super().__init__(layout, settings, fused=fused)
         self.strength = nn.Parameter(torch.ones(layout.fields * (layout.fields - 1) // 2))
+
+    @staticmethod
+    def crossing(contexts: int, items: int) -> int:
+        return min(contexts, items)
 
     def interaction(self, v: Tensor) -> Tensor:
         i, j = torch.triu_indices(v.shape[1], v.shape[1], 1)

@@ -8,7 +8,8 @@ from fieldwise.training.models.base import Model
 class LR(Model):
     """Logistic regression: one weight per value."""
 
-    pairwise = True
+    pairwise = splits = True
+    certain = "always"
     learning_rate = 0.1
     prior = 1.0
     score = "lr"
@@ -17,6 +18,6 @@ class LR(Model):
 class POLY2(Model):
     """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
 
-    pairwise = paired = True
+    pairwise = paired = splits = True
     prior = 5.0
     score = "lr"

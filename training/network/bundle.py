@@ -36,7 +36,7 @@ from fieldwise.features.snapshot.record import check_record
 from fieldwise.features.store import bounded
 from fieldwise.features.words import complaint
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.models import build_model
+from fieldwise.training.models import ModelSettings, build_model, settings_of
 from fieldwise.training.models.layout import Layout
 
 WEIGHTS, MODEL, DATA = "weights.safetensors", "model.json", "data.json"
@@ -70,6 +70,8 @@ class _ModelFile(Strict):
     kind: str
     dim: Annotated[int, Field(ge=0)]
     pair_buckets: Annotated[int, Field(ge=0)]
+    own: dict[str, Any] = Field(default_factory=dict)
+    """The kind's own keys; left out where it has none."""
     rows: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
     spec_digest: str
@@ -81,9 +83,7 @@ class _ModelFile(Strict):
 class Bundle:
     """A trained model with all that is needed to score raw rows."""
 
-    kind: str
-    dim: int
-    pair_buckets: int
+    settings: ModelSettings
     spec: FeatureSpec
     weight: Float32  # [rows, width]
     dense: dict[str, Float32]
@@ -93,6 +93,10 @@ class Bundle:
     """Known once saved or loaded."""
     record: dict[str, Any] | None = field(default=None, compare=False)
     """What the training rows followed from, paths hidden (`features.snapshot.record`); None where that is not known."""
+
+    @property
+    def kind(self) -> str:
+        return self.settings.kind
 
     @cached_property
     def layout(self) -> Layout:
@@ -136,18 +140,20 @@ def _write(draft: Path, bundle: Bundle) -> str:
             raise IntegrityError(f"weights {name}", expected="finite numbers", found="inf or nan", fix=fix)
     arrays = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
     save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, draft / WEIGHTS)  # without a copy
-    rows, width = bundle.weight.shape
+    settings, (rows, width) = bundle.settings, bundle.weight.shape
     model = _ModelFile(
-        kind=bundle.kind,
-        dim=bundle.dim,
-        pair_buckets=bundle.pair_buckets,
+        kind=settings.kind,
+        dim=settings.dim,
+        pair_buckets=settings.pair_buckets,
+        own=settings.own.model_dump(mode="json"),
         rows=rows,
         width=width,
         spec_digest=bundle.spec.digest,
         calibration=Calibration(logit_shift=bundle.logit_shift),
         weights_sha256=_sha256(draft / WEIGHTS),
     )
-    text = (json.dumps(model.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+    shown = model.model_dump(mode="json", exclude=None if model.own else {"own"})
+    text = (json.dumps(shown, indent=1, sort_keys=True) + "\n").encode()
     bundle.spec.save(str(draft))
     (draft / MODEL).write_bytes(text)
     if bundle.record is not None:
@@ -192,9 +198,7 @@ def load_bundle(directory: str | Path) -> Bundle:
     if spec.digest != model.spec_digest:
         raise _damaged(path, f"feature spec {model.spec_digest[:12]}", f"spec {spec.digest[:12]}")
     bundle = Bundle(
-        kind=model.kind,
-        dim=model.dim,
-        pair_buckets=model.pair_buckets,
+        settings=_settings(path, model),
         spec=spec,
         weight=tensors.pop("table", np.empty((0, 0), np.float32)),
         dense={name.removeprefix("dense."): tensor for name, tensor in tensors.items()},
@@ -203,6 +207,13 @@ def load_bundle(directory: str | Path) -> Bundle:
     )
     _check_shapes(path, model, bundle)
     return replace(bundle, digest=hashlib.sha256(text).hexdigest())
+
+
+def _settings(path: Path, model: _ModelFile) -> ModelSettings:
+    try:
+        return settings_of(model.kind, dim=model.dim, pair_buckets=model.pair_buckets, own=model.own)
+    except ConfigError as error:
+        raise _damaged(path / MODEL, error.expected, f"{error.where} {error.found}") from error
 
 
 def _record(path: Path) -> dict[str, Any] | None:
@@ -228,10 +239,8 @@ def _read(path: Path, most: int) -> bytes:
 
 def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
     """The tensors are those of this model over this spec, finite, and no others."""
-    try:
-        network = build_model(model.kind, bundle.layout, dim=model.dim, pair_buckets=model.pair_buckets)
-    except ConfigError as error:
-        raise _damaged(path / MODEL, error.expected, f"{error.where} {error.found}") from error
+    with torch.device("meta"):  # no memory for sizes that nothing has been compared with
+        network = build_model(bundle.settings, bundle.layout)
     expected: dict[str, tuple[int, ...]] = {"table": (network.rows, network.width)}
     expected |= {f"dense.{name}": tuple(p.shape) for name, p in network.named_parameters()}
     if (model.rows, model.width) != expected["table"]:

@@ -15,11 +15,11 @@ from fieldwise.features.errors import ArtifactError, ConfigError
 from fieldwise.features.fields.moves import NOWHERE, origins
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.config import ModelConfig
-from fieldwise.training.data.batch import Batch, layout_of
+from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.batches import Passes
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.reader import PlanReader
-from fieldwise.training.models import build_model, sizes_of
+from fieldwise.training.models import ModelSettings, build_model, resolved
 from fieldwise.training.models.compiled import linear_logits
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.ranks.shared import SharedMemory
@@ -32,8 +32,7 @@ class Network:
     """``logits = model(table[ids], index, factor)`` with (ids, index, factor) = lookup(slots).
 
     Args:
-        kind, dim, pair_buckets: the model, as ``build_model`` takes them.
-        init_scale: of the initial latent weights; None: the model's own.
+        settings: of the model, nothing left open.
         shared: memory of the ranks, for a table that they have together if the compiled step serves them.
         dtype: of the table.
     """
@@ -41,22 +40,19 @@ class Network:
     def __init__(
         self,
         spec: FeatureSpec,
-        kind: str,
-        dim: int,
-        pair_buckets: int,
+        settings: ModelSettings,
         *,
-        init_scale: float | None = None,
         seed: int = 0,
         fused: bool = True,
         device: torch.device = torch.device("cpu"),  # noqa: B008  a constant
         shared: SharedMemory | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.spec, self.kind, self.dim, self.pair_buckets, self.device = spec, kind, dim, pair_buckets, device
+        self.spec, self.settings, self.device = spec, settings, device
         layout = layout_of(spec)
-        self.model = build_model(kind, layout, dim=dim, pair_buckets=pair_buckets, fused=fused).to(device)
+        self.model = build_model(settings, layout, fused=fused, seed=seed).to(device)
         self.lookup = Lookup(layout, self.model.pair_buckets)
-        scale = self.model.init_scale if init_scale is None else init_scale
+        scale = self.model.init_scale if settings.init_scale is None else settings.init_scale
         if shared is not None and not FusedStep.serves(self.model, device, shared.world.size):
             shared = None
         self.table = EmbeddingTable(
@@ -70,11 +66,7 @@ class Network:
         shared: SharedMemory | None, dtype: torch.dtype,
     ) -> Network:  # fmt: skip
         """A fresh network. ConfigError for an unknown kind and for a setting that its kind has no use for."""
-        dim, pair_buckets = sizes_of(config)
-        return cls(
-            spec, config.kind, dim, pair_buckets, init_scale=config.init_scale, seed=seed, fused=fused, device=device,
-            shared=shared, dtype=dtype,
-        )  # fmt: skip
+        return cls(spec, resolved(config), seed=seed, fused=fused, device=device, shared=shared, dtype=dtype)
 
     @classmethod
     def from_bundle(
@@ -84,7 +76,7 @@ class Network:
         fused: bool = True,
         device: torch.device = torch.device("cpu"),  # noqa: B008
     ) -> Network:
-        network = cls(bundle.spec, bundle.kind, bundle.dim, bundle.pair_buckets, fused=fused, device=device)
+        network = cls(bundle.spec, bundle.settings, fused=fused, device=device)
         network.load(bundle.weight, bundle.dense)
         return network
 
@@ -113,12 +105,11 @@ class Network:
                 found=f"spec {bundle.spec.digest[:12]}, which differs in {', '.join(differ) or 'their order'}",
                 fix="Build the snapshots with the bundle's spec (--spec), or train from scratch.",
             )
-        model, former = ((of.kind, of.dim, of.pair_buckets) for of in (self, bundle))
-        if model != former:
+        if self.settings != bundle.settings:
             raise ConfigError(
                 "model",
-                expected=f"{former} (kind, dim, pair_buckets) of the warm start's bundle",
-                found=str(model),
+                expected=f"{bundle.settings} (kind, dim, pair_buckets) of the warm start's bundle",
+                found=str(self.settings),
                 fix="Use the bundle's model settings, or train from scratch.",
             )
         self.load(self._moved(bundle), bundle.dense)
@@ -161,7 +152,7 @@ class Network:
         return {name: p.detach().cpu().numpy().copy() for name, p in self.model.named_parameters()}
 
     def bundle(self, weight: Float32, dense: dict[str, Float32], logit_shift: float) -> Bundle:
-        return Bundle(self.kind, self.dim, self.pair_buckets, self.spec, weight, dense, logit_shift)
+        return Bundle(self.settings, self.spec, weight, dense, logit_shift)
 
     def passes(self, epochs: Iterable[Sequence[PlanReader]], seen: Seen | None = None) -> Passes:
         """The readers' batches, looked up; see `Passes`."""
@@ -170,11 +161,6 @@ class Network:
     def inputs(self, compact: Compact) -> tuple[Tensor, Tensor]:
         """Index and factor on the network's device."""
         return compact.index.to(self.device), compact.factor.to(self.device)
-
-    def targets(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Label and weight on the network's device."""
-        weight = None if batch.weight is None else torch.from_numpy(batch.weight).to(self.device)
-        return torch.from_numpy(batch.label).to(self.device), weight
 
     def score(self, compact: Compact) -> Float32:
         """Logits [B] of a looked-up batch."""

@@ -24,11 +24,8 @@ from fieldwise.features.arrays import Bool, Float32, Float64, Int32, Int64
 from fieldwise.features.errors import ConfigError, IntegrityError
 from fieldwise.training.kernels.exact import across_pairs, constant
 from fieldwise.training.kernels.split import split
+from fieldwise.training.models import kinds, model_of
 from fieldwise.training.scoring.scorer import Scorer
-
-FACTORED = ("lr", "fm", "ffm", "fwfm", "poly2")
-"""Models whose split is known."""
-
 
 BLOCK = 4096
 """Rows one thread splits at a time."""
@@ -48,7 +45,7 @@ class Factors(NamedTuple):
     vectors: Float32
     """[n, D] u or v."""
     precise: Float64
-    """FM: [n, D] the same before rounding to float32; else [n, 0]."""
+    """Of summed vectors: [n, D] the same before rounding to float32; else [n, 0]."""
 
     @property
     def exact(self) -> Float32 | Float64:
@@ -58,10 +55,10 @@ class Factors(NamedTuple):
 
 def require_factors(kind: str) -> None:
     """Raises ConfigError naming a model that does not split."""
-    if kind not in FACTORED:
+    if not model_of(kind).splits:
         raise ConfigError(
             f"model.kind {kind}",
-            expected=f"a model that splits into context and item factors: {', '.join(FACTORED)}",
+            expected=f"a model that splits into context and item factors: {', '.join(kinds('splits'))}",
             found="one that does not",
             fix="Score a small catalog pair by pair, or use one of these.",
         )
@@ -82,7 +79,7 @@ def dimensions(scorer: Scorer, of_item: Bool) -> int:
     require_factors(scorer.kind)
     items = int(of_item.sum())
     contexts = len(of_item) - items
-    return {"fm": 1, "ffm": contexts * items, "fwfm": min(contexts, items)}.get(scorer.kind, 0) * scorer.dim
+    return scorer.model.crossing(contexts, items) * scorer.dim
 
 
 def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool, threads: int) -> Factors:
@@ -91,7 +88,7 @@ def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool, threads
     slots = scorer.checked(np.where(mine[scorer.layout.field_of_slot], slots, 0))
     n = len(slots)
     linear, mass, norm = np.empty(n), np.empty(n), np.empty(n)
-    precise = np.empty((n, size if scorer.kind == "fm" else 0))
+    precise = np.empty((n, size if scorer.model.summed else 0))
     out = Factors(linear, mass, norm, np.empty(n, np.bool_), np.empty((n, size), np.float32), precise)
     sides = [constant(np.flatnonzero(side), np.int64) for side in (mine, ~mine)]
 

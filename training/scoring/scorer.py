@@ -19,7 +19,7 @@ import torch
 from fieldwise.features.arrays import Float32, Float64, Int32
 from fieldwise.features.errors import ArtifactError, IntegrityError
 from fieldwise.training.kernels.exact import KINDS, Form, constant, score_rows
-from fieldwise.training.models import MODELS, Model, build_model
+from fieldwise.training.models import Model, ModelSettings, build_model, kinds
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.step.lookup import Lookup
 
@@ -35,11 +35,7 @@ class Weights(Protocol):
     """What a scorer needs of a `training.network.bundle.Bundle`."""
 
     @property
-    def kind(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def pair_buckets(self) -> int: ...
+    def settings(self) -> ModelSettings: ...
     @property
     def layout(self) -> Layout: ...
     @property
@@ -54,9 +50,7 @@ class Weights(Protocol):
 class PlainWeights:
     """`Weights` without a feature spec, for processes that get their slots from elsewhere."""
 
-    kind: str
-    dim: int
-    pair_buckets: int
+    settings: ModelSettings
     layout: Layout
     weight: Float32
     dense: dict[str, Float32]
@@ -90,16 +84,16 @@ class Scorer:
     """
 
     def __init__(self, model: Weights) -> None:
-        self.kind, self.layout, self.logit_shift = model.kind, model.layout, model.logit_shift
+        self.kind, self.layout, self.logit_shift = model.settings.kind, model.layout, model.logit_shift
         self.table = constant(model.weight, np.float32)  # a memory map stays one
         self.dense = {name: np.asarray(value, np.float64) for name, value in model.dense.items()}
         self.bias = float(self.dense["bias"][0])
-        self._model = build_model(model.kind, model.layout, dim=model.dim, pair_buckets=model.pair_buckets, fused=False)
-        self.dim, self.pair_buckets = self._model.dim, self._model.pair_buckets
-        if self.table.shape != (self._model.rows, self._model.width):
+        self.model = build_model(model.settings, model.layout, fused=False)
+        self.dim, self.pair_buckets = self.model.dim, self.model.pair_buckets
+        if self.table.shape != (self.model.rows, self.model.width):
             raise IntegrityError(
                 "embedding table",
-                expected=f"shape {(self._model.rows, self._model.width)}",
+                expected=f"shape {(self.model.rows, self.model.width)}",
                 found=str(self.table.shape),
                 fix="The weights belong to another spec or model: load the bundle whole.",
             )
@@ -173,14 +167,14 @@ class Scorer:
 
     def require_pairwise(self) -> None:
         """Raises ArtifactError for a kind that does not claim to be a sum over fields and pairs of fields."""
-        if not self._model.pairwise:
+        if not self.model.pairwise:
             raise self._not_pairwise("one that does not claim to be")
 
     def _not_pairwise(self, found: str) -> ArtifactError:
-        kinds = ", ".join(kind for kind, model in MODELS.items() if model.pairwise)
+        able = ", ".join(kinds("pairwise"))
         return ArtifactError(
             f"model kind {self.kind!r}", expected="a logit that is a sum over fields and pairs of fields", found=found,
-            fix=f"Explain a model of another kind ({kinds}); this one has no shares of fields and pairs.",
+            fix=f"Explain a model of another kind ({able}); this one has no shares of fields and pairs.",
         )  # fmt: skip
 
     def explain(self, slots: Int32) -> Explanation:
@@ -237,5 +231,5 @@ class Scorer:
     @cached_property
     def _oracle(self) -> tuple[Model, Lookup]:
         own = {name: torch.from_numpy(value) for name, value in self.dense.items()}
-        self._model.double().load_state_dict(own)
-        return self._model, Lookup(self.layout, self.pair_buckets)
+        self.model.double().load_state_dict(own)
+        return self.model, Lookup(self.layout, self.pair_buckets)

@@ -105,7 +105,7 @@ class _Search:
         self.linear = constant(catalog.linear, np.float32)
         self.group = np.empty(len(catalog.item), np.int64)  # of every item
         self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
-        self.product = PairProduct(scorer, catalog) if scorer.kind == "poly2" else MatrixProduct(catalog, self.contexts)
+        self.product = PairProduct(scorer, catalog) if scorer.model.paired else MatrixProduct(catalog, self.contexts)
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:
         """The lists of a block of contexts over the whole catalog."""

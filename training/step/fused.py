@@ -27,8 +27,8 @@ class FusedStep:
 
     Its own Python is numpy's: an operation of torch lets go of Python's lock, and other threads keep it for a while.
 
-    Equals ``Loss``, ``backward``, ``Exchange.sum_rows`` and ``RowOptimizer.step`` in turn. A row whose logit is not
-    finite updates nothing and makes the loss not finite.
+    Equals its plain twin, `training.step.plain.PlainStep`, where it serves. A row whose logit is not finite updates
+    nothing and makes the loss not finite.
 
     Raises:
         ConfigError: the model or the table has no compiled step for so many ranks; ask `serves` first.
@@ -40,7 +40,7 @@ class FusedStep:
                 "fused step",
                 expected="a model with a compiled kernel and its table on the CPU",
                 found=f"{type(model).__name__} on {table.weight.device}, {exchange.world.size} ranks",
-                fix="Use Loss and RowOptimizer.step.",
+                fix="Use PlainStep.",
             )
         self.model, self.table, self.optimizer, self.exchange = model, table, optimizer, exchange
         self._apart = columns_apart(model.layout, model.pair_buckets)

@@ -171,7 +171,7 @@ class Ftrl(RowOptimizer):
         if table.width != 1 or bool(table.weight.any()):
             raise ConfigError(
                 "training.optimizer",
-                expected="a model of linear weights that start at zero (lr, poly2) for ftrl",
+                expected="a model of linear weights that start at zero for ftrl",
                 found=f"{table.width} weights a row" if table.width != 1 else "a warm start",
                 fix="Use adagrad.",
             )

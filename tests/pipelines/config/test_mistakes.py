@@ -121,7 +121,7 @@ def test_the_document_itself_is_good(tmp_path: Path) -> None:
         (
             "model.kind",
             "fmm",
-            "line 31, model.kind: expected one of lr, poly2, fm, ffm, fwfm, found 'fmm'. Did you",
+            "line 31, model.kind: expected one of lr, poly2, fm, ffm, fwfm, deepfm, found 'fmm'. Did you",
         ),
         (
             "model",
@@ -129,8 +129,15 @@ def test_the_document_itself_is_good(tmp_path: Path) -> None:
             "model: expected a block with the key kind, found nothing. Give it a value, or remove",
         ),
         ("model.dim", "16 or so", "model.dim: expected a whole number at least 1, found '16 or so'. Change the value."),
+        ("model.hidden", [9], "model.hidden: expected no hidden for ffm, found [9]. Remove the key."),
+        ("model.dropout", 2, "model.dropout: expected a number at least 0 and below 1, found 2. Change the value."),
         ("model.pair_buckets", 9, "model.pair_buckets: expected no pair_buckets for ffm, found 9. Remove the key."),
         ("training.optimizer", "adagrd", "found 'adagrd'. Did you mean `adagrad`?"),
+        (
+            "training.dense_l2",
+            0.1,
+            "training.dense_l2: expected 0: ffm has no parameters beside the table but the bias, found 0.1. Remove",
+        ),
         ("training.optimizer", "ftrl", "training.optimizer: expected a model of linear weights (lr, poly2) for ftrl"),
         ("training.l1", 0.5, "training.l1: expected 0: adagrad has no L1 penalty, found 0.5. Use optimizer: ftrl."),
         ("training.batch_size", 100, "training.batch_size: expected a multiple of 8 streams such as 96, found 100."),

@@ -21,6 +21,7 @@ from fieldwise.pipelines.build.drift import keep_expected
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
+from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import Bundle
 from tests.pipelines.shop import shop_config
 
@@ -43,7 +44,7 @@ def _bundle(spec: FeatureSpec, width: int = 3, l1_rows: int = 0) -> Bundle:
     for field in spec.fields:
         weight[field.offset + slots[:, field.first_slot], 0] = 1
     weight[:l1_rows] = 0
-    return Bundle("fm", width - 1, 0, spec, weight, {"bias": np.zeros(1, np.float32)})
+    return Bundle(settings_of("fm", dim=width - 1), spec, weight, {"bias": np.zeros(1, np.float32)})
 
 
 def _shares(spec: FeatureSpec, coverage: Coverage, rows: dict[str, list[Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.score_rows import score_rows
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.models import build_model
+from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
 from fieldwise.training.scoring.scorer import Scorer
 
@@ -92,10 +92,10 @@ def test_plain_python_spark_and_score_rows_give_the_same_slots(tmp_path_factory:
     np.testing.assert_array_equal(in_spark, plain.slots)
 
     draw = np.random.default_rng(len(rows))  # with a weight of its own for every value, a sum tells the slots
-    model = build_model("lr", layout_of(snapshot.spec), dim=1, pair_buckets=1)
+    model = build_model(settings_of("lr", dim=1, pair_buckets=1), layout_of(snapshot.spec))
     weight = draw.standard_normal((model.rows, model.width)).astype(np.float32)
     dense = {n: draw.standard_normal(tuple(p.shape)).astype(np.float32) for n, p in model.named_parameters()}
-    bundle = Bundle("lr", model.dim, model.pair_buckets, snapshot.spec, weight, dense, logit_shift=0.0)
+    bundle = Bundle(model.settings, snapshot.spec, weight, dense, logit_shift=0.0)
     save_bundle(place / "bundle", bundle)
     scores = score_rows(config, model=str(place / "bundle"))
     parts = [pq.read_table(path) for path in sorted(Path(scores["dir"]).glob("part-*.parquet"))]

@@ -34,7 +34,7 @@ def published(result: dict[str, Any]) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in sorted(Path(result["dir"]).glob("part-*.parquet"))])
 
 
-@pytest.mark.parametrize("kind", ["lr", "poly2", "fm", "ffm", "fwfm"])
+@pytest.mark.parametrize("kind", ["lr", "poly2", "fm", "ffm", "fwfm", "deepfm"])
 def test_equals_the_training_sides_prediction(shop: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fieldwise.pipelines.score.score_rows.RANGE_BYTES", 100_000)
     write_shop(shop, rows=10_000)

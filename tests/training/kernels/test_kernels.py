@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fieldwise.features.errors import IntegrityError
 from fieldwise.training.kernels import linear, scores, updates
-from fieldwise.training.models import MODELS, Model, build_model, logloss
+from fieldwise.training.models import MODELS, Model, build_model, logloss, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
 from fieldwise.training.step.exchange import Exchange, Union
@@ -36,7 +36,7 @@ class Case:
     """A random problem: model, rows, a looked-up batch, labels, weights."""
 
     def __init__(self, kind: str, layout: Layout, dim: int, rows: int, seed: int, padding: float, scale: float) -> None:
-        self.model = build_model(kind, layout, dim=dim, pair_buckets=31)
+        self.model = build_model(settings_of(kind, dim=dim, pair_buckets=31), layout)
         self.slots = random_slots(layout, rows, seed, padding)
         self.found: Compact = Lookup(layout, self.model.pair_buckets)(self.slots)
         generator = torch.Generator().manual_seed(seed)
@@ -47,10 +47,7 @@ class Case:
 
     def reference(self) -> tuple[Model, torch.Tensor]:
         """The same model in float64, and its leaf."""
-        model = build_model(
-            next(kind for kind, cls in MODELS.items() if isinstance(self.model, cls) and type(self.model) is cls),
-            self.model.layout, dim=self.model.dim, pair_buckets=self.model.pair_buckets, fused=False,
-        ).double()  # fmt: skip
+        model = build_model(self.model.settings, self.model.layout, fused=False).double()
         with torch.no_grad():
             model.bias.copy_(self.model.bias)
         return model, self.rows.double().requires_grad_()
@@ -164,7 +161,7 @@ def test_a_step_without_a_lookup_equals_one_with(
     pair_buckets, largest = sizes
     layout = Layout.single([3, 50, 7, largest])
     model, draw = (
-        build_model("poly2" if pair_buckets else "lr", layout, pair_buckets=pair_buckets),
+        build_model(settings_of("poly2" if pair_buckets else "lr", pair_buckets=pair_buckets), layout),
         np.random.default_rng(seed),
     )
     tables = [EmbeddingTable(model.rows, 1) for _ in range(2)]
@@ -224,7 +221,7 @@ def test_where_a_step_needs_no_lookup() -> None:
 def test_slopes_too_small_to_sum_count_as_none() -> None:
     """Their sum would end as -0.0 where tiny numbers count as 0, as if the row had not been touched."""
     layout = Layout.single([30])
-    model, table = build_model("lr", layout), EmbeddingTable(layout.rows, 1)
+    model, table = build_model(settings_of("lr"), layout), EmbeddingTable(layout.rows, 1)
     table.weight.fill_(1.0)
     lookup = Lookup(layout)
     lookup.direct = True
@@ -250,7 +247,7 @@ def test_gradient_by_logit_may_be_anything() -> None:
 
 def test_a_logit_that_is_not_finite_shows_and_spoils_no_other_row() -> None:
     layout = Layout.single([4, 5])
-    model = build_model("fm", layout, dim=5)
+    model = build_model(settings_of("fm", dim=5), layout)
     table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.1)
     table.weight[1] = float("inf")  # field 0, value 1
     before = table.weight.clone()
@@ -268,7 +265,7 @@ def test_a_logit_that_is_not_finite_shows_and_spoils_no_other_row() -> None:
 
 
 def test_extreme_logits_have_a_finite_loss() -> None:
-    model = build_model("lr", Layout.single([4]))
+    model = build_model(settings_of("lr"), Layout.single([4]))
     found = Lookup(model.layout)(np.array([[1], [2]], np.int32))
     loss, _ = Loss(model)(
         torch.tensor([[500.0], [-500.0]]), found.index, found.factor, torch.tensor([0.0, 0.0]), None, 2.0
@@ -277,7 +274,7 @@ def test_extreme_logits_have_a_finite_loss() -> None:
 
 
 def test_an_index_outside_the_rows_is_refused() -> None:
-    model = build_model("fm", Layout.single([4, 5]), dim=3)
+    model = build_model(settings_of("fm", dim=3), Layout.single([4, 5]))
     found = Lookup(model.layout)(np.array([[1, 1]], np.int32))
     with pytest.raises(IntegrityError, match=r"positions in \[0, 1\), found 0 to 1"):
         model(torch.zeros(1, model.width), found.index, found.factor)

@@ -47,7 +47,8 @@ class Killed(BaseException):
 
 def run_of(directory: str, where: Path, kind: str, **training: Any) -> TrainRun:
     config = CONFIG.model_copy(update=training)
-    model = ModelConfig(kind=kind, pair_buckets=256 if kind == "poly2" else None)
+    own = {"hidden": [8, 4], "dropout": 0.3} if kind == "deepfm" else {}
+    model = ModelConfig.model_validate({"kind": kind, "pair_buckets": 256 if kind == "poly2" else None, **own})
     return TrainRun(
         TrainData.of_one(load_snapshot(directory)), model, config, str(where / "bundle"), str(where / "checkpoints")
     )
@@ -86,6 +87,7 @@ def test_a_run_resumes_under_settings_that_do_not_decide_the_result(snapshot: Sn
         ("poly2", "ftrl", "float32"),
         ("lr", "sgd", "float32"),
         ("fwfm", "adam", "float32"),
+        ("deepfm", "adagrad", "float32"),
     ],
 )
 def test_a_killed_run_ends_in_the_same_bundle(
@@ -109,6 +111,19 @@ def die_on_two_ranks(world: World, directory: str, where: str) -> list[tuple[str
     return found + [
         dying(world, run_of(directory, Path(where) / name, "ffm", table="bfloat16"), steps) for name, steps in lives
     ]
+
+
+def die_with_layers(world: World, directory: str, where: str) -> list[tuple[str, list[int]] | None]:
+    lives = [("whole", 1000), ("killed", 13), ("killed", 1000)]
+    return [dying(world, run_of(directory, Path(where) / name, "deepfm"), steps) for name, steps in lives]
+
+
+def test_two_ranks_with_layers_and_dropout_resume_to_the_same_bytes(snapshot: Snapshot, tmp_path: Path) -> None:
+    first, second = run_ranks(2, tmp_path, die_with_layers, snapshot.dir, str(tmp_path))
+    assert first == second
+    whole, killed, resumed = first
+    assert killed is None
+    assert whole == resumed is not None
 
 
 def finish_on_three_ranks(world: World, directory: str, where: str) -> tuple[str, list[int]] | None:

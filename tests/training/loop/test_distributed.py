@@ -18,13 +18,14 @@ from fieldwise.features.errors import IntegrityError
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.batch import Batch
-from fieldwise.training.data.batches import Work
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer, train
 from fieldwise.training.models import MODELS, build_model
 from fieldwise.training.ranks.shared import SharedMemory
 from fieldwise.training.ranks.world import World
+from fieldwise.training.step.fused import FusedStep
+from fieldwise.training.step.plain import PlainStep
 from tests.snapshots import hash_spec, random_slots, write_snapshot
 from tests.training.ranks import run_ranks
 
@@ -73,6 +74,7 @@ def shared_gradients(world: World, directory: str) -> dict[str, list[tuple[np.nd
     found: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {}
     for kind in KINDS:
         trainer = on_hosts_apart(TrainRun(data, small(kind), CONFIG, "unused"), world)
+        plain = PlainStep(trainer.network.model, trainer.network.table, trainer.optimizer, trainer.exchange)
         for counts, weighted in CASES:
             start = sum(counts[: world.rank])
             own = (
@@ -82,7 +84,7 @@ def shared_gradients(world: World, directory: str) -> dict[str, list[tuple[np.nd
             )
             compact = trainer.network.lookup(own.slots)
             union = trainer.exchange.union(compact, own.rows, own.weight_sum)
-            step = trainer.gradient(Work(own, compact), union)
+            step = plain.gradient(compact, union, own.label, own.weight)
             table = np.zeros(trainer.network.table.weight.shape, np.float32)
             table[union.ids.numpy()] = step.grad.numpy()
             bias = trainer.network.model.bias.grad
@@ -95,9 +97,7 @@ def absolute_terms(kind: str, weighted: bool, trainer: Trainer) -> np.ndarray:
     """Sum over rows of |their gradient|, from the float64 reference, row by row."""
     batch = batch_of(64, weighted)
     network = trainer.network
-    model = build_model(
-        kind, network.model.layout, dim=network.dim, pair_buckets=network.pair_buckets, fused=False
-    ).double()
+    model = build_model(network.settings, network.model.layout, fused=False).double()
     terms = np.zeros(network.table.weight.shape)
     for row in range(batch.rows):
         compact = network.lookup(batch.slots[row : row + 1])
@@ -224,7 +224,7 @@ def one_step(world: World, directory: str) -> list[np.ndarray]:
     config = CONFIG.model_copy(update={"optimizer": "sgd"})
     for kind in ("fm", "ffm"):
         trainer = Trainer(TrainRun(data, small(kind), config, "unused"), world)
-        assert trainer.fused_step is not None
+        assert isinstance(trainer.step, FusedStep)
         assert (trainer.network.table.shared is None) == (world.size == 1)
         for counts, weighted in CASES:
             start = sum(counts[: world.rank])
@@ -233,7 +233,7 @@ def one_step(world: World, directory: str) -> list[np.ndarray]:
             before = trainer.network.table.weight.clone()
             compact = trainer.network.lookup(own.slots)
             union = trainer.exchange.union(compact, own.rows, own.weight_sum)
-            trainer.fused_step(compact, union, own.label, own.weight, 1.0)
+            trainer.step(compact, union, own.label, own.weight, 1.0)
             world.meet()
             found.append((before - trainer.network.table.weight).numpy())
     return found
@@ -295,15 +295,14 @@ def test_a_rank_that_hangs_is_named(snapshot: Snapshot, tmp_path: Path) -> None:
 def straggling(world: World, directory: str) -> str:
     config = CONFIG.model_copy(update={"batch_size": 1024})
     trainer = Trainer(TrainRun(TrainData.of_one(load_snapshot(directory)), small("fm"), config, "unused"), world)
-    fused = trainer.fused_step
-    assert fused is not None
+    fused = trainer.step
     with redirect_stderr(io.StringIO()) as told, trainer.network.passes(trainer._readers(0, 0)) as works:
         for epoch in range(2):
             plan = trainer._plan(epoch)
             trainer._end_epoch(plan, trainer._train_epoch(plan, works), works)
             trainer.warned_at = -math.inf  # the first epoch compiles, and may have named a rank a moment ago
             # from now on rank 1 is slow between two exchanges
-            trainer.fused_step = lambda *parts: (time.sleep(0.5 * world.rank), fused(*parts))[1]  # type: ignore[assignment]
+            trainer.step = lambda *parts: (time.sleep(0.5 * world.rank), fused(*parts))[1]  # type: ignore[assignment]
     return told.getvalue()
 
 

@@ -12,7 +12,6 @@ import torch
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.snapshot.manifest import Snapshot
 from fieldwise.training.config import ModelConfig, TrainingConfig
-from fieldwise.training.data.batches import Work
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import TrainData
@@ -20,6 +19,7 @@ from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.schedule import rate_at
 from fieldwise.training.loop.trainer import Trainer
 from fieldwise.training.ranks.world import World
+from fieldwise.training.step.plain import PlainStep
 from tests.snapshots import hash_spec, write_snapshot
 
 SPEC = hash_spec((12, 10, 5), (1, 1, 2))
@@ -78,7 +78,9 @@ def test_a_step_in_parts_is_the_same_step(snapshot: Snapshot, kind: str) -> None
         reader = PlanReader(run.data.train.files, plan, range(8), SPEC.slot_names)
         batch = next(iter(reader))
         compact = run.network.lookup(batch.slots)
-        step = run.gradient(Work(batch, compact), run.exchange.union(compact, batch.rows, batch.weight_sum))
+        union = run.exchange.union(compact, batch.rows, batch.weight_sum)
+        assert isinstance(run.step, PlainStep)
+        step = run.step.gradient(compact, union, batch.label, batch.weight)
         found.append((step.grad, torch.tensor(step.loss), step.logits, run.network.model.bias.grad))
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-8)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fieldwise.training.config import TrainingConfig
 from fieldwise.training.loop import search
-from fieldwise.training.models import MODELS, sizes_of
+from fieldwise.training.models import MODELS, resolved
 
 BASE = TrainingConfig(batch_size=512, seed=7)
 
@@ -23,7 +23,7 @@ def test_a_draw_repeats_and_lies_in_the_ranges(kind: str, seed: int, number: int
     assert search.L2.low <= training.l2 <= search.L2.high
     assert (training.batch_size, training.seed, training.epochs) == (512, 7, search.EPOCHS)
     assert training.patience is not None
-    sizes_of(model)  # refuses settings the kind has no use for
+    resolved(model)  # refuses settings the kind has no use for
     if MODELS[kind].latent:
         assert model.dim in [max(1, round(part * MODELS[kind].default_dim)) for part in search.DIM]
         assert model.init_scale is not None

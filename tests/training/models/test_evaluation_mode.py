@@ -15,7 +15,7 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer
-from fieldwise.training.models import MODELS, build_model
+from fieldwise.training.models import MODELS, ModelSettings, build_model, settings_of
 from fieldwise.training.models.fm import FM
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
@@ -30,8 +30,8 @@ class Dropped(FM):
 
     score = None
 
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
-        super().__init__(layout, dim, pair_buckets, fused=fused)
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
+        super().__init__(layout, settings, fused=fused)
         self.dropout = nn.Dropout(0.5)
 
     def interaction(self, v: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ class Claiming(Deep):
 
 
 class Normed(FM):
-    def __init__(self, layout: Layout, dim: int = 0, pair_buckets: int = 0, *, fused: bool = True) -> None:
-        super().__init__(layout, dim, pair_buckets, fused=fused)
-        self.norm = nn.BatchNorm1d(dim)
+    def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
+        super().__init__(layout, settings, fused=fused)
+        self.norm = nn.BatchNorm1d(settings.dim)
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,15 @@ def test_validation_is_steady_and_training_goes_on_with_dropout(tmp_path: Path) 
     assert not model.training  # whoever chose the mode finds it as it was
 
 
+def test_deepfm_is_scored_without_its_dropout_and_cannot_be_explained() -> None:
+    scorer, slots = random_models.scorer("deepfm", SHAPE, 1, dropout=0.5), random_models.rows(SHAPE, 50, 2)
+    first = scorer.logits(slots)
+    for _ in range(2):
+        np.testing.assert_array_equal(scorer.logits(slots), first)
+    with pytest.raises(ArtifactError, match=r"^model kind 'deepfm': expected a logit that is a sum"):
+        scorer.explain(slots[0])
+
+
 def test_explaining_no_sum_of_pairs_is_refused_by_kind() -> None:
     row = np.full(4, 3, np.int32)
     with pytest.raises(ArtifactError) as refused:
@@ -111,9 +120,9 @@ def test_explaining_no_sum_of_pairs_is_refused_by_kind() -> None:
 
 def test_state_that_no_bundle_holds_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"found normed, which also keeps norm\.num_batches_tracked, norm\.run"):
-        build_model("normed", SHAPE, dim=3)
+        build_model(settings_of("normed", dim=3), SHAPE)
 
 
 def test_a_new_kind_is_not_pairwise_unless_it_says_so() -> None:
-    assert [kind for kind, model in MODELS.items() if not model.pairwise] == ["deep"]
+    assert [kind for kind, model in MODELS.items() if not model.pairwise] == ["deepfm", "deep"]
     assert not MODELS["lr"].__mro__[1].pairwise

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fieldwise.features.errors import ConfigError
-from fieldwise.training.models import MODELS, Model, build_model, logloss
+from fieldwise.training.models import MODELS, Model, build_model, logloss, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
 from fieldwise.training.step.exchange import Exchange
@@ -52,16 +52,16 @@ def filled(model: Model, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", [Layout.single([4, 6, 5, 9, 7]), multi_valued()], ids=["single", "multi"])
 def test_logits_equal_the_loops(kind: str, layout: Layout, fused: bool) -> None:
-    model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS, fused=fused)
+    model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout, fused=fused)
     table = filled(model, seed=1)
     slots = random_slots(layout, 33, seed=2, padding=0.2)
     found = Lookup(layout, model.pair_buckets)(slots)
     logits = model(table[found.ids], found.index, found.factor)
-    strength = dict(model.named_parameters()).get("strength")
+    dense = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     for row, z in zip(slots, logits.tolist(), strict=True):
         expected, size = oracle.logit(
             kind, layout, table.double().numpy(), model.bias.item(), row, dim=DIM, buckets=BUCKETS,
-            strength=None if strength is None else strength.detach().numpy(),
+            dense=dense,
         )  # fmt: skip
         assert z == pytest.approx(expected, abs=1e-6 * size)
 
@@ -71,13 +71,15 @@ def test_logits_equal_the_loops(kind: str, layout: Layout, fused: bool) -> None:
     # all weights w, bias w, 5 fields, k = 3: 6 w, then POLY2 10 pairs of w, FM, FwFM (r = w) and FFM 10 pairs of 3 w^2
     [
         ("lr", 1, 6), ("poly2", 1, 6 + 10), ("fm", 1, 6 + 30), ("fwfm", 1, 6 + 30), ("ffm", 1, 6 + 30),
+        # layers of 64 and 32 over 15 numbers: 15 + 1, 64 * 16 + 1, 32 * 1025 + 1
+        ("deepfm", 1, 6 + 30 + 32 * (64 * 16 + 1) + 1),
         ("lr", 2, 12), ("poly2", 2, 12 + 20), ("fm", 2, 12 + 120), ("fwfm", 2, 12 + 240), ("ffm", 2, 12 + 120),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("fused", [False, True])
 def test_closed_form(kind: str, weight: float, expected: float, fused: bool) -> None:
     layout = Layout.single([4, 6, 5, 9, 7])
-    model = build_model(kind, layout, dim=3, pair_buckets=50, fused=fused)
+    model = build_model(settings_of(kind, dim=3, pair_buckets=50), layout, fused=fused)
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, weight)
     found = Lookup(layout, model.pair_buckets)(random_slots(layout, 4, seed=0))
@@ -88,7 +90,7 @@ def test_closed_form(kind: str, weight: float, expected: float, fused: bool) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_equals_its_rows_one_by_one(kind: str) -> None:
     layout = multi_valued()
-    model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
+    model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout)
     table, slots, lookup = (
         filled(model, seed=3),
         random_slots(layout, 19, seed=4, padding=0.3),
@@ -98,20 +100,23 @@ def test_a_batch_equals_its_rows_one_by_one(kind: str) -> None:
     together = model(table[whole.ids], whole.index, whole.factor)
     for row in range(len(slots)):
         one = lookup(slots[row : row + 1])
-        assert model(table[one.ids], one.index, one.factor).item() == pytest.approx(together[row].item(), abs=1e-5)
+        assert model(table[one.ids], one.index, one.factor).item() == pytest.approx(
+            together[row].item(), rel=1e-5, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_without_rows_and_a_batch_of_padding(kind: str) -> None:
     layout = multi_valued()
-    model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
+    model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout)
     table = filled(model, seed=5)
     for count in (0, 3):
         found = Lookup(layout, model.pair_buckets)(np.zeros((count, layout.slots), np.int32))
         rows = table[found.ids].requires_grad_()
         logits = model(rows, found.index, found.factor)
         logits.sum().backward()
-        assert logits.tolist() == [model.bias.item()] * count
+        nothing = model.interaction(rows.new_zeros(count, layout.fields, model.width - 1)) if model.latent else 0
+        assert logits.tolist() == (model.bias + torch.as_tensor(nothing).expand(count)).tolist()
         assert rows.grad is not None
         assert not rows.grad.any()
 
@@ -125,7 +130,7 @@ def test_every_way_to_step_leads_to_the_same_weights(kind: str) -> None:
     ends = {}
     for way in ("reference", "autograd", "loss", "step"):
         torch.manual_seed(0)
-        model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS, fused=way != "reference")
+        model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout, fused=way != "reference")
         table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.3)
         optimizer, lookup, losses = build_optimizer("adagrad", table), Lookup(layout, model.pair_buckets), []
         if way == "step" and not FusedStep.serves(model, table.weight.device):
@@ -166,7 +171,7 @@ def test_logits_do_not_depend_on_threads_and_a_seed_repeats(kind: str) -> None:
     def run(threads: int) -> tuple[list[float], bytes]:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        model = build_model(kind, layout, dim=DIM, pair_buckets=BUCKETS)
+        model = build_model(settings_of(kind, dim=DIM, pair_buckets=BUCKETS), layout)
         table = EmbeddingTable(model.rows, model.width, seed=1, scale=0.3)
         optimizer, lookup, module = build_optimizer("adam", table), Lookup(layout, model.pair_buckets), Loss(model)
         first: list[float] = []
@@ -191,7 +196,7 @@ def _trained(
 ) -> tuple[float, object]:
     """Full-batch training on single-valued slots: final logloss, and a function from slots to logits."""
     layout = Layout.single([int(column.max()) + 1 for column in slots.T])
-    model = build_model(kind, layout, dim=dim, pair_buckets=1 << 16)
+    model = build_model(settings_of(kind, dim=dim, pair_buckets=1 << 16), layout)
     table = EmbeddingTable(model.rows, model.width, seed=3, scale=model.init_scale or 0.0)
     optimizer, lookup, module = build_optimizer("adagrad", table), Lookup(layout, model.pair_buckets), Loss(model)
     dense = torch.optim.Adagrad(model.parameters(), lr=0.1)
@@ -256,11 +261,11 @@ def test_ffm_fits_what_depends_on_the_partners_field() -> None:
 def test_unknown_kind_and_missing_sizes_are_refused() -> None:
     layout = Layout.single([4, 5])
     with pytest.raises(ConfigError, match=r"expected one of .*ffm.*, found 'gbdt'"):
-        build_model("gbdt", layout)
+        build_model(settings_of("gbdt"), layout)
     with pytest.raises(ConfigError, match=r"model\.dim: expected a positive integer, found 0"):
-        build_model("fm", layout)
+        build_model(settings_of("fm"), layout)
     with pytest.raises(ConfigError, match=r"model\.pair_buckets: expected a positive integer"):
-        build_model("poly2", layout, dim=4)
+        build_model(settings_of("poly2", dim=4), layout)
 
 
 def test_shared_fields_share_their_rows() -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from fieldwise.features.errors import ArtifactError, IntegrityError
 from fieldwise.training.config import ModelConfig
-from fieldwise.training.models import MODELS, sizes_of
+from fieldwise.training.models import MODELS, resolved
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from fieldwise.training.network.network import Network
 from tests.snapshots import hash_spec, random_slots
@@ -23,8 +23,8 @@ SPEC = hash_spec((20, 30, 6), (1, 1, 3))
 
 
 def bundle_of(kind: str, seed: int = 1) -> Bundle:
-    dim, pairs = sizes_of(ModelConfig(kind=kind))
-    network = Network(SPEC, kind, dim, min(pairs, 64), seed=seed)
+    settings = resolved(ModelConfig(kind=kind, pair_buckets=64 if MODELS[kind].paired else None))
+    network = Network(SPEC, settings, seed=seed)
     rng = np.random.default_rng(seed)
     weight = rng.normal(0, 0.3, network.table.weight.shape).astype(np.float32)
     dense = {name: rng.normal(0, 1, value.shape).astype(np.float32) for name, value in network.dense().items()}

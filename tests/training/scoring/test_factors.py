@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldwise.features.errors import ConfigError, IntegrityError
+from fieldwise.training.models import kinds, settings_of
 from fieldwise.training.scoring.factors import (
-    FACTORED,
     PairTable,
     context_factors,
     dimensions,
@@ -22,7 +22,7 @@ from tests.training import random_models as models
 
 @settings(deadline=None, max_examples=60)
 @given(
-    kind=st.sampled_from(FACTORED),
+    kind=st.sampled_from(kinds("splits")),
     of_item=st.lists(st.booleans(), min_size=1, max_size=5),
     seed=st.integers(0, 2**32),
 )
@@ -81,6 +81,6 @@ def test_a_model_without_factors_is_named() -> None:
 def test_weights_that_diverged_are_refused() -> None:
     shape = models.layout([5] * 2, [1] * 2, [False] * 2)
     table = np.full((10, 3), np.nan, np.float32)
-    scorer = Scorer(PlainWeights("fm", 2, 0, shape, table, {"bias": np.zeros(1, np.float32)}))
+    scorer = Scorer(PlainWeights(settings_of("fm", dim=2), shape, table, {"bias": np.zeros(1, np.float32)}))
     with pytest.raises(IntegrityError, match="NaN or infinity"):
         item_factors(scorer, np.array([False, True]), np.array([[1, 1]], np.int32))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldwise.features.errors import IntegrityError
-from fieldwise.training.models import MODELS, build_model
+from fieldwise.training.models import MODELS, build_model, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
 from fieldwise.training.step.lookup import lookup
@@ -23,7 +23,7 @@ SHAPE = models.layout([7, 9, 5, 11], [1, 3, 1, 2], [False, True, False, False])
 @pytest.mark.parametrize("kind", MODELS)
 def test_equals_the_model_in_float64(kind: str) -> None:
     scorer, slots = models.scorer(kind, SHAPE, 1), models.rows(SHAPE, 300, 2)
-    model = build_model(kind, SHAPE, dim=3, pair_buckets=67, fused=False).double()
+    model = build_model(settings_of(kind, dim=3, pair_buckets=67), SHAPE, fused=False).double()
     model.load_state_dict({n: torch.from_numpy(v) for n, v in scorer.dense.items()})
     found = lookup(SHAPE, slots, model.pair_buckets)
     table = torch.from_numpy(scorer.table[found.ids.numpy()].astype(np.float64))
@@ -43,7 +43,12 @@ def test_bits_depend_on_the_row_alone(kind: str) -> None:
 def test_all_weights_one_is_arithmetic() -> None:
     """FFM, k = 2, three fields of one value: 3 linear weights and 3 pairs of <1, 1> = 2, and the bias."""
     shape = Layout.single([4, 4, 4])
-    weights = PlainWeights("ffm", 2, 0, shape, np.ones((12, 7), np.float32), {"bias": np.array([0.5], np.float32)})
+    weights = PlainWeights(
+        settings_of("ffm", dim=2),
+        shape,
+        np.ones((12, 7), np.float32),
+        {"bias": np.array([0.5], np.float32)},
+    )
     assert Scorer(weights).logits(np.array([[3, 1, 2]], np.int32)).tolist() == [3 + 3 * 2 + 0.5]
 
 
@@ -82,7 +87,7 @@ def test_an_explanation_names_the_pair() -> None:
     shape = Layout.single([4, 4])
     table = np.zeros((8, 3), np.float32)
     table[3], table[7] = (0.25, 1, 2), (0.5, 3, 4)
-    scorer = Scorer(PlainWeights("fm", 2, 0, shape, table, {"bias": np.array([-1], np.float32)}))
+    scorer = Scorer(PlainWeights(settings_of("fm", dim=2), shape, table, {"bias": np.array([-1], np.float32)}))
     shares = {part.fields: part.value for part in scorer.explain(np.array([3, 3], np.int32)).parts}
     assert shares == {(): -1, (0,): 0.25, (1,): 0.5, (0, 1): 11}
 
@@ -99,7 +104,10 @@ def test_stray_indices_are_refused_before_any_kernel() -> None:
 
 def test_foreign_weights_are_refused() -> None:
     weights = PlainWeights(
-        "fm", 2, 0, Layout.single([4, 4]), np.zeros((8, 4), np.float32), {"bias": np.zeros(1, np.float32)}
+        settings_of("fm", dim=2),
+        Layout.single([4, 4]),
+        np.zeros((8, 4), np.float32),
+        {"bias": np.zeros(1, np.float32)},
     )
     with pytest.raises(IntegrityError, match=r"expected shape \(8, 3\), found \(8, 4\)"):
         Scorer(weights)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldwise.training.kernels.select import Lists
+from fieldwise.training.models import kinds
 from fieldwise.training.scoring import products, topk
-from fieldwise.training.scoring.factors import FACTORED
 from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
 from fieldwise.training.scoring.topk import Ranking, top_k
@@ -54,7 +54,7 @@ def packed(sets: list[set[int]]) -> Lists:
 @given(data=st.data())
 def test_equals_brute_force(data: st.DataObject) -> None:
     draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    kind = data.draw(st.sampled_from(FACTORED))
+    kind = data.draw(st.sampled_from(kinds("splits")))
     n_fields = data.draw(st.integers(1, 5))
     shape = models.layout(
         draw.integers(2, data.draw(st.sampled_from([4, 60])), n_fields),

@@ -91,6 +91,18 @@ def test_dense_parameters_equal_torchs_and_go_on_to_the_bit(kind: str, torchs: A
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
+def test_dense_parameters_have_a_rate_and_a_penalty_of_their_own() -> None:
+    """SGD: w - share lr (g + l2 w), the bias without the penalty."""
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(3.0)
+    model.weight.grad, model.bias.grad = torch.ones(1, 2), torch.ones(1)
+    DenseOptimizer("sgd", model, share=0.5, l2=0.25).step(0.1)
+    torch.testing.assert_close(model.weight.detach(), torch.full((1, 2), 2 - 0.05 * (1 + 0.25 * 2)))
+    torch.testing.assert_close(model.bias.detach(), torch.tensor([3 - 0.05]))
+
+
 @pytest.mark.parametrize("kind", sorted(OPTIMIZERS))
 def test_a_resumed_optimizer_goes_on_to_the_bit(kind: str) -> None:
     table = table_of(1)

@@ -22,6 +22,7 @@ from fieldwise import PLACE
 from fieldwise.features.errors import ArtifactError, ConfigError
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.store import file_uri
+from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
@@ -47,7 +48,7 @@ def store(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def saved(directory: Path, seed: int = 1) -> Bundle:
-    network = Network(SPEC, "ffm", 4, 0, seed=seed)
+    network = Network(SPEC, settings_of("ffm", dim=4), seed=seed)
     weight = np.random.default_rng(seed).normal(0, 0.5, network.table.weight.shape).astype(np.float32)
     save_bundle(directory, network.bundle(weight, network.dense(), logit_shift=0.25))
     return load_bundle(directory)

@@ -1,0 +1,32 @@
+"""A model's settings with nothing left open: what travels from the config to training, bundles and scoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fieldwise.features.schema import Strict
+
+NONE = Strict()
+"""The keys of a kind that has none of its own."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and what decides its shape and its logits.
+
+    `fieldwise.training.models.resolved` makes them from a config, ``settings_of`` from code.
+    """
+
+    kind: str
+    dim: int = 0
+    """k, the length of a latent vector; 0 for models without."""
+    pair_buckets: int = 0
+    """Rows of hashed pair weights; 0 for models without."""
+    own: Strict = NONE
+    """The keys that the kind alone has, see ``Model.keys``."""
+    init_scale: float | None = field(default=None, compare=False)
+    """Standard deviation of the latent weights at the start, None: the model's own. No bundle keeps it."""
+
+    def __str__(self) -> str:
+        own = self.own.model_dump(mode="json")
+        return str((self.kind, self.dim, self.pair_buckets, *([own] if own else [])))
