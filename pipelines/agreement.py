@@ -28,12 +28,8 @@ from fieldwise.pipelines.unchanged import Stamps, stamps_of
 from fieldwise.training.network.bundle import Bundle
 
 ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay")
-
-
 SPLIT = ("split", "snapshot")
 """Of a snapshot of everything: days are whole."""
-
-
 _MOST = 8
 """Differences that are told."""
 

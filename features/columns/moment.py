@@ -19,21 +19,11 @@ from fieldwise.features.arrays import Int64
 from fieldwise.features.schema import Strict
 
 HOUR = 3_600_000_000
-
-
 DAY = 24 * HOUR
-
-
 PARTS = {"minute": 60, "hour": 24, "weekday": 7, "hour_of_week": 168, "day": 31, "month": 12}
 """Time parts and how many values each has. weekday counts from Monday; day is the day of the month."""
-
-
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-
 _DIRECTIVES = "YymdHMSfbz"
-
-
 EPOCHS = {"epoch_s": 1e6, "epoch_ms": 1e3, "epoch_us": 1.0, "epoch_ns": 1e-3}
 """Formats of numbers counted from 1970, and the microseconds of one."""
 

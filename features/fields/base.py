@@ -17,8 +17,6 @@ from fieldwise.features.columns.vocabulary import Vocabulary
 from fieldwise.features.schema import Strict
 
 Slots = npt.NDArray[np.int32]
-
-
 MAX_VALUES = 2**31 - 16
 
 

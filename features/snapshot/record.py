@@ -18,15 +18,9 @@ from fieldwise.features.fields.base import BaseField
 from fieldwise.features.redact import redacted, redacted_tree
 
 Record = Mapping[str, Any]
-
-
 READING = ("format", "separator", "quote", "columns", "header", "encoding")
 """How the bytes of a source read."""
-
-
 EXPRESSIONS = ("label", "weight", "filter")
-
-
 _SHOWN = 80
 
 

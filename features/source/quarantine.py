@@ -17,8 +17,6 @@ from fieldwise.features.source.rows import RawBatch, Reject
 from fieldwise.features.terminal import printable
 
 SAMPLES = 3
-
-
 _SHOWN = 80
 """Characters of a value that people see."""
 

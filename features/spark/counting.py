@@ -25,8 +25,6 @@ from fieldwise.features.spark.run import collect, mapped, numbered
 
 _TASK_ROWS = 1 << 24
 """Table rows whose counts one task holds, unless a single field has more."""
-
-
 _TRAINING = ("train", "all")
 
 

@@ -30,10 +30,8 @@ from fieldwise.features.spark.split import Roles
 
 PLACED = "place int, payload binary"
 
-
 PAYLOAD_BYTES = 128 << 10
 """Of one value in a shuffle: the JVM copies it several times, and larger ones are expensive to collect as garbage."""
-
 
 _FLUSH_BYTES = 32 << 20
 

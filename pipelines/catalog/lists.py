@@ -17,7 +17,6 @@ from fieldwise.training.scoring.topk import top_k
 IDS, RAW, CATEGORY = "ids.arrow", "items.arrow", "__category"
 """Files beside the catalog's arrays: item ids in order; the items' raw columns and their categories."""
 
-
 _HELD: dict[str, Any] = {}
 """What this process has opened, for the model in use; the arrays are memory-mapped."""
 

@@ -52,15 +52,9 @@ from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
 
 CONTEXTS_PER_FILE = 1024
-
-
 MOST_FILES = 4096
-
-
 _RULES = 3
 """Raised when other lists, or other words on them, follow from the same request: what stands is made anew."""
-
-
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
 

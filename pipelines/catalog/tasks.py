@@ -44,24 +44,14 @@ from fieldwise.pipelines.score.shipping import Shipped
 from fieldwise.pipelines.score.sides import Side
 
 CONTEXT, EXCLUDE, CANDIDATE, REPORT = range(4)
-
-
 ROW = "kind int, id {id}, key bigint, payload binary, item bigint"
-
-
 PLACED = "place int, kind int, id {id}, payload binary, item bigint"
 """id: see `IdKind`. payload: slots of a context, or what a report says. item: position, or -n for n pairs whose items
 are not in the catalog: they are only counted.
 """
-
-
 PAIRS = {EXCLUDE: "exclude", CANDIDATE: "candidates"}
-
-
 READ, NO_ITEM = "read", "no_item"
 """Samples of pairs: a context's id as it was read, an item's that is no eligible one."""
-
-
 _LOOKED_AT = 100
 """Pairs of a range among which different samples are looked for."""
 

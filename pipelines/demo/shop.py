@@ -27,55 +27,28 @@ from pyspark.sql import SparkSession
 from fieldwise.features.spark.run import collect, mapped, numbered
 
 Floats = npt.NDArray[np.float64]
-
-
 Ints = npt.NDArray[np.int64]
 
-
 DIM = 4
-
-
 BIAS = -1.3
-
-
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 0x9E3779B97F4A7C15), (29, 1))
-
-
 BLOCK = 250_000
 """Rows of one file."""
-
-
 PRICE_EDGES = (5.0, 10.0, 20.0, 35.0, 60.0, 100.0, 180.0)
-
-
 AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
-
-
 GENDERS = ("female", "male", "other")
-
-
 DEVICES = ("phone", "desktop", "tablet", "tv")
-
-
 CATEGORIES = tuple(
     "books games garden kitchen music shoes sports tools toys travel wine yarn".split()  # noqa: SIM905
 )
-
-
 POSITIONS = 8
-
-
 SIZES = {
     "user": 1000, "age": len(AGES), "gender": len(GENDERS), "city": 40,
     "item": 300, "category": len(CATEGORIES), "brand": 40, "price": len(PRICE_EDGES) + 1, "tags": 24,
     "hour": 24, "device": len(DEVICES), "position": POSITIONS,
 }  # fmt: skip
-
-
 MAIN = {"user": 0.3, "item": 0.3, "category": 0.4, "brand": 0.2, "price": 0.3, "hour": 0.2, "device": 0.2}
 """Standard deviation of w_f; fields not named have none, positions decay."""
-
-
 PAIRS = {
     ("age", "category"): 0.6, ("gender", "category"): 0.5, ("hour", "category"): 0.6, ("device", "category"): 0.4,
     ("age", "price"): 0.4, ("device", "price"): 0.3, ("age", "tags"): 0.5, ("hour", "tags"): 0.5,

@@ -34,15 +34,9 @@ from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.tracking import plots, runs
 
 Result = dict[str, Any]
-
-
 USUAL_EPOCHS = 10
 """A training's epochs in the estimate of time."""
-
-
 LOGARITHMIC = ("learning_rate", "l2", "dim", "init_scale")
-
-
 FIXED = ("training.epochs", "training.patience")
 """Part of a trial's settings, but the same in all trials."""
 

@@ -40,11 +40,7 @@ with warnings.catch_warnings():
 
 # petastorm calls deprecated functions of pyarrow in its worker threads, once per file
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
-
-
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
-
-
 warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
 
 
@@ -56,14 +52,9 @@ def _no_schema(dataset: Any) -> Any:
 # every way to it ends, whatever a snapshot from elsewhere holds
 dataset_metadata.get_schema = _no_schema
 
-
 _AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
-
-
 _LARGE = 1 << 24
 """Bytes of a file in order whose parts, needed at different times, do not keep each other in memory."""
-
-
 _QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
 
 

@@ -29,8 +29,6 @@ from fieldwise.features.terminal import say
 from fieldwise.training.loop.progress import Progress
 
 Tensors = Mapping[str, Tensor]
-
-
 _MOST_HEADER_BYTES = 4 << 20
 """Of the names and shapes of all tensors, and what every epoch has shown."""
 

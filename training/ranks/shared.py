@@ -16,12 +16,8 @@ import numpy.typing as npt
 from fieldwise.training.ranks.world import World
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
 _HUGE = 2 << 20
 """Bytes of a huge page."""
-
-
 _COLLAPSE = 25
 """MADV_COLLAPSE: make these pages huge ones now. From Linux 6.1 on, whatever the system's default for shared memory."""
 

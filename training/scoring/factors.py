@@ -28,8 +28,6 @@ from fieldwise.training.scoring.scorer import Scorer
 
 FACTORED = ("lr", "fm", "ffm", "fwfm", "poly2")
 """Models whose split is known."""
-
-
 BLOCK = 4096
 """Rows one thread splits at a time."""
 

@@ -20,8 +20,6 @@ from fieldwise.training.tracking.mlflow_store import (
 )
 
 HISTORY = "champion_history"
-
-
 ALIASES = ("champion", "challenger")
 
 
