@@ -128,6 +128,14 @@ def count(rejects: Iterable[Reject]) -> Counter[tuple[str, str]]:
     return Counter((reject.reason, reject.field) for reject in rejects)
 
 
+def by_reason(rows: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Of rows by reason and field."""
+    reasons: Counter[str] = Counter()
+    for (reason, _), n in sorted(rows.items()):
+        reasons[reason] += n
+    return dict(reasons)
+
+
 def quarantined(
     rows: Mapping[tuple[str, str], int], found: Iterable[Example], formats: str | Callable[[str], str]
 ) -> list[Quarantined]:

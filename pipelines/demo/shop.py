@@ -24,6 +24,7 @@ import pyarrow.csv
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
+from fieldwise.features.spark.reading import indices
 from fieldwise.features.spark.run import collect, mapped, numbered
 
 Floats = npt.NDArray[np.float64]
@@ -189,16 +190,15 @@ def generate(spark: SparkSession, shop: Shop, directory: str) -> list[dict[str, 
 
     def write_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         target, base = _filesystem(directory)
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                day, block = blocks[number]
-                rows = np.asarray(shop.rows_of(day)[block * BLOCK : (block + 1) * BLOCK], np.int64)
-                table, users = shop.log_table(rows)
-                _write(target, f"{base}/log/{shop.day(day)}-{block:04d}.csv", table)
-                p, y = table["truth"].to_numpy(), table["click"].to_numpy()
-                loss = -np.log(np.where(y == 1, p, 1.0 - p)).sum()
-                counts = {"day": [day], "rows": [len(rows)], "clicks": [int(y.sum())], "loss": [float(loss)]}
-                yield pa.RecordBatch.from_pydict({**counts, "users": [users]})
+        for number in indices(batches):
+            day, block = blocks[number]
+            rows = np.asarray(shop.rows_of(day)[block * BLOCK : (block + 1) * BLOCK], np.int64)
+            table, users = shop.log_table(rows)
+            _write(target, f"{base}/log/{shop.day(day)}-{block:04d}.csv", table)
+            p, y = table["truth"].to_numpy(), table["click"].to_numpy()
+            loss = -np.log(np.where(y == 1, p, 1.0 - p)).sum()
+            counts = {"day": [day], "rows": [len(rows)], "clicks": [int(y.sum())], "loss": [float(loss)]}
+            yield pa.RecordBatch.from_pydict({**counts, "users": [users]})
 
     wanted = "day long, rows long, clicks long, loss double, users array<long>"
     written = collect(mapped(numbered(spark, len(blocks)), write_blocks, wanted), "demo")

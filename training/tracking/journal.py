@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
 from fieldwise.features.redact import redacted
 from fieldwise.features.store import bounded
@@ -210,9 +211,7 @@ class _Lines:
 
     def rewrite(self) -> None:
         """Write what ``items`` are now, whole or not at all."""
-        draft = self.path.with_suffix(".part")
-        draft.write_bytes(b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
-        draft.replace(self.path)
+        store.write_atomic(str(self.path), b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
 
 
 def _damaged(path: Path, found: str) -> ArtifactError:
