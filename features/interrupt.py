@@ -21,12 +21,8 @@ from typing import Any
 from fieldwise.features.process import adopt_orphans, end_children
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 PATIENCE_SECONDS = 3.0
 """A second signal counts from then on: a terminal, a launcher and a scheduler may all pass on the same first one."""
-
-
 GRACE_SECONDS = 20.0
 """Unwinding takes a second or two: Spark's tasks are ended, staging directories removed."""
 

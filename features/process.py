@@ -12,11 +12,7 @@ from contextlib import suppress
 
 FAILURES = "FIELDWISE_FAILURES"
 """Environment variable of ranks: the folder in which they leave their errors for the process that started them."""
-
-
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-
-
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load anything
 
 

@@ -21,32 +21,20 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 _TELLTALE = r"pass|pwd|secret|token|credential|signature|sig|api_?key|access_?key|auth|private"
-
-
 _SECRET_NAME = re.compile(rf"(?i)({_TELLTALE}|key)")
-
-
 _PASSWORD = re.compile(
     r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*):(?!\d+/)(?P<secret>[^\s'\"]*?)@"  # a port and a path are none
     r"(?=[^\s/@'\"]*(?:[/\s'\"?#,)]|$))"
 )
-
-
 _USER = re.compile(r"(?P<head>(?i:https?)://)(?P<secret>[^\s/@:'\"]+)@")
-
-
 _PARAMETER = re.compile(
     rf"(?i)(?P<head>[?&;](?:[\w.-]*(?:{_TELLTALE})[\w.-]*|key|odbc_connect)=)(?P<secret>[^\s&;#'\"]+)"
 )
-
-
 _PLAIN = re.compile(r"[\d.:+TZ-]*|[A-Za-z]{1,11}")
 """Numbers, dates, times; short words such as a day's or a stage's name."""
 
-
 _SHORTEST = 3
 """Shorter values would be found in every other word."""
-
 
 _known: dict[str, tuple[str, bool]] = {}
 """By value: what is written in its place, and whether its variable's name says secret."""

@@ -16,8 +16,6 @@ class Strict(BaseModel):
 
 
 _MOST_NAMES = 10_000
-
-
 _BRACES = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
 
 

@@ -17,20 +17,10 @@ from pydantic_core import ErrorDetails
 from fieldwise.features.redact import redacted
 
 Place = tuple[int | str, ...]
-
-
 _PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-
-
 _SHOWN = 60
-
-
 _MOST_MISTAKES = 1_000
-
-
 _MUST = re.compile(r"(?:\S+ )?must be (.*), got (.*)")
 """How our validators say it."""
 

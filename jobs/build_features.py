@@ -1,12 +1,6 @@
 """Raw logs to a published snapshot: ``spark-submit jobs/build_features.py --config configs/movielens.yaml``."""
 
-import sys
-from pathlib import Path
+from fieldwise.jobs.cli import door
 
 if __name__ == "__main__":
-    sys.path[:] = [
-        place for place in sys.path if place != str(Path(__file__).resolve().parent)
-    ]  # names here hide others
-    from fieldwise.jobs.cli import main
-
-    sys.exit(main(["features", *sys.argv[1:]]))
+    door("features", __file__)

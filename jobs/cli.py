@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, known_error
@@ -51,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         for number in SIGNALS:
             signal.signal(number, lambda *_: os._exit(code))
     return code
+
+
+def door(command: str, script: str) -> None:
+    """Run a command as a script of this folder, whose names shall hide no others."""
+    folder = str(Path(script).resolve().parent)
+    sys.path[:] = [place for place in sys.path if place != folder]
+    sys.exit(main([command, *sys.argv[1:]]))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,12 +1,6 @@
 """Metrics of a model on snapshots: ``python jobs/evaluate.py --config configs/movielens.yaml``."""
 
-import sys
-from pathlib import Path
+from fieldwise.jobs.cli import door
 
 if __name__ == "__main__":
-    sys.path[:] = [
-        place for place in sys.path if place != str(Path(__file__).resolve().parent)
-    ]  # names here hide others
-    from fieldwise.jobs.cli import main
-
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+    door("evaluate", __file__)

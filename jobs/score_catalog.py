@@ -1,12 +1,6 @@
 """The top-K items: ``spark-submit jobs/score_catalog.py --config configs/demo.yaml --date 2026-01-07``."""
 
-import sys
-from pathlib import Path
+from fieldwise.jobs.cli import door
 
 if __name__ == "__main__":
-    sys.path[:] = [
-        place for place in sys.path if place != str(Path(__file__).resolve().parent)
-    ]  # names here hide others
-    from fieldwise.jobs.cli import main
-
-    sys.exit(main(["score-catalog", *sys.argv[1:]]))
+    door("score-catalog", __file__)

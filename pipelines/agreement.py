@@ -7,12 +7,9 @@ matter here.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from fieldwise.features import store
 from fieldwise.features.config import FeatureConfig
@@ -22,18 +19,15 @@ from fieldwise.features.files.listing import SourceFile, list_files
 from fieldwise.features.snapshot.manifest import Manifest, Snapshot
 from fieldwise.features.snapshot.record import Record, differences, field_differences, same_files, without_paths
 from fieldwise.features.source.log import days_read
+from fieldwise.features.store.kept import digest_of
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.unchanged import Stamps, stamps_of
 from fieldwise.training.network.bundle import Bundle
 
 ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay")
-
-
 SPLIT = ("split", "snapshot")
 """Of a snapshot of everything: days are whole."""
-
-
 _MOST = 8
 """Differences that are told."""
 
@@ -46,9 +40,7 @@ def require_snapshots(config: Config, snapshots: Iterable[Snapshot], *, named: b
     """
     for snapshot in snapshots:
         day = _day_of(snapshot.manifest)
-        told = field_differences(
-            [field.config for field in snapshot.spec.fields], config.fields, ("snapshot", "config")
-        )
+        told = fields_apart(snapshot.spec, config, "snapshot")
         fields = bool(told)
         if snapshot.manifest.config is not None:
             told += _rows(snapshot.manifest.config, config.record, day=day, same_paths=not named and day is None)
@@ -80,7 +72,8 @@ def _rows(kept: Record, now: Record, *, day: str | None, same_paths: bool) -> li
     return differences(before, today, [*ROWS, *split], names=("snapshot", "config"), same_paths=same_paths)
 
 
-def _fields(spec: FeatureSpec, config: Config, name: str) -> list[str]:
+def fields_apart(spec: FeatureSpec, config: Config, name: str) -> list[str]:
+    """What differs between the fields of a spec, which messages call ``name``, and those of the config."""
     return field_differences([field.config for field in spec.fields], config.fields, (name, "config"))
 
 
@@ -111,7 +104,7 @@ def say_changes(config: Config, directories: Sequence[str]) -> None:
         elif manifest.config["source"]["path"] == config.record["source"]["path"]:
             day = _day_of(manifest)
             try:
-                now = digest(source_stamps(config, source_files(config, [day] if day else []), day))
+                now = digest_of(source_stamps(config, source_files(config, [day] if day else []), day))
             except (FieldwiseError, OSError):  # the logs need not be at hand where models are trained
                 continue
             if now != manifest.source_fingerprint:
@@ -130,7 +123,7 @@ def require_model(bundle: Bundle, config: Config, where: str, *, own_source: boo
     Args:
         own_source: rows are read from the config's source. False: from files named on the command line.
     """
-    told = _fields(bundle.spec, config, "model")
+    told = fields_apart(bundle.spec, config, "model")
     if bundle.record is not None:
         now = without_paths(config.record)
         meant = {override.partition("=")[0] for override in config.overrides} & {"weight", "filter"}
@@ -172,7 +165,7 @@ def require_measurable(bundle: Bundle, snapshots: Iterable[Snapshot], where: str
 
 def asked_otherwise(directory: str, found: Manifest, config: Config, day: str | None) -> str:
     """In which way a snapshot that stands was asked for otherwise: for a build that would take its place."""
-    told = _fields(FeatureSpec.load(store.join(directory, found.data)), config, "snapshot")
+    told = fields_apart(FeatureSpec.load(store.join(directory, found.data)), config, "snapshot")
     if found.config is not None:
         keys = [*ROWS, *(["snapshot"] if day else SPLIT)]
         told += differences(found.config, config.record, keys, names=("snapshot", "config"), same_paths=True)
@@ -200,8 +193,3 @@ def is_dated(config: Config) -> bool:
 def source_stamps(config: Config, files: Sequence[SourceFile], date: str | None) -> Stamps:
     """Of the files that a snapshot is built from, those of side tables too."""
     return stamps_of([*files, *(file for join in config.join for file in list_files(join, config.base, date))])
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a value as JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -15,12 +15,8 @@ import torch
 from torch import Tensor
 
 STEP, FIRST, SECOND = 0x9E3779B9, 0x7FEB352D, 0x846CA68B
-
-
 STEPS = 1 << 24
 """So many have noise of their own; their number passes through a float32."""
-
-
 _MASK = 0xFFFFFFFF
 
 

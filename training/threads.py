@@ -19,15 +19,10 @@ from fieldwise.features.arrays import Int64
 
 _FEWEST = 64
 """Rows that are worth a thread."""
-
-
 _PIECES = 4
 """Per thread, when work is spread."""
-
-
 _LITTLE = 1 << 19
 """Numbers that one thread is through with before another has woken up."""
-
 
 _SMALLEST, _HALF = np.finfo(np.float32).tiny, np.float32(0.5)
 

@@ -19,8 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Rows = npt.NDArray[np.int64]
-
-
 LIMIT = 2.0**53
 """From here on float64 leaves out integers."""
 

@@ -32,19 +32,11 @@ from fieldwise.features.columns.text import canonical, numbers
 from fieldwise.features.errors import ConfigError
 
 MAX_LENGTH = 4000
-
-
 MOST_OPERATIONS = 100
 """Operators and lists of one expression: what walks its tree calls itself for each that lies in another."""
-
-
 _BEYOND = 1024
 """Bits of a whole number that no float64 comes near."""
-
-
 _SHOWN = 80
-
-
 _COMPARE: dict[type[ast.cmpop], Any] = {
     ast.Eq: (pc.equal, operator.eq), ast.NotEq: (pc.not_equal, operator.ne),
     ast.Lt: (pc.less, operator.lt), ast.LtE: (pc.less_equal, operator.le),
@@ -62,8 +54,6 @@ _ARITHMETIC: dict[type[ast.operator], Any] = {
     ast.Div: (pc.divide, operator.truediv), ast.Mod: (_modulo, operator.mod),
 }  # fmt: skip
 """By float64 columns, and by Python's numbers; see ``features.columns.exact``."""
-
-
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
 

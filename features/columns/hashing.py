@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from fieldwise.features.arrays import UInt64
 from fieldwise.features.columns.text import texts
@@ -13,11 +12,6 @@ from fieldwise.features.kernels import strings
 
 SEED = np.uint64(42)
 """Seed of hashed values; fixed, because models depend on it."""
-
-
-def xxh64(value: str | bytes, seed: int = 42) -> int:
-    """XXH64 of one value's UTF-8 bytes, in [0, 2^64)."""
-    return int(xxhash.xxh64_intdigest(value.encode() if isinstance(value, str) else value, seed))
 
 
 def xxh64_array(array: pa.Array, seed: int = 42) -> UInt64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date as Date
 from datetime import datetime
 from functools import cache
@@ -16,24 +17,15 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fieldwise.features.arrays import Int64
+from fieldwise.features.errors import ConfigError
 from fieldwise.features.schema import Strict
 
 HOUR = 3_600_000_000
-
-
 DAY = 24 * HOUR
-
-
 PARTS = {"minute": 60, "hour": 24, "weekday": 7, "hour_of_week": 168, "day": 31, "month": 12}
 """Time parts and how many values each has. weekday counts from Monday; day is the day of the month."""
-
-
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-
 _DIRECTIVES = "YymdHMSfbz"
-
-
 EPOCHS = {"epoch_s": 1e6, "epoch_ms": 1e3, "epoch_us": 1.0, "epoch_ns": 1e-3}
 """Formats of numbers counted from 1970, and the microseconds of one."""
 
@@ -120,6 +112,15 @@ def _duration(value: str) -> str:
 
 Duration = Annotated[str, AfterValidator(_duration)]
 """``30d``, ``6h``, ``90m`` or ``45s``."""
+
+
+def day_of(text: str) -> Date:
+    """A day of the command line, in no other form of ISO 8601 than this. Raises ConfigError."""
+    with suppress(ValueError):
+        day = Date.fromisoformat(text)
+        if day.isoformat() == text:
+            return day
+    raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(text), fix="Write the day in full.")
 
 
 def to_utc(local: Int64, zone: str) -> Int64:

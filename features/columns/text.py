@@ -23,8 +23,6 @@ from fieldwise.features.kernels import numerals, strings
 
 _NUMERIC = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
 """What Arrow turns into the nearest float64. Not decimals: its quotient is off by a bit in one of seven prices."""
-
-
 _NOTHING = np.zeros(8, np.uint8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -17,8 +17,6 @@ from fieldwise.features.columns.vocabulary import Vocabulary
 from fieldwise.features.schema import Strict
 
 Slots = npt.NDArray[np.int32]
-
-
 MAX_VALUES = 2**31 - 16
 
 
@@ -108,6 +106,19 @@ def problems_of(field: str, reason: str, bad: npt.NDArray[np.bool_], columns: Co
     """The rows where ``bad`` holds, with their values in ``column``."""
     rows = np.flatnonzero(bad).tolist()
     return [Problem(row, field, reason, text_at(columns, column, row), column) for row in rows]
+
+
+def first_of_rows(problems: Iterable[Problem]) -> dict[int, Problem]:
+    """By row, in order of rows: a row is set aside once, for its first problem."""
+    first = {problem.row: problem for problem in reversed(list(problems))}
+    return dict(sorted(first.items()))
+
+
+def all_but(rows: Iterable[int], n: int) -> npt.NDArray[np.bool_]:
+    """[n]: False for these rows."""
+    keep = np.ones(n, np.bool_)
+    keep[list(rows)] = False
+    return keep
 
 
 def text_at(columns: Columns, column: str, row: int) -> str:

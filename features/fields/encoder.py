@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -39,3 +40,9 @@ class Encoder:
         problems.sort(key=lambda problem: problem.row)
         by_slot[:, [problem.row for problem in problems]] = 0
         return Encoded(by_slot.T, problems)
+
+
+@lru_cache(maxsize=1)
+def encoder_of(spec: FeatureSpec) -> Encoder:
+    """One per process and spec: vocabularies are indexed once, not once a task."""
+    return Encoder(spec)

@@ -20,31 +20,19 @@ TALLY = pa.schema([("field", pa.int32()), ("key", pa.binary()), ("count", pa.int
 """field: position in the config's list. key: the value's bytes, or what the kind chooses; never empty."""
 
 
-def check(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table | Columns) -> list[Problem]:
+def check(fields: Sequence[AnyField], columns: Columns) -> list[Problem]:
     """Values no spec could encode; such rows are quarantined, so they must not be counted.
 
     InputError for a column of a type that has no text, while its file is known.
     """
-    columns = Columns.of(batch)
     for field in fields:
         for name in set(field.columns) - set(field.lists):
             columns.require_single(name)
     return [problem for field in fields for problem in field.check(columns)]
 
 
-def tally(fields: Sequence[AnyField], batch: pa.RecordBatch | pa.Table | Columns) -> pa.Table:
-    """TALLY of one batch of training rows: every field that needs fitting, rows with problems left out."""
-    columns = Columns.of(batch)
-    problems = check(fields, columns)
-    if problems:
-        keep = np.ones(columns.rows, np.bool_)
-        keep[[problem.row for problem in problems]] = False
-        columns = columns.filter(keep)
-    return count(fields, columns)
-
-
 def count(fields: Sequence[AnyField], columns: Columns) -> pa.Table:
-    """``tally`` of rows that have been checked."""
+    """TALLY of one batch of training rows that have been checked: every field that needs fitting."""
     tables = []
     for position, field in enumerate(fields):
         if field.needs_fit:

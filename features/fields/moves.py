@@ -18,7 +18,6 @@ from fieldwise.features.schema import Strict
 NOWHERE = -1
 """Origin of a row that meant nothing before: it starts afresh."""
 
-
 Count = Annotated[int, Field(ge=0)]
 
 

@@ -24,8 +24,6 @@ from fieldwise.features.store import bounded
 from fieldwise.features.words import complaint
 
 SPEC_FILE, VOCABULARY_FILE = "spec.json", "vocabulary.parquet"
-
-
 _NAMED = {0: "padding", 1: "missing", 2: "unseen"}
 
 
@@ -189,8 +187,6 @@ _SCHEMA = pa.schema(
 
 
 _GROUP_ROWS = 1 << 20
-
-
 _READ = pa.schema(
     [(f.name, pa.dictionary(pa.int32(), pa.string()) if f.name in ("field", "value") else f.type) for f in _SCHEMA]
 )

@@ -18,16 +18,10 @@ from fieldwise.features import store
 from fieldwise.features.errors import GoneError, InputError
 
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-
-
 _UNREAD = (".lz4", ".snappy", ".sz", ".zip", ".z", ".br", ".lzo", ".lzma", ".7z", ".rar", ".deflate", ".tar", ".tgz",
            *(f".tar{suffix}" for suffix in _CODECS))  # fmt: skip
-
-
 _HEAD = 64 << 10
 """Bytes of a file that are looked at before they are taken for text."""
-
-
 _MAGIC = {
     b"\x1f\x8b": ("gzip data", "End its name with .gz."),
     b"\x28\xb5\x2f\xfd": ("Zstandard data", "End its name with .zst."),

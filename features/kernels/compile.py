@@ -25,8 +25,6 @@ from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 _HERE = Path(__file__).parent
-
-
 _SYMBOLS = "symbols of one process"
 """What is true of the code in a file of this name; see `_name_apart`."""
 
@@ -94,8 +92,6 @@ def _name_apart() -> None:
 
 
 _name_apart()
-
-
 os.register_at_fork(after_in_child=_name_apart)
 
 
@@ -133,8 +129,6 @@ def _unaligned(bits: int) -> Any:
 
 load32 = _unaligned(32)
 """``load32(bytes, i)``: the 4 bytes from i on, little-endian, as uint64."""
-
-
 load64 = _unaligned(64)
 """``load64(bytes, i)``: the 8 bytes from i on, little-endian."""
 
@@ -176,8 +170,6 @@ def _equals_byte(builder: Any, loaded: Any, args: Any) -> Any:
 
 bytes_equal = _bytes_that(_equals_byte, 1)
 """``bytes_equal(bytes, i, byte)``: which of the 64 bytes from i on equal the uint8, the first one in the lowest bit."""
-
-
 bytes_high = _bytes_that(lambda builder, loaded, _: builder.icmp_signed("<", loaded, ir.Constant(loaded.type, None)), 0)
 """``bytes_high(bytes, i)``: which of the 64 bytes from i on are above 127, the first one in the lowest bit."""
 

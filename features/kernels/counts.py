@@ -8,8 +8,6 @@ from fieldwise.features.kernels.compile import entry
 from fieldwise.features.kernels.strings import FIRST, MISSING, PADDING, UNSEEN
 
 _SLOTS = "Array(int32, 1, 'C', readonly=True), Array(uint8, 1, 'C', readonly=True)"
-
-
 _GROUPS = "Array(int64, 1, 'C', readonly=True), int64[:, ::1], int64[::1]"
 
 

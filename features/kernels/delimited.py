@@ -16,38 +16,20 @@ from fieldwise.features.kernels.strings import TEXT
 PAD = 80
 """Readable bytes that must follow a block, the first one a newline if the last line has none."""
 
-
 NEWLINE, RETURN, BACKSLASH, QUOTE = 10, 13, 92, 34
-
-
 REASONS = ("", "column_count", "bad_quote", "bad_json", "nested", "undecodable", "too_long", "unclosed_quote")
 """A bad line's reason by number."""
-
-
 COLUMN_COUNT, BAD_QUOTE, BAD_JSON, NESTED, UNDECODABLE, TOO_LONG, UNCLOSED_QUOTE = range(1, 8)
 
-
 BYTES = "Array(uint8, 1, 'C', readonly=True)"
-
-
 TARGET = "Array(int32, 1, 'C', readonly=True)"
-
-
 OUT = "int64[:, ::1], int32[:, ::1], int64[:, ::1], int64[:, ::1]"
 
 
 _ONES, _HIGHS, _U8 = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080), np.uint64(8)
-
-
 _ESCAPES = np.arange(256, dtype=np.uint8)
-
-
 _ESCAPES[[98, 102, 110, 114, 116]] = [8, 12, 10, 13, 9]  # b f n r t
-
-
 _EVERY = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
 _NEWLINES = _ONES * np.uint64(NEWLINE)
 
 

@@ -19,15 +19,9 @@ from fieldwise.features.kernels.delimited import (
 )
 
 _TRUE, _NULL, _FALS = (np.uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"fals"))
-
-
 _BASIS, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
 """Of the hash FNV-1a."""
-
-
 _ENDS = "Array(int64, 1, 'C', readonly=True)"
-
-
 _FLAGS = "Array(boolean, 1, 'C', readonly=True)"
 
 

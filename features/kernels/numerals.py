@@ -11,16 +11,9 @@ from fieldwise.features.kernels.strings import FIRST, MISSING, TEXT
 OK, EMPTY, HARD, BAD = 0, 1, 2, 3
 """What reading a text as a number or moment came to. HARD: valid, but beyond the exact fast path."""
 
-
 _TEN = 10.0 ** np.arange(23)
-
-
 _DAYS_IN = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-
-
 _MONTHS = np.frombuffer(b"janfebmaraprmayjunjulaugsepoctnovdec", np.uint8)
-
-
 _EDGES = "Array(float64, 1, 'C', readonly=True)"
 
 

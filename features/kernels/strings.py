@@ -12,23 +12,11 @@ from fieldwise.features.kernels.compile import entry, kernel, load32, load64, st
 
 PADDING_VIEW = -2
 """Length of a view that stands for an unused slot."""
-
-
 PADDING, MISSING, UNSEEN, FIRST = 0, 1, 2, 3
-
-
 _P1, _P2, _P3 = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
-
-
 _P4, _P5 = np.uint64(0x85EBCA77C2B2AE63), np.uint64(0x27D4EB2F165667C5)
-
-
 _U1, _U7, _U11, _U12, _U18, _U23 = (np.uint64(v) for v in (1, 7, 11, 12, 18, 23))
-
-
 _U27, _U29, _U31, _U32, _U33, _U64 = (np.uint64(v) for v in (27, 29, 31, 32, 33, 64))
-
-
 TEXT = "Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), Array(int32, 1, 'C', readonly=True)"
 
 

@@ -24,11 +24,8 @@ from fieldwise.features.schema import Strict
 
 GROUPS = 256
 """Most groups of values a field's distribution is kept by, beside missing and unseen."""
-
-
 BINS = 20
 """Bins of about equal share that the groups are joined to when two distributions are compared."""
-
 
 Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
 

@@ -11,11 +11,8 @@ from fieldwise.features.report.report import FieldReport, Report
 from fieldwise.features.terminal import printable
 
 PAGE = "report.html"
-
-
 _BARS = 60
 """Bars a field's distribution is drawn with."""
-
 
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; color: #222; }

@@ -26,18 +26,11 @@ from fieldwise.features.store import bounded
 from fieldwise.features.words import complaint
 
 REPORT = "report.json"
-
-
 TOP = 10
-
-
 COLLIDED = 0.01
 """Share of values in company that the suggested number of buckets keeps below."""
 
-
 Count = Annotated[int, Field(ge=0)]
-
-
 Numbers = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 

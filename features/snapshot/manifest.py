@@ -25,32 +25,18 @@ from fieldwise.features.store import bounded
 from fieldwise.features.words import complaint
 
 MANIFEST = "manifest.json"
-
-
 QUARANTINE = "quarantine.parquet"
 
-
 Role = Literal["train", "valid", "test", "all"]
-
-
 MOST_BYTES = 32 << 20
 """Of a manifest: about 140,000 files."""
-
-
 ROLES: tuple[Role, ...] = ("train", "valid", "test", "all")
-
 
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 """A file or directory name, never a path: a manifest cannot point outside its snapshot. Of a length that file systems
 take, with the words that leases and temporary files put around it."""
-
-
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
 Count = Annotated[int, Field(ge=0)]
-
-
 Weight = Annotated[float, Field(ge=0)]
 
 

@@ -7,7 +7,6 @@ data and workspace together changes nothing; passwords in URLs are left out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,17 +15,12 @@ from fieldwise.features.columns.expression import Expression
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.base import BaseField
 from fieldwise.features.redact import redacted, redacted_tree
+from fieldwise.features.store.kept import digest_of
 
 Record = Mapping[str, Any]
-
-
 READING = ("format", "separator", "quote", "columns", "header", "encoding")
 """How the bytes of a source read."""
-
-
 EXPRESSIONS = ("label", "weight", "filter")
-
-
 _SHOWN = 80
 
 
@@ -55,7 +49,7 @@ def without_paths(record: Record) -> dict[str, Any]:
     """The record as a bundle keeps it: digests tell whether two paths are the same, and no more."""
 
     def hidden(block: Record) -> dict[str, Any]:
-        return {**block, "path": hashlib.sha256(json.dumps(block["path"]).encode()).hexdigest()}
+        return {**block, "path": digest_of(block["path"])}
 
     return {**record, "source": hidden(record["source"]), "join": [hidden(join) for join in record["join"]]}
 

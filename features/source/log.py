@@ -15,10 +15,10 @@ import pyarrow as pa
 from fieldwise.features.arrays import Bool, Float32, Int64
 from fieldwise.features.columns.batch import Columns
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.columns.moment import DAY, microseconds, to_local, to_utc
+from fieldwise.features.columns.moment import DAY, day_of, microseconds, to_local, to_utc
 from fieldwise.features.config import FeatureConfig
-from fieldwise.features.errors import ConfigError, InputError
-from fieldwise.features.fields.base import Problem
+from fieldwise.features.errors import InputError
+from fieldwise.features.fields.base import Problem, all_but, first_of_rows
 from fieldwise.features.source.join import SideTable
 from fieldwise.features.source.quarantine import Origins
 from fieldwise.features.source.raw import column_names, read_range
@@ -66,13 +66,10 @@ class LogBatch:
 
     def without(self, problems: Iterable[Problem]) -> LogBatch:
         """The batch with the rows of problems moved to ``rejects`` (a row once, for its first problem)."""
-        first = {problem.row: problem for problem in reversed(list(problems))}
+        first = first_of_rows(problems)
         if not first:
             return self
-        keep = np.ones(self.rows, np.bool_)
-        keep[list(first)] = False
-        rejects = self.rejects + [self.reject(first[row]) for row in sorted(first)]
-        return replace(self.take(keep), rejects=rejects)
+        return replace(self.take(all_but(first, self.rows)), rejects=[*self.rejects, *map(self.reject, first.values())])
 
     def take(self, keep: Bool) -> LogBatch:
         """The rows where ``keep`` holds; counts stay."""
@@ -240,10 +237,7 @@ def period_of(config: FeatureConfig, days: Sequence[str], *, dated: bool) -> Per
 
 def _day(date: str, zone: str) -> Period:
     """First and past-the-last moment of a day in a zone."""
-    try:
-        days = (Date.fromisoformat(date) - Date(1970, 1, 1)).days
-    except ValueError:
-        raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(date), fix="Write the day in full.") from None
+    days = (day_of(date) - Date(1970, 1, 1)).days
     first, stop = to_utc(np.array([days * DAY, (days + 1) * DAY], np.int64), zone)
     return int(first), int(stop)
 

@@ -14,16 +14,12 @@ from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.terminal import printable
 
 _CLOCK = ("", " %H:%M", " %H:%M:%S")
-
-
 _FORMATS = (
     "auto", *EPOCHS, "%Y%m%d", "%y%m%d", "%Y%m%d%H", "%y%m%d%H", "%Y%m%d%H%M", "%y%m%d%H%M", "%Y%m%d%H%M%S",
     "%y%m%d%H%M%S", "%d-%b-%Y", "%d/%b/%Y:%H:%M:%S %z",
     *(date + clock for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d") for clock in _CLOCK),
 )  # fmt: skip
 """Formats that are tried, the likelier first where digits read in several."""
-
-
 _EXCEL = 25_569
 """Day 0 of 1970 in the serial days of spreadsheets."""
 

@@ -17,8 +17,6 @@ from fieldwise.features.source.rows import RawBatch, Reject
 from fieldwise.features.terminal import printable
 
 SAMPLES = 3
-
-
 _SHOWN = 80
 """Characters of a value that people see."""
 
@@ -128,6 +126,14 @@ def _first(found: Iterable[Example]) -> list[Example]:
 def count(rejects: Iterable[Reject]) -> Counter[tuple[str, str]]:
     """Rows by reason and field."""
     return Counter((reject.reason, reject.field) for reject in rejects)
+
+
+def by_reason(rows: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Of rows by reason and field."""
+    reasons: Counter[str] = Counter()
+    for (reason, _), n in sorted(rows.items()):
+        reasons[reason] += n
+    return dict(reasons)
 
 
 def quarantined(

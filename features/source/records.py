@@ -19,21 +19,12 @@ from fieldwise.features.kernels.records import PLAIN, QUOTED, RECORD, SPOILT, fi
 
 Bytes = npt.NDArray[np.uint8]
 
-
 BLOCK = 2 << 20
 """Bytes read at once."""
-
-
 MAX_LINE = 64 << 20
 """Longer records, line end included, are quarantined, line by line."""
-
-
 MAX_HEADER = 1 << 20
-
-
 BOM = b"\xef\xbb\xbf"
-
-
 _SKIPPED = 0
 """In place of a reason: a record that is dropped because it is a header, or begins in another range."""
 

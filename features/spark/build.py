@@ -24,7 +24,7 @@ from fieldwise.features.snapshot.manifest import ROLES, FileEntry
 from fieldwise.features.source.quarantine import Example
 from fieldwise.features.spark import tallying, tasks
 from fieldwise.features.spark.reading import Counts, Job, span
-from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.run import collect, collect_reports, mapped, numbered
 from fieldwise.features.spark.tallying import COUNTS_FIELD, TALLY, pack_task
 from fieldwise.features.spark.tasks import PLACED, Places
 
@@ -145,13 +145,12 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
     ranges = _ranges(spark, job)
     shared = spark.sparkContext.broadcast(spec)
     if job.config.snapshot.shuffle == "none":
-        reports = mapped(ranges, tasks.write_task(job, shared, directory), "report binary")
+        told = collect_reports(ranges, tasks.write_task(job, shared, directory), "encode")
     else:
         places = _places(job, rows)
         placed = mapped(ranges, tasks.place_task(job, shared, places, directory), PLACED)
         sort = tasks.sort_task(job, shared, places, directory)
-        reports = mapped(placed.repartition(len(places.keys), "place"), sort, "report binary")
-    told = [json.loads(row["report"]) for row in collect(reports, "encode")]
+        told = collect_reports(placed.repartition(len(places.keys), "place"), sort, "encode")
     files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
     written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [], [])
     for report in (r for r in told if "counts" in r):

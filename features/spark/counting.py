@@ -21,12 +21,11 @@ from fieldwise.features.kernels.counts import count_slots
 from fieldwise.features.report.report import Numbers, Tally, tally_field
 from fieldwise.features.snapshot.manifest import FileEntry
 from fieldwise.features.spark.errors import Task
+from fieldwise.features.spark.reading import indices
 from fieldwise.features.spark.run import collect, mapped, numbered
 
 _TASK_ROWS = 1 << 24
 """Table rows whose counts one task holds, unless a single field has more."""
-
-
 _TRAINING = ("train", "all")
 
 
@@ -57,7 +56,7 @@ def _count_task(
     rows = sum(entry.rows for entry in files)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for part in [parts[index] for batch in batches for index in batch.column(0).to_pylist()]:
+        for part in (parts[index] for index in indices(batches)):
             training = [_zeros(field, rows) for field in part]
             held_out = [None if whole else _zeros(field, rows) for field in part]
             for entry in files:

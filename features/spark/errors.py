@@ -19,7 +19,6 @@ from fieldwise.features.redact import redacted
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
-
 _MARK = re.compile(r"fieldwise-error:([A-Za-z0-9+/=]+):")
 
 

@@ -13,7 +13,7 @@ from pyspark import Broadcast
 
 from fieldwise.features.columns.moment import DAY, TimeConfig, to_local
 from fieldwise.features.config import FeatureConfig
-from fieldwise.features.fields.base import Problem
+from fieldwise.features.fields.base import Problem, all_but, first_of_rows
 from fieldwise.features.snapshot.manifest import ROLES
 from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.rows import FileRange, Reject
@@ -64,14 +64,11 @@ class Findings:
 
         They still count as rows: the number of files must not depend on who looked.
         """
-        first = {problem.row: problem for problem in reversed(list(problems))}
-        good = np.ones(batch.rows, np.bool_)
-        for row in sorted(first):
-            reject = batch.reject(first[row])
+        first = first_of_rows(problems)
+        for reject in map(batch.reject, first.values()):
             self.counts["unencodable", reject.reason, reject.field] += 1
             self.rejects.append(reject)
-            good[row] = False
-        return good
+        return all_but(first, batch.rows)
 
     def count_roles(self, batch: LogBatch, roles: Roles) -> None:
         assert batch.label is not None
@@ -105,6 +102,11 @@ def indices(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
     """Numbers of ranges, as Spark gives them to a task."""
     for batch in batches:
         yield from batch.column(0).to_pylist()
+
+
+def reports(told: Iterable[bytes]) -> pa.RecordBatch:
+    """(report): JSON, for `features.spark.run.collect_reports`."""
+    return pa.record_batch([pa.array(list(told), pa.binary())], ["report"])
 
 
 def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:

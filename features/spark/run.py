@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pyspark.sql import DataFrame, Row, SparkSession
 from tqdm import tqdm
@@ -39,6 +41,11 @@ def collect(frame: DataFrame, what: str) -> list[Row]:
     with _progress(frame.sparkSession, what), _ended_with_us(frame.sparkSession), unwrapped():
         rows: list[Row] = frame.collect()
         return rows
+
+
+def collect_reports(frame: DataFrame, task: Task, what: str) -> list[Any]:
+    """All that ``task`` tells of a frame, as JSON in a column ``report``; errors as of ``collect``."""
+    return [json.loads(row["report"]) for row in collect(mapped(frame, task, "report binary"), what)]
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from fieldwise.features.interrupt import Interruptible
 
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
 
-
 _DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",

@@ -16,14 +16,9 @@ from fieldwise.features.errors import InputError
 from fieldwise.features.snapshot.manifest import ROLES
 
 Roles = npt.NDArray[np.uint8]  # positions in ROLES
-
-
 TRAIN, VALID, TEST, ALL = range(len(ROLES))
 
-
 SPLIT_SEED = 0x5911
-
-
 SAMPLING_SEED = 0x5A3B
 """Splits and sampling must be independent of the feature hash (42) and of row placement."""
 

@@ -24,18 +24,11 @@ from fieldwise.features.spark.reading import Findings, Job, indices, read_log, r
 from fieldwise.features.spark.split import TEST, VALID
 
 TALLY = "field int, key binary, count bigint"
-
-
 COUNTS_FIELD = -1
 """Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
 
-
 _TALLY_ROWS = 1 << 18
-
-
 _TALLY_SEED = 0x7A11
-
-
 _PAYLOAD_ROWS = 4096
 """See ``tasks.PAYLOAD_BYTES``."""
 

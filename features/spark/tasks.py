@@ -7,9 +7,8 @@ rows travels as counts (a key of words -> a number) the same way as the rows, so
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,21 +18,20 @@ from pyspark import Broadcast
 
 from fieldwise.features.arrays import Float32
 from fieldwise.features.columns.hashing import xxh64_rows
-from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.fields.base import all_but, first_of_rows
+from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import FileEntry
 from fieldwise.features.source.quarantine import examples
 from fieldwise.features.spark import files, placement
 from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.reading import Findings, Job, indices, read_rows
+from fieldwise.features.spark.reading import Findings, Job, indices, read_rows, reports
 from fieldwise.features.spark.split import Roles
 
 PLACED = "place int, payload binary"
 
-
 PAYLOAD_BYTES = 128 << 10
 """Of one value in a shuffle: the JVM copies it several times, and larger ones are expensive to collect as garbage."""
-
 
 _FLUSH_BYTES = 32 << 20
 
@@ -59,22 +57,15 @@ class EncodedRows:
         )
 
 
-@lru_cache(maxsize=1)
-def _encoder(spec: FeatureSpec) -> Encoder:
-    """One per process and spec: vocabularies are indexed once, not once a task."""
-    return Encoder(spec)
-
-
 def encode_rows(job: Job, spec: Broadcast[FeatureSpec], index: int, findings: Findings) -> Iterator[EncodedRows]:
     """Encode a range; rows the encoder cannot read join the rejects."""
     for batch, roles in read_rows(job, index, findings):
-        encoded = _encoder(spec.value).encode(batch.columns)
+        encoded = encoder_of(spec.value).encode(batch.columns)
         slots = encoded.slots
         if encoded.problems:
-            first = {problem.row: problem for problem in reversed(encoded.problems)}
-            findings.reject(batch.reject(first[row]) for row in sorted(first))
-            keep = np.ones(batch.rows, np.bool_)
-            keep[list(first)] = False
+            first = first_of_rows(encoded.problems)
+            findings.reject(map(batch.reject, first.values()))
+            keep = all_but(first, batch.rows)
             batch, roles, slots = batch.take(keep), roles[keep], np.compress(keep, slots.T, axis=1).T
         findings.count_roles(batch, roles)
         findings.count_days(batch, roles, job.config.time)
@@ -138,8 +129,8 @@ def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
             findings = Findings()
             writer = _RangeWriter(job, spec, directory, index)
             for rows in encode_rows(job, spec, index, findings):
-                yield _reports(writer.add(rows))
-            yield _reports([*writer.finish(), _report(findings, directory, index)])
+                yield reports(writer.add(rows))
+            yield reports([*writer.finish(), _report(findings, directory, index)])
 
     return run
 
@@ -208,14 +199,14 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
     """(report): collect each file's rows, bring them into their order, write; reports pass through."""
     schema = files.snapshot_schema(spec.value.slot_names, job.config.weight is not None)
     file_of = {key: number for number, key in enumerate(places.keys)}
-    reports = len(places.keys) - 1
+    last = len(places.keys) - 1
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held: dict[int, list[bytes]] = {}
         for batch in batches:
             for place, payload in zip(batch.column(0).to_pylist(), batch.column(1), strict=True):
-                if file_of[place] == reports:
-                    yield _reports([payload.as_py()])
+                if file_of[place] == last:
+                    yield reports([payload.as_py()])
                 else:
                     held.setdefault(file_of[place], []).append(payload.as_buffer())
         for file in sorted(held):
@@ -225,14 +216,10 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
             role = places.role_of(file)
             number = file - places.first[role]
             entry = files.write_rows(directory, role, f"{number:05d}", schema, *columns)
-            yield _reports([_file_report([number], entry)])
+            yield reports([_file_report([number], entry)])
 
     return run
 
 
 def _file_report(place: list[int], entry: FileEntry) -> bytes:
     return json.dumps({"place": place, "file": entry.model_dump(mode="json")}).encode()
-
-
-def _reports(reports: Iterable[bytes]) -> pa.RecordBatch:
-    return pa.record_batch([pa.array(list(reports), pa.binary())], ["report"])

@@ -206,7 +206,7 @@ def write_atomic(path: str, data: bytes) -> None:
     if isinstance(fs, LocalFileSystem):
         temporary = _write_beside(inner, data)
         os.replace(temporary, inner)
-        _sync_directory(inner)
+        sync_directory(inner)
     else:
         fs.pipe_file(inner, data)
 
@@ -224,7 +224,7 @@ def create_exclusive(path: str, data: bytes) -> None:
         os.link(temporary, inner)
     finally:
         os.unlink(temporary)
-    _sync_directory(inner)
+    sync_directory(inner)
 
 
 def publish(path: str, data: bytes, *, content: str, replace: bool) -> None:
@@ -247,7 +247,7 @@ def publish(path: str, data: bytes, *, content: str, replace: bool) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft)
-    _sync_directory(inner)
+    sync_directory(inner)
 
 
 def is_abandoned(name: str) -> bool:
@@ -287,7 +287,8 @@ def _create(path: str, data: bytes, *, sync: bool) -> None:
         raise
 
 
-def _sync_directory(inner: str) -> None:
+def sync_directory(inner: str) -> None:
+    """Put a local file's name in its directory on disk."""
     descriptor = os.open(os.path.dirname(inner), os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,15 +11,9 @@ from fieldwise.features.errors import ArtifactError
 
 MOST_BYTES = 16 << 20
 """Of an artifact: a manifest, a spec, a record."""
-
-
 _BYTES_A_VALUE = 11
 """Fewer on average, and what is small on disk could be large in memory. Brackets, commas and colons tell of values."""
-
-
 MOST_DEPTH = 100
-
-
 _FIX = "It is none of ours, or damaged: make it again, or copy it again whole."
 
 

@@ -24,7 +24,7 @@ def write_record(path: str, record: dict[str, Any]) -> None:
 
 def sealed(record: dict[str, Any]) -> bytes:
     """A record's bytes."""
-    return (json.dumps({**record, SEAL: _seal(record)}, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps({**record, SEAL: digest_of(record)}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def read_record(path: str, what: str, fix: str) -> dict[str, Any] | None:
@@ -39,10 +39,11 @@ def read_record(path: str, what: str, fix: str) -> dict[str, Any] | None:
     except IsADirectoryError:
         raise ArtifactError(path, expected=what, found="a directory", fix=fix) from None
     record = bounded.parse(content, path, fix)
-    if SEAL in record and record.pop(SEAL) != _seal(record):
+    if SEAL in record and record.pop(SEAL) != digest_of(record):
         raise ArtifactError(path, expected=what, found="it changed since it was written", fix=fix)
     return record
 
 
-def _seal(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

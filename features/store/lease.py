@@ -23,12 +23,8 @@ from fieldwise.features.process import began, machine, runs
 from fieldwise.features.store import bounded
 
 HEARTBEAT_SECONDS = 30.0
-
-
 LEASE_SECONDS = 900.0
 """A lease from elsewhere that was not renewed for this long is dead: 30 missed heartbeats."""
-
-
 _MOST_BYTES = 4 << 10
 
 

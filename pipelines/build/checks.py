@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date as Date
 
+from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.snapshot.manifest import ROLES, FileEntry, require_weights, weights_of
-from fieldwise.features.source.quarantine import Example, Quarantined, quarantined
+from fieldwise.features.source.quarantine import Example, Quarantined
 from fieldwise.features.spark.reading import Counts
 from fieldwise.features.spark.split import Splitter
-from fieldwise.pipelines.build.quality import require_quality
+from fieldwise.pipelines.build.quality import judged
 from fieldwise.pipelines.config.schema import Config
 
 
@@ -28,11 +28,7 @@ def require_date(config: Config, date: str | None) -> None:
                 fix="Pass --date YYYY-MM-DD.",
             )
         return
-    try:
-        if Date.fromisoformat(date).isoformat() != date:
-            raise ValueError(date)
-    except ValueError:
-        raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(date), fix="Write the day in full.") from None
+    day_of(date)
     if not dated and config.time is None:
         raise ConfigError(
             "time",
@@ -119,14 +115,4 @@ def require_readable(counts: Counts, config: FeatureConfig, found: Iterable[Exam
     for key, count in counts.items():
         if key[0] in ("rejected", "unencodable"):
             rows[key[1], key[2]] += count
-    parts = quarantined(rows, found, config.source.format)
-    require_quality(config, "source", good + rows.total(), parts)
-    return parts
-
-
-def by_reason(counts: Counts) -> dict[str, int]:
-    reasons: Counter[str] = Counter()
-    for key, count in sorted(counts.items()):
-        if key[0] == "rejected":
-            reasons[key[1]] += count
-    return dict(reasons)
+    return judged(config, "source", good, rows, found, config.source.format)

@@ -9,6 +9,7 @@ from fieldwise.features import words
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.config import JoinConfig, SourceConfig
 from fieldwise.features.errors import FieldwiseError, InputError
+from fieldwise.features.fields.base import BaseField
 from fieldwise.features.fields.time import TimeField
 from fieldwise.features.files.listing import SourceFile, directory_columns, list_files
 from fieldwise.features.source.headers import require_one_header
@@ -91,14 +92,16 @@ def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int
         timed = isinstance(field, TimeField) and catalog.time is not None
         for column in field.columns:
             if column not in known and not timed:
-                hint = ", or set catalog.time." if isinstance(field, TimeField) else "."
-                raise InputError(
-                    f"catalog: field {field.name!r}",
-                    expected=f"column {column!r} in contexts or items",
-                    found="it in neither",
-                    fix="Add it to a source, or give it a value under catalog.fixed "
-                    f"(`{column}: ...`, null for missing){hint}",
-                )
+                raise on_no_side(field, column)
+
+
+def on_no_side(field: BaseField, column: str) -> InputError:
+    """The error of a field whose column neither contexts nor items have."""
+    hint = ", or set catalog.time." if isinstance(field, TimeField) else "."
+    return InputError(
+        f"catalog: field {field.name!r}", expected=f"column {column!r} in contexts or items", found="it in neither",
+        fix=f"Add it to a source, or give it a value under catalog.fixed (`{column}: ...`, null for missing){hint}",
+    )  # fmt: skip
 
 
 def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] | None]) -> set[str] | None:

@@ -24,7 +24,6 @@ from fieldwise.features.report.report import REPORT, Report
 from fieldwise.features.snapshot import publish
 from fieldwise.features.snapshot.manifest import MANIFEST, QUARANTINE, ROLES, Manifest, snapshot_dir, standing
 from fieldwise.features.snapshot.publish import Attempt
-from fieldwise.features.snapshot.record import field_differences
 from fieldwise.features.source.keys import require_keys
 from fieldwise.features.source.log import LogReader, Period, period_of
 from fieldwise.features.source.quarantine import Example
@@ -36,8 +35,9 @@ from fieldwise.features.spark.files import merge_rejects
 from fieldwise.features.spark.reading import Counts, Job
 from fieldwise.features.spark.session import spark_session
 from fieldwise.features.spark.split import TRAIN, Splitter
+from fieldwise.features.store.kept import digest_of
 from fieldwise.features.terminal import say
-from fieldwise.pipelines.agreement import asked_otherwise, digest, is_dated, rebuild, source_files, source_stamps
+from fieldwise.pipelines.agreement import asked_otherwise, fields_apart, is_dated, rebuild, source_files, source_stamps
 from fieldwise.pipelines.build.checks import (
     require_date,
     require_matches,
@@ -114,8 +114,8 @@ def publish_snapshot(
     days = [date] if date else []
     files = source_files(config, days)
     stamps = source_stamps(config, files, date)
-    marks = digest(stamps)
-    request = digest([marks, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
+    marks = digest_of(stamps)
+    request = digest_of([marks, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
     identity = Identity(_place(config, date, frozen, replace), marks, request, config.record)
     directory = snapshot_dir(config.workspace_dir, identity.id)
     publish.clean(directory)
@@ -218,7 +218,7 @@ def load_spec(place: str, config: Config) -> FeatureSpec:
     if _is_snapshot(place):
         place = store.join(place, Manifest.load(place).data)
     spec = FeatureSpec.load(place)
-    if told := field_differences([field.config for field in spec.fields], config.fields, ("spec", "config")):
+    if told := fields_apart(spec, config, "spec"):
         raise ArtifactError(
             place,
             expected="a spec of the config's fields",

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
 from fieldwise.features.columns.moment import TimeConfig
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import InputError, RefusedError
 from fieldwise.features.source.misread import dates_in_digits, remedies
-from fieldwise.features.source.quarantine import Quarantined
+from fieldwise.features.source.quarantine import Example, Quarantined, count, examples, quarantined
+from fieldwise.features.source.rows import Reject
 from fieldwise.features.terminal import say
 
 _MOST = 10
 """Reasons that are told; the others are counted."""
+
+
+def judged(
+    config: FeatureConfig,
+    where: str,
+    good: int,
+    rows: Mapping[tuple[str, str], int],
+    seen: Iterable[Example],
+    formats: str,
+) -> list[Quarantined]:
+    """What was set aside beside ``good`` rows, as `quarantined` takes it. Raises as ``require_quality``."""
+    found = quarantined(rows, seen, formats)
+    require_quality(config, where, good + sum(rows.values()), found)
+    return found
+
+
+def judged_rejects(
+    config: FeatureConfig, where: str, good: int, rejects: Sequence[Reject], formats: str
+) -> list[Quarantined]:
+    """``judged`` of the rows themselves."""
+    return judged(config, where, good, count(rejects), examples(rejects), formats)
 
 
 def require_quality(config: FeatureConfig, where: str, rows: int, found: Sequence[Quarantined]) -> None:

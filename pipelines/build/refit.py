@@ -7,8 +7,8 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import SplitConfig
-from fieldwise.features.errors import ConfigError
 from fieldwise.features.fields import moves
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.spark.session import spark_session
@@ -61,9 +61,5 @@ def _fit(config: Config, days: list[str]) -> FeatureSpec:
 
 def window(date: str, days: int) -> list[str]:
     """That many days before a date, and the date itself."""
-    try:
-        last = datetime.date.fromisoformat(date)
-    except ValueError:
-        fix = "Write it as 2026-01-31."
-        raise ConfigError("--date", expected="a day as YYYY-MM-DD", found=repr(date), fix=fix) from None
+    last = day_of(date)
     return [str(last - datetime.timedelta(days=back)) for back in range(days, -1, -1)]

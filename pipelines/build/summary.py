@@ -17,11 +17,10 @@ from fieldwise.features.report.page import PAGE
 from fieldwise.features.report.report import Report, Tally
 from fieldwise.features.snapshot.manifest import ROLES, FieldCounts, Manifest, SourceEntry, snapshot_digest
 from fieldwise.features.snapshot.publish import Attempt
-from fieldwise.features.source.quarantine import Quarantined
+from fieldwise.features.source.quarantine import Quarantined, by_reason
 from fieldwise.features.spark.build import Written
 from fieldwise.features.spark.reading import Job
 from fieldwise.features.terminal import say
-from fieldwise.pipelines.build.checks import by_reason
 from fieldwise.pipelines.build.quality import say_moments, say_quarantined
 
 
@@ -52,7 +51,7 @@ def manifest_of(
         slot_names=spec.slot_names,
         has_weight=job.config.weight is not None,
         files=written.files,
-        quarantined=by_reason(counts),
+        quarantined=by_reason({(key[1], key[2]): n for key, n in counts.items() if key[0] == "rejected"}),
         filtered=counts["filtered",],
         dropped_negatives=counts["dropped_negatives",],
         negative_rate=negative_rate,

@@ -29,18 +29,17 @@ from fieldwise.features import store
 from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.files.listing import list_files
-from fieldwise.features.source.quarantine import count, examples, quarantined
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.terminal import say
 from fieldwise.features.words import listed
 from fieldwise.pipelines.agreement import require_model
-from fieldwise.pipelines.build.quality import require_quality, say_quarantined
+from fieldwise.pipelines.build.quality import judged_rejects, say_quarantined
 from fieldwise.pipelines.catalog.items import RANGE_BYTES, read_items, refuse_repeated
-from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.pipelines.score.ids import together
-from fieldwise.pipelines.score.output import Output
+from fieldwise.pipelines.score.output import Output, target_of
 from fieldwise.pipelines.score.sides import split_sides
 from fieldwise.training.models import kinds, model_of
 from fieldwise.training.scoring.factors import Factors, context_factors, item_factors, require_factors
@@ -58,9 +57,7 @@ def export_factors(
     Raises ConfigError for models and fields without such a split: POLY2's pairs across are no inner product.
     """
     started = time.perf_counter()
-    catalog = config.catalog
-    if catalog is None:
-        raise ConfigError("catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:`.")
+    config.require_catalog()  # before a model is opened
     opened = open_model(model, config)
     bundle = opened.bundle
     require_model(bundle, config, "the model")
@@ -75,8 +72,7 @@ def export_factors(
             fix=f"Export {able} over fields of one side each.",
         )
     scorer = Scorer(bundle)
-    directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "factors")
-    target = store.join(directory, f"date={date or 'all'}")
+    target = target_of(config, out, date, "factors")
     if not store.is_local(target):
         raise ConfigError(
             "--out", expected="a local directory", found=target, fix="Name one, and copy the files where they belong."
@@ -87,8 +83,7 @@ def export_factors(
     ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
     parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
     rejects = [reject for part in parts for reject in part.rejects]
-    bad = quarantined(count(rejects), examples(rejects), side.source.format)
-    require_quality(config, "catalog.contexts", sum(len(p.ids) for p in parts) + len(rejects), bad)
+    bad = judged_rejects(config, "catalog.contexts", sum(len(p.ids) for p in parts), rejects, side.source.format)
     say_quarantined(config, [*items.quarantined, *bad])
     slots = np.concatenate([part.slots for part in parts])
     ids = together([part.ids for part in parts], "catalog.contexts")

@@ -15,11 +15,11 @@ from fieldwise.features.columns.text import canonical
 from fieldwise.features.errors import InputError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.files.listing import list_files
-from fieldwise.features.source.quarantine import Quarantined, count, examples, quarantined
+from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.source.rows import Reject
 from fieldwise.features.terminal import say
-from fieldwise.pipelines.build.quality import require_quality
+from fieldwise.pipelines.build.quality import judged_rejects
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.coverage import Coverage, Tally
 from fieldwise.pipelines.score.ids import together
@@ -57,15 +57,13 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
 
     Raises InputError for repeated ids and when none is eligible, RefusedError past the tolerated share of bad rows.
     """
-    catalog = config.catalog
-    assert catalog is not None
+    catalog = config.require_catalog()
     rule = None if catalog.filter is None else Expression(catalog.filter, "catalog.filter")
     ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
     parts = [rows for rng in ranges for rows in side.rows(rng, spec)]
     rejects = [reject for part in parts for reject in part.rejects]
     total = sum(len(part.ids) + len(part.rejects) for part in parts)
-    bad = quarantined(count(rejects), examples(rejects), side.source.format)
-    require_quality(config, "catalog.items", total, bad)
+    bad = judged_rejects(config, "catalog.items", total - len(rejects), rejects, side.source.format)
     if rule is not None:
         unread = sum(int(np.count_nonzero(rule.evaluate(part.columns)[1])) for part in parts)
         if unread:

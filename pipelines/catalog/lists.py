@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.pipelines.catalog.tasks import Lists, Model, Pairs
 from fieldwise.training.kernels.select import Lists as Positions
 from fieldwise.training.scoring.items import Catalog
@@ -18,35 +16,27 @@ IDS, RAW, CATEGORY = "ids.arrow", "items.arrow", "__category"
 """Files beside the catalog's arrays: item ids in order; the items' raw columns and their categories."""
 
 
-_HELD: dict[str, Any] = {}
-"""What this process has opened, for the model in use; the arrays are memory-mapped."""
-
-
 def factored_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only: Pairs | None) -> Lists:
     """Payloads are the contexts' slots."""
-    held = _held(model)
-    if "catalog" not in held:
-        held["catalog"] = Catalog.load(model.shipped.path)
+    scorer, catalog = model.shipped.scorer(), model.shipped.once("catalog", lambda: Catalog.load(model.shipped.path))
     slots = np.frombuffer(b"".join(payloads.to_pylist()), np.int32).reshape(-1, model.shipped.layout.slots)
     ranking = top_k(
-        held["scorer"],
-        held["catalog"],
+        scorer,
+        catalog,
         slots,
         model.k,
         exclude=Positions(*exclude),
         only=None if only is None else Positions(*only),
         per_category=model.cap,
     )
-    return Lists(ranking.start, ranking.item, held["scorer"].calibrated(ranking.logit), held["ids"])
+    return Lists(ranking.start, ranking.item, scorer.calibrated(ranking.logit), _ids(model))
 
 
 def pairwise_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only: Pairs | None) -> Lists:
     """Payloads are the contexts' raw columns; every pair is encoded and scored by the model."""
     assert model.spec is not None
-    held = _held(model)
-    if "raw" not in held:
-        held["raw"], held["encoder"] = _read(model, RAW), Encoder(model.spec)
-    raw: pa.Table = held["raw"]
+    scorer, encoder = model.shipped.scorer(), encoder_of(model.spec)
+    raw: pa.Table = model.shipped.once(RAW, lambda: _read(model, RAW))
     starts, items, logits = [0], [], []
     everything = np.arange(raw.num_rows)
     for c, packed in enumerate(payloads.to_pylist()):
@@ -55,15 +45,15 @@ def pairwise_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
         context = pa.ipc.open_stream(packed).read_all()
         mine, same = raw.take(pa.array(allowed)), pa.array(np.zeros(len(allowed), np.int64))
         columns = [mine[n] if n in mine.column_names else context[n].take(same) for n in model.spec.raw_columns]
-        slots = held["encoder"].encode(pa.Table.from_arrays(columns, list(model.spec.raw_columns))).slots
-        found = held["scorer"].logits(slots)
+        slots = encoder.encode(pa.Table.from_arrays(columns, list(model.spec.raw_columns))).slots
+        found = scorer.logits(slots)
         best = _best(allowed, found, mine[CATEGORY].to_numpy(), model.k, model.cap)
         items.append(allowed[best])
         logits.append(found[best])
         starts.append(starts[-1] + len(best))
     flat = np.concatenate([np.empty(0, np.float32), *logits])
     return Lists(
-        np.array(starts), np.concatenate([np.empty(0, np.int64), *items]), held["scorer"].calibrated(flat), held["ids"]
+        np.array(starts), np.concatenate([np.empty(0, np.int64), *items]), scorer.calibrated(flat), _ids(model)
     )
 
 
@@ -82,12 +72,8 @@ def _best(
     return order[:k]
 
 
-def _held(model: Model) -> dict[str, Any]:
-    key = str(model.shipped.path(IDS))
-    if _HELD.get("key") != key:
-        _HELD.clear()
-        _HELD.update(key=key, scorer=model.shipped.scorer(), ids=_read(model, IDS)["id"].combine_chunks())
-    return _HELD
+def _ids(model: Model) -> pa.Array:
+    return model.shipped.once(IDS, lambda: _read(model, IDS)["id"].combine_chunks())
 
 
 def _read(model: Model, name: str) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import InputError, RefusedError
 from fieldwise.features.files.listing import SourceFile
 from fieldwise.features.source.keys import require_keys
-from fieldwise.features.source.quarantine import Example, Quarantined, quarantined
+from fieldwise.features.source.quarantine import Quarantined, quarantined
 from fieldwise.features.terminal import say
 from fieldwise.features.words import some
 from fieldwise.pipelines.build.columns import known_columns
@@ -47,13 +46,7 @@ def match(said: Said, reports: Sequence[dict[str, Any]], items: pa.Array, catalo
 
 def _told(said: Said, name: str, format: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What could not be read, and samples of what could, as `Quarantined` in JSON."""
-
-    def of(kind: str) -> dict[str, int]:
-        start = f"{name} {kind} "
-        return {key.removeprefix(start): n for key, n in said.counts.items() if key.startswith(start)}
-
-    seen = [Example(*json.loads(text)) for text in of("example")]
-    rows = {(*json.loads(text),): n for text, n in of("bad").items()}
+    rows, seen = said.set_aside(name)
     samples = {(example.reason, example.field): 0 for example in seen if example.reason in (READ, NO_ITEM)}
     parts = quarantined(rows | samples, seen, format)
     bad, good = ([part.model_dump() for part in parts if bool(part.rows) is unread] for unread in (True, False))
@@ -66,10 +59,9 @@ def require_matched(config: Config, matched: Mapping[str, Mapping[str, Any]]) ->
     Raises RefusedError past ``snapshot.max_bad_fraction`` of unreadable rows, and at ``catalog.max_unmatched`` of the
     pairs.
     """
-    assert config.catalog is not None
     for name, found in matched.items():
         told = f"{found['context']:,} met a context, {found['item']:,} an eligible item, {found['both']:,} both"
-        pairs, most = found["read"] - found["blank"], config.catalog.max_unmatched
+        pairs, most = found["read"] - found["blank"], config.require_catalog().max_unmatched
         blank = f" and {found['blank']:,} without an id" if found["blank"] else ""
         say(f"  catalog.{name}: {pairs:,} pairs read{blank}, {told}")
         bad = [Quarantined.model_validate(part) for part in found["quarantine"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -18,31 +17,30 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from fieldwise.features import store
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.headers import require_one_header
-from fieldwise.features.source.quarantine import Example, Quarantined, quarantined
+from fieldwise.features.source.quarantine import Quarantined, by_reason
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.spark.build import shuffle_keys
 from fieldwise.features.spark.files import merge_rejects, write_rejects
-from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.run import collect, collect_reports, mapped, numbered
 from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
-from fieldwise.pipelines.build.quality import require_quality, say_quarantined
+from fieldwise.pipelines.build.quality import judged, say_quarantined
 from fieldwise.pipelines.catalog import tasks
 from fieldwise.pipelines.catalog.items import RANGE_BYTES, Items, read_items
 from fieldwise.pipelines.catalog.lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from fieldwise.pipelines.catalog.pairs import match, require_columns, require_matched
 from fieldwise.pipelines.catalog.tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
 from fieldwise.pipelines.config.catalog import CatalogConfig
-from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.pipelines.score.ids import IdKind, column_types
-from fieldwise.pipelines.score.output import QUARANTINE, Output
+from fieldwise.pipelines.score.output import QUARANTINE, Output, target_of
 from fieldwise.pipelines.score.shipping import Shipment
 from fieldwise.pipelines.score.sides import Split, split_sides
 from fieldwise.pipelines.unchanged import Stamps, require_unchanged, stamps_of
@@ -52,15 +50,9 @@ from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
 
 CONTEXTS_PER_FILE = 1024
-
-
 MOST_FILES = 4096
-
-
 _RULES = 3
 """Raised when other lists, or other words on them, follow from the same request: what stands is made anew."""
-
-
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
 
@@ -82,21 +74,14 @@ def score_catalog(
     Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3): nothing is published then.
     """
     started = time.perf_counter()
-    catalog = config.catalog
-    if catalog is None:
-        raise ConfigError(
-            "catalog", expected="a block naming contexts and items", found="none", fix="Add `catalog:` to the config."
-        )
+    catalog = config.require_catalog()
     opened = open_model(model, config)
     bundle, version = opened.bundle, opened.label
     require_model(bundle, config, f"model {version}")
     for source in _sources(config, catalog):
         require_one_header(source, list_files(source, config.base, date))
     split = split_sides(config, bundle.spec, date)
-    target = store.join(
-        resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "catalog"),
-        f"date={date or 'all'}",
-    )
+    target = target_of(config, out, date, "scores", "catalog")
     stamps = _stamps(config, catalog, date)
     asked = catalog.model_dump(mode="json", exclude={"max_unmatched"})
     output = Output(target, [_RULES, bundle.digest, version, date, asked, stamps])
@@ -156,8 +141,7 @@ class _Run:
                 schema = tasks.PLACED.format(id=self._ids.spark)
                 placed = mapped(encoded.filter(F.col("kind") != REPORT), tasks.place_task(borders, keys), schema)
                 rank = tasks.rank_task(model, keys, lists)
-                ranked = mapped(placed.repartition(len(keys), "place"), rank, "report binary")
-                reports = [json.loads(row["report"]) for row in collect(ranked, "lists")]
+                reports = collect_reports(placed.repartition(len(keys), "place"), rank, "lists")
             finally:
                 encoded.unpersist()
         self._refuse_twins(reports)
@@ -168,6 +152,7 @@ class _Run:
         for found in bad.values():
             say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
+        items_aside = {("items", ""): len(items.rejects)} if items.rejects else {}
         facts = {
             "source_files": self._source_files(),
             "contexts": counts["contexts"],
@@ -178,9 +163,7 @@ class _Run:
             "by": "factors" if lists is factored_lists else "pairs",
             "matched": matched,
             "fields": fields,
-            "quarantined": {
-                k.removeprefix("rejected "): n for k, n in sorted(counts.items()) if k.startswith("rejected ")
-            },
+            "quarantined": by_reason(said.set_aside("contexts")[0] | items_aside),
             "quarantine": {side: [part.model_dump() for part in found] for side, found in bad.items()},
         }
         return reports, facts
@@ -237,16 +220,14 @@ class _Run:
             said.hear(bytes(row["payload"]))
         counts = said.counts
         files = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
-        bad = {(*json.loads(key[4:]),): n for key, n in counts.items() if key.startswith("bad ")}
-        seen = (Example(*json.loads(key.removeprefix("example "))) for key in counts if key.startswith("example "))
-        contexts = quarantined(bad, seen, self.split.contexts.source.format)
-        require_quality(self.config, "catalog.contexts", counts["contexts"] + sum(bad.values()), contexts)
+        bad, seen = said.set_aside("contexts")
+        formats = self.split.contexts.source.format
+        contexts = judged(self.config, "catalog.contexts", counts["contexts"], bad, seen, formats)
         if not counts["contexts"]:
             raise InputError("catalog.contexts", expected="at least one context", found="none", fix="Check its path.")
         rejects = items.result().rejects
         if rejects:
             files.append(write_rejects(self.staging, 1 << 20, rejects))
-            counts["rejected items"] = len(rejects)
         return said, files, {"contexts": contexts, "items": items.result().quarantined}
 
     def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -30,11 +30,13 @@ from fieldwise.features.errors import InputError
 from fieldwise.features.fields.base import text_at
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.kernels.strings import FIRST
-from fieldwise.features.source.quarantine import examples
+from fieldwise.features.source.quarantine import Example, examples
 from fieldwise.features.source.raw import read_range
 from fieldwise.features.source.rows import FileRange, RawBatch, Reject
 from fieldwise.features.spark.errors import Task
 from fieldwise.features.spark.files import write_rejects
+from fieldwise.features.spark.reading import indices, reports
+from fieldwise.features.spark.tallying import to_stream
 from fieldwise.pipelines.catalog.items import repeated
 from fieldwise.pipelines.config.catalog import PairsConfig
 from fieldwise.pipelines.score.coverage import Coverage, Tally
@@ -44,24 +46,14 @@ from fieldwise.pipelines.score.shipping import Shipped
 from fieldwise.pipelines.score.sides import Side
 
 CONTEXT, EXCLUDE, CANDIDATE, REPORT = range(4)
-
-
 ROW = "kind int, id {id}, key bigint, payload binary, item bigint"
-
-
 PLACED = "place int, kind int, id {id}, payload binary, item bigint"
 """id: see `IdKind`. payload: slots of a context, or what a report says. item: position, or -n for n pairs whose items
 are not in the catalog: they are only counted.
 """
-
-
 PAIRS = {EXCLUDE: "exclude", CANDIDATE: "candidates"}
-
-
 READ, NO_ITEM = "read", "no_item"
 """Samples of pairs: a context's id as it was read, an item's that is no eligible one."""
-
-
 _LOOKED_AT = 100
 """Pairs of a range among which different samples are looked for."""
 
@@ -130,7 +122,7 @@ def encode_task(inputs: Broadcast[Inputs], spec: Broadcast[FeatureSpec], schema:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         todo = inputs.value
         said = Said(Tally(spec.value, todo.coverage))
-        for index in (int(i) for batch in batches for i in batch.column(0).to_pylist()):
+        for index in indices(batches):
             kind, rng = todo.ranges[index]
             parts = _contexts(todo, rng, spec.value, index, said) if kind == CONTEXT else _pairs(todo, kind, rng, said)
             for part in parts:
@@ -154,6 +146,23 @@ class Said:
         """Remember the first."""
         if name not in self.samples and len(ids[0]):
             self.samples[name] = [str(of[0].as_py())[:80] for of in ids]
+
+    def reject(self, name: str, rejects: Sequence[Reject], seen: Sequence[Reject] = ()) -> None:
+        """Count rows of a table that are set aside; keep samples of them, and of others that were ``seen``."""
+        for reject in rejects:
+            self.counts[f"{name} bad {json.dumps([reject.reason, reject.field])}"] += 1
+        for example in [*examples(rejects), *examples(seen)]:
+            self.counts[f"{name} example {json.dumps(example)}"] += 1
+
+    def set_aside(self, name: str) -> tuple[dict[tuple[str, str], int], list[Example]]:
+        """Rows by reason and field, and the samples, of what ``reject`` was told of a table."""
+
+        def of(kind: str) -> dict[str, int]:
+            start = f"{name} {kind} "
+            return {key.removeprefix(start): n for key, n in self.counts.items() if key.startswith(start)}
+
+        rows = {(*json.loads(text),): n for text, n in of("bad").items()}
+        return rows, [Example(*json.loads(text)) for text in of("example")]
 
     def report(self) -> bytes:
         return json.dumps([self.counts, self.tally.report(), self.samples]).encode()
@@ -187,17 +196,13 @@ def _contexts(todo: Inputs, rng: FileRange, spec: FeatureSpec, index: int, said:
                 fix="Write the ids as text, or with one type.",
             )
         if todo.whole:
-            payload = pa.array([_packed(rows.columns.slice(i, 1)) for i in range(len(rows.ids))], pa.binary())
+            payload = pa.array([to_stream(rows.columns.slice(i, 1)) for i in range(len(rows.ids))], pa.binary())
         else:
             slots = np.ascontiguousarray(rows.slots)
             offsets = np.arange(len(slots) + 1, dtype=np.int32) * (4 * slots.shape[1])
             payload = pa.Array.from_buffers(pa.binary(), len(slots), [None, pa.py_buffer(offsets), pa.py_buffer(slots)])
         yield ids, xxh64_array(rows.ids).view(np.int64), payload, None
-    for reject in rejects:
-        said.counts[f"rejected {reject.reason}"] += 1
-        said.counts[f"bad {json.dumps([reject.reason, reject.field])}"] += 1
-    for example in examples(rejects):
-        said.counts[f"example {json.dumps(example)}"] += 1
+    said.reject("contexts", rejects)
     if rejects:
         said.counts[f"quarantine {write_rejects(todo.directory, index, rejects)}"] = 1
 
@@ -233,10 +238,7 @@ def _pairs(todo: Inputs, kind: int, rng: FileRange, said: Said) -> Iterator[Part
         others = ids.filter(pa.array(~met & can)).value_counts()
         yield others.field("values"), none[: len(others)], None, -others.field("counts").to_numpy()
     counts[f"{name} unreadable"] += len(rejects)
-    for reject in rejects:
-        counts[f"{name} bad {json.dumps([reject.reason, reject.field])}"] += 1
-    for example in [*examples(rejects), *examples(seen)]:
-        counts[f"{name} example {json.dumps(example)}"] += 1
+    said.reject(name, rejects, seen)
 
 
 def _pointed(raw: RawBatch, column: str, rows: npt.NDArray[np.bool_], reason: str) -> list[Reject]:
@@ -275,14 +277,6 @@ def _rows(
     )
 
 
-def _packed(batch: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
-
-
 def place_task(borders: list[Any], keys: list[int]) -> Task:
     """(place, kind, id, payload, item): file p holds the ids in [borders[p - 1], borders[p]), ``keys[p]`` sends it
     away.
@@ -312,7 +306,7 @@ def rank_task(model: Broadcast[Model], keys: list[int], lists: Rank) -> Task:
                 held.setdefault(part_of[int(place)], []).append(batch.filter(pa.array(places == place)))
         for part in sorted(held):
             report = _rank(model.value, part, pa.Table.from_batches(held.pop(part)), lists)
-            yield pa.record_batch([pa.array([json.dumps(report).encode()], pa.binary())], ["report"])
+            yield reports([json.dumps(report).encode()])
 
     return run
 

@@ -11,21 +11,11 @@ from fieldwise.features.errors import ConfigError
 
 MOST_BYTES = 1 << 20
 """Of a config file."""
-
-
 MOST_VALUES = 100_000
 """Of a document, each as often as aliases name it, a long text for as many as it could be cut into."""
-
-
 MOST_DEPTH = 50
-
-
 _VALUE_BYTES = 100
-
-
 _KEY_LENGTH = 1_000
-
-
 _DIGITS = 100
 
 
@@ -53,17 +43,11 @@ class Yaml(yaml.SafeLoader):
 
 
 Yaml.add_constructor("tag:yaml.org,2002:int", Yaml.construct_yaml_int)
-
-
 Yaml.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float"))]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-
-
 Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.I), list("tTfF"))
-
-
 Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -71,7 +55,6 @@ Yaml.add_implicit_resolver(
     ),
     list("-+.0123456789"),
 )
-
 
 UNREADABLE = (yaml.YAMLError, ValueError)
 """What YAML raises; the second for a month 13."""

@@ -11,17 +11,11 @@ import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from fieldwise.features.columns.moment import Duration
 from fieldwise.features.config import FeatureConfig
+from fieldwise.features.errors import ConfigError
 from fieldwise.features.redact import redacted_tree
 from fieldwise.features.schema import Names, Strict
 from fieldwise.features.snapshot import record
@@ -149,6 +143,13 @@ class Config(FeatureConfig):
     def base(self) -> str:
         """Directory that relative paths count from."""
         return os.path.dirname(self._file)
+
+    def require_catalog(self) -> CatalogConfig:
+        """``catalog``. ConfigError where there is none."""
+        if self.catalog is None:
+            found, fix = "none", "Add `catalog:` to the config."
+            raise ConfigError("catalog", expected="a block naming contexts and items", found=found, fix=fix)
+        return self.catalog
 
     @property
     def features(self) -> FeatureConfig:

@@ -29,14 +29,8 @@ from fieldwise.training.network.network import Network
 from fieldwise.training.tracking import registry, runs
 
 ROWS = 350_000
-
-
 DAYS = 7
-
-
 RESAMPLES = 200
-
-
 METRICS = ("logloss", "auc", "normalized_entropy", "calibration")
 
 

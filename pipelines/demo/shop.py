@@ -24,58 +24,32 @@ import pyarrow.csv
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
+from fieldwise.features.spark.reading import indices
 from fieldwise.features.spark.run import collect, mapped, numbered
 
 Floats = npt.NDArray[np.float64]
-
-
 Ints = npt.NDArray[np.int64]
 
-
 DIM = 4
-
-
 BIAS = -1.3
-
-
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 0x9E3779B97F4A7C15), (29, 1))
-
-
 BLOCK = 250_000
 """Rows of one file."""
-
-
 PRICE_EDGES = (5.0, 10.0, 20.0, 35.0, 60.0, 100.0, 180.0)
-
-
 AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
-
-
 GENDERS = ("female", "male", "other")
-
-
 DEVICES = ("phone", "desktop", "tablet", "tv")
-
-
 CATEGORIES = tuple(
     "books games garden kitchen music shoes sports tools toys travel wine yarn".split()  # noqa: SIM905
 )
-
-
 POSITIONS = 8
-
-
 SIZES = {
     "user": 1000, "age": len(AGES), "gender": len(GENDERS), "city": 40,
     "item": 300, "category": len(CATEGORIES), "brand": 40, "price": len(PRICE_EDGES) + 1, "tags": 24,
     "hour": 24, "device": len(DEVICES), "position": POSITIONS,
 }  # fmt: skip
-
-
 MAIN = {"user": 0.3, "item": 0.3, "category": 0.4, "brand": 0.2, "price": 0.3, "hour": 0.2, "device": 0.2}
 """Standard deviation of w_f; fields not named have none, positions decay."""
-
-
 PAIRS = {
     ("age", "category"): 0.6, ("gender", "category"): 0.5, ("hour", "category"): 0.6, ("device", "category"): 0.4,
     ("age", "price"): 0.4, ("device", "price"): 0.3, ("age", "tags"): 0.5, ("hour", "tags"): 0.5,
@@ -216,16 +190,15 @@ def generate(spark: SparkSession, shop: Shop, directory: str) -> list[dict[str, 
 
     def write_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         target, base = _filesystem(directory)
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                day, block = blocks[number]
-                rows = np.asarray(shop.rows_of(day)[block * BLOCK : (block + 1) * BLOCK], np.int64)
-                table, users = shop.log_table(rows)
-                _write(target, f"{base}/log/{shop.day(day)}-{block:04d}.csv", table)
-                p, y = table["truth"].to_numpy(), table["click"].to_numpy()
-                loss = -np.log(np.where(y == 1, p, 1.0 - p)).sum()
-                counts = {"day": [day], "rows": [len(rows)], "clicks": [int(y.sum())], "loss": [float(loss)]}
-                yield pa.RecordBatch.from_pydict({**counts, "users": [users]})
+        for number in indices(batches):
+            day, block = blocks[number]
+            rows = np.asarray(shop.rows_of(day)[block * BLOCK : (block + 1) * BLOCK], np.int64)
+            table, users = shop.log_table(rows)
+            _write(target, f"{base}/log/{shop.day(day)}-{block:04d}.csv", table)
+            p, y = table["truth"].to_numpy(), table["click"].to_numpy()
+            loss = -np.log(np.where(y == 1, p, 1.0 - p)).sum()
+            counts = {"day": [day], "rows": [len(rows)], "clicks": [int(y.sum())], "loss": [float(loss)]}
+            yield pa.RecordBatch.from_pydict({**counts, "users": [users]})
 
     wanted = "day long, rows long, clicks long, loss double, users array<long>"
     written = collect(mapped(numbered(spark, len(blocks)), write_blocks, wanted), "demo")

@@ -31,8 +31,6 @@ from fieldwise.training.tracking import registry, runs
 
 HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
-
-
 _MOST = 8
 """Changed files that are told."""
 

@@ -30,17 +30,11 @@ from fieldwise.training.step.table import EmbeddingTable
 
 BUCKETS = (1 << 20, 1_000_003)
 """A power of two and a prime: the compiled modulo has a way for each."""
-
-
 _AWKWARD = ["", "a", "Zürich", "日本語", "\0", "x" * 1000, *("0123456789"[:n] * 4 for n in range(1, 10)), None]
-
-
 _SHAPE = Layout(
     np.array([0, 1, 1, 2, 3], np.int32), np.array([0, 7, 7, 16, 21]), np.array([7, 9, 9, 5, 11]),
     np.array([False, True, False, False]), 32,
 )  # fmt: skip
-
-
 _ROWS, _RATE, _L2 = 40, 0.1, 0.01
 
 

@@ -33,11 +33,7 @@ from fieldwise.training.network.bundle import Bundle
 
 Share = dict[str, Any]
 """``values``, the shares of ``missing`` and ``unseen`` ones (None where untold), an ``example`` if there is any."""
-
-
 _FULLEST = 0.5
-
-
 _ALL_KNOWN = np.empty(0, np.uint8)
 
 

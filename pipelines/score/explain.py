@@ -17,12 +17,11 @@ from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.keys import require_keys
 from fieldwise.features.source.log import LogReader
-from fieldwise.features.source.quarantine import count, examples, quarantined
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.source.rows import Reject
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
-from fieldwise.pipelines.build.quality import require_quality
+from fieldwise.pipelines.build.quality import judged_rejects
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.training.scoring.scorer import Scorer
@@ -73,8 +72,7 @@ def head(config: Config, rows: int) -> pa.RecordBatch:
                 return one_table(found).combine_chunks().to_batches()[0]
     if found:
         return one_table(found).combine_chunks().to_batches()[0]
-    bad = quarantined(count(rejects), examples(rejects), config.source.format)
-    require_quality(config, "source", len(rejects), bad)
+    judged_rejects(config, "source", 0, rejects, config.source.format)
     raise InputError("source", expected="at least one row", found="none", fix="Check source.path.")
 
 

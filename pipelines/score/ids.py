@@ -152,8 +152,6 @@ def wide(ids: pa.Array) -> int:
 
 
 _DIGITS = {False: r"^(0|-?[1-9][0-9]{0,18})$", True: r"^(0|[1-9][0-9]{0,19})$"}
-
-
 _LARGEST = {False: {19: str(2**63 - 1), 20: str(-(2**63))}, True: {20: str(2**64 - 1)}}
 
 

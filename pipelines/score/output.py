@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import uuid
@@ -30,8 +29,9 @@ import pyarrow.parquet as pq
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, BusyError, ConfigError
-from fieldwise.features.store.kept import read_record, sealed
+from fieldwise.features.store.kept import digest_of, read_record, sealed
 from fieldwise.features.store.lease import Lease, alive
+from fieldwise.pipelines.config.schema import Config, resolve
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
 
@@ -47,7 +47,7 @@ class Output:
         self.target = target.rstrip("/")
         if (found := store.unfit(self.target)) is not None:
             raise ConfigError(target, expected="a place to write", found=found, fix="Name another output.")
-        self.request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        self.request = digest_of(request)
         self._parent, _, name = self.target.rpartition("/")
         self._hidden = f"_{name}."
         self.attempt = uuid.uuid4().hex[:16]
@@ -149,6 +149,12 @@ class Output:
                 if not os.path.isdir(target):
                     raise
                 shutil.rmtree(retired, ignore_errors=True)  # another job published in between: the later one stands
+
+
+def target_of(config: Config, out: str | None, date: str | None, *usual: str) -> str:
+    """``<out>/date=<date or all>``; ``usual`` is the directory in the workspace without ``out``."""
+    directory = resolve(out, config.base) if out else store.join(config.workspace_dir, *usual)
+    return store.join(directory, f"date={date or 'all'}")
 
 
 def write_part(

@@ -31,18 +31,10 @@ from fieldwise.features.source.raw import column_names, parquet_schema
 from fieldwise.features.terminal import say
 
 PROBABILITY, PARTITION = "probability", "date"
-
-
 _TAKEN = {PROBABILITY: "the score's", PARTITION: "the partition's (date=...)"}
-
-
 _TOLD = 100
 """Columns that a proposal spells out."""
-
-
 _TEXT, _BYTES = pa.string(), pa.binary()
-
-
 _FLOATS = {pa.float32(): 24, pa.float64(): 53}
 """Bits of an integer that a float holds exactly."""
 

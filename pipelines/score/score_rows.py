@@ -10,34 +10,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyspark import Broadcast
 
-from fieldwise.features import store
 from fieldwise.features.columns.moment import show_moment
 from fieldwise.features.errors import InputError
-from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.fields.base import all_but
+from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.headers import require_one_header
 from fieldwise.features.source.keys import require_keys
 from fieldwise.features.source.log import LogBatch, LogReader
-from fieldwise.features.source.quarantine import Example, Quarantined, count, examples, quarantined
+from fieldwise.features.source.quarantine import Example, Quarantined, by_reason, count, examples
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.source.rows import FileRange, Reject
 from fieldwise.features.spark.errors import Task
 from fieldwise.features.spark.files import merge_rejects, write_rejects
-from fieldwise.features.spark.reading import span
-from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.reading import indices, span
+from fieldwise.features.spark.reading import reports as told
+from fieldwise.features.spark.run import collect_reports, numbered
 from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
-from fieldwise.pipelines.build.quality import require_quality, say_moments, say_quarantined
-from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.build.quality import judged, say_moments, say_quarantined
+from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
-from fieldwise.pipelines.score.output import QUARANTINE, Output, write_part
+from fieldwise.pipelines.score.output import QUARANTINE, Output, target_of, write_part
 from fieldwise.pipelines.score.row_columns import output_schema, written
 from fieldwise.pipelines.score.shipping import Shipment, Shipped, cores
 from fieldwise.pipelines.unchanged import require_unchanged, stamps_of
@@ -101,8 +101,7 @@ def score_rows(
     dated = any("{date}" in path for path in source.path)
     reader = LogReader(wanted, config.base, need_label=False, date=None if dated else date, keep=columns)
     require_keys(source, files, reader.columns)
-    directory = resolve(out, config.base) if out else store.join(config.workspace_dir, "scores", "rows")
-    target = store.join(directory, f"date={date or 'all'}")
+    target = target_of(config, out, date, "scores", "rows")
     stamps = stamps_of(file for s in (source, *config.join) for file in list_files(s, config.base, date))
     output = Output(target, [bundle.digest, wanted.model_dump(mode="json"), date, columns, stamps])
     found = output.standing()
@@ -116,8 +115,7 @@ def score_rows(
         coverage = Coverage.of(bundle, config)
         job = Job(reader, parts_of, schema, bundle.spec, shipped, coverage, output.staging)
         task = _task(spark.sparkContext.broadcast(job))
-        rows = collect(mapped(numbered(spark, len(job.ranges)), task, "report binary"), "score")
-        reports = [json.loads(row["report"]) for row in rows]
+        reports = collect_reports(numbered(spark, len(job.ranges)), task, "score")
         facts = _facts(reports, config) | {"fields": _known(reports, config, Tally(bundle.spec, coverage))}
         quarantined = sorted(report["quarantine"] for report in reports if report["quarantine"])
         if quarantined:
@@ -139,16 +137,15 @@ def _task(job: Broadcast[Job]) -> Task:
     """(report) of every range."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for index in (int(i) for batch in batches for i in batch.column(0).to_pylist()):
-            report = json.dumps(_score_range(job.value, index)).encode()
-            yield pa.record_batch([pa.array([report], pa.binary())], ["report"])
+        for index in indices(batches):
+            yield told([json.dumps(_score_range(job.value, index)).encode()])
 
     return run
 
 
 def _score_range(job: Job, index: int) -> dict[str, Any]:
     """Score one range into one file."""
-    encoder, scorer = _ready(job)
+    encoder, scorer = encoder_of(job.spec), job.model.scorer()
     tally = Tally(job.spec, job.coverage)
     scored: list[pa.RecordBatch] = []
     rejects: list[Reject] = []
@@ -158,8 +155,7 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
         encoded = encoder.encode(batch.columns)
         slots = encoded.slots
         if encoded.problems:
-            keep = np.ones(batch.rows, np.bool_)
-            keep[[problem.row for problem in encoded.problems]] = False
+            keep = all_but((problem.row for problem in encoded.problems), batch.rows)
             slots, batch = slots[keep], batch.without(encoded.problems)
         rejects += batch.rejects
         tally.add(slots, batch.columns)
@@ -183,17 +179,6 @@ def _scored(batch: LogBatch, schema: pa.Schema, probability: Any) -> pa.RecordBa
     return pa.RecordBatch.from_arrays([*given, pa.array(probability)], schema=schema)
 
 
-_READY: dict[str, tuple[Encoder, Any]] = {}
-"""Encoder and scorer of the model in use: one per process."""
-
-
-def _ready(job: Job) -> tuple[Encoder, Any]:
-    if job.model.prefix not in _READY:
-        _READY.clear()
-        _READY[job.model.prefix] = Encoder(job.spec), job.model.scorer()
-    return _READY[job.model.prefix]
-
-
 def _facts(reports: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     """Counts over all ranges. RefusedError past the tolerated share of unreadable rows, InputError without any row."""
     rejected: Counter[tuple[str, str]] = Counter()
@@ -202,17 +187,13 @@ def _facts(reports: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         rejected.update({(reason, field): rows for reason, field, rows in report["rejected"]})
         moments = span([*moments, *report["moments"]])
     rows = sum(report["part"]["rows"] for report in reports if report["part"])
-    filtered, bad = sum(report["filtered"] for report in reports), rejected.total()
+    filtered = sum(report["filtered"] for report in reports)
     seen = (Example(*example) for report in reports for example in report["examples"])
-    found = quarantined(rejected, seen, config.source.format)
-    require_quality(config, "source", rows + filtered + bad, found)
+    found = judged(config, "source", rows + filtered, rejected, seen, config.source.format)
     if not rows:
         raise InputError("source", expected="rows to score", found="none", fix="Check the paths, filter and --date.")
-    reasons: Counter[str] = Counter()
-    for (reason, _), n in sorted(rejected.items()):
-        reasons[reason] += n
     return {
-        "quarantined": dict(reasons), "quarantine": [part.model_dump() for part in found], "filtered": filtered,
+        "quarantined": by_reason(rejected), "quarantine": [part.model_dump() for part in found], "filtered": filtered,
         "moments": [show_moment(moment, config.time.zone) for moment in moments] if config.time else [],
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from fieldwise.training.models.settings import ModelSettings
 from fieldwise.training.network.bundle import Bundle
 
 TABLE = "weights.npy"
+
+_OPENED: dict[str, Any] = {}
+"""What this process has opened, of the model in use."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,20 @@ class Shipped:
         """A shipped file, on this machine."""
         return Path(self.local, self.prefix + name) if self.local else Path(SparkFiles.get(self.prefix + name))
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made once in this process while it works with this model."""
+        if _OPENED.get("prefix") != self.prefix:
+            _OPENED.clear()
+            _OPENED["prefix"] = self.prefix
+        if name not in _OPENED:
+            _OPENED[name] = make()
+        return _OPENED[name]
+
     def scorer(self) -> Any:
-        """A `training.scoring.scorer.Scorer` over the mapped table, for the cores of this task."""
+        """A `training.scoring.scorer.Scorer` over the mapped table, for the cores of this task; one per process."""
+        return self.once("scorer", self._opened)
+
+    def _opened(self) -> Any:
         import torch
 
         from fieldwise.training.scoring.scorer import PlainWeights, Scorer

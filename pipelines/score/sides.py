@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from fieldwise.features.columns.expression import Expression
 from fieldwise.features.columns.text import moments
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import ConfigError, InputError
-from fieldwise.features.fields.base import Problem
-from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.fields.base import Problem, all_but, first_of_rows
+from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.fields.time import TimeField
 from fieldwise.features.files.listing import directory_columns, list_files
@@ -29,6 +28,7 @@ from fieldwise.features.source.quarantine import Origins
 from fieldwise.features.source.raw import read_range, source_columns
 from fieldwise.features.source.rows import FileRange, Reject
 from fieldwise.features.words import some
+from fieldwise.pipelines.build.columns import on_no_side
 from fieldwise.pipelines.config.catalog import moment_of
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.ids import identity, undecodable
@@ -82,9 +82,9 @@ class Side:
             rows_of = Columns(
                 dict(zip(self.wanted, batch.columns, strict=True)), batch.num_rows, origins=columns.origins
             )
-            encoded = _encoder(spec).encode(rows_of)
+            encoded = encoder_of(spec).encode(rows_of)
             ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
-            reasons = {problem.row: problem for problem in reversed(encoded.problems)}
+            reasons = first_of_rows(encoded.problems)
             bad = undecodable(have[self.id])
             for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False)):
                 reasons[int(row)] = Problem(int(row), self.id, "undecodable" if bad[row] else "missing_id", "")
@@ -94,11 +94,7 @@ class Side:
             for row, problem in sorted(reasons.items()):
                 rejects.append(origins.reject(whole, problem)._replace(raw=raw.raw(row)))
             rows = SideRows(ids, batch, encoded.slots, rejects)
-            if reasons:
-                keep = np.ones(len(ids), np.bool_)
-                keep[list(reasons)] = False
-                rows = rows.where(keep)
-            yield rows
+            yield rows.where(all_but(reasons, len(ids))) if reasons else rows
 
 
 @dataclass(frozen=True)
@@ -124,8 +120,7 @@ def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
 
     Raises InputError naming the columns that neither side has, ConfigError for fields that do not exist.
     """
-    catalog = config.catalog
-    assert catalog is not None
+    catalog = config.require_catalog()
     constants: dict[str, Any] = dict(catalog.fixed)
     if catalog.time is not None:
         moment = _moment(catalog.time, date, spec)
@@ -186,13 +181,7 @@ def _assign(
         columns = set(field.config.columns)
         absent = sorted(columns - has_context - has_item)
         if absent:
-            raise InputError(
-                f"catalog: field {field.name!r}",
-                expected=f"column {absent[0]!r} in contexts or items",
-                found="it in neither",
-                fix=f"Add it to a source, or give it a value under catalog.fixed (`{absent[0]}: ...`, null for missing)"
-                + (", or set catalog.time." if isinstance(field.config, TimeField) else "."),
-            )
+            raise on_no_side(field.config, absent[0])
         of_item[f] = columns <= has_item
         if field.name in (context_fields or ()):
             of_item[f] = False
@@ -222,8 +211,7 @@ def _columns(config: Config, source: SourceConfig, date: str | None) -> list[str
     names = source_columns(source, files)[1]
     if names is not None:
         return names
-    catalog = config.catalog
-    assert catalog is not None
+    catalog = config.require_catalog()
     asked = [column for field in config.fields for column in field.columns] + [join.on for join in config.join]
     asked += [catalog.context_id, catalog.item_id, *([catalog.cap.column] if catalog.cap else [])]
     asked += Expression(catalog.filter, "catalog.filter").columns if catalog.filter is not None else ()
@@ -259,12 +247,6 @@ def _side(
     ]
     wanted = tuple(dict.fromkeys([*spec.raw_columns, *further]))
     return Side(name, source, id, tuple(sorted(read)), tuple(used), dict(constants), wanted)
-
-
-@lru_cache(maxsize=1)
-def _encoder(spec: FeatureSpec) -> Encoder:
-    """One per process and spec: vocabularies are indexed once."""
-    return Encoder(spec)
 
 
 def _repeated(value: Any, n: int) -> pa.Array:

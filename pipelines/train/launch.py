@@ -30,7 +30,6 @@ from fieldwise.training.ranks.world import STORE
 RANK = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
 """What torchrun starts."""
 
-
 INIT = "FIELDWISE_INIT"
 """Environment variable of ranks: what the registry knows the model as that they start from."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import math
 import re
 import tempfile
@@ -18,7 +16,7 @@ from typing import Any
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError, DivergedError
 from fieldwise.features.snapshot.manifest import snapshot_dir
-from fieldwise.features.store.kept import read_record, write_record
+from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import printable, say
 from fieldwise.pipelines.agreement import say_changes
 from fieldwise.pipelines.config.schema import Config
@@ -34,15 +32,9 @@ from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.tracking import plots, runs
 
 Result = dict[str, Any]
-
-
 USUAL_EPOCHS = 10
 """A training's epochs in the estimate of time."""
-
-
 LOGARITHMIC = ("learning_rate", "l2", "dim", "init_scale")
-
-
 FIXED = ("training.epochs", "training.patience")
 """Part of a trial's settings, but the same in all trials."""
 
@@ -61,8 +53,7 @@ class Trial:
     def file(self) -> str:
         """Name of its result: other data or other settings are another trial."""
         what = [self.model.model_dump(), self.training.digested(), self.snapshots]
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-        return f"{self.kind}-{self.number:04d}-{digest[:12]}.json"
+        return f"{self.kind}-{self.number:04d}-{digest_of(what)[:12]}.json"
 
     @property
     def drawn(self) -> dict[str, Any]:

@@ -16,11 +16,8 @@ from fieldwise.features.errors import RefusedError
 DIVERGED = 10.0
 """Normalized entropy past which training has run away: no step in the right direction ends there."""
 
-
 CHANCE = 2.0
 """Standard errors by which a model may be worse than the rate of positives and still be no worse for all we know."""
-
-
 MOST = 0.05
 """Of normalized entropy, however large its error: where training runs away, the error does as well."""
 

@@ -17,6 +17,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
+from tests.tallies import tally
 
 FIELDS = [
     {"name": "user", "kind": "hash", "buckets": 97},
@@ -77,7 +78,7 @@ def write_bundle(folder: Path, config: Config, seed: int = 1) -> str:
         folder / "log.csv",
         convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(log_columns(folder), pa.string())),
     )
-    spec = fitting.fit_spec(config.fields, fitting.tally(config.fields, log.combine_chunks().to_batches()[0]))
+    spec = fitting.fit_spec(config.fields, tally(config.fields, log.combine_chunks().to_batches()[0]))
     draw = np.random.default_rng(seed)
     dim, pair_buckets = 3, 512
     model = build_model(settings_of(config.model.kind, dim=dim, pair_buckets=pair_buckets), layout_of(spec))

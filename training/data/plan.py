@@ -7,7 +7,6 @@ neighbouring streams, so neither the global batch nor the number of steps depend
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -106,13 +105,6 @@ class Plan:
                 position += segment.rows
         found.sort(key=lambda item: (item[0], item[1].stream))  # stable: a stream keeps its own order
         return [segment for _, segment in found]
-
-    def rows_per_file(self, streams: Sequence[int], start_step: int = 0) -> Counter[int]:
-        """Rows the given streams take from each file."""
-        counts: Counter[int] = Counter()
-        for segment in self.reads(streams, start_step):
-            counts[segment.file] += segment.rows
-        return counts
 
     def _cut(self, stream: int, start: int, stop: int) -> Iterator[Segment]:
         """Positions [start, stop) of the epoch's order as segments of files."""

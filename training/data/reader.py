@@ -40,11 +40,7 @@ with warnings.catch_warnings():
 
 # petastorm calls deprecated functions of pyarrow in its worker threads, once per file
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
-
-
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
-
-
 warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
 
 
@@ -59,14 +55,9 @@ dataset_metadata.get_schema = _no_schema
 # its threads write tracebacks of errors that we get, and tell in our words
 thread_pool.sys = SimpleNamespace(stderr=io.StringIO())
 
-
 _AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
-
-
 _LARGE = 1 << 24
 """Bytes of a file in order whose parts, needed at different times, do not keep each other in memory."""
-
-
 _QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
 
 

@@ -32,8 +32,6 @@ from fieldwise.features.arrays import Float64
 from fieldwise.training.kernels.loss import BITS, BLOCK_BITS, add_rows, gather_bins
 
 _SCALARS, _BLOCKS = 13, 1 << (BITS - BLOCK_BITS)
-
-
 FEW = 100
 """With fewer rows of a class, metrics say little and their errors are themselves uncertain."""
 

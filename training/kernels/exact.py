@@ -25,11 +25,7 @@ from fieldwise.training.kernels.vectors import prefetch
 
 AHEAD = 2
 """Fields between asking for a row of the table and reading it."""
-
-
 LR, FM, FFM, FWFM, POLY2 = range(5)
-
-
 KINDS = {"lr": LR, "fm": FM, "ffm": FFM, "fwfm": FWFM, "poly2": POLY2}
 
 

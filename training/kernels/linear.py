@@ -17,24 +17,14 @@ from fieldwise.training.kernels.vectors import add, chosen, give, load, marked, 
 
 COLUMNS = 8
 """Columns it takes at a time."""
-
-
 AHEAD = 64
 """Numbers between asking for one of the table and reading it."""
-
-
 BLOCK = 1024
 """Rows whose losses and slopes are summed in one."""
-
-
 AT_ONCE = 4
 """Columns whose weights are added before they are added to the logits."""
-
-
 SCATTERED = 4
 """A number read at random takes as long as so many in a row."""
-
-
 SLOPE = 2.0**-102
 """The smallest that counts. So no sum of slopes is too small for a normal float, which would end as -0.0."""
 

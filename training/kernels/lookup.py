@@ -11,8 +11,6 @@ from fieldwise.training.kernels.vectors import prefetch
 
 _BLOCK = 256
 """Rows whose part of the index fits into the innermost cache."""
-
-
 _AHEAD = 16
 """Rows between asking for a place in the map and using it."""
 

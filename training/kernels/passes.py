@@ -26,12 +26,8 @@ from fieldwise.training.kernels.updates import accumulate, update
 from fieldwise.training.kernels.vectors import give, look, prefetch, take
 
 LOGITS, GRADIENT, LOSS = range(3)
-
-
 TURN = 64
 """Rows a thread takes at a time."""
-
-
 STAY = 2
 """Of what its part has left, a thread goes on for one in so many rows more before it changes to one less advanced."""
 

@@ -16,19 +16,7 @@ import numpy as np
 from numba.extending import overload
 
 from fieldwise.training.kernels.compile import inner
-from fieldwise.training.kernels.vectors import (
-    add,
-    chosen,
-    fma,
-    join,
-    load,
-    mul,
-    number,
-    splat,
-    store,
-    sub,
-    total,
-)
+from fieldwise.training.kernels.vectors import add, chosen, fma, join, load, mul, number, splat, store, sub, total
 
 
 # ---- models: score(v, at, d) -> logit without bias; d holds 1 in linear columns and 0 elsewhere from the start -------

@@ -22,7 +22,6 @@ from fieldwise.training.kernels.vectors import add, fabs, fma, load, lowest, rea
 reordered = nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 """Decorator of a kernel's part that may sum in any order."""
 
-
 LANES = 64
 """Proposed scores compared with the threshold at a time."""
 

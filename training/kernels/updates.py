@@ -11,19 +11,7 @@ import numpy as np
 from numba.extending import overload
 
 from fieldwise.training.kernels.compile import inner
-from fieldwise.training.kernels.vectors import (
-    add,
-    div,
-    fma,
-    load,
-    mul,
-    number,
-    put,
-    splat,
-    sqrt,
-    store,
-    sub,
-)
+from fieldwise.training.kernels.vectors import add, div, fma, load, mul, number, put, splat, sqrt, store, sub
 
 
 # ---- optimizers: update(w, at, states, grad, grad_at, alpha, hyper): g = alpha * grad + l2 * w -----------------------

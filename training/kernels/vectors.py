@@ -178,23 +178,11 @@ def _intrinsic_of(name: str) -> Callable[..., Any]:
 
 
 add = _lanewise("add", lambda builder, x, y: builder.fadd(x, y), 2)
-
-
 sub = _lanewise("sub", lambda builder, x, y: builder.fsub(x, y), 2)
-
-
 mul = _lanewise("mul", lambda builder, x, y: builder.fmul(x, y), 2)
-
-
 div = _lanewise("div", lambda builder, x, y: builder.fdiv(x, y), 2)
-
-
 sqrt = _lanewise("sqrt", _intrinsic_of("sqrt"), 1)
-
-
 fabs = _lanewise("fabs", _intrinsic_of("fabs"), 1)
-
-
 fma = _lanewise("fma", _intrinsic_of("fma"), 3)
 """fma(x, y, z) = x * y + z"""
 

@@ -23,14 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.store import bounded
 from fieldwise.features.terminal import say
 from fieldwise.training.loop.progress import Progress
 
 Tensors = Mapping[str, Tensor]
-
-
 _MOST_HEADER_BYTES = 4 << 20
 """Of the names and shapes of all tensors, and what every epoch has shown."""
 
@@ -78,11 +77,7 @@ class Checkpoints:
         with open(draft, "rb") as file:
             os.fsync(file.fileno())
         os.replace(draft, self.directory / f"{name}.{_digest(draft)}")
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        store.sync_directory(str(draft))
 
     def _prune(self) -> None:
         states = sorted(self.directory.glob("state-*"))

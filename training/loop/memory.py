@@ -27,12 +27,8 @@ from fieldwise.training.step.lookup import can_be_direct, lanes
 from fieldwise.training.step.optim import OPTIMIZERS
 
 _FLOAT = _INT = 4
-
-
 _DISTINCT = 1 / 6
 """Distinct table rows of a batch by its values, about, in click logs."""
-
-
 _BATCHES, _FILES = 6, 4
 """In flight between reader and step; files between decoding and being put into order."""
 

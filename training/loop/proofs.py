@@ -22,8 +22,6 @@ from fieldwise.training.ranks.world import World
 
 SLOW = 1.5
 """A rank that takes so many times as long as the others is worth a warning ..."""
-
-
 SLOW_SECONDS = 60.0
 """... but not after every epoch: epochs may be short, and there may be thousands."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fieldwise.features.store.kept import digest_of
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import Evaluation
@@ -49,7 +48,7 @@ class TrainRun:
         files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
         warm = self.warm_start.digest if self.warm_start else None
         what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return digest_of(what)
 
 
 @dataclass(frozen=True)

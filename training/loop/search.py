@@ -31,14 +31,8 @@ class LogUniform:
 
 
 LEARNING_RATE = {"adagrad": LogUniform(0.005, 0.5), "adam": LogUniform(0.0005, 0.05)}
-
-
 L2 = LogUniform(1e-7, 1e-3)
-
-
 INIT_SCALE = LogUniform(0.003, 0.3)
-
-
 DIM = (0.25, 0.5, 1.0, 2.0)
 """Times the model's own default."""
 

@@ -7,21 +7,16 @@ import os
 import sys
 from contextlib import ExitStack, suppress
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fieldwise.features.process import machine
 from fieldwise.training.ranks.world import World
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
 
 _HUGE = 2 << 20
 """Bytes of a huge page."""
-
-
 _COLLAPSE = 25
 """MADV_COLLAPSE: make these pages huge ones now. From Linux 6.1 on, whatever the system's default for shared memory."""
 
@@ -41,8 +36,7 @@ class SharedMemory:
         """None for a rank alone, and where the ranks do not all see each other's processes (collective)."""
         if world.size == 1:
             return None
-        seen = world.gather(_host())
-        if not seen[0] or any(place != seen[0] for place in seen):
+        if len(set(world.gather(machine()))) > 1 or sys.platform != "linux":
             return None
         memory = SharedMemory(world)
         try:
@@ -98,13 +92,3 @@ def _mapped(file: int, size: int) -> tuple[mmap.mmap, int]:
 
 def _address(mapped: mmap.mmap) -> int:
     return int(np.frombuffer(mapped, np.uint8).ctypes.data)
-
-
-def _host() -> tuple[str, str] | None:
-    """The same for processes that see each other below /proc."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        return _BOOT.read_text(), os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None

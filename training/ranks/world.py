@@ -27,10 +27,7 @@ STORE = "FIELDWISE_RANKS"
 """Environment variable: ranks of one machine meet through files of this name, in a directory of their user alone.
 Without it they meet as torchrun says, through a port."""
 
-
 _ROLL_CALL_SECONDS = 10.0
-
-
 _CPU = torch.device("cpu")
 
 

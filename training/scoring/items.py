@@ -94,8 +94,6 @@ class Catalog:
 
 HALVED = 128
 """Shorter vectors are not worth halving."""
-
-
 ARRAYS = (
     "of_item",
     "slots",

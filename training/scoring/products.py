@@ -17,20 +17,12 @@ from fieldwise.training.scoring.scorer import Scorer
 
 ITEMS = 2048
 """Items of one product."""
-
-
 PAIR_CONTEXTS = 16
 """POLY2: contexts scored against the whole catalog at a time."""
-
-
 TINY = 1e-37
 """Where float32 loses relative accuracy."""
-
-
 SLACK = 16 * 2.0**-24
 """Room for the rounding of sums of three and of the final logit, relative to the largest number involved."""
-
-
 HALF = 2.0**-8 * 1.01
 """Rounding of a product to bfloat16, relative to it."""
 

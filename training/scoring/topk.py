@@ -26,8 +26,6 @@ from fieldwise.training.scoring.scorer import Scorer
 
 CONTEXTS = 1024
 """Contexts of one product: with `training.scoring.products.ITEMS` items its scores (8 MB) stay in the cache."""
-
-
 BUFFERED = 2**21
 """Items kept for all contexts of a block together."""
 

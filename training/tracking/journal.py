@@ -21,31 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
 from fieldwise.features.redact import redacted
 from fieldwise.features.store import bounded
 from fieldwise.features.terminal import say
 
 Report = dict[str, Any]
-
-
 Send = Callable[[Report, Mapping[str, Any]], Report]
 """``send(report, what was answered so far) -> answer``; any exception: not sent, or not known to be."""
 
-
 JOURNAL, ANSWERS = "journal.jsonl", "answers.jsonl"
-
-
 PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
 """After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
 
 
 _MOST_BYTES = 64 << 20
-
-
 _FIX = "Delete its directory: what it says is lost to MLflow, the bundle is not."
-
-
 _HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"},
           "register": {"name"}}  # fmt: skip
 """What a report of each form has at least."""
@@ -219,9 +211,7 @@ class _Lines:
 
     def rewrite(self) -> None:
         """Write what ``items`` are now, whole or not at all."""
-        draft = self.path.with_suffix(".part")
-        draft.write_bytes(b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
-        draft.replace(self.path)
+        store.write_atomic(str(self.path), b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
 
 
 def _damaged(path: Path, found: str) -> ArtifactError:

@@ -32,25 +32,13 @@ from fieldwise.features.errors import ConfigError, CredentialsError, FieldwiseEr
 from fieldwise.features.redact import redacted
 
 T = TypeVar("T")
-
-
 TRIES, PAUSE_SECONDS = 8, 0.05
 """Of a write that collides; pauses are drawn, the first below PAUSE_SECONDS, then twice as long: 6 s in all at most."""
-
-
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
-
-
 _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-
-
 _COLLISION = ("BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "ABORTED",
               "RESOURCE_CONFLICT")  # fmt: skip
-
-
 _STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-
-
 _READ_ONLY = "readonly database"
 
 

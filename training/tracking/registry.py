@@ -13,15 +13,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from fieldwise.features.errors import ArtifactError, TrackingError
-from fieldwise.training.tracking.mlflow_store import (
-    ask,
-    tell,
-    trouble,
-)
+from fieldwise.training.tracking.mlflow_store import ask, tell, trouble
 
 HISTORY = "champion_history"
-
-
 ALIASES = ("champion", "challenger")
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.encoder import Encoder
-from fieldwise.features.fields.fitting import fit_spec, tally
+from fieldwise.features.fields.fitting import fit_spec
 from fieldwise.features.fields.moves import NOWHERE, moves, origins, table
 from fieldwise.features.fields.spec import FeatureSpec
+from tests.tallies import tally
 
 FIELDS = [
     {"name": "item", "kind": "vocabulary", "min_count": 1},

@@ -18,10 +18,11 @@ from fieldwise.features.columns.moment import TimeConfig
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.fields.encoder import Encoder
-from fieldwise.features.fields.fitting import check, fit_spec, merge, tally
+from fieldwise.features.fields.fitting import check, fit_spec, merge
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.raw import count_rows, split_ranges
+from tests.tallies import tally
 
 LOG = "user,item,rating,when,price\n1,a,5,2024-01-01 00:10,2\n2,b,3,2024-01-01 23:00,1\n9,a,4,2024-01-02 01:00,\n"
 

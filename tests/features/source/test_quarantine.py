@@ -13,11 +13,12 @@ import pytest
 
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.encoder import Encoder
-from fieldwise.features.fields.fitting import fit_spec, merge, tally
+from fieldwise.features.fields.fitting import fit_spec, merge
 from fieldwise.features.source import places
 from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.quarantine import Example, count, examples, quarantined
 from fieldwise.features.source.rows import FileRange, Reject
+from tests.tallies import tally
 
 
 def found_in(path: Path, positions: list[int], format: str = "csv") -> list[str]:

@@ -24,6 +24,7 @@ from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import Bundle
 from tests.pipelines.shop import shop_config
+from tests.tallies import tally
 
 FIELDS = [
     HashField(name="user", kind="hash", buckets=1024),
@@ -33,7 +34,7 @@ LOG = {"user": [f"{n:05d}" for n in range(300)], "item": [f"i{n % 9}" for n in r
 
 
 def _spec() -> FeatureSpec:
-    return fitting.fit_spec(FIELDS, fitting.tally(FIELDS, pa.RecordBatch.from_pydict(LOG)))
+    return fitting.fit_spec(FIELDS, tally(FIELDS, pa.RecordBatch.from_pydict(LOG)))
 
 
 def _bundle(spec: FeatureSpec, width: int = 3, l1_rows: int = 0) -> Bundle:

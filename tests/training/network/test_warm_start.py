@@ -8,11 +8,12 @@ import pytest
 
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.encoder import Encoder
-from fieldwise.features.fields.fitting import fit_spec, tally
+from fieldwise.features.fields.fitting import fit_spec
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.models import MODELS, settings_of
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.network.network import Network
+from tests.tallies import tally
 
 LIST = {"separator": "|", "max_values": 3}
 FIELDS = [
