@@ -231,7 +231,7 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 def _read(path: Path, most: int) -> bytes:
     with open(path, "rb") as file:
-        content = file.read(most + 1)
+        content = file.read(min(most, path.stat().st_size) + 1)  # ``most`` may be what the bundle itself claims
     if len(content) > most:
         raise _damaged(path, f"at most {most} bytes", "more")
     return content

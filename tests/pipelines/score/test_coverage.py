@@ -45,7 +45,8 @@ def _bundle(spec: FeatureSpec, width: int = 3, l1_rows: int = 0) -> Bundle:
     for field in spec.fields:
         weight[field.offset + slots[:, field.first_slot], 0] = 1
     weight[:l1_rows] = 0
-    return Bundle(settings_of("fm", dim=width - 1), spec, weight, {"bias": np.zeros(1, np.float32)})
+    settings = settings_of("fm", dim=width - 1) if width > 1 else settings_of("lr")
+    return Bundle(settings, spec, weight, {"bias": np.zeros(1, np.float32)})
 
 
 def _shares(spec: FeatureSpec, coverage: Coverage, rows: dict[str, list[Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fieldwise.features.errors import ConfigError, InputError, RefusedError
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.score.score_rows import score_rows
+from fieldwise.training.models import MODELS
 from fieldwise.training.network.bundle import load_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
@@ -47,7 +48,8 @@ def test_equals_the_training_sides_prediction(shop: Path, kind: str, monkeypatch
     slots = Encoder(bundle.spec).encode(log).slots
     network = Network.from_bundle(bundle)
     logits = network.score(network.lookup(np.ascontiguousarray(slots))).astype(np.float64) + bundle.logit_shift
-    np.testing.assert_allclose(table["probability"], 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
+    bound = 1e-5 if MODELS[kind].dense else 1e-6  # scores are float64 sums, layers multiply what float32 rounds
+    np.testing.assert_allclose(table["probability"], 1 / (1 + np.exp(-logits)), rtol=0, atol=bound)
     np.testing.assert_array_equal(table["probability"], Scorer(bundle).probabilities(slots))
 
 

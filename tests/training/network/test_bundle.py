@@ -101,6 +101,7 @@ DAMAGES = {
     "unknown key": (edit_model(run_id="x"), "run_id"),
     "other spec": (edit_model(spec_digest="0" * 64), "feature spec 000000000000"),
     "huge dim": (edit_model(dim=10**9), "a table of"),
+    "huge table": (edit_model(rows=10**12, width=10**9), "a table of"),  # so much must not be asked of the memory
     "zero dim": (edit_model(dim=0), "dim"),
     "not a number": (edit_model(calibration={"logit_shift": float("nan")}), "logit_shift"),
     "path in kind": (edit_model(kind="../../etc"), "one of"),

@@ -73,7 +73,8 @@ def test_the_other_side_is_not_read() -> None:
 
 def test_a_model_without_factors_is_named() -> None:
     with pytest.raises(
-        ConfigError, match=r"model.kind deepfm: expected a model that splits into context and item factors: lr, fm"
+        ConfigError,
+        match=r"model.kind deepfm: expected a model that splits into context and item factors: lr, ",
     ):
         require_factors("deepfm")
 
