@@ -29,6 +29,8 @@ def expand_names(value: Any) -> Any:
             names.append(item)
         else:
             head, first, last, tail = match.groups()
+            if int(last[:12]) < int(first[:12]) and len(first + last) <= 12:
+                raise ValueError(f"{item!r} stands for no name: write the smaller number first")
             if len(first + last) > 12 or int(last) - int(first) >= _MOST_NAMES:
                 raise ValueError(f"{item!r} stands for more than {_MOST_NAMES} names")
             names += [f"{head}{i}{tail}" for i in range(int(first), int(last) + 1)]

@@ -223,8 +223,8 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number at least 1, found {text!r}")
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number at least 1 and below 10^18, found {text[:40]!r}")
     return int(text)
 
 

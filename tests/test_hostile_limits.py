@@ -306,3 +306,23 @@ def test_json_is_bounded(tmp_path: Path) -> None:
     Path(tmp_path / "endless").symlink_to("/dev/zero")
     with pytest.raises(ArtifactError, match="at most 16,777,216 bytes"):
         bounded.load(str(tmp_path / "endless"))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("z: !!timestamp foo", "valid YAML"),
+        ('z: "\\Uffffffff"', "valid YAML"),
+        ("z: !!bool zzz", "valid YAML"),
+        ('z: !!int ""', "valid YAML"),
+        ('workspace: "a\\0b"', "a NUL character in line 2"),
+        ("source: {path: a.csv, encoding: rot13}", "source.encoding: expected that of a text, found"),
+        ("source: {path: a.csv, encoding: zlib}", "source.encoding: expected that of a text, found"),
+        ('source: {path: a.csv, columns: ["a{5..1}"]}', "stands for no name"),
+    ],
+)
+def test_scalars_that_are_not_what_they_claim(tmp_path: Path, line: str, found: str) -> None:
+    (tmp_path / "c.yaml").write_text(f"name: x\n{line}\n")
+    with pytest.raises(ConfigError, match=re.escape(found)) as error:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(error.value)

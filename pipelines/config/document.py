@@ -56,8 +56,8 @@ Yaml.add_implicit_resolver(
     list("-+.0123456789"),
 )
 
-UNREADABLE = (yaml.YAMLError, ValueError)
-"""What YAML raises; the second for a month 13."""
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError)
+"""What YAML raises; all but the first for scalars that are not what they claim: a month 13, ``!!bool x``."""
 
 
 def read_text(file: str) -> str:
@@ -84,7 +84,24 @@ def parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
     root = yaml.compose(text, Loader=Yaml)
     _require_bounded(root, where)
     _require_once(root, where)
+    _require_no_nul(root)
     return root, yaml.load(text, Loader=Yaml)  # noqa: S506  a SafeLoader
+
+
+def _require_no_nul(root: yaml.Node | None) -> None:
+    """No path and no name can hold it; ``UNREADABLE`` where a text does."""
+    stack, seen = [root] if root is not None else [], set()
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            stack += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            stack += node.value
+        elif "\0" in node.value:
+            raise yaml.MarkedYAMLError(problem="a NUL character", problem_mark=node.start_mark)
 
 
 def complaint(error: Exception) -> str:
