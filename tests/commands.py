@@ -31,7 +31,8 @@ class Commands:
         (folder / "conf" / "spark-defaults.conf").write_text(log)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # spark-submit asks for python
         own = {"PATH": path, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp"),
-               "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_MASTER": "local[2]", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # fmt: skip
+               "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_MASTER": "local[2]",
+               "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # fmt: skip
         self._environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | own | more
         self._umask = umask
         self.folder = folder
