@@ -17,6 +17,14 @@ from fieldwise.features.snapshot.manifest import FileEntry, Manifest, Snapshot, 
 
 Logit = Callable[[np.ndarray], np.ndarray]
 _NOTHING = "0" * 64
+PLANTED = """
+name: planted
+source: {path: log.csv}
+label: click
+fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
+model: {kind: lr}
+"""
+"""A config for `hash_spec`'s snapshots of two fields of ten buckets, but for ``training``."""
 
 
 def hash_spec(buckets: Sequence[int] = (20, 30, 5), max_values: Sequence[int] | None = None) -> FeatureSpec:

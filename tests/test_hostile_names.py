@@ -11,7 +11,7 @@ import pytest
 
 from fieldwise.features import store
 from fieldwise.features.config import JoinConfig, SourceConfig
-from fieldwise.features.errors import ArtifactError, ConfigError, known_error
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError, known_error
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.snapshot.manifest import Manifest
 from fieldwise.features.source.join import SideTable
@@ -43,6 +43,13 @@ def test_a_file_of_any_name_is_read(tmp_path: Path, name: str, kind: str) -> Non
         assert sum(batch.columns.rows for rng in ranges for batch in read_range(source, rng)) == 2
         side = JoinConfig.model_validate({"path": path, "format": kind, "on": "user"})
         assert SideTable(side, str(folder)).names == ["age"]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Reports and manifests could not name it."""
+    (tmp_path / "\udcff.csv").write_text("user,age\nu1,3\n")
+    with pytest.raises(InputError, match=r"\\udcff.csv: expected a name in UTF-8, found bytes that are none"):
+        list_files(SourceConfig.model_validate({"path": "*.csv"}), str(tmp_path))
 
 
 def test_a_manifest_names_no_file_that_no_file_system_takes(tmp_path: Path) -> None:

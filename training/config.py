@@ -56,7 +56,7 @@ class TrainingConfig(Strict):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Default: the model's own, see ``training.models.defaults``."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the rate falls, to zero at the end of the last epoch; not with ftrl. See ``training.schedule``."""
+    """How the rate falls, to zero at the end of the last epoch; not with ftrl. See ``training.loop.schedule``."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the rate first rises; not with ftrl."""
     l2: Annotated[float, Field(ge=0)] | None = None

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fieldwise.features.arrays import Bool, Float64, Int32, Int64, UInt8
 from fieldwise.features.columns.moment import TimeConfig
-from fieldwise.features.columns.text import Texts, _plain, canonical, moments, numbers, text_numbers, texts
+from fieldwise.features.columns.text import Texts, canonical, decoded, moments, numbers, text_numbers, texts
 from fieldwise.features.errors import InputError
 from fieldwise.features.words import some
 
@@ -88,7 +88,7 @@ class Columns:
                 column = self.texts(name).to_arrow()
             if isinstance(column, pa.ChunkedArray):
                 column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-            self._arrays[name] = _plain(column)
+            self._arrays[name] = decoded(column)
         return self._arrays[name]
 
     def texts(self, name: str) -> Texts:

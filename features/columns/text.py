@@ -256,12 +256,12 @@ def _epoch(array: pa.Array, scale: float, where: str = "a column") -> tuple[Int6
     return np.where(bad | missing, 0, np.rint(np.where(bad, 0, values) * scale)).astype(np.int64), missing, bad
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def decoded(column: pa.Array) -> pa.Array:
     """The column without dictionary, extension or fixed size of its lists."""
     if pa.types.is_dictionary(column.type):
-        return _plain(column.dictionary_decode())
+        return decoded(column.dictionary_decode())
     if isinstance(column, pa.ExtensionArray):
-        return as_uuid(column) if column.type.extension_name == "arrow.uuid" else _plain(column.storage)
+        return as_uuid(column) if column.type.extension_name == "arrow.uuid" else decoded(column.storage)
     if pa.types.is_fixed_size_list(column.type):
         return column.cast(pa.list_(column.type.value_type))
     return column

@@ -28,7 +28,7 @@ class Parsed:
 
 
 class Parser(Protocol):
-    """Parses ``data[begin:end]``, whole records followed by ``parse_kernels.PAD`` bytes."""
+    """Parses ``data[begin:end]``, whole records followed by ``delimited.PAD`` bytes."""
 
     def __call__(self, data: UInt8, begin: int, end: int) -> Parsed: ...
 

@@ -25,7 +25,7 @@ class Yaml(yaml.SafeLoader):
     _depth = _nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """As it was, but for depth and number: nodes are large, and this calls itself."""
+        """As it was, but for depth, number (nodes are large, and this calls itself) and NUL characters."""
         self._depth, self._nodes = self._depth + 1, self._nodes + 1
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth > MOST_DEPTH:
@@ -33,6 +33,8 @@ class Yaml(yaml.SafeLoader):
         if self._nodes > MOST_VALUES:
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES:,} values", problem_mark=mark)
         node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:  # no path and no name can hold it
+            raise yaml.MarkedYAMLError(problem="a NUL character", problem_mark=mark)
         self._depth -= 1
         return node
 
@@ -84,24 +86,7 @@ def parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
     root = yaml.compose(text, Loader=Yaml)
     _require_bounded(root, where)
     _require_once(root, where)
-    _require_no_nul(root)
     return root, yaml.load(text, Loader=Yaml)  # noqa: S506  a SafeLoader
-
-
-def _require_no_nul(root: yaml.Node | None) -> None:
-    """No path and no name can hold it; ``UNREADABLE`` where a text does."""
-    stack, seen = [root] if root is not None else [], set()
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            stack += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            stack += node.value
-        elif "\0" in node.value:
-            raise yaml.MarkedYAMLError(problem="a NUL character", problem_mark=node.start_mark)
 
 
 def complaint(error: Exception) -> str:

@@ -16,7 +16,7 @@ from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.jobs.cli import main, parser
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.train.launch import read_failure, write_failure
-from tests.snapshots import hash_spec, write_snapshot
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 COMMANDS = [
     "demo",
@@ -34,14 +34,7 @@ COMMANDS = [
     "prune",
     "doctor",
 ]
-CONFIG = """
-name: planted
-source: {path: log.csv}
-label: click
-fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
-model: {kind: lr}
-training: {batch_size: 256, epochs: 1, threads: 1}
-"""
+CONFIG = PLANTED + "training: {batch_size: 256, epochs: 1, threads: 1}\n"
 SPLIT = "split={by: hash, key: f0, valid: 0.2, test: 0.2}"
 
 

@@ -2,7 +2,7 @@
 
 One reader per rank gets an explicit, ordered list of file URLs, so order, shares and resume are the plan's alone.
 Decoding runs ahead in petastorm's thread, and what it decoded is put into order in a thread of
-`training.network.network`. Files that `Seen` has room for are decoded once.
+`training.data.batches`. Files that `Seen` has room for are decoded once.
 """
 
 from __future__ import annotations

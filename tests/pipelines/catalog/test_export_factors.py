@@ -14,7 +14,7 @@ from fieldwise.features.errors import ConfigError
 from fieldwise.jobs.cli import main
 from fieldwise.pipelines.catalog.export_factors import export_factors
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
-from tests.pipelines.catalog.test_score_catalog import DAY, published
+from tests.pipelines.catalogs import DAY, published
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 

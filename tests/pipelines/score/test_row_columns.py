@@ -19,7 +19,7 @@ from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.source.raw import SourceFile
 from fieldwise.pipelines.score.row_columns import output_schema, written
 from fieldwise.pipelines.score.score_rows import score_rows
-from tests.pipelines.catalog.test_score_catalog import read
+from tests.pipelines.catalogs import read
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 UTC, BERLIN = "UTC", "Europe/Berlin"

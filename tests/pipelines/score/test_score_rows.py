@@ -21,7 +21,7 @@ from fieldwise.training.network.bundle import load_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
 from fieldwise.training.tracking import runs
-from tests.pipelines.catalog.test_score_catalog import read
+from tests.pipelines.catalogs import read
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 

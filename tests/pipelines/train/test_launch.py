@@ -13,18 +13,16 @@ from pathlib import Path
 import pytest
 
 from tests.listeners import beyond_loopback
-from tests.snapshots import hash_spec, write_snapshot
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIG = """
-name: planted
-source: {path: log.csv}
-label: click
-fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
-model: {kind: lr}
+CONFIG = (
+    PLANTED
+    + """\
 training: {batch_size: 64, epochs: 100000, patience: null, threads: 1, checkpoint: {every_steps: 5}}
 tracking: {uri: "http://127.0.0.1:9"}
 """
+)
 
 
 def descendants(pid: int) -> list[int]:

@@ -23,17 +23,10 @@ from fieldwise.jobs.cli import main
 from fieldwise.training.tracking import registry, runs
 from fieldwise.training.tracking.journal import Journal
 from fieldwise.training.tracking.sender import Sender
-from tests.snapshots import hash_spec, write_snapshot
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 pytestmark = pytest.mark.slow  # its tests are one story, told in order
-CONFIG = """
-name: planted
-source: {path: log.csv}
-label: click
-fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
-model: {kind: lr}
-training: {batch_size: 256, epochs: 2, threads: 1}
-"""
+CONFIG = PLANTED + "training: {batch_size: 256, epochs: 2, threads: 1}\n"
 
 
 class Server:

@@ -13,16 +13,9 @@ from mlflow.tracking import MlflowClient
 from fieldwise.jobs.cli import main
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.tracking import runs
-from tests.snapshots import hash_spec, write_snapshot
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
-CONFIG = """
-name: planted
-source: {path: log.csv}
-label: click
-fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
-model: {kind: lr}
-training: {batch_size: 256, epochs: 1, threads: 1}
-"""
+CONFIG = PLANTED + "training: {batch_size: 256, epochs: 1, threads: 1}\n"
 USELESS = ["--set", "training.learning_rate=1e6"]
 
 
