@@ -48,7 +48,7 @@ def require_snapshots(config: Config, snapshots: Iterable[Snapshot], *, named: b
             fix = (
                 f"Build it again: `{rebuild(config, snapshot.dir, day, fields)}`, or use the config it was built with."
             )
-            raise ArtifactError(snapshot.dir, expected="a snapshot of this config", found=_told(told), fix=fix)
+            raise ArtifactError(snapshot.dir, expected="a snapshot of this config", found=shortened(told), fix=fix)
 
 
 def require_roles(snapshot: Snapshot) -> None:
@@ -131,12 +131,12 @@ def require_model(bundle: Bundle, config: Config, where: str, *, own_source: boo
         told += same_files(bundle.record, now, source=own_source)
         others = _of_model(bundle.record, now, sorted(meant))
         if others and not told:
-            say(f"warning: {where} was trained on other rows than these: {_told(others)}")
+            say(f"warning: {where} was trained on other rows than these: {shortened(others)}")
     if told:
         raise ArtifactError(
             where,
             expected="a model of this config",
-            found=_told(told),
+            found=shortened(told),
             fix="Use the config the model was trained with, or train one with this config.",
         )
 
@@ -156,23 +156,24 @@ def require_measurable(bundle: Bundle, snapshots: Iterable[Snapshot], where: str
             raise ArtifactError(
                 snapshot.dir,
                 expected=f"rows of the label that {where} was trained on",
-                found=_told(told),
+                found=shortened(told),
                 fix="Name a model of this label, or a snapshot of the model's.",
             )
         if told := differences(bundle.record, found, ["weight", "filter"], names=sides, same_paths=False):
-            say(f"warning: {where} was trained on other rows than {snapshot.dir} holds: {_told(told)}")
+            say(f"warning: {where} was trained on other rows than {snapshot.dir} holds: {shortened(told)}")
 
 
-def asked_otherwise(directory: str, found: Manifest, config: Config, day: str | None) -> str:
-    """In which way a snapshot that stands was asked for otherwise: for a build that would take its place."""
+def asked_otherwise(directory: str, found: Manifest, config: Config, day: str | None) -> list[str]:
+    """In which ways a snapshot that stands was asked for otherwise; none where only its source's files have changed."""
     told = fields_apart(FeatureSpec.load(store.join(directory, found.data)), config, "snapshot")
     if found.config is not None:
         keys = [*ROWS, *(["snapshot"] if day else SPLIT)]
         told += differences(found.config, config.record, keys, names=("snapshot", "config"), same_paths=True)
-    return _told(told) or "the same config over other source files, or another spec"
+    return told
 
 
-def _told(differences: Sequence[str]) -> str:
+def shortened(differences: Sequence[str]) -> str:
+    """For a message."""
     more = f"; and {len(differences) - _MOST} more" if len(differences) > _MOST else ""
     return "; ".join(differences[:_MOST]) + more
 

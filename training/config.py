@@ -35,7 +35,7 @@ class CheckpointConfig(Strict):
     """Checkpoints kept; older ones are deleted."""
 
 
-_LATER = {"dense_learning_rate": None, "dense_l2": 0.0}
+_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None}
 
 
 class TrainingConfig(Strict):
@@ -55,6 +55,9 @@ class TrainingConfig(Strict):
     add up; optimizer state and bundle stay float32. Not for lr and poly2."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Default: the model's own, see ``training.models.defaults``."""
+    warm_rate: Annotated[float, Field(gt=0)] | None = None
+    """Times the learning rate, given or not, where training goes on from another model (``--init``, ``daily``). Default:
+    sqrt(rows / rows that its line has learned from), see ``training.models.defaults``."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls, to zero at the end of the last epoch; not with ftrl. See ``training.loop.schedule``."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0

@@ -69,7 +69,9 @@ class Attempt:
             winner = standing(self.directory)
             if winner is None:
                 return self.publish(manifest, replace=False)
-            return same_request(winner, manifest.request, self.directory)
+            if winner.request != manifest.request:
+                raise other_request(winner, self.directory, "", "fieldwise features --replace") from None
+            return winner
         self._published = True
         return manifest
 
@@ -89,19 +91,14 @@ class Attempt:
         )
 
 
-def same_request(
-    found: Manifest, request: str, directory: str, differs: str = "", rebuild: str = "fieldwise features --replace"
-) -> Manifest:
-    """``found`` if it answers ``request``; raises ArtifactError otherwise, telling in which way it ``differs`` and the
-    command that would ``rebuild`` it."""
-    if found.request != request:
-        raise ArtifactError(
-            directory,
-            expected="no snapshot, or one of the same sources, config and spec",
-            found=f"snapshot {found.digest[:12]} built from another request{f' ({differs})' if differs else ''}",
-            fix=f"Build it anew with `{rebuild}`, or choose another workspace.",
-        )
-    return found
+def other_request(found: Manifest, directory: str, differs: str, rebuild: str) -> ArtifactError:
+    """Of a snapshot that stands and answers another request, which ``differs`` in what it says."""
+    return ArtifactError(
+        directory,
+        expected="no snapshot, or one of the same sources, config and spec",
+        found=f"snapshot {found.digest[:12]} built from another request{f' ({differs})' if differs else ''}",
+        fix=f"Build it anew with `{rebuild}`, or choose another workspace.",
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pyspark import Broadcast
 from pyspark.sql import SparkSession
@@ -37,7 +37,15 @@ from fieldwise.features.spark.session import spark_session
 from fieldwise.features.spark.split import TRAIN, Splitter
 from fieldwise.features.store.kept import digest_of
 from fieldwise.features.terminal import say
-from fieldwise.pipelines.agreement import asked_otherwise, fields_apart, is_dated, rebuild, source_files, source_stamps
+from fieldwise.pipelines.agreement import (
+    asked_otherwise,
+    fields_apart,
+    is_dated,
+    rebuild,
+    shortened,
+    source_files,
+    source_stamps,
+)
 from fieldwise.pipelines.build.checks import (
     require_date,
     require_matches,
@@ -53,6 +61,8 @@ from fieldwise.pipelines.build.summary import Identity, manifest_of, report_of, 
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import resolve_model
 from fieldwise.pipelines.unchanged import require_unchanged
+
+Late = Literal["refuse", "keep", "rebuild"]
 
 RANGE_BYTES = 32 << 20
 """Bytes a task reads. Without the shuffle file borders follow ranges, so it is fixed, whatever the cluster."""
@@ -99,9 +109,19 @@ def build_features(
 
 
 def publish_snapshot(
-    config: Config, date: str | None, frozen: FeatureSpec | None, expected: Expected | None, *, replace: bool = False
+    config: Config,
+    date: str | None,
+    frozen: FeatureSpec | None,
+    expected: Expected | None,
+    *,
+    replace: bool = False,
+    late: Late = "refuse",
 ) -> tuple[dict[str, Any], Report]:
     """``build_features`` under a spec (None: fit one), compared with ``expected`` but refused by no threshold of drift.
+
+    Args:
+        late: what becomes of a snapshot that stands and answers the same config and spec, but other source files than
+            there are now, because rows came late or a file was touched.
 
     Returns the result and the data report.
     """
@@ -120,10 +140,10 @@ def publish_snapshot(
     directory = snapshot_dir(config.workspace_dir, identity.id)
     publish.clean(directory)
     found = standing(directory)
+    if found is not None and found.request != request and not replace:
+        replace = _takes_place(config, directory, found, date, frozen, late)
     if found is not None and not replace:
-        differs = "" if found.request == request else asked_otherwise(directory, found, config, date)
-        anew = rebuild(config, directory, date, fields=frozen is None)
-        stands, status = publish.same_request(found, request, directory, differs, anew), "already published"
+        stands, status = found, "already published"
     else:
         require_columns(config, files)
         spark = spark_session("fieldwise features")
@@ -139,6 +159,23 @@ def publish_snapshot(
         status = "published" if stands is manifest else "already published"
     report = with_drift(Report.load(store.join(directory, stands.data, REPORT)), expected)
     return result_of(config, stands, report, directory, status, started), report
+
+
+def _takes_place(
+    config: Config, directory: str, found: Manifest, date: str | None, frozen: FeatureSpec | None, late: Late
+) -> bool:
+    """Whether another snapshot shall replace the standing one of another request. ArtifactError where neither may."""
+    told = asked_otherwise(directory, found, config, date)
+    same_spec = frozen is not None and found.spec_digest == frozen.digest
+    anew = rebuild(config, directory, date, fields=frozen is None)
+    if late == "refuse" or told or not same_spec:
+        differs = shortened(told) or "the same config over other source files, or another spec"
+        raise publish.other_request(found, directory, differs, anew)
+    say(
+        f"warning: the source's files are not those that {directory} was built from (by path, size or time of change): "
+        + ("it is built again" if late == "rebuild" else f"it stands. To take them in: `{anew}`")
+    )
+    return late == "rebuild"
 
 
 def _place(config: Config, date: str | None, frozen: FeatureSpec | None, replace: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,8 @@ class TrainData:
     snapshots: dict[str, str]
     record: dict[str, Any] | None = None
     """What the training rows followed from, as a bundle keeps it; None where a snapshot of old does not say."""
+    learned: dict[str, int] = field(default_factory=dict)
+    """Training rows by snapshot digest."""
 
     @classmethod
     def of(cls, train: Sequence[Snapshot], valid: Sequence[Snapshot] = (), test: Sequence[Snapshot] = ()) -> TrainData:
@@ -116,7 +118,8 @@ class TrainData:
         digests = {snapshot.manifest.id: snapshot.manifest.digest for snapshot in everything}
         asked = train[0].manifest.config if train else None
         record = None if asked is None else without_paths(asked)
-        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests, record)
+        learned = {each.manifest.digest: each.manifest.rows_of(["train", "all"]) for each in train}
+        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests, record, learned)
 
     @classmethod
     def of_one(cls, snapshot: Snapshot) -> TrainData:

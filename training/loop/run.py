@@ -14,6 +14,10 @@ from fieldwise.training.loop.progress import EpochRecord
 from fieldwise.training.network.bundle import Bundle
 
 
+UNTOLD = 25
+"""Times its rows in a training: what a model of an earlier version, which does not tell, is taken to have learned from."""
+
+
 class Tracker(Protocol):
     """Where rank 0 reports to: ``training.tracking.journal.Journal``, or ``training.tracking.runs.Run`` itself."""
 
@@ -39,6 +43,20 @@ class TrainRun:
     """On rank 0 only."""
 
     @property
+    def learned(self) -> dict[str, int] | None:
+        """Training rows by snapshot digest, those that the warm start has learned from too, where it tells."""
+        before = {} if self.warm_start is None else self.warm_start.learned
+        return None if before is None else before | self.data.learned
+
+    @property
+    def line(self) -> int | None:
+        """Rows that a model which goes on from another one has learned from in the end, each counted once; None for a
+        model that starts anew."""
+        if self.warm_start is None:
+            return None
+        return UNTOLD * self.data.train.rows if self.learned is None else sum(self.learned.values())
+
+    @property
     def request(self) -> str:
         """Digest of what decides the result: all but ranks, threads and, at a constant rate, the number of epochs."""
         beside = {"threads", "cache_mb", "verify_checksums", "timeout_seconds", "restarts", "checkpoint"}
@@ -46,7 +64,7 @@ class TrainRun:
             beside.add("epochs")
         training = {key: value for key, value in self.training.digested().items() if key not in beside}
         files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
-        warm = self.warm_start.digest if self.warm_start else None
+        warm = [self.warm_start.digest, self.line] if self.warm_start else None
         what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]
         return digest_of(what)
 

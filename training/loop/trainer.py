@@ -84,7 +84,7 @@ class Trainer:
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
             shared=SharedMemory.of(world), dtype=getattr(torch, self.config.table),
         )  # fmt: skip
-        self.config = settle(self.config, run.model.kind, self.data.train.rows, self.data.train.positives)
+        self.config = settle(self.config, run.model.kind, self.data.train.rows, self.data.train.positives, run.line)
         require_schedule(self.config, self._plan(0).steps * self.config.epochs)
         require_parts(self.config, self.network.model.compiled_on(world.device))
         self.logit_shift = math.log(self.data.train.negative_rate or 1.0)
@@ -283,7 +283,7 @@ class Trainer:
             return None
         weight = self.network.table.weight.cpu().float().numpy()
         bundle = self.network.bundle(weight, self.network.dense(), self.logit_shift)
-        return save_bundle(place, replace(bundle, record=self.data.record))
+        return save_bundle(place, replace(bundle, record=self.data.record, learned=self.task.learned))
 
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""

@@ -7,6 +7,12 @@ when it first meets it, so models of few weights want larger steps.
 Where positives are rare, few rows speak for a weight that may be large. There the prior is weaker, in proportion to the
 labels' standard deviation, and steps are longer, by its cube root; both were chosen on TalkingData (0.2 % positives).
 ``benchmarks/defaults.py`` measures all of it.
+
+A training that goes on from another model's weights is one part of a longer one, over all rows that its line has
+learned from: the prior is spread over all of them, or it would be far too strong for the part, and draw every weight
+that the part does not speak for to zero. Optimizer state starts anew, so steps are as long as at the very start; Adagrad
+that had gone on would take steps shorter by about the root of the part's share, and so do we.
+``benchmarks/daily_streams.py`` measures that.
 """
 
 from __future__ import annotations
@@ -24,12 +30,19 @@ RARE = 0.19
 """Share of positives below which they count as rare; priors were chosen at 0.19 and 0.55."""
 
 
-def settle(config: TrainingConfig, kind: str, rows: int, positives: int) -> TrainingConfig:
-    """The config with learning rate and l2 of a registered model for training rows, where it names none."""
+def settle(config: TrainingConfig, kind: str, rows: int, positives: int, line: int | None = None) -> TrainingConfig:
+    """The config with learning rate and l2 of a registered model for training rows, where it names none.
+
+    Args:
+        line: rows that all trainings of the model's line have learned from, where it goes on from another one: then the
+            rate, given or not, is multiplied by ``warm_rate``, by default sqrt(rows / line).
+    """
     rate, l2, share = config.learning_rate, config.l2, positives / rows
     spread = min(1.0, math.sqrt(share * (1 - share) / (RARE * (1 - RARE))))
     if rate is None:
         rate = MODELS[kind].learning_rate * RELATIVE_RATE.get(config.optimizer, 1.0) / spread ** (1 / 3)
     if l2 is None:
-        l2 = MODELS[kind].prior * spread / rows
+        l2 = MODELS[kind].prior * spread / (line or rows)
+    if line is not None:
+        rate *= math.sqrt(min(1.0, rows / line)) if config.warm_rate is None else config.warm_rate
     return config.model_copy(update={"learning_rate": rate, "l2": l2})

@@ -31,3 +31,15 @@ def test_rare_positives_weaken_the_prior_and_lengthen_steps() -> None:
     spread = (0.002 * 0.998 / (0.19 * 0.81)) ** 0.5
     assert settled[2].l2 == pytest.approx(MODELS["ffm"].prior / 100_000 * spread)
     assert settled[2].learning_rate == pytest.approx(MODELS["ffm"].learning_rate * spread ** (-1 / 3))
+
+
+@pytest.mark.parametrize("given", [None, 0.05])
+def test_a_part_of_a_longer_training(given: float | None) -> None:
+    """Goes on as the whole would: the prior of all rows, and steps shorter by the root of the part's share."""
+    config = TrainingConfig(learning_rate=given)
+    whole, part = settle(config, "ffm", 40_000, 10_000), settle(config, "ffm", 400, 100, line=40_000)
+    assert part.l2 == whole.l2
+    assert whole.learning_rate is not None
+    assert part.learning_rate == pytest.approx(whole.learning_rate / 10)
+    told = settle(config.model_copy(update={"warm_rate": 0.5}), "ffm", 400, 100, line=40_000)
+    assert told.learning_rate == pytest.approx(whole.learning_rate / 2)
