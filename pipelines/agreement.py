@@ -39,7 +39,7 @@ def require_snapshots(config: Config, snapshots: Iterable[Snapshot], *, named: b
         named: the user has named the snapshots: they may be of other files, read as those were.
     """
     for snapshot in snapshots:
-        day = _day_of(snapshot.manifest)
+        day = snapshot.manifest.day
         told = fields_apart(snapshot.spec, config, "snapshot")
         fields = bool(told)
         if snapshot.manifest.config is not None:
@@ -77,11 +77,6 @@ def fields_apart(spec: FeatureSpec, config: Config, name: str) -> list[str]:
     return field_differences([field.config for field in spec.fields], config.fields, (name, "config"))
 
 
-def _day_of(manifest: Manifest) -> str | None:
-    day = manifest.id.partition(".")[0]
-    return None if day == "all" else day
-
-
 def rebuild(config: Config, directory: str, day: str | None, fields: bool) -> str:
     """The command that builds a snapshot again: a day under its own spec, unless its ``fields`` have changed."""
     keys = {"name", "workspace", *FeatureConfig.model_fields}
@@ -102,7 +97,7 @@ def say_changes(config: Config, directories: Sequence[str]) -> None:
                 "were compared. Build it again with --replace to have all of it compared."
             )
         elif manifest.config["source"]["path"] == config.record["source"]["path"]:
-            day = _day_of(manifest)
+            day = manifest.day
             try:
                 now = digest_of(source_stamps(config, source_files(config, [day] if day else []), day))
             except (FieldwiseError, OSError):  # the logs need not be at hand where models are trained

@@ -56,8 +56,8 @@ class TrainingConfig(Strict):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Default: the model's own, see ``training.models.defaults``."""
     warm_rate: Annotated[float, Field(gt=0)] | None = None
-    """Times the learning rate, given or not, where training goes on from another model (``--init``, ``daily``). Default:
-    sqrt(rows / rows that its line has learned from), see ``training.models.defaults``."""
+    """Times the learning rate, given or not, where training goes on from another model (``--init``, ``daily``).
+    Default: sqrt(rows / rows that its line has learned from), see ``training.models.defaults``."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls, to zero at the end of the last epoch; not with ftrl. See ``training.loop.schedule``."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0

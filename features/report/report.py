@@ -94,6 +94,8 @@ class Day(Strict):
     positives: Count
     rate: float
     """Share of positives before downsampling."""
+    trained: Count | None = None
+    """Rows with role train or all; None in older reports."""
 
 
 class Report(Strict):
@@ -154,7 +156,8 @@ def day(name: str, rows: Mapping[str, int], positives: Mapping[str, int], rates:
     """From rows and positives by role; ``rates`` are shares of negatives kept, 1 where not given."""
     clicks = sum(positives.values())
     before = clicks + sum((count - positives[role]) / rates.get(role, 1.0) for role, count in rows.items())
-    return Day(day=name, rows=sum(rows.values()), positives=clicks, rate=clicks / before)
+    trained = rows.get("train", 0) + rows.get("all", 0)
+    return Day(day=name, rows=sum(rows.values()), positives=clicks, rate=clicks / before, trained=trained)
 
 
 def field_report(spec: FeatureSpec, field: FittedField, tally: Tally) -> FieldReport:

@@ -118,6 +118,12 @@ class Manifest(Strict):
             check_record(self.config)
         return self
 
+    @property
+    def day(self) -> str | None:
+        """Of a day's snapshot; None of one of the whole source."""
+        day = self.id.partition(".")[0]  # another spec's digest may follow
+        return None if day == "all" else day
+
     def files_of(self, roles: Collection[str]) -> list[FileEntry]:
         """The files of these roles, in the manifest's order."""
         return [f for f in self.files if f.role in roles]

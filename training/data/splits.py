@@ -13,6 +13,7 @@ from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import Snapshot, require_weights, weights_of
 from fieldwise.features.snapshot.record import without_paths
 from fieldwise.training.data.files import DataFile, read_floats
+from fieldwise.training.data.learned import Learned
 from fieldwise.training.ranks.world import World
 
 
@@ -72,8 +73,8 @@ class TrainData:
     snapshots: dict[str, str]
     record: dict[str, Any] | None = None
     """What the training rows followed from, as a bundle keeps it; None where a snapshot of old does not say."""
-    learned: dict[str, int] = field(default_factory=dict)
-    """Training rows by snapshot digest."""
+    learned: Learned = field(default_factory=Learned)
+    """What a model learns from the training rows."""
 
     @classmethod
     def of(cls, train: Sequence[Snapshot], valid: Sequence[Snapshot] = (), test: Sequence[Snapshot] = ()) -> TrainData:
@@ -118,8 +119,7 @@ class TrainData:
         digests = {snapshot.manifest.id: snapshot.manifest.digest for snapshot in everything}
         asked = train[0].manifest.config if train else None
         record = None if asked is None else without_paths(asked)
-        learned = {each.manifest.digest: each.manifest.rows_of(["train", "all"]) for each in train}
-        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests, record, learned)
+        return cls(first.spec, splits["train"], splits["valid"], splits["test"], digests, record, Learned.of(train))
 
     @classmethod
     def of_one(cls, snapshot: Snapshot) -> TrainData:

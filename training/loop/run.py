@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 from fieldwise.features.store.kept import digest_of
 from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.data.learned import Learned
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import Evaluation
 from fieldwise.training.loop.progress import EpochRecord
 from fieldwise.training.network.bundle import Bundle
 
-
 UNTOLD = 25
-"""Times its rows in a training: what a model of an earlier version, which does not tell, is taken to have learned from."""
+"""Times the rows of a training: what a model of an earlier version, which does not tell, is taken to have seen."""
 
 
 class Tracker(Protocol):
@@ -43,9 +43,9 @@ class TrainRun:
     """On rank 0 only."""
 
     @property
-    def learned(self) -> dict[str, int] | None:
-        """Training rows by snapshot digest, those that the warm start has learned from too, where it tells."""
-        before = {} if self.warm_start is None else self.warm_start.learned
+    def learned(self) -> Learned | None:
+        """What the model will have learned from, the warm start's line included; None where that does not tell."""
+        before = Learned() if self.warm_start is None else self.warm_start.learned
         return None if before is None else before | self.data.learned
 
     @property
@@ -54,7 +54,7 @@ class TrainRun:
         model that starts anew."""
         if self.warm_start is None:
             return None
-        return UNTOLD * self.data.train.rows if self.learned is None else sum(self.learned.values())
+        return UNTOLD * self.data.train.rows if self.learned is None else self.learned.total
 
     @property
     def request(self) -> str:

@@ -10,8 +10,8 @@ labels' standard deviation, and steps are longer, by its cube root; both were ch
 
 A training that goes on from another model's weights is one part of a longer one, over all rows that its line has
 learned from: the prior is spread over all of them, or it would be far too strong for the part, and draw every weight
-that the part does not speak for to zero. Optimizer state starts anew, so steps are as long as at the very start; Adagrad
-that had gone on would take steps shorter by about the root of the part's share, and so do we.
+that the part does not speak for to zero. Optimizer state starts anew, so steps are as long as at the very start;
+Adagrad that had gone on would take steps shorter by about the root of the part's share, and so do we.
 ``benchmarks/daily_streams.py`` measures that.
 """
 

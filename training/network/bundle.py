@@ -4,8 +4,8 @@
     model.json             kind, sizes, spec digest, calibration, SHA-256 of the weights
     spec.json, vocabulary.parquet
     data.json              what the training rows followed from (`features.snapshot.record`); bundles of old have none
-    learned.json           the snapshots, by digest, that this model and those it started from were trained on, and how
-                           many rows; bundles of old have none
+    learned.json           which rows it has learned from, as part of its line (`training.data.learned`); bundles of old
+                           have none
 
 Nothing in it tells when, where or in which run it was made. Its digest is the SHA-256 of model.json, which holds the
 checksums of everything else but data.json and learned.json: the same rows may be asked for in several ways, and the
@@ -35,11 +35,11 @@ from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.schema import Strict
-from fieldwise.features.snapshot.manifest import Sha256
 from fieldwise.features.snapshot.record import check_record
 from fieldwise.features.store import bounded
 from fieldwise.features.words import complaint
 from fieldwise.training.data.batch import layout_of
+from fieldwise.training.data.learned import Learned
 from fieldwise.training.models import ModelSettings, build_model, settings_of
 from fieldwise.training.models.layout import Layout
 
@@ -58,13 +58,6 @@ _MOST_HEADER_BYTES = 1 << 16
 
 _MOST_OTHER_BYTES = 64 << 20
 """Of weights beside the table."""
-
-
-class _Learned(Strict):
-    """learned.json."""
-
-    rows: dict[Sha256, Annotated[int, Field(ge=1)]]
-    """By the digest of a snapshot, its rows that trained."""
 
 
 class Calibration(Strict):
@@ -104,8 +97,8 @@ class Bundle:
     """Known once saved or loaded."""
     record: dict[str, Any] | None = field(default=None, compare=False)
     """What the training rows followed from, paths hidden (`features.snapshot.record`); None where that is not known."""
-    learned: dict[str, int] | None = field(default=None, compare=False)
-    """Training rows by snapshot digest, those of the models it started from too; None where that is not known."""
+    learned: Learned | None = field(default=None, compare=False)
+    """Of all trainings of its line; None where that is not known."""
 
     @property
     def kind(self) -> str:
@@ -172,7 +165,7 @@ def _write(draft: Path, bundle: Bundle) -> str:
     if bundle.record is not None:
         (draft / DATA).write_text(json.dumps(bundle.record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if bundle.learned is not None:
-        (draft / LEARNED).write_text(_Learned(rows=bundle.learned).model_dump_json() + "\n", encoding="utf-8")
+        (draft / LEARNED).write_text(bundle.learned.model_dump_json(indent=1) + "\n", encoding="utf-8")
     for name in (WEIGHTS, MODEL):
         with open(draft / name, "rb") as file:
             os.fsync(file.fileno())
@@ -245,13 +238,13 @@ def _record(path: Path) -> dict[str, Any] | None:
     return dict(record)
 
 
-def _learned(path: Path) -> dict[str, int] | None:
+def _learned(path: Path) -> Learned | None:
     if not path.exists():
         return None
     try:
-        return _Learned.model_validate_json(bounded.read(str(path), _MOST_MODEL_BYTES, _FIX)).rows
+        return Learned.model_validate_json(bounded.read(str(path), _MOST_MODEL_BYTES, _FIX))
     except ValidationError as error:
-        raise _damaged(path, "rows by snapshot", complaint(error, _Learned)) from error
+        raise _damaged(path, "which rows it has learned from", complaint(error, Learned)) from error
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -15,6 +15,7 @@ import torch
 from fieldwise.features.errors import ArtifactError, ConfigError, DivergedError, InputError, IntegrityError
 from fieldwise.features.snapshot.manifest import Snapshot
 from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.data.learned import Learned
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.loop.run import TrainResult, TrainRun
@@ -177,10 +178,11 @@ def test_warm_start_goes_on_and_refuses_strangers(snapshot: Snapshot, tmp_path: 
     bundle = load_bundle(tmp_path / "one")
     warm = fit(data, tmp_path / "two", warm_start=bundle, training={"epochs": 1, "learning_rate": 1e-9})
     assert warm.history[0].valid["logloss"] == pytest.approx(first.evaluations["valid"].values["logloss"], rel=1e-4)
-    assert load_bundle(tmp_path / "two").learned == bundle.learned == {snapshot.manifest.digest: sum(FILES["train"])}
+    learned = Learned(rows={snapshot.manifest.digest: sum(FILES["train"])})
+    assert load_bundle(tmp_path / "two").learned == bundle.learned == learned
     day = TrainData.of_one(write_snapshot(tmp_path / "day", SPEC, {**FILES, "train": [500]}))
     fit(day, tmp_path / "three", warm_start=bundle, training={"epochs": 1})
-    assert list((load_bundle(tmp_path / "three").learned or {}).values()) == [sum(FILES["train"]), 500]
+    assert (load_bundle(tmp_path / "three").learned or Learned()).total == sum(FILES["train"]) + 500
     with pytest.raises(ConfigError, match=r"expected \('fm', 16, 0\) .* found \('fm', 8, 0\)"):
         fit(data, tmp_path / "b", model=ModelConfig(kind="fm", dim=8), warm_start=bundle)
     other = TrainData.of_one(write_snapshot(tmp_path / "other", hash_spec((9, 9)), FILES))
