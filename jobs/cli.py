@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
 
     features = add("features", _features, "Encode raw logs into a published snapshot.",
                    "fieldwise features --config configs/movielens.yaml")  # fmt: skip
-    features.add_argument("--date", metavar="YYYY-MM-DD", help="one day's snapshot instead of `all`")
+    features.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="one day's snapshot instead of `all`")
     features.add_argument("--spec", metavar="PLACE", help="encode with the frozen spec of this snapshot or model")
     features.add_argument("--against", metavar="DIR",
                           help="measure drift against this snapshot (default: the spec's own rows)")  # fmt: skip
@@ -172,19 +172,19 @@ def parser() -> argparse.ArgumentParser:
     _model(rows)
     rows.add_argument("--input", metavar="PATH", action="append", help="rows to score (default: the config's source)")
     rows.add_argument("--columns", metavar="NAME,...", help="source columns to write (default: all)")
-    rows.add_argument("--date", metavar="YYYY-MM-DD", help="the source's day")
+    rows.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="the source's day")
     rows.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/rows")
 
     catalog = add("score-catalog", _score_catalog, "The exact top-K items of the catalog for every context.",
                   "fieldwise score-catalog --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     _model(catalog)
-    catalog.add_argument("--date", metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
+    catalog.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
     catalog.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/catalog")
 
     factors = add("export-factors", _export_factors, "Vectors of contexts and items for an inner-product index.",
                   "fieldwise export-factors --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     _model(factors)
-    factors.add_argument("--date", metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
+    factors.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
     factors.add_argument("--out", metavar="DIR", help="local; default: <workspace>/factors")
 
     explain = add("explain", _explain, "Why rows score as they do: each field's and each pair's share of the logit.",
@@ -195,12 +195,20 @@ def parser() -> argparse.ArgumentParser:
 
     promote = add("promote", _promote, "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
     promote.add_argument("--version", help="default: the challenger")
-    add("rollback", _rollback, "Give the champion alias back to the former champion.",
-        "fieldwise rollback --config configs/demo.yaml")  # fmt: skip
+    promote.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    promote.add_argument("--force", action="store_true", help="the challenger even if it was rolled back")
+    rollback = add("rollback", _rollback, "Give the champion alias back to the former champion.",
+                   "fieldwise rollback --config configs/demo.yaml --rescore")  # fmt: skip
+    rollback.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    rollback.add_argument("--rescore", action="store_true", help="score the catalog again with the restored champion")
+    rollback.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="the day to score again (default: the last)")
+    history = add("history", _history, "Every decision on a champion: when, on which day, by whom, on what evidence.",
+                  "fieldwise history --config configs/demo.yaml --last 20")  # fmt: skip
+    history.add_argument("--last", type=_count, metavar="N", help="only the last N decisions")
 
     daily = add("daily", _daily, "One day's features, challenger, comparison, promotion and catalog scores.",
                 "fieldwise daily --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
-    daily.add_argument("--date", required=True, metavar="YYYY-MM-DD")
+    daily.add_argument("--date", type=_day, required=True, metavar="YYYY-MM-DD")
     daily.add_argument("--refit", action="store_true", help="train under a spec fitted anew on the days before")
     daily.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
 
@@ -226,6 +234,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number at least 1 and below 10^18, found {text[:40]!r}")
     return int(text)
+
+
+def _day(text: str) -> str:
+    """A day, in no other form of ISO 8601 than YYYY-MM-DD."""
+    from fieldwise.features.columns.moment import day_of
+
+    try:
+        return str(day_of(text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(f"expected {error.expected}, found {error.found[:40]}") from None
 
 
 def _load(options: argparse.Namespace) -> Any:
@@ -314,15 +332,21 @@ def _explain(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _promote(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.registry import promote_model
+    from fieldwise.pipelines.operate.decisions import promote_model
 
-    return promote_model(_load(o), version=o.version)
+    return promote_model(_load(o), o.version, reason=o.reason, force=o.force)
 
 
 def _rollback(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.registry import rollback_model
+    from fieldwise.pipelines.operate.decisions import rollback_model
 
-    return rollback_model(_load(o))
+    return rollback_model(_load(o), reason=o.reason, rescore=o.rescore, date=o.date)
+
+
+def _history(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.decisions import history
+
+    return history(_load(o), o.last)
 
 
 def _daily(o: argparse.Namespace) -> dict[str, Any]:

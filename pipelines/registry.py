@@ -1,4 +1,4 @@
-"""Which bundle a user means, and moves of the champion alias.
+"""Which bundle a user means, and the registry of its model.
 
 MLflow takes seconds to import: only calls that need the registry do it, so that ranks given a bundle start at once.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.network.bundle import Bundle, load_bundle
+
+if TYPE_CHECKING:
+    from fieldwise.training.tracking.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ def open_model(reference: str | None, config: Config) -> OpenedModel:
         directory = os.path.abspath(str(reference))
         opened = OpenedModel(directory, load_bundle(directory))
     else:
-        registered = registry(config)
+        registry(config)  # connects
+        from fieldwise.training.tracking.registry import bundle_of, find
+
         reference = reference or champion_of(config)
-        known = registered.find(reference)
-        directory = str(registered.bundle_of(known.reference if known else reference))
+        known = find(reference)
+        directory = bundle_of(known.reference if known else reference)
         opened = OpenedModel(directory, load_bundle(directory), *(known or ()))
     say(f"model: {opened}")
     return opened
@@ -71,7 +75,10 @@ def resolve_model(reference: str | None, config: Config) -> str:
     """Local directory of the bundle that ``open_model`` would open."""
     if _is_bundle(reference):
         return os.path.abspath(str(reference))
-    return str(registry(config).bundle_of(reference or champion_of(config)))
+    registry(config)  # connects
+    from fieldwise.training.tracking.registry import bundle_of
+
+    return bundle_of(reference or champion_of(config))
 
 
 def _is_bundle(reference: str | None) -> bool:
@@ -83,13 +90,13 @@ def champion_of(config: Config) -> str:
     return f"models:/{config.model_name}@champion"
 
 
-def registry(config: Config) -> ModuleType:
-    """`training.tracking.registry`, connected to the config's store."""
-    from fieldwise.training.tracking import registry as registered
+def registry(config: Config) -> Registry:
+    """The config's registered model, its store connected."""
     from fieldwise.training.tracking import runs
+    from fieldwise.training.tracking.registry import Registry
 
     runs.connect(config.tracking.uri, config.workspace_dir)
-    return registered
+    return Registry(config.model_name, config.workspace_dir)
 
 
 def say_registered(found: dict[str, Any], config: Config) -> None:
@@ -103,13 +110,3 @@ def say_registered(found: dict[str, Any], config: Config) -> None:
     command = shlex.join(["fieldwise", "promote", "--config", config.file, *overrides, "--version", version])
     promote = "" if champion == version else f"; promote it with: {command}"
     say(f"registered as version {version} of {found['model']}, {become}{promote}")
-
-
-def promote_model(config: Config, version: str | None = None) -> dict[str, Any]:
-    """Make a version (default: the challenger) the champion."""
-    return dict(registry(config).promote(config.model_name, version))
-
-
-def rollback_model(config: Config) -> dict[str, Any]:
-    """Give the champion alias back to the former champion."""
-    return dict(registry(config).rollback(config.model_name))

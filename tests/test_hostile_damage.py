@@ -21,7 +21,8 @@ from fieldwise.pipelines.operate.daily import Record
 from fieldwise.pipelines.score.output import MANIFEST, Output, write_part
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.ranks.world import World
-from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking import runs
+from fieldwise.training.tracking.registry import HISTORY, MOVE, Registry
 from tests.snapshots import hash_spec, write_snapshot
 
 PARQUET = SourceConfig.model_validate({"path": "x.parquet", "format": "parquet"})
@@ -102,6 +103,9 @@ def test_published_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize("told", ["[", "{}", "[1]", '["x"]'])
 def test_former_champions(tmp_path: Path, told: str) -> None:
     runs.connect(f"sqlite:///{tmp_path}/m.db", str(tmp_path))
-    runs.MlflowClient().create_registered_model("m", tags={registry.HISTORY: told})
+    runs.MlflowClient().create_registered_model("m", tags={HISTORY: told})
     with pytest.raises(ArtifactError, match=r"models:/m: expected former versions as JSON.*tag champion_history"):
-        registry.rollback("m")
+        Registry("m", str(tmp_path)).rollback()
+    runs.MlflowClient().set_registered_model_tag("m", MOVE, told)
+    with pytest.raises(ArtifactError, match=r"models:/m: expected an interrupted move as JSON.*tag fieldwise.move"):
+        Registry("m", str(tmp_path)).promote("1")

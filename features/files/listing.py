@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from fsspec.implementations.local import LocalFileSystem
 
 from fieldwise.features import store
+from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import InputError
 from fieldwise.features.files.compression import require_known_suffix
@@ -38,7 +39,7 @@ def list_files(config: SourceConfig, base: str, date: str | None = None) -> list
     """
     found: dict[str, int] = {}
     for pattern in config.path:
-        written = pattern.replace("{date}", date or "*")
+        written = pattern.replace("{date}", "*" if date is None else str(day_of(date)))
         files = dict(_matching(written, base))
         if not files:
             where = written if _is_absolute(written) else f"{base.rstrip('/')}/{written}"

@@ -18,6 +18,7 @@ from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.demo.shop import Shop, generate
+from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.launch import train_ranks
 from fieldwise.pipelines.train.measured import NAMES, with_error
 from fieldwise.training.data.plan import Plan
@@ -26,7 +27,6 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of
 from fieldwise.training.network.bundle import load_bundle
 from fieldwise.training.network.network import Network
-from fieldwise.training.tracking import registry, runs
 
 ROWS = 350_000
 DAYS = 7
@@ -66,9 +66,9 @@ def demo(
     losses = {kind: losses_of(config, result["bundle"]) for kind, result in results.items()}
     best = min(results, key=lambda kind: results[kind]["metrics"]["valid"]["logloss"])
     with _stage(f"registry and catalog of {day} with {best}"):
-        runs.connect(config.tracking.uri, config.workspace_dir)
-        registered = registry.register(results[best]["model_uri"], config.model_name)
-        registry.promote(config.model_name, registered["version"])
+        shop_model = registry(config)
+        registered = shop_model.register(results[best]["model_uri"])
+        shop_model.promote(registered["version"], anew=True)
         catalog = score_catalog(config, date=day)
     table = [_row(kind, result, float(losses[kind].mean()) - truth) for kind, result in results.items()]
     gaps = {f"{a}-{b}": _gap(losses[a] - losses[b], seed) for a in models for b in models if a != b}

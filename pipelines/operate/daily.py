@@ -22,12 +22,14 @@ from fieldwise.pipelines.build.features import build_features, load_spec, publis
 from fieldwise.pipelines.build.refit import refit_features, window
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.registry import champion_of, open_model
+from fieldwise.pipelines.operate.decisions import Decision, carry_out, decide
+from fieldwise.pipelines.registry import champion_of, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.launch import Days, train_ranks
 from fieldwise.pipelines.train.verdict import Verdict, judge
 from fieldwise.pipelines.unchanged import Stamps, changes
-from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking import runs
+from fieldwise.training.tracking.registry import find
 
 HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
@@ -117,9 +119,16 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
     registered = record.step("registered", lambda: _register(config, challenger, verdict))
     version = registered and registered["version"]
     better = version is not None and logloss["challenger"] <= logloss["champion"] * (1 + config.daily.tolerance)
-    promotion = record.step(
-        "promotion", lambda: registry.promote(config.model_name, version) if better else {"kept": champion}
-    )
+    if not repeated:  # what was decided before is told as it was, by earlier versions too
+        decide_on = partial(
+            decide, config, "promoted" if better else "kept" if version else "refused",
+            champion=champion.rpartition("/")[2], challenger=version, date=date, parent=champion,
+            metrics={"champion": measured, "challenger": test}, findings=[] if version else [verdict.words],
+        )  # fmt: skip
+        intended = record.step("intended", lambda: decide_on().model_dump())  # with its time: told once, if killed here
+        record.step("promotion", lambda: carry_out(config, Decision(**intended)).model_dump())
+    promotion = record.steps["promotion"]
+    promoted = promotion["decision"] in ("promoted", "forced") if "decision" in promotion else "champion" in promotion
     catalog = record.step("catalog", lambda: score_catalog(config, date=date) if config.catalog else None)
     record.step("done", lambda: True)
     return {
@@ -131,7 +140,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -
         "used_model": opened.facts,
         "logloss": logloss,
         "logloss_se": {"champion": measured.get("logloss_se"), "challenger": test.get("logloss_se")},
-        "promoted": better,
+        "promoted": promoted,
         "promotion": promotion,
         "catalog": catalog,
     }
@@ -191,7 +200,7 @@ def say_changed_sources(config: Config, record: Record, date: str) -> None:
 
 def _champion(config: Config) -> str:
     """The champion by its version: later promotions must not change what a rerun starts from."""
-    found = registry.find(champion_of(config))
+    found = find(champion_of(config))
     assert found is not None
     return found.reference
 
@@ -206,7 +215,7 @@ def _register(config: Config, challenger: dict[str, Any], verdict: Verdict) -> d
     if verdict.useless:
         say(f"challenger not registered, the champion stays: on split {verdict.split}, {verdict.words}")
         return None
-    return registry.register(challenger["model_uri"], config.model_name, may_lead=False)
+    return registry(config).register(challenger["model_uri"], may_lead=False)
 
 
 def _train(config: Config, date: str, before: list[str], today: str, champion: str, ranks: int) -> dict[str, Any]:

@@ -101,7 +101,9 @@ def _source(config: Config) -> str:
 
 
 def _store(config: Config) -> str:
-    from fieldwise.training.tracking import registry, runs
+    from fieldwise.training.tracking import runs
+    from fieldwise.training.tracking.registry import Registry
 
     uri = runs.connect(config.tracking.uri, config.workspace_dir)
-    return f"{uri}, champion: {registry.version_of(config.model_name, 'champion') or 'none'}"
+    found = Registry(config.model_name, config.workspace_dir)
+    return f"{uri}, champion: {found.version_of('champion') or 'none'}"

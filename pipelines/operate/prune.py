@@ -41,7 +41,7 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         publish.bury(place)
     days = {name: match[1] for name in store.list_sizes(place) if (match := _DATED.match(name))}
     old = _past(days, retention)
-    needed = registry(config).snapshots_in_use(config.model_name, config.experiment)
+    needed = registry(config).snapshots_in_use(config.experiment)
     removed, kept = [], {}
     for name in old:
         directory = snapshot_dir(config.workspace_dir, name)

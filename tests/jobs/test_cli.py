@@ -30,6 +30,7 @@ COMMANDS = [
     "explain",
     "promote",
     "rollback",
+    "history",
     "daily",
     "prune",
     "doctor",
@@ -203,6 +204,18 @@ def test_train_evaluate_promote_rollback(config: Path, capsys: pytest.CaptureFix
     assert again["registered"]["version"] == "2"
     assert result("promote")["champion"] == "2"
     assert result("rollback") == {"model": "planted", "champion": "1", "former": "2"}
+
+
+@pytest.mark.parametrize("date", ["20260115", "2026-W03-4", "2026-1-15", "2026-01-32", " 2026-01-15", ""])
+@pytest.mark.parametrize("name", ["features", "score-rows", "score-catalog", "export-factors", "rollback", "daily"])
+def test_days_are_written_in_one_form(name: str, date: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--config", "none.yaml", "--date", date])
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    line = f"fieldwise {name}: error: argument --date: expected YYYY-MM-DD, found {date!r}"
+    assert said.err.splitlines()[-1] == line
 
 
 @pytest.mark.parametrize("kind", [InputError, RefusedError])

@@ -10,7 +10,6 @@ training in the workspace, or ``fieldwise send``. An answer may be lost: a sende
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -25,6 +24,7 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
 from fieldwise.features.redact import redacted
 from fieldwise.features.store import bounded
+from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
 
 Report = dict[str, Any]
@@ -225,30 +225,9 @@ def open_journal(directory: str | Path, send: Send, *, patience: float = 60.0) -
     Raises BusyError when another process has it for longer than ``patience`` seconds.
     """
     Path(directory).mkdir(parents=True, exist_ok=True)
-    with open(Path(directory, "lock"), "a+") as lock:
-        deadline = time.monotonic() + patience
-        while not _locked(lock.fileno()):
-            if time.monotonic() > deadline:
-                lock.seek(0)
-                raise BusyError(
-                    str(directory),
-                    expected="one training of this config and data at a time",
-                    found=f"process {lock.read().strip()} at it",
-                    fix="Wait for it, or set another workspace.",
-                )
-            time.sleep(0.1)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    expected, fix = "one training of this config and data at a time", "Wait for it, or set another workspace."
+    with locked(Path(directory, "lock"), str(directory), expected=expected, fix=fix, patience=patience):
         yield Journal(directory, send)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

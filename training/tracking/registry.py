@@ -1,58 +1,44 @@
-"""The model registry: versions, the aliases ``champion`` and ``challenger``, and the bundles behind them."""
+"""The model registry: versions of a model, the aliases ``champion`` and ``challenger``, and how the champion moves.
+
+A move (``promote``, ``rollback``) is one write, or repaired: all that shall be true after it goes into the registered
+model's tag ``fieldwise.move`` first, then to alias and tags, and whoever moves next finishes what was interrupted.
+
+- Processes that share a local workspace move one after the other, under a lock: what a move was decided on is still
+  true when it is made.
+- Stores compare nothing for us, so between machines there is no lock: the tag is read again once it is written, and the
+  alias once it has moved. Of two moves within the same moments the state is that of one of them, and the other is told,
+  unless it had read before the first wrote: then the later one stands.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
+from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from fieldwise.features.errors import ArtifactError, TrackingError
-from fieldwise.training.tracking.mlflow_store import ask, tell, trouble
+from fieldwise.features import store
+from fieldwise.features.errors import ArtifactError, BusyError, RefusedError, TrackingError
+from fieldwise.features.store.lock import locked
+from fieldwise.training.tracking.mlflow_store import artifact_folder, ask, tell, trouble
 
-HISTORY = "champion_history"
+HISTORY, DATE, MOVE = "champion_history", "fieldwise.promoted_date", "fieldwise.move"
+"""Tags of the registered model: former champions, latest last; the last day that one was promoted for; a move."""
+REJECTED = "fieldwise.rejected"
+"""Tag of a version that was rolled back: why."""
+MOST_FORMER = 50
+"""Former champions that are remembered: stores take tags of 5,000 characters."""
 ALIASES = ("champion", "challenger")
-
-
-def register(model_uri: str, name: str, *, may_lead: bool = True) -> dict[str, Any]:
-    """Register a logged model, once, and say which versions have the aliases then.
-
-    It becomes ``challenger`` unless a newer version is; ``champion`` only where there is none and it ``may_lead``.
-    """
-
-    def version_made() -> str:
-        there = [found for found in _versions(name) if found.source == model_uri]
-        return str((there[0] if there else mlflow.register_model(model_uri, name)).version)
-
-    version = tell(version_made)
-
-    def pointed() -> None:
-        client, standing = MlflowClient(), version_of(name, "challenger")
-        if standing is None or int(standing) < int(version):
-            client.set_registered_model_alias(name, "challenger", version)
-        if may_lead and version_of(name, "champion") is None:
-            client.set_registered_model_alias(name, "champion", version)
-
-    tell(pointed)
-    return {"model": name, "version": version, **{alias: version_of(name, alias) for alias in ALIASES}}
-
-
-def _versions(name: str) -> list[Any]:
-    quote = '"' if "'" in name else "'"
-    return list(MlflowClient().search_model_versions(f"name = {quote}{name}{quote}"))
-
-
-def version_of(name: str, alias: str) -> str | None:
-    """Version an alias stands for; None when model or alias is unknown."""
-    found = ask(lambda: MlflowClient().get_model_version_by_alias(name, alias))
-    if found is not None and not str(found.version).isdigit():
-        raise trouble(MlflowException(f"a version {found.version!r}"))
-    return None if found is None else str(found.version)
 
 
 class Registered(NamedTuple):
@@ -67,6 +53,245 @@ class Registered(NamedTuple):
         return f"models:/{self.name}/{self.version}"
 
 
+class Registry:
+    """One registered model of the store that ``runs.connect`` has opened; moves take turns in a local workspace."""
+
+    def __init__(self, name: str, workspace: str) -> None:
+        self.name, self._workspace = name, workspace
+
+    def register(self, model_uri: str, *, may_lead: bool = True) -> dict[str, Any]:
+        """Register a logged model, once, and say which versions have the aliases then.
+
+        It becomes ``challenger`` unless a newer version is; ``champion`` only where there is none and it ``may_lead``.
+        """
+
+        def version_made() -> str:
+            there = [found for found in self._versions() if found.source == model_uri]
+            return str((there[0] if there else mlflow.register_model(model_uri, self.name)).version)
+
+        version = tell(version_made)
+
+        def pointed() -> None:
+            client, standing = MlflowClient(), self.version_of("challenger")
+            if standing is None or int(standing) < int(version):
+                client.set_registered_model_alias(self.name, "challenger", version)
+            if may_lead and self.version_of("champion") is None:
+                client.set_registered_model_alias(self.name, "champion", version)
+
+        tell(pointed)
+        return {"model": self.name, "version": version, **{alias: self.version_of(alias) for alias in ALIASES}}
+
+    def version_of(self, alias: str) -> str | None:
+        """Version an alias stands for; None when model or alias is unknown."""
+        return _version_of(self.name, alias)
+
+    def promote(
+        self,
+        version: str | None = None,
+        *,
+        expected: str | None = None,
+        date: str | None = None,
+        anew: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Make ``version`` (default: the challenger) the champion and remember the former one. Again, nothing changes.
+
+        Args:
+            expected: the champion that ``version`` was measured against; None takes any.
+            date: the day that the decision follows from.
+            anew: promote a rejected version, too.
+            tags: what the version is to be told with it, such as the decision.
+
+        Raises:
+            ArtifactError: no such version.
+            RefusedError: the champion is another one now, the version was rejected, or a later day has decided.
+        """
+        with self._moving():
+            wanted = version or self.version_of("challenger")
+            if wanted is None:
+                raise _absent(f"models:/{self.name}@challenger", "Train first.")
+            found = ask(lambda: MlflowClient().get_model_version(self.name, wanted))
+            if found is None:
+                raise _absent(f"models:/{self.name}/{wanted}", "Name a registered version.")
+            champion, past = self.version_of("champion"), self.history()
+            if champion == wanted:
+                return {"model": self.name, "champion": wanted, "former": past[-1] if past else None}
+            self._require(expected, champion)
+            why = found.tags.get(REJECTED)
+            if why is not None and not anew:
+                fix = f"To bring it back all the same: `fieldwise promote --version {wanted}`."
+                where = f"models:/{self.name}/{wanted}"
+                raise RefusedError(
+                    where, expected="a version that was not rejected", found=f"one that was: {why}", fix=fix
+                )
+            last = self._tags().get(DATE)
+            if date is not None and last is not None and date < last:
+                told = f"a day from {last} on, for which a champion was promoted"
+                fix = "What later days decided stands; `fieldwise promote --version` promotes whatever the day."
+                raise RefusedError(f"models:/{self.name}/{wanted}", expected=told, found=date, fix=fix)
+            past += [champion] if champion else []
+            told_version = {**(tags or {}), REJECTED: None}
+            self._move(
+                {"champion": wanted, "history": past[-MOST_FORMER:], "date": date, "tags": {wanted: told_version}}
+            )
+        return {"model": self.name, "champion": wanted, "former": champion}
+
+    def rollback(
+        self, *, expected: str | None = None, reason: str = "rolled back", tags: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Give the champion alias back to the ``former`` champion, and mark this one as rejected.
+
+        Raises ArtifactError where there is no former one, RefusedError where the champion is not the ``expected`` one.
+        """
+        with self._moving():
+            champion, restored = self.version_of("champion"), self.former()
+            self._require(expected, champion)
+            past = self.history()
+            past = past[: len(past) - 1 - past[::-1].index(restored)]
+            told = {champion: {**(tags or {}), REJECTED: reason[:500]}} if champion else {}
+            self._move({"champion": restored, "history": past, "date": None, "tags": told})
+        return {"model": self.name, "champion": restored, "former": champion}
+
+    def former(self) -> str:
+        """The version that a rollback restores: the last former champion that is still registered.
+
+        Raises ArtifactError where there is none.
+        """
+        champion, past = self.version_of("champion"), self.history()
+        for version in reversed(past):
+            if version != champion and ask(partial(MlflowClient().get_model_version, self.name, version)) is not None:
+                return version
+        found = f"none: {', '.join(past)} deleted" if past else "none recorded"
+        fix = "Name one that stands: `fieldwise promote --version`." if past else "Only a promotion can be undone."
+        raise ArtifactError(f"models:/{self.name}", expected="a former champion", found=found, fix=fix)
+
+    def history(self) -> list[str]:
+        """Former champions' versions, latest last. ArtifactError where the tag that keeps them holds something else."""
+        versions = _read(self._tags().get(HISTORY, "[]"))
+        if not isinstance(versions, list) or not all(isinstance(each, str) and each.isdigit() for each in versions):
+            raise self._damaged(HISTORY, "former versions as JSON")
+        return versions
+
+    def _require(self, expected: str | None, champion: str | None) -> None:
+        if expected is not None and champion != expected:
+            raise RefusedError(
+                f"models:/{self.name}@champion", expected=f"version {expected}, against which was decided",
+                found=f"version {champion}" if champion else "none",
+                fix="Another decision was faster: decide anew, against the one that stands.",
+            )  # fmt: skip
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Alone in a local workspace, and once an interrupted move is finished."""
+        with self._lock():
+            kept = self._tags().get(MOVE)
+            if kept is not None:
+                move = _read(kept)
+                if not (isinstance(move, dict) and {"champion", "history", "date", "tags"} <= set(move)):
+                    raise self._damaged(MOVE, "an interrupted move as JSON")
+                if ask(lambda: MlflowClient().get_model_version(self.name, move["champion"])) is None:
+                    ask(lambda: MlflowClient().delete_registered_model_tag(self.name, MOVE))  # deleted since
+                else:
+                    self._finish(move)
+            yield
+
+    def _lock(self) -> Any:
+        if "://" in self._workspace:
+            return nullcontext()
+        folder = os.path.join(self._workspace, "decisions")
+        store.make_dir(folder)
+        path = os.path.join(folder, f"{artifact_folder(self.name)}.lock")
+        expected, fix = "one move of the champion at a time", "Wait for it, then run this again."
+        return locked(path, f"models:/{self.name}", expected=expected, fix=fix)
+
+    def _move(self, move: Mapping[str, Any]) -> None:
+        text = json.dumps({"id": uuid.uuid4().hex, **move})
+        tell(lambda: MlflowClient().set_registered_model_tag(self.name, MOVE, text))
+        if self._tags().get(MOVE) == text:
+            self._finish(move)
+            if self.version_of("champion") == move["champion"]:
+                return
+        raise BusyError(
+            f"models:/{self.name}", expected="one move of the champion at a time", found="another machine at it",
+            fix="Run it again: it decides on the champion that stands then.",
+        )  # fmt: skip
+
+    def _finish(self, move: Mapping[str, Any]) -> None:
+        """All of a move, done or not: each write leaves what the move says, however often it is made."""
+        client = MlflowClient()
+        for version, tags in move["tags"].items():
+            for key, value in tags.items():
+                if value is None:
+                    ask(partial(client.delete_model_version_tag, self.name, version, key))
+                else:
+                    ask(partial(client.set_model_version_tag, self.name, version, key, value))
+        tell(lambda: client.set_registered_model_alias(self.name, "champion", move["champion"]))
+        tell(lambda: client.set_registered_model_tag(self.name, HISTORY, json.dumps(move["history"])))
+        if move["date"] is not None:
+            tell(lambda: client.set_registered_model_tag(self.name, DATE, move["date"]))
+        ask(lambda: client.delete_registered_model_tag(self.name, MOVE))
+
+    def note(
+        self, version: str, tags: Mapping[str, str], *, run: Mapping[str, str], metrics: Mapping[str, float], time: int
+    ) -> None:
+        """Tell a version, and the run that trained it, if they are still there. Twice is once.
+
+        Args:
+            tags: of the version.
+            run: tags of its run.
+            metrics: of its run, at ``time`` (milliseconds since 1970).
+        """
+        found = ask(lambda: MlflowClient().get_model_version(self.name, version))
+        if found is None:
+            return
+        for key, value in tags.items():
+            ask(partial(MlflowClient().set_model_version_tag, self.name, version, key, value))
+        if found.run_id:
+            values = [Metric(key, value, time, 0) for key, value in metrics.items()]
+            told = [RunTag(key, value) for key, value in run.items()]
+            ask(lambda: MlflowClient().log_batch(found.run_id, metrics=values, tags=told))
+
+    def notes(self, prefix: str) -> list[str]:
+        """Values of all versions' tags whose names begin so, by name."""
+        told = {(key, v.version): text for v in tell(self._versions) for key, text in v.tags.items()}
+        return [text for (key, _), text in sorted(told.items()) if key.startswith(prefix)]
+
+    def _versions(self) -> list[Any]:
+        quote = '"' if "'" in self.name else "'"
+        return list(MlflowClient().search_model_versions(f"name = {quote}{self.name}{quote}"))
+
+    def _tags(self) -> dict[str, str]:
+        found = ask(lambda: MlflowClient().get_registered_model(self.name))
+        return {} if found is None else dict(found.tags)
+
+    def _damaged(self, tag: str, expected: str) -> ArtifactError:
+        fix = f"Delete or mend the tag {tag} of the registered model."
+        found = repr(self._tags().get(tag, "")[:80])
+        return ArtifactError(f"models:/{self.name}", expected=expected, found=found, fix=fix)
+
+    def snapshots_in_use(self, experiment: str) -> dict[str, str]:
+        """Digests of snapshots that the model's aliased versions and an experiment's running trainings use, with a
+        reason.
+
+        A training that was killed counts as running until its run is ended or resumed. Raises TrackingError when the
+        store is silent: nothing is free then.
+        """
+        runs = {}
+        found = tell(lambda: MlflowClient().get_experiment_by_name(experiment))
+        if found is not None:
+            for run in tell(lambda: MlflowClient().search_runs([found.experiment_id], "attributes.status = 'RUNNING'")):
+                runs[run.info.run_id] = f"run {run.info.run_id} is training on it"
+        model = ask(lambda: MlflowClient().get_registered_model(self.name))
+        for alias, version in ({} if model is None else model.aliases).items():
+            run_id = tell(partial(MlflowClient().get_model_version, self.name, version)).run_id
+            runs[run_id] = f"models:/{self.name}@{alias} comes from it"
+        used: dict[str, str] = {}
+        for run_id, reason in runs.items():
+            params = tell(partial(MlflowClient().get_run, run_id)).data.params
+            used |= {digest: reason for key, digest in params.items() if key.startswith("snapshots.")}
+        return used
+
+
 def find(reference: str) -> Registered | None:
     """The version that ``models:/NAME@alias`` or ``models:/NAME/3`` stands for now; None for other references.
 
@@ -78,86 +303,12 @@ def find(reference: str) -> Registered | None:
         return None
     name, alias, version = match.groups()
     if version is None:
-        version = version_of(name, alias)
+        version = _version_of(name, alias)
     found = None if version is None else ask(lambda: MlflowClient().get_model_version(name, version))
     if found is None:
         raise _absent(reference, "Train and promote a model first, or name another.")
     known = [each for each in (alias, *ALIASES, *sorted(found.aliases)) if each in found.aliases]
     return Registered(name, str(found.version), alias or next(iter(known), None))
-
-
-def promote(name: str, version: str | None = None) -> dict[str, Any]:
-    """Make ``version`` (default: the challenger) the champion and remember the former one."""
-    wanted = version or version_of(name, "challenger")
-    if wanted is None:
-        raise _absent(f"models:/{name}@challenger", "Train first.")
-    if ask(lambda: MlflowClient().get_model_version(name, wanted)) is None:
-        raise _absent(f"models:/{name}/{wanted}", "Name a registered version.")
-    former = version_of(name, "champion")
-    if former != wanted:
-        if former is not None:
-            _remember(name, [*history(name), former])
-        _crown(name, wanted)
-    return {"model": name, "champion": wanted, "former": former}
-
-
-def rollback(name: str) -> dict[str, Any]:
-    """Give the champion alias back to the version that had it before the last promotion."""
-    current, past = version_of(name, "champion"), history(name)
-    if not past:
-        raise ArtifactError(
-            f"models:/{name}",
-            expected="a former champion",
-            found="none recorded",
-            fix="Only a promotion can be undone.",
-        )
-    _crown(name, past[-1])
-    _remember(name, past[:-1])
-    return {"model": name, "champion": past[-1], "former": current}
-
-
-def history(name: str) -> list[str]:
-    """Former champions' versions, latest last. ArtifactError where the tag that keeps them holds something else."""
-    found = ask(lambda: MlflowClient().get_registered_model(name))
-    told = "[]" if found is None else found.tags.get(HISTORY, "[]")
-    try:
-        versions = json.loads(told)
-    except (ValueError, RecursionError):
-        versions = None
-    if not isinstance(versions, list) or not all(isinstance(each, str) and each.isdigit() for each in versions):
-        fix = f"Delete or mend the tag {HISTORY} of the registered model."
-        raise ArtifactError(f"models:/{name}", expected="former versions as JSON", found=repr(told[:80]), fix=fix)
-    return versions
-
-
-def _remember(name: str, versions: list[str]) -> None:
-    tell(lambda: MlflowClient().set_registered_model_tag(name, HISTORY, json.dumps(versions)))
-
-
-def _crown(name: str, version: str) -> None:
-    tell(lambda: MlflowClient().set_registered_model_alias(name, "champion", version))
-
-
-def snapshots_in_use(name: str, experiment: str) -> dict[str, str]:
-    """Digests of snapshots that aliased versions of a model and running trainings of an experiment use, with a reason.
-
-    A training that was killed counts as running until its run is ended or resumed. Raises TrackingError when the store
-    is silent: nothing is free then.
-    """
-    runs = {}
-    found = tell(lambda: MlflowClient().get_experiment_by_name(experiment))
-    if found is not None:
-        for run in tell(lambda: MlflowClient().search_runs([found.experiment_id], "attributes.status = 'RUNNING'")):
-            runs[run.info.run_id] = f"run {run.info.run_id} is training on it"
-    model = ask(lambda: MlflowClient().get_registered_model(name))
-    for alias, version in ({} if model is None else model.aliases).items():
-        run_id = tell(partial(MlflowClient().get_model_version, name, version)).run_id
-        runs[run_id] = f"models:/{name}@{alias} comes from it"
-    used: dict[str, str] = {}
-    for run_id, reason in runs.items():
-        params = tell(partial(MlflowClient().get_run, run_id)).data.params
-        used |= {digest: reason for key, digest in params.items() if key.startswith("snapshots.")}
-    return used
 
 
 def bundle_of(reference: str) -> str:
@@ -185,6 +336,21 @@ def bundle_of(reference: str) -> str:
             reference, expected="a model logged by fieldwise train", found="no bundle inside", fix="Name another model."
         )
     return str(found[0].parent)
+
+
+def _version_of(name: str, alias: str) -> str | None:
+    found = ask(lambda: MlflowClient().get_model_version_by_alias(name, alias))
+    if found is not None and not str(found.version).isdigit():
+        raise trouble(MlflowException(f"a version {found.version!r}"))
+    return None if found is None else str(found.version)
+
+
+def _read(text: str) -> Any:
+    """JSON; None for anything else."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _absent(reference: str, fix: str) -> ArtifactError:

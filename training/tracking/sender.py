@@ -19,7 +19,7 @@ from fieldwise.features.redact import redacted_tree
 from fieldwise.training.tracking.environment import source_tags
 from fieldwise.training.tracking.journal import ANSWERS, Report
 from fieldwise.training.tracking.mlflow_store import ask, tell, trouble
-from fieldwise.training.tracking.registry import register
+from fieldwise.training.tracking.registry import Registry
 from fieldwise.training.tracking.runs import Run, experiment_id
 
 JOURNAL = "fieldwise.journal"
@@ -37,6 +37,7 @@ class Sender:
 
     def __init__(self, place: str | Path, *, resumed: bool) -> None:
         self._place, self._sure = Path(place).absolute(), not resumed
+        self._workspace = str(self._place.parents[2])
 
     def __call__(self, report: Report, answers: Mapping[str, Any]) -> Report:
         """What the store answers. Raises ConfigError when it refuses, TrackingError when it is silent."""
@@ -49,7 +50,7 @@ class Sender:
         return answer
 
     def _open(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
-        client, experiment = MlflowClient(), experiment_id(report["experiment"], str(self._place.parents[2]))
+        client, experiment = MlflowClient(), experiment_id(report["experiment"], self._workspace)
         there = [] if sure else client.search_runs([experiment], f"tags.{JOURNAL} = '{report['id']}'")
         tags = redacted_tree(resolve_tags({JOURNAL: report["id"], **source_tags()}))  # a checkout's remote, too
         opened = there[0] if there else client.create_run(experiment, report["time"], tags, report["name"])
@@ -83,14 +84,18 @@ class Sender:
             with mlflow.start_run(run_id=run):
                 uri = Run.bundle(bundle, pd.DataFrame(report["example"], dtype=object))
         name = report.get("register")  # of journals before there were reports of their own for it
-        registered = {"registered": register(uri, name)} if name else {}
+        registered = {"registered": self._registry(name).register(uri)} if name else {}
         for tag, value in report.get("tags", {}).items():
             client.set_tag(run, tag, value)
         client.set_terminated(run)
         return {"model_uri": uri, **registered}
 
     def _register(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
-        return {"registered": register(_logged(answers["model_uri"]), report["name"], may_lead=report["may_lead"])}
+        uri, registry = _logged(answers["model_uri"]), self._registry(report["name"])
+        return {"registered": registry.register(uri, may_lead=report["may_lead"])}
+
+    def _registry(self, name: str) -> Registry:
+        return Registry(name, self._workspace)
 
 
 def _require_own(folder: Path) -> None:

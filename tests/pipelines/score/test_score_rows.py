@@ -154,7 +154,7 @@ def test_the_registered_model_gives_the_same_in_pandas_and_as_a_spark_udf(shop: 
     bundle, tracking = write_bundle(shop, config), registry(config)
     frame = read(shop / "log.csv").drop_columns(["click"]).to_pandas()
     with runs.run("shop", "ffm", config.workspace_dir) as run:
-        tracking.register(run.bundle(bundle, frame.head()), config.model_name)
+        tracking.register(run.bundle(bundle, frame.head()))
     expected = published(score_rows(config))["probability"].to_numpy()  # by the champion
     champion = f"models:/{config.model_name}@champion"
     found = mlflow.pyfunc.load_model(champion).predict(frame)

@@ -20,8 +20,9 @@ from mlflow.tracking import MlflowClient
 
 from fieldwise.features.errors import ArtifactError, TrackingError
 from fieldwise.jobs.cli import main
-from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.journal import Journal
+from fieldwise.training.tracking.registry import Registry, bundle_of
 from fieldwise.training.tracking.sender import Sender
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
@@ -112,7 +113,7 @@ def test_away_at_the_start_and_back_later(server: Server, config: Path, capsys: 
     assert [step for step, _ in history] == [0, 1, 2]
     assert {file.path for file in client.list_artifacts(result["run"], "plots")} >= {"plots/loss.png"}
     mlflow.set_tracking_uri(server.uri)
-    assert Path(registry.bundle_of("models:/planted@champion"), "model.json").read_bytes() == bundle.read_bytes()
+    assert Path(bundle_of("models:/planted@champion"), "model.json").read_bytes() == bundle.read_bytes()
 
 
 def test_a_named_training_is_done_once_however_it_was_cut_off(
@@ -146,13 +147,13 @@ def test_two_runs_register_at_once(server: Server, tmp_path: Path) -> None:
     sources = [f"models:/{client.finalize_logged_model(model, 'READY').model_id}" for model in models]
     for name in (f"both {number}" for number in range(10)):
         with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(lambda source, name=name: registry.register(source, name), sources))
+            found = list(pool.map(lambda source, name=name: Registry(name, str(tmp_path)).register(source), sources))
         assert sorted(each["version"] for each in found) == ["1", "2"]
         for alias in ("champion", "challenger"):
             assert {each[alias] for each in found} <= {"1", "2"}
-            assert registry.version_of(name, alias) in [each[alias] for each in found]
+            assert Registry(name, str(tmp_path)).version_of(alias) in [each[alias] for each in found]
     with pytest.raises(ArtifactError, match="nothing of that name"):
-        registry.bundle_of("models:/nobody@champion")
+        bundle_of("models:/nobody@champion")
 
 
 def test_silent_in_between_and_gone_at_the_end(server: Server, tmp_path: Path) -> None:

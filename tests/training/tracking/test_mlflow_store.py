@@ -15,8 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
 from fieldwise.features.errors import ConfigError, TrackingError
-from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.mlflow_store import TRIES, artifact_folder, store_uri, tell
+from fieldwise.training.tracking.registry import Registry, bundle_of, find
 
 ANSWERS = {
     "a proxy's page": (200, "text/html", b"<html>Log in</html>"),
@@ -70,19 +71,20 @@ def test_what_is_no_answer_is_silence(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     stranger.answer = ANSWERS[answer]
     uri = runs.connect(f"http://127.0.0.1:{stranger.server_port}/", str(tmp_path))
+    registry = Registry("shop", str(tmp_path))
     calls: list[Callable[[], object]] = [
-        lambda: registry.promote("shop"),
-        lambda: registry.promote("shop", "3"),
-        lambda: registry.rollback("shop"),
-        lambda: registry.find("models:/shop@champion"),
+        lambda: registry.promote(),
+        lambda: registry.promote("3"),
+        lambda: registry.rollback(),
+        lambda: find("models:/shop@champion"),
         lambda: runs.experiment_id("shop", str(tmp_path)),
     ]
     if answer != "JSON of another service":
         calls += [
-            lambda: registry.register("models:/m-1", "shop"),
-            lambda: registry.bundle_of("models:/shop@champion"),
-            lambda: registry.snapshots_in_use("shop", "shop"),
-            lambda: registry.history("shop"),
+            lambda: registry.register("models:/m-1"),
+            lambda: bundle_of("models:/shop@champion"),
+            lambda: registry.snapshots_in_use("shop"),
+            lambda: registry.history(),
         ]
     for call in calls:
         expected = "credentials that it accepts" if answer in ("no login", "no permission") else "an answer"

@@ -15,8 +15,9 @@ from fieldwise.features.errors import ArtifactError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.train.train import example_rows
 from fieldwise.training.network.bundle import load_bundle
-from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.journal import ANSWERS, JOURNAL, Kept, Send, send_kept
+from fieldwise.training.tracking.registry import Registry
 from fieldwise.training.tracking.sender import Sender
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
@@ -91,7 +92,7 @@ def test_an_answer_that_names_a_folder_registers_nothing(workspace: Path) -> Non
     (reports / ANSWERS).write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     (why,) = send_kept(workspace, a_senders).troubles.values()
     assert why == "file://" + str(workspace.parent / "private")
-    assert registry.version_of("shop", "champion") is None
+    assert Registry("shop", str(workspace)).version_of("champion") is None
 
 
 def test_pipes_are_refused(workspace: Path) -> None:

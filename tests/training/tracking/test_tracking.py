@@ -26,7 +26,8 @@ from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
-from fieldwise.training.tracking import registry, runs
+from fieldwise.training.tracking import runs
+from fieldwise.training.tracking.registry import Registry, bundle_of, find
 from tests.environments import plant_decoys
 from tests.snapshots import hash_spec
 
@@ -88,7 +89,7 @@ def test_a_run_stays_in_the_workspace(place: Path, store: str) -> None:
 
 def test_the_logged_model_loads_without_a_checkout(tmp_path: Path, uris: list[str]) -> None:
     uri = uris[0]
-    bundle = load_bundle(registry.bundle_of(uri))
+    bundle = load_bundle(bundle_of(uri))
     strings = pa.RecordBatch.from_arrays([pa.array(FRAME[n], pa.string()) for n in FRAME], list(FRAME))
     expected = Scorer(bundle).probabilities(Encoder(bundle.spec).encode(strings).slots)
     model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
@@ -117,32 +118,32 @@ print(json.dumps([scorer.__file__, model.predict(frame).tolist()]))
 
 def test_champion_challenger_rollback(place: Path, uris: list[str]) -> None:
     first, second = uris
-    one = {"model": "shop", "version": "1"}
-    assert registry.register(first, "shop", may_lead=False) == {**one, "champion": None, "challenger": "1"}
-    assert registry.register(first, "shop") == {**one, "champion": "1", "challenger": "1"}
+    one, registry = {"model": "shop", "version": "1"}, Registry("shop", str(place / "work"))
+    assert registry.register(first, may_lead=False) == {**one, "champion": None, "challenger": "1"}
+    assert registry.register(first) == {**one, "champion": "1", "challenger": "1"}
     two = {"model": "shop", "version": "2", "champion": "1", "challenger": "2"}
-    assert registry.register(second, "shop") == two
-    assert registry.register(first, "shop") == {**two, "version": "1"}, "sent again, it takes no newer one's place"
-    assert registry.find("models:/shop@challenger") == ("shop", "2", "challenger")
-    assert registry.find("models:/shop/1") == ("shop", "1", "champion")
-    assert registry.version_of("shop", "challenger") == "2"
-    assert registry.promote("shop") == {"model": "shop", "champion": "2", "former": "1"}
-    assert registry.promote("shop")["champion"] == "2"
-    assert registry.history("shop") == ["1"]
+    assert registry.register(second) == two
+    assert registry.register(first) == {**two, "version": "1"}, "sent again, it takes no newer one's place"
+    assert find("models:/shop@challenger") == ("shop", "2", "challenger")
+    assert find("models:/shop/1") == ("shop", "1", "champion")
+    assert registry.version_of("challenger") == "2"
+    assert registry.promote() == {"model": "shop", "champion": "2", "former": "1"}
+    assert registry.promote() == {"model": "shop", "champion": "2", "former": "1"}, "again, nothing changes"
+    assert registry.history() == ["1"]
     digest = load_bundle(place / "bundle2").digest
-    assert load_bundle(registry.bundle_of("models:/shop@champion")).digest == digest
-    assert registry.rollback("shop") == {"model": "shop", "champion": "1", "former": "2"}
-    assert load_bundle(registry.bundle_of("models:/shop/2")).digest == digest
+    assert load_bundle(bundle_of("models:/shop@champion")).digest == digest
+    assert registry.rollback() == {"model": "shop", "champion": "1", "former": "2"}
+    assert load_bundle(bundle_of("models:/shop/2")).digest == digest
     with pytest.raises(ArtifactError, match="models:/shop: expected a former champion, found none recorded"):
-        registry.rollback("shop")
+        registry.rollback()
 
 
 @pytest.mark.parametrize("reference", ["models:/nobody@champion", "models:/nobody/3", "runs:/0123/model", "/no/where"])
-def test_missing_models_are_one_clear_error(reference: str) -> None:
+def test_missing_models_are_one_clear_error(reference: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=rf"{reference}: expected a registered model, found nothing of that name"):
-        registry.bundle_of(reference)
+        bundle_of(reference)
     with pytest.raises(ArtifactError, match="Train first"):
-        registry.promote("nobody")
+        Registry("nobody", str(tmp_path)).promote()
 
 
 def test_a_remote_workspace_needs_a_server() -> None:
@@ -173,6 +174,6 @@ def test_a_run_in_a_workspace_whose_name_must_be_quoted(tmp_path: Path) -> None:
         run.text("hello", "note.txt")
         logged = run.bundle(workspace / "bundle", FRAME)
     assert mlflow.artifacts.load_text(f"runs:/{run.id}/note.txt") == "hello"
-    assert load_bundle(registry.bundle_of(logged)).digest == load_bundle(workspace / "bundle").digest
+    assert load_bundle(bundle_of(logged)).digest == load_bundle(workspace / "bundle").digest
     assert {path.name for path in tmp_path.iterdir()} == {workspace.name}
     assert {path.name for path in workspace.iterdir()} == {"artifacts", "bundle", "mlflow.db", "mlflow.db.lock"}

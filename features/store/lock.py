@@ -1,0 +1,38 @@
+"""A file that one process of this machine holds at a time; the kernel lets go of it however its holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fieldwise.features.errors import BusyError
+
+
+@contextmanager
+def locked(
+    path: str | os.PathLike[str], where: str, *, expected: str, fix: str, patience: float = 60.0
+) -> Iterator[None]:
+    """Hold a local file, whose directory is there. Raises BusyError, with these words and the holder's number, when
+    another process has it for longer than ``patience`` seconds."""
+    with open(path, "a+") as lock:
+        deadline = time.monotonic() + patience
+        while not _taken(lock.fileno()):
+            if time.monotonic() > deadline:
+                lock.seek(0)
+                raise BusyError(where, expected=expected, found=f"process {lock.read().strip()} at it", fix=fix)
+            time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

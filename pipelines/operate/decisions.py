@@ -1,0 +1,313 @@
+"""Every decision on a champion, kept twice: in sealed files of the workspace, only ever added, and in the registry.
+
+    <workspace>/decisions/<time>-<version>.json    one decision, written once
+    fieldwise.decision.<time>                      tag of the version it was about, the same as JSON
+    fieldwise.decision, .parent, champion.logloss  tags and metrics of the run that trained the version
+
+A promotion and a rollback carry their tag within the move of the champion (``training.tracking.registry``), so none is
+without a record, wherever it was killed. Scores name their ``model_version``: its line in ``fieldwise history`` says
+who made it the champion, when, on which day's data and against what.
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from fieldwise.features import store
+from fieldwise.features.columns.moment import day_of
+from fieldwise.features.errors import ArtifactError, ConfigError, RefusedError, TrackingError
+from fieldwise.features.redact import redacted_tree
+from fieldwise.features.schema import Strict
+from fieldwise.features.store import bounded
+from fieldwise.features.store.kept import digest_of, read_record, sealed
+from fieldwise.features.terminal import say
+from fieldwise.features.words import complaint
+from fieldwise.pipelines.catalog.score_catalog import score_catalog
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.registry import registry
+from fieldwise.training.tracking.journal import flat
+
+TAG = "fieldwise.decision"
+Verb = Literal["promoted", "kept", "refused", "forced", "rolled back"]
+_MOST_TAG, _MOST_WORDS = 3_000, 500
+"""Characters of a decision in the registry, whose stores take 5,000 in a tag: metrics go first, then long words."""
+_FIX = "Move it away: what it said of the registry is also in the version's tags."
+
+
+class Decision(Strict):
+    """What was decided, on what, by whom. Versions are those of the registered model."""
+
+    decision: Verb
+    time: str
+    """UTC, ISO 8601 to the microsecond."""
+    champion: str | None = None
+    """The version that stood."""
+    challenger: str | None = None
+    """The version that was judged; None where none was registered, and of rollbacks."""
+    now: str | None = None
+    """The version that stands since."""
+    date: str | None = None
+    """Day of the data that it follows from."""
+    parent: str | None = None
+    """Model whose weights the challenger started from."""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    """``champion``, ``challenger``, ``difference``: each metric with its interval or standard error (``_se``)."""
+    findings: list[str] = Field(default_factory=list)
+    """What the gate found, in words."""
+    reason: str | None = None
+    """A person's."""
+    config: str
+    """Digest of the config, defaults and overrides included."""
+    who: str
+    """user@host, or the scheduler's run."""
+
+    @property
+    def stamp(self) -> str:
+        """The time, as names of files and tags take it."""
+        return self.time.replace("-", "").replace(":", "")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """For the version that it is about."""
+        text = self.model_dump_json(exclude_defaults=True)
+        if len(text) > _MOST_TAG:
+            words = [each[:_MOST_WORDS] for each in self.findings[:3]]
+            short: dict[str, Any] = {
+                "metrics": {},
+                "findings": words,
+                "reason": self.reason and self.reason[:_MOST_WORDS],
+            }
+            text = self.model_copy(update=short).model_dump_json(exclude_defaults=True)
+        return {f"{TAG}.{self.stamp}": text}
+
+
+def decide(
+    config: Config, decision: Verb, *, champion: str | None, challenger: str | None = None, **more: Any
+) -> Decision:
+    """A ``Decision`` of this moment and process; ``more`` are its other keys. Nothing is done or written."""
+    now = challenger if decision in ("promoted", "forced") else champion
+    time = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    who, digest = _who(), digest_of(config.unexpanded())
+    keys = {"now": now, "time": time, "who": who, "config": digest, **more}
+    return Decision(
+        **redacted_tree(_finite({"decision": decision, "champion": champion, "challenger": challenger, **keys}))
+    )
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with None for numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _who() -> str:
+    dag = os.environ.get("AIRFLOW_CTX_DAG_ID")
+    if dag:
+        return f"airflow {dag} {os.environ.get('AIRFLOW_CTX_DAG_RUN_ID', '')}".strip()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # containers run under numbers that have no name
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
+def carry_out(config: Config, decision: Decision) -> Decision:
+    """Do what was decided, and record it; again, for the same decision, nothing is done or told twice.
+
+    Returns the decision as it came out: ``refused`` where the champion had changed, a later day had decided, or the
+    version was rejected meanwhile. Raises TrackingError when the registry is silent.
+    """
+    if decision.decision in ("promoted", "forced"):
+        found = registry(config)
+        forced = decision.decision == "forced"
+        try:
+            found.promote(
+                decision.challenger, expected=decision.champion, date=decision.date, anew=forced, tags=decision.tags
+            )
+        except RefusedError as error:
+            words, stands = [*decision.findings, str(error)], found.version_of("champion")
+            decision = decision.model_copy(update={"decision": "refused", "findings": words, "now": stands})
+    record_decision(config, decision)
+    return decision
+
+
+def record_decision(config: Config, decision: Decision) -> str:
+    """Add a decision to the workspace's record, and to the version and run that it is about; returns the file's path.
+
+    Twice is once. Raises TrackingError when the registry is silent: the file is there then.
+    """
+    about = decision.champion if decision.decision == "rolled back" else decision.challenger or decision.champion
+    path = store.join(_folder(config), f"{decision.stamp}-{about or 'none'}.json")
+    content = sealed(decision.model_dump())
+    try:
+        store.create_exclusive(path, content)
+    except FileExistsError:
+        if store.read_bytes(path) != content:
+            raise ArtifactError(
+                path, expected="this decision or none", found="another one", fix="Run it again."
+            ) from None
+    if about is not None:
+        run, metrics = {}, {}
+        if decision.challenger is not None:
+            facts = {
+                "": decision.decision,
+                ".champion": decision.champion,
+                ".date": decision.date,
+                ".reason": decision.reason,
+            }
+            run = {f"{TAG}{key}": value[:_MOST_WORDS] for key, value in facts.items() if value}
+            run |= {"fieldwise.parent": decision.parent or f"models:/{config.model_name}/{decision.champion}"}
+            metrics = {name: value for name, value in flat(decision.metrics) if isinstance(value, float)}
+        moment = round(1000 * datetime.fromisoformat(decision.time.replace("Z", "+00:00")).timestamp())
+        registry(config).note(about, decision.tags, run=run, metrics=metrics, time=moment)
+    return path
+
+
+def promote_model(
+    config: Config, version: str | None = None, *, reason: str | None = None, force: bool = False
+) -> dict[str, Any]:
+    """Make a version (default: the challenger) the champion, by a person's word, and record it.
+
+    Args:
+        version: also one that was rolled back: who names it means it.
+        force: the challenger also where it was rolled back; asks for a ``reason``.
+
+    Raises: see ``Registry.promote``; ConfigError for force without a reason.
+    """
+    if force and not reason:
+        raise ConfigError("--force", expected="--reason TEXT beside it", found="none", fix="Say why: it is recorded.")
+    found = registry(config)
+    champion, wanted = found.version_of("champion"), version or found.version_of("challenger")
+    verb: Verb = "forced" if force else "promoted"
+    decision = decide(config, verb, champion=champion, challenger=wanted, reason=reason)
+    anew = force or version is not None
+    result = found.promote(wanted, expected=champion, anew=anew, tags=decision.tags)
+    if champion != wanted:
+        record_decision(config, decision)
+    return result
+
+
+def rollback_model(
+    config: Config, *, reason: str | None = None, rescore: bool = False, date: str | None = None
+) -> dict[str, Any]:
+    """Give the champion alias back to the former champion, reject the present one, and record it.
+
+    Args:
+        rescore: score the catalog again with the restored champion.
+        date: the day to score; default: the last one that lists stand for.
+
+    Raises: see ``Registry.rollback``; ConfigError where nothing can be scored again: nothing is moved then.
+    """
+    day = _day_to_score(config, date) if rescore else None
+    if date is not None and not rescore:
+        raise ConfigError("--date", expected="--rescore beside it", found="none", fix="Add it, or leave the date out.")
+    found = registry(config)
+    champion = found.version_of("champion")
+    decision = decide(config, "rolled back", champion=champion, now=found.former(), reason=reason)
+    result = found.rollback(
+        expected=champion, reason=reason or f"rolled back on {decision.time[:10]}", tags=decision.tags
+    )
+    record_decision(config, decision)
+    if not rescore:
+        return result
+    say(f"version {result['champion']} is the champion again; scoring {day or 'the catalog'} with it ...")
+    return {**result, "catalog": score_catalog(config, date=day)}
+
+
+def _day_to_score(config: Config, date: str | None) -> str | None:
+    """None for lists of no day."""
+    config.require_catalog()
+    if date is not None:
+        return str(day_of(date))
+    place = store.join(config.workspace_dir, "scores", "catalog")
+    there = sorted(name.removeprefix("date=") for name in store.list_sizes(place) if name.startswith("date="))
+    if not there:
+        raise ConfigError("--rescore", expected="lists that were scored", found="none", fix="Name the day by --date.")
+    return max((name for name in there if name != "all"), default=None)
+
+
+def history(config: Config, last: int | None = None) -> dict[str, Any]:
+    """Decisions of the workspace's files and the registry's tags, oldest first, and who was champion since when.
+
+    Says them as a table on stderr, and which are left out with ``last``. Raises ArtifactError for a damaged file.
+    """
+    found = {(each.time, each.champion, each.challenger): each for each in [*_told(config), *_kept(config)]}
+    decisions = sorted(found.values(), key=lambda each: each.time)
+    champions = [{"version": each.now, "since": each.time} for each in decisions if each.now != each.champion]
+    if decisions and decisions[0].champion:
+        champions = [{"version": decisions[0].champion, "since": None}, *champions]
+    shown = decisions[-last:] if last else decisions
+    say(*table(shown))
+    if len(shown) < len(decisions):
+        say(f"and {len(decisions) - len(shown):,} earlier")
+    if champions:
+        told = [
+            f"{c['version']} since {str(c['since'])[:16]}" if c["since"] else f"first {c['version']}" for c in champions
+        ]
+        say(f"champions: {', '.join(told)}")
+    return {"model": config.model_name, "decisions": [each.model_dump() for each in shown], "champions": champions}
+
+
+def table(decisions: Sequence[Decision]) -> list[str]:
+    """Lines for people, columns as wide as they must be."""
+    if not decisions:
+        return ["no decision yet"]
+    head = ["time (UTC)", "date", "decision", "champion", "challenger", "now", "logloss", "challenger's", "who", "why"]
+    rows = [
+        [each.time[:19], each.date, each.decision, each.champion, each.challenger, each.now,
+         _loss(each, "champion"), _loss(each, "challenger"), each.who, each.reason or "; ".join(each.findings)]
+        for each in decisions
+    ]  # fmt: skip
+    texts = [head, *([cell or "-" for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts]
+
+
+def _loss(decision: Decision, model: str) -> str | None:
+    found = decision.metrics.get(model) or {}
+    value, error = found.get("logloss"), found.get("logloss_se")
+    return None if value is None else f"{value:.5f}" + ("" if error is None else f" +- {error:.5f}")
+
+
+def _kept(config: Config) -> list[Decision]:
+    """Of the workspace."""
+    found = []
+    for name in sorted(store.list_sizes(_folder(config))):
+        if name.endswith(".json") and not name.startswith("."):
+            path = store.join(_folder(config), name)
+            found.append(_read(read_record(path, "a decision, as it was recorded", _FIX) or {}, path))
+    return found
+
+
+def _told(config: Config) -> list[Decision]:
+    """Of the registry; none, with a warning, where it is silent."""
+    try:
+        texts = registry(config).notes(f"{TAG}.")
+    except TrackingError as error:
+        say(f"warning: only what the workspace holds: {error}")
+        return []
+    where = f"models:/{config.model_name}, a tag {TAG}.*"
+    return [_read(bounded.parse(text.encode(), where, "Delete or mend the tag."), where) for text in texts]
+
+
+def _read(value: Mapping[str, Any], where: str) -> Decision:
+    try:
+        return Decision.model_validate(value)
+    except ValidationError as error:
+        found = complaint(error, Decision)
+        raise ArtifactError(where, expected="a decision, as it was recorded", found=found, fix=_FIX) from error
+
+
+def _folder(config: Config) -> str:
+    return store.join(config.workspace_dir, "decisions")
