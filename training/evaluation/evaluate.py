@@ -89,21 +89,31 @@ def measure(
             metrics.add(logits, batch.label, batch.weight)
         else:
             overflows += batch.rows - int(finite.sum())
-    if world.sum(np.array([float(overflows)]))[0] > 0:  # together, so that no rank waits for one that stopped
+    require_finite(split, world.sum(np.array([float(overflows)]))[0])  # together: no rank waits for one that stopped
+    total = Metrics(world.sum(metrics.sums()))
+    require_rows(split, total.rows)
+    if split.weighted:
+        require_weights(split.role, *total.weights)
+    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())
+
+
+def require_finite(split: Split, overflows: float) -> None:
+    """DivergedError where logits overflowed."""
+    if overflows > 0:
         raise DivergedError(
             f"split {split.role}",
             expected="finite logits",
             found="an overflow",
             fix="Training diverged: lower training.learning_rate, or raise training.l2.",
         )
-    total = Metrics(world.sum(metrics.sums()))
-    if total.rows != split.rows:
+
+
+def require_rows(split: Split, rows: int) -> None:
+    """IntegrityError unless all of the split's rows were scored."""
+    if rows != split.rows:
         raise IntegrityError(
             f"split {split.role}",
             expected=f"{split.rows} rows",
-            found=f"{total.rows} rows scored",
+            found=f"{rows} rows scored",
             fix="Verify the snapshot.",
         )
-    if split.weighted:
-        require_weights(split.role, *total.weights)
-    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())
