@@ -211,6 +211,19 @@ def parser() -> argparse.ArgumentParser:
     daily.add_argument("--date", type=_day, required=True, metavar="YYYY-MM-DD")
     daily.add_argument("--refit", action="store_true", help="train under a spec fitted anew on the days before")
     daily.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
+    daily.add_argument("--trust", action="store_true", help="the day is healthy, whatever was found against it")
+    daily.add_argument("--hold", action="store_true", help="the champion stays, whatever the gate says")
+    daily.add_argument("--force", action="store_true", help="the challenger is promoted, whatever the gate says")
+    daily.add_argument("--reason", metavar="TEXT", help="why, for the record")
+
+    first = add("bootstrap", _bootstrap, "The first model from a range of days: spec, snapshots, training, registry.",
+                "fieldwise bootstrap --config configs/demo.yaml --from 2026-01-01 --to 2026-01-06")  # fmt: skip
+    back = add("backfill", _backfill, "The daily cycle over a range of dates; what is done is not done again.",
+               "fieldwise backfill --config configs/demo.yaml --from 2026-01-07 --to 2026-01-31")  # fmt: skip
+    for command in (first, back):
+        command.add_argument("--from", type=_day, required=True, metavar="YYYY-MM-DD", dest="first")
+        command.add_argument("--to", type=_day, required=True, metavar="YYYY-MM-DD", dest="last")
+        command.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
 
     prune = add("prune", _prune, "Remove days' snapshots past their retention that nothing uses.",
                 "fieldwise prune --config configs/demo.yaml --keep 30d --dry-run")  # fmt: skip
@@ -350,9 +363,22 @@ def _history(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _daily(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.daily import run_day
+    from fieldwise.pipelines.operate.daily import Wish, run_day
 
-    return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit)
+    wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
+    return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
+
+
+def _bootstrap(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.bootstrap import bootstrap
+
+    return bootstrap(_load(o), first=o.first, last=o.last, ranks=o.ranks)
+
+
+def _backfill(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.backfill import backfill
+
+    return backfill(_load(o), first=o.first, last=o.last, ranks=o.ranks)
 
 
 def _prune(o: argparse.Namespace) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def build_features(
     spec: str | None = None,
     replace: bool = False,
     against: str | None = None,
+    late: Late = "refuse",
 ) -> dict[str, Any]:
     """Publish the snapshot ``<workspace>/snapshots/<date or all>``, report on it, and compare it with expected rows.
 
@@ -87,6 +88,7 @@ def build_features(
             ``<id>.<spec>``.
         replace: publish even where a snapshot of another request stands, and remove that one.
         against: snapshot of the same spec to measure drift against. Default: the rows the spec was fitted on.
+        late: see ``publish_snapshot``.
 
     Returns: the job's result: snapshot, dir, status (published, or already published), digest, rows and positives by
     role, quarantined by reason, files, drift, seconds.
@@ -101,7 +103,7 @@ def build_features(
     if frozen is not None or against is not None:
         known = against or (spec if spec is not None and _is_snapshot(spec) else None)
         expected = find_expected(config, frozen.digest if frozen is not None else "", known)
-    result, report = publish_snapshot(config, date, frozen, expected, replace=replace)
+    result, report = publish_snapshot(config, date, frozen, expected, replace=replace, late=late)
     if frozen is None:
         keep_expected(config, report.distribution)
     require_stable(config, report, result["dir"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -20,12 +21,15 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import resolve_model
 
 
-def refit_features(config: Config, *, date: str | None = None, spec: str | None = None) -> dict[str, Any]:
+def refit_features(
+    config: Config, *, date: str | None = None, spec: str | None = None, days: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Fit a new spec, publish the training window's snapshots under it, and say what moved.
 
     Args:
         date: the window is that of ``fieldwise daily --date``: the ``daily.window`` days before it. None: the whole
             source, its training split.
+        days: in place of that window, those of it that can be learned from.
         spec: the spec that is replaced: a snapshot, bundle or spec directory. Default: the champion's.
 
     The spec goes to ``<workspace>/specs/<digest>``. Snapshots of the former spec stay; those of the new one stand
@@ -34,8 +38,9 @@ def refit_features(config: Config, *, date: str | None = None, spec: str | None 
     Returns: spec (its directory), spec_digest, former (digest), moved by field, snapshots (results of the builds).
     """
     old = load_spec(spec or resolve_model(None, config), config)
-    days = [] if date is None else window(date, config.daily.window)[:-1]
-    new = _fit(config, days)
+    if days is None:
+        days = [] if date is None else window(date, config.daily.window)[:-1]
+    new = fit_days(config, days)
     place = spec_dir(config, new.digest)
     new.save(place)
     moved = moves.moves(old, new)
@@ -52,7 +57,7 @@ def refit_features(config: Config, *, date: str | None = None, spec: str | None 
     }
 
 
-def _fit(config: Config, days: list[str]) -> FeatureSpec:
+def fit_days(config: Config, days: Sequence[str]) -> FeatureSpec:
     if days:
         config = config.model_copy(update={"split": SplitConfig()})
     spark = spark_session("fieldwise features")

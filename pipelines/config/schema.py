@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +20,8 @@ from fieldwise.features.redact import redacted_tree
 from fieldwise.features.schema import Names, Strict
 from fieldwise.features.snapshot import record
 from fieldwise.pipelines.config.catalog import CatalogConfig, require_fields
+from fieldwise.pipelines.config.gate import GateConfig
+from fieldwise.pipelines.config.suspicion import SuspicionConfig
 from fieldwise.pipelines.config.variables import with_variables
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.models.keys import model_keys, plain
@@ -49,14 +51,18 @@ class TrackingConfig(Strict):
 
 
 class DailyConfig(Strict):
-    """How ``fieldwise daily --date D`` goes on from the champion. D itself is the held-out day."""
+    """How ``fieldwise daily --date D`` goes on. D itself is held out: models are compared on it."""
 
-    window: Annotated[int, Field(ge=1)] = 1
-    """Days before D that the challenger trains on."""
+    window: Annotated[int, Field(ge=1)] = 7
+    """Days before D among which the challenger learns from those that it does not know; those that are missing or
+    suspicious are left out."""
     epochs: Annotated[int, Field(ge=1)] = 1
-    """Epochs over these days, starting from the champion's weights."""
-    tolerance: Annotated[float, Field(ge=0)] = 0.0
-    """The challenger is promoted when its logloss on D is at most the champion's times (1 + tolerance)."""
+    """Over these days; see ``training.warm_rate`` for the learning rate."""
+    late: Literal["keep", "rebuild"] = "keep"
+    """What becomes of the snapshot of a day before D whose source files have changed since, because rows came late or a
+    file was touched: it stands, which is said, or is built again where the challenger has not learned from it."""
+    gate: GateConfig = GateConfig()
+    suspicion: SuspicionConfig = SuspicionConfig()
 
 
 class DriftConfig(Strict):

@@ -1,148 +1,293 @@
-"""One day of the cycle: features with the frozen spec, a challenger from the champion, comparison, promotion, scores.
+"""One date of the cycle: the day's features, a challenger, a decision on evidence, lists by morning.
 
-The day itself is held out: the challenger learns from the days before it, and both models are measured on it. What a
-date has done is kept step by step in ``<workspace>/daily/<date>.json``; a rerun goes on where that stopped, so running
-a finished date again changes nothing, but says which source files have changed since.
+    today        the day's snapshot under the champion's spec, compared with the days before it
+    challenger   the line's model learns from the sound days before that it does not know, never from the day itself
+    comparison   champion and challenger on the day's rows, pooled with those of the dates since the line left it
+    decision     by ``operate.gate``; carried out against the champion that was measured, and recorded
+    catalog      scored with whichever model is champion then
+
+A line begins at the champion and goes on from date to date, so a challenger that is kept back loses no day's rows, and
+small gains add up until they are beyond chance. It ends where its challenger becomes champion, where it is worse than
+the champion beyond chance, and where someone else moves the champion.
+
+A suspicious day is evaluated and learned from only after a person's word; lists are scored all the same. What a date
+has done is kept in its `Record`; a rerun goes on where that stopped, and of a finished date it says what was decided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from fieldwise.features import store
-from fieldwise.features.errors import ArtifactError, FieldwiseError
-from fieldwise.features.redact import redacted_tree
+from fieldwise.features.columns.moment import day_of
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError, RefusedError
 from fieldwise.features.snapshot.record import EXPRESSIONS, differences
-from fieldwise.features.store.kept import read_record, write_record
 from fieldwise.features.terminal import say
-from fieldwise.pipelines.agreement import rebuild, require_model, source_files, source_stamps
-from fieldwise.pipelines.build.features import build_features, load_spec, publish_snapshot
-from fieldwise.pipelines.build.refit import refit_features, window
+from fieldwise.pipelines.agreement import require_model
+from fieldwise.pipelines.build.refit import refit_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.decisions import Decision, carry_out, decide
-from fieldwise.pipelines.registry import champion_of, open_model, registry
+from fieldwise.pipelines.operate import gate
+from fieldwise.pipelines.operate.days import Built, build_day, days_to_learn, sound_of
+from fieldwise.pipelines.operate.decisions import Decision, carry_out, decide, record_decision
+from fieldwise.pipelines.operate.evidence import against_older, compare, compared, day_under
+from fieldwise.pipelines.operate.record import Record, records_before
+from fieldwise.pipelines.operate.sources import say_changed_sources, sources_of
+from fieldwise.pipelines.operate.suspicion import model_findings
+from fieldwise.pipelines.registry import OpenedModel, champion_of, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.launch import Days, train_ranks
-from fieldwise.pipelines.train.verdict import Verdict, judge
-from fieldwise.pipelines.unchanged import Stamps, changes
+from fieldwise.pipelines.train.train import train_model
+from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.registry import find
 
-HERE = "{workspace}"
-"""Stands for the workspace in records, which may be moved with it."""
-_MOST = 8
-"""Changed files that are told."""
+Result = dict[str, Any]
 
 
-class Record:
-    """Results of the steps a date has finished, by name. Its file names places in the workspace relative to that."""
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks for beside the date; each is recorded with the ``reason``."""
 
-    def __init__(self, workspace: str, date: str) -> None:
-        self._workspace = workspace.rstrip("/")
-        self.path = store.join(workspace, "daily", f"{date}.json")
-        fix = f"Remove the file to do {date} anew; its snapshots and trainings are found again."
-        kept = read_record(self.path, "the steps of a day, as they were recorded", fix)
-        self.steps: dict[str, Any] = _moved(kept or {}, HERE, self._workspace)
-        self.whole = "done" in self.steps
+    trust: bool = False
+    """The day is healthy, whatever was found against it."""
+    hold: bool = False
+    """The champion stays, whatever the gate says."""
+    force: bool = False
+    """The challenger is promoted, whatever the gate says."""
+    reason: str | None = None
 
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """The step's result: from the record if it is there, else by working, and then recorded."""
-        if name not in self.steps:
-            say(f"{name} ...")
-            self.steps[name] = work()
-            write_record(self.path, redacted_tree(_moved(self.steps, self._workspace, HERE)))
-        return self.steps[name]
-
-
-def _moved(value: Any, before: str, now: str) -> Any:
-    """``value``, its texts that name a place below ``before`` naming the one below ``now``."""
-    if isinstance(value, dict):
-        return {key: _moved(item, before, now) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_moved(item, before, now) for item in value]
-    inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
-    return f"{now}{value[len(before) :]}" if inside else value
+    def require(self) -> None:
+        """ConfigError for a wish without reason, and for two that contradict each other."""
+        if (self.trust or self.force) and not self.reason:
+            fix = "Say why: it is recorded."
+            raise ConfigError("--trust, --force", expected="--reason TEXT beside it", found="none", fix=fix)
+        if self.hold and self.force:
+            raise ConfigError("--hold", expected="no --force beside it", found="both", fix="Leave one of them out.")
 
 
-def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False) -> dict[str, Any]:
+def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False, wish: Wish = Wish()) -> Result:
     """Run the cycle for one day.
 
     Args:
-        refit: the challenger learns under a spec fitted anew on the days before, from the champion's rows by value.
+        refit: the challenger learns under a spec fitted anew on the days it learns from, from the line's rows by value.
 
     Raises:
-        RefusedError: a day has drifted past the config's thresholds; it is published, nothing is trained.
+        RefusedError: something speaks against the day; lists are scored, nothing is learned or decided.
+        InputError: the same, where the day's rows cannot be read.
         TrackingError: the registry does not answer.
         ConfigError: not a date.
         ArtifactError: no champion yet: train on a first snapshot.
-        InputError: no rows for the day or one before it.
     """
-    days = window(date, config.daily.window)
+    wish.require()
+    date = str(day_of(date))
     record = Record(config.workspace_dir, date)
     repeated = record.whole
     runs.connect(config.tracking.uri, config.workspace_dir)
     runs.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
     _require_same(record, config, date)
-    champion = record.steps.get("champion") or _champion(config)
-    opened = open_model(champion, config)
-    bundle = opened.directory
-    if "config" in record.steps:
+    champion = open_model(record.steps.get("champion") or _champion(config), config)
+    reference = f"models:/{champion.name}/{champion.version}"
+    if "sources" in record.steps:
         say_changed_sources(config, record, date)
-    if not repeated:
-        require_model(opened.bundle, config, champion)  # before it is recorded: a mended config may have another
-        record.step("sources", lambda: sources_of(config, days))
+    if repeated:
+        return _result(config, record, champion, repeated=True)
+    require_model(champion.bundle, config, reference)  # before it is recorded: a mended config may have another
     record.step("config", lambda: config.record)
-    record.step("champion", lambda: champion)
-    if refit:
-        # the champion's own spec may have drifted: that is why there is a new one
-        own = record.step(
-            f"features {date}", lambda: publish_snapshot(config, date, load_spec(bundle, config), None)[0]
-        )
-        refitted = record.step("refit", partial(refit_features, config, date=date, spec=bundle))
-        before = [built["dir"] for built in refitted["snapshots"]]
-        build = partial(build_features, config, date=date, spec=refitted["spec"])
-        held_out, today = record.step(f"features {date} refitted", build)["dir"], own["dir"]
-    else:
-        build = partial(build_features, config, spec=bundle)
-        *before, today = [record.step(f"features {day}", partial(build, date=day))["dir"] for day in days]
-        held_out = today
-    challenger = record.step("challenger", lambda: _train(config, date, before, held_out, champion, ranks))
-    measured = record.step(
-        "champion on the day", lambda: evaluate_model(config, snapshots=[today], model=champion)["metrics"]
-    )
-    test = challenger["metrics"]["test"]
-    logloss = {"champion": measured["logloss"], "challenger": test["logloss"]}
-    verdict = judge(challenger["metrics"])
-    registered = record.step("registered", lambda: _register(config, challenger, verdict))
-    version = registered and registered["version"]
-    better = version is not None and logloss["challenger"] <= logloss["champion"] * (1 + config.daily.tolerance)
-    if not repeated:  # what was decided before is told as it was, by earlier versions too
-        decide_on = partial(
-            decide, config, "promoted" if better else "kept" if version else "refused",
-            champion=champion.rpartition("/")[2], challenger=version, date=date, parent=champion,
-            metrics={"champion": measured, "challenger": test}, findings=[] if version else [verdict.words],
-        )  # fmt: skip
-        intended = record.step("intended", lambda: decide_on().model_dump())  # with its time: told once, if killed here
-        record.step("promotion", lambda: carry_out(config, Decision(**intended)).model_dump())
-    promotion = record.steps["promotion"]
-    promoted = promotion["decision"] in ("promoted", "forced") if "decision" in promotion else "champion" in promotion
-    catalog = record.step("catalog", lambda: score_catalog(config, date=date) if config.catalog else None)
+    record.step("champion", lambda: reference)
+    if "today" not in record.steps:
+        _look_at(config, record, champion, wish)
+    start, since = _line(config, record, reference)
+    challenger = _challenger(config, record, start, ranks, refit)
+    _decide(config, record, champion, challenger, since, wish)
+    _score(config, record)
     record.step("done", lambda: True)
+    return _result(config, record, champion, repeated=False)
+
+
+def _look_at(config: Config, record: Record, champion: OpenedModel, wish: Wish) -> None:
+    """Build the day, measure the champion on it, and record both if it is sound or trusted. Else score lists and raise
+    what was found; a rerun looks again, since the day's files may have been mended."""
+    date = record.date
+    say(f"features {date} ...")
+    stamps = partial(sources_of, config, [date])
+    built = build_day(config, date, champion.directory, late="rebuild")
+    measured: dict[str, float] = {}
+    if built["dir"] and not built["findings"]:
+        measured = _measure(config, built["dir"], record.steps["champion"])
+        sound = (each.steps["measured"] for each in records_before(config.workspace_dir, date) if _measured(each))
+        recent = list(islice(sound, config.daily.suspicion.days))[::-1]
+        built["findings"] = [str(each) for each in model_findings(measured, recent, config.daily.suspicion)]
+    if built["findings"] and not (wish.trust and built["dir"]):
+        _refuse(config, record, built)
+    if built["findings"]:
+        say(*(f"warning: trusted by a person ({wish.reason}): {each}" for each in built["findings"]))
+        built["trusted"] = wish.reason
+        measured = measured or _measure(config, built["dir"], record.steps["champion"])
+    record.step("sources", stamps)
+    record.put("measured", measured)
+    record.put("today", built)
+
+
+def _measured(record: Record) -> bool:
+    return bool(record.steps.get("measured")) and not record.steps["today"]["findings"]
+
+
+def _measure(config: Config, snapshot: str, model: str) -> dict[str, float]:
+    """The model's metrics on a day, with rows and positives."""
+    found = evaluate_model(config, snapshots=[snapshot], model=model)
+    return {"rows": found["rows"], "positives": found["positives"], **found["metrics"]}
+
+
+def _refuse(config: Config, record: Record, built: Built) -> None:
+    """Record what speaks against the day, score its lists with the champion, and raise it."""
+    before = record.steps.get("suspicious", {})
+    if before.get("findings") != built["findings"]:
+        version = record.steps["champion"].rpartition("/")[2]
+        decision = decide(config, "refused", champion=version, date=record.date, findings=built["findings"])
+        record.put("suspicious", {**built, "decision": decision.model_dump()})
+        record_decision(config, decision)
+    _score(config, record)
+    kind = InputError if built["exit_code"] == 2 else RefusedError
+    fix = f"Nothing was learned or decided from it; later dates leave it out. Mend its rows and run {record.date} again"
+    trust = "" if built["dir"] is None else ", or vouch for it: the same command with --trust --reason TEXT"
+    raise kind(f"day {record.date}", expected="a day like those before it", found="; ".join(built["findings"]),
+               fix=f"{fix}{trust}.")  # fmt: skip
+
+
+def _line(config: Config, record: Record, champion: str) -> tuple[str, list[str]]:
+    """The model that the challenger starts from, and the dates whose comparisons speak for its line."""
+    for earlier in records_before(config.workspace_dir, record.date):
+        line = earlier.steps.get("line")
+        if line is not None:
+            return (line["model"], line["dates"]) if line["champion"] == champion else (champion, [])
+    return champion, []
+
+
+def _challenger(config: Config, record: Record, start: str, ranks: int, refit: bool) -> OpenedModel | None:
+    """The line's model after it has learned from the days that it does not know; None where that is the champion."""
+    if "challenger" not in record.steps:
+        origin = open_model(start, config)
+        days = sound_of(config, days_to_learn(config, record.date, origin.bundle.learned), record, origin.directory)
+        trained = _train(config, record, days, start, origin, ranks, refit) if days else None
+        known = "model" if trained is None else "trained"
+        record.step("challenger", lambda: {"days": list(days), "start": start, known: trained or start})
+    found = record.steps["challenger"]
+    if "trained" in found:
+        verdict = judge(found["trained"]["metrics"])
+        if verdict.useless:
+            record.step("registered", lambda: {"useless": verdict.words})
+            return None
+        made = record.step(
+            "registered", lambda: registry(config).register(found["trained"]["model_uri"], may_lead=False)
+        )
+        return open_model(f"models:/{config.model_name}/{made['version']}", config)
+    return None if found["model"] == record.steps["champion"] else open_model(found["model"], config)
+
+
+def _train(
+    config: Config, record: Record, days: dict[str, str], start: str, origin: OpenedModel, ranks: int, refit: bool
+) -> Result:
+    """Under a name, so that a kill before the record knows of it repeats no training."""
+    before, spec = list(days.values()), origin.directory
+    if refit:
+        refitted = record.step("refit", lambda: refit_features(config, date=record.date, spec=spec, days=list(days)))
+        before, spec = [built["dir"] for built in refitted["snapshots"]], refitted["spec"]
+    held_out = day_under(config, record, spec)
+    say(f"challenger: {start} learns from {', '.join(days)} ...")
+    roles, name = Days(before, (), [held_out]), f"daily {record.date}"
+    if ranks == 1:  # in this process: starting another one takes longer than a day's rows
+        settings = config.training.model_copy(update={"epochs": config.daily.epochs, "patience": None})
+        one = config.model_copy(update={"training": settings})
+        trained = train_model(one, roles, init=start, register=False, name=name)
+        assert trained is not None  # rank 0 is alone
+        return trained
+    overrides = [f"training.epochs={config.daily.epochs}", "training.patience=null"]
+    return train_ranks(config, ranks, roles, overrides=overrides, init=start, register=False, name=name)
+
+
+def _decide(
+    config: Config, record: Record, champion: OpenedModel, challenger: OpenedModel | None, since: Sequence[str],
+    wish: Wish,
+) -> None:  # fmt: skip
+    """Compare, decide, carry out, and say where the line goes from here."""
+    if "line" in record.steps:
+        return
+    settings, reference = config.daily.gate, record.steps["champion"]
+    if challenger is None:
+        useless = record.steps.get("registered", {}).get("useless")
+        words = f"the challenger is no better than the rate of positives: {useless}" if useless else "nothing to learn"
+        found = gate.Decision("keep", [words])
+        lost = useless is not None
+    else:
+        today = compare(config, record, champion, challenger)
+        pooled = sum((compared(config, day) for day in since), today)
+        aged = against_older(config, record, challenger)
+        found = gate.decide(pooled, today, settings, aged=aged)
+        lost = pooled.difference("logloss", settings.confidence).low > 0
+    intended = record.step("intended", lambda: _intend(config, record, challenger, found, wish).model_dump())
+    decision = Decision(**record.step("decision", lambda: carry_out(config, Decision(**intended)).model_dump()))
+    say(f"{decision.decision}: {'; '.join(decision.findings) or 'a gain beyond chance'}")
+    stands = f"models:/{config.model_name}/{decision.now}"
+    if challenger is None or lost or stands != reference:
+        line = {"model": stands, "dates": [], "champion": stands}
+    else:
+        line = {"model": f"models:/{challenger.name}/{challenger.version}", "dates": [*since, record.date],
+                "champion": stands}  # fmt: skip
+    record.step("line", lambda: line)
+
+
+def _intend(
+    config: Config, record: Record, challenger: OpenedModel | None, found: gate.Decision, wish: Wish
+) -> Decision:
+    """What shall be done, as it will be recorded: with its time, so that it is told once wherever this is killed."""
+    version = None if challenger is None else challenger.version
+    findings = [*found.findings, *(["held by a person"] if wish.hold else [])]
+    forced = wish.force and version is not None
+    verb = "forced" if forced else "promoted" if not findings else "kept" if version else "refused"
+    if verb == "refused" and "useless" not in record.steps.get("registered", {}):
+        verb = "kept"  # there was nothing to judge
+    metrics = {**found.numbers, "champion": record.steps["measured"]}
+    if trained := record.steps["challenger"].get("trained"):
+        metrics["challenger"] = trained["metrics"]["test"]
+    before = record.steps["champion"].rpartition("/")[2]
+    return decide(
+        config, verb, champion=before, challenger=version, date=record.date,  # type: ignore[arg-type]
+        parent=record.steps["challenger"]["start"], metrics=metrics, findings=findings, reason=wish.reason,
+    )  # fmt: skip
+
+
+def _score(config: Config, record: Record) -> None:
+    """Lists of the date by whichever model is champion now, once for each."""
+    if config.catalog is not None:
+        now = _champion(config)
+        record.step(f"catalog by {now}", lambda: score_catalog(config, date=record.date, model=now))
+        record.put("catalog", record.steps[f"catalog by {now}"])
+
+
+def _result(config: Config, record: Record, champion: OpenedModel, *, repeated: bool) -> Result:
+    """Of a finished date, by its record: those of earlier versions tell less."""
+    steps = record.steps
+    decision = steps.get("decision") or steps.get("promotion") or {}
+    challenger = decision.get("challenger")
+    numbers = decision.get("metrics", {})
     return {
-        "date": date,
+        "date": record.date,
         "repeated": repeated,
-        "champion": champion,
-        "challenger": f"models:/{config.model_name}/{version}" if version else None,
-        "refused": f"{verdict.split}: {verdict.words}" if version is None else None,
-        "used_model": opened.facts,
-        "logloss": logloss,
-        "logloss_se": {"champion": measured.get("logloss_se"), "challenger": test.get("logloss_se")},
-        "promoted": promoted,
-        "promotion": promotion,
-        "catalog": catalog,
+        "champion": steps["champion"],
+        "challenger": f"models:/{config.model_name}/{challenger}" if challenger else None,
+        "learned": steps.get("challenger", {}).get("days", []),
+        "used_model": champion.facts,
+        "metrics": {name: numbers.get(name) for name in ("champion", "challenger", "pooled", "today")},
+        "promoted": decision.get("decision") in ("promoted", "forced"),
+        "decision": decision.get("decision"),
+        "findings": decision.get("findings", []),
+        "now": decision.get("now"),
+        "drift": steps.get("today", {}).get("drift"),
+        "catalog": steps.get("catalog"),
     }
 
 
@@ -162,66 +307,8 @@ def _require_same(record: Record, config: Config, date: str) -> None:
         )
 
 
-def sources_of(config: Config, days: list[str]) -> dict[str, Stamps]:
-    """Marks of every day's files, under names that stay when config and data are moved together."""
-    base = config.base.rstrip("/") + "/"
-    found = {day: source_stamps(config, source_files(config, [day]), day) for day in days}
-    plain = {day: [[path.removeprefix(base), mark] for path, mark in stamps] for day, stamps in found.items()}
-    named: dict[str, Stamps] = redacted_tree(plain)  # as the record keeps them
-    return named
-
-
-def say_changed_sources(config: Config, record: Record, date: str) -> None:
-    """Warn where a date was done, or begun, with other source files than there are now; say how to do it anew."""
-    was = f"{date} was {'done' if record.whole else 'begun'}"
-    before: dict[str, Stamps] | None = record.steps.get("sources")
-    if before is None:
-        say(f"warning: {was} by an earlier version: whether its source has changed since is not known")
-        return
-    try:
-        now = sources_of(config, list(before))
-    except (FieldwiseError, OSError) as error:  # logs need not be kept: what was done stays done
-        say(f"warning: whether the source has changed since {was} is not known: {error}")
-        return
-    told = {day: changes(stamps, now[day]) for day, stamps in before.items()}
-    changed = [day for day, words in told.items() if words]
-    if not changed:
-        return
-    words = list(dict.fromkeys(word for day in changed for word in told[day]))
-    more = f" and {len(words) - _MOST} more" if len(words) > _MOST else ""
-    built = {day: record.steps.get(f"features {day}", {}).get("dir") for day in changed}
-    builds = [f"`{rebuild(config, place, day, fields=False)}`, " for day, place in built.items() if place]
-    say(
-        f"warning: {was}, and what was built stays, but its source has changed since: "
-        f"{'; '.join(words[:_MOST])}{more}. To do it anew: {''.join(builds)}remove {record.path}, and run the same "
-        "`fieldwise daily` again."
-    )
-
-
 def _champion(config: Config) -> str:
     """The champion by its version: later promotions must not change what a rerun starts from."""
     found = find(champion_of(config))
     assert found is not None
     return found.reference
-
-
-def _register(config: Config, challenger: dict[str, Any], verdict: Verdict) -> dict[str, Any] | None:
-    """What the registry says to the challenger; None for one that is no better than the rate of positives.
-
-    Then the champion stays and the day goes on: by morning there are lists, and the result says why.
-    """
-    if already := challenger.get("registered"):
-        return dict(already)
-    if verdict.useless:
-        say(f"challenger not registered, the champion stays: on split {verdict.split}, {verdict.words}")
-        return None
-    return registry(config).register(challenger["model_uri"], may_lead=False)
-
-
-def _train(config: Config, date: str, before: list[str], today: str, champion: str, ranks: int) -> dict[str, Any]:
-    """Under a name, so that a kill before the record knows of it repeats no training."""
-    overrides = [f"training.epochs={config.daily.epochs}", "training.patience=null"]
-    return train_ranks(
-        config, ranks, Days(before, (), [today]), overrides=overrides, init=champion, register=False,
-        name=f"daily {date}",
-    )  # fmt: skip

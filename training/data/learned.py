@@ -19,7 +19,7 @@ ROLES = ("train", "all")
 class Learned(Strict):
     """What is told of training rows: enough to go on from the model, and to find out which days it knows."""
 
-    rows: dict[Sha256, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    rows: dict[Sha256, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """By the digest of a snapshot: rows are counted once, however often they trained."""
     days: list[str] = Field(default_factory=list)
     """Those of daily snapshots, in order."""
@@ -43,13 +43,15 @@ class Learned(Strict):
         """What a training on them learns from."""
         found = Learned()
         for snapshot in snapshots:
-            manifest = snapshot.manifest
-            own = Learned(rows={manifest.digest: count} if (count := manifest.rows_of(ROLES)) else {})
-            if manifest.day is not None:
-                own.days = [manifest.day]
-            elif store.exists(report := store.join(snapshot.data_dir, REPORT)):
-                # a split by time cuts through a day: that is known if most of it was trained on
-                days = [day.day for day in Report.load(report).days if 2 * (day.trained or 0) >= day.rows]
-                own.through = max(days, default=None)
-            found |= own
+            day, rows = snapshot.manifest.day, snapshot.manifest.rows_of(ROLES)
+            through = _through(snapshot) if day is None else None
+            found |= Learned(rows={snapshot.manifest.digest: rows}, days=[day] if day else [], through=through)
         return found
+
+
+def _through(snapshot: Snapshot) -> str | None:
+    """A split by time cuts through a day: that is known if most of it trained."""
+    report = store.join(snapshot.data_dir, REPORT)
+    if not store.exists(report):
+        return None
+    return max((day.day for day in Report.load(report).days if 2 * (day.trained or 0) >= day.rows), default=None)

@@ -276,7 +276,9 @@ class _Collector:
         self._edges: Float32 | None = None
         self._counts = np.zeros((2, BLOCKS * _BINS))  # weight of negatives, of positives, by block and bin
 
-    def add(self, z: Float32, label: Float32, weight: Float64, block: Int64, values: Sequence[npt.NDArray[Any]]) -> None:
+    def add(
+        self, z: Float32, label: Float32, weight: Float64, block: Int64, values: Sequence[npt.NDArray[Any]]
+    ) -> None:
         """``values``: local indices of each field of slices."""
         y, logit = label.astype(np.float64), z.astype(np.float64)
         loss, p = np.logaddexp(0.0, logit) - y * logit, 1 / (1 + np.exp(-np.maximum(logit, -700.0)))

@@ -1,0 +1,79 @@
+"""Days as the daily cycle sees them: built under a spec, sound or not, known to a model or new to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fieldwise.features import store
+from fieldwise.features.errors import InputError, RefusedError
+from fieldwise.features.report.report import REPORT, Report
+from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir, standing
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.build.drift import kept_expected
+from fieldwise.pipelines.build.features import Late, build_features
+from fieldwise.pipelines.build.refit import window
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.operate.suspicion import Day, Finding, findings, refused_day
+from fieldwise.training.data.learned import Learned
+
+Built = dict[str, Any]
+"""A day: ``dir`` of its snapshot (None: its rows were refused), ``findings`` against it, in words, ``drift``, and the
+``exit_code`` of what they are."""
+
+
+def build_day(config: Config, date: str, spec: str, *, late: Late) -> Built:
+    """Publish a day under a spec, and compare it with the days before it.
+
+    Raises what is no fault of the day's rows.
+    """
+    try:
+        built = build_features(config, date=date, spec=spec, late=late)
+    except (InputError, RefusedError) as error:
+        told = refused_day(error)
+        return {"dir": None, "findings": [str(told)], "exit_code": error.exit_code, "drift": None}
+    found = _judged(config, date, built["dir"])
+    return {"dir": built["dir"], "findings": [str(each) for each in found], "exit_code": 3, "drift": built["drift"]}
+
+
+def _judged(config: Config, date: str, directory: str) -> list[Finding]:
+    snapshot = load_snapshot(directory)
+    report = Report.load(store.join(snapshot.data_dir, REPORT))
+    settings = config.daily.suspicion
+    expected = kept_expected(config, snapshot.spec.digest)
+    return findings(Day(date, report), sound_days(config, date), settings, expected=expected)
+
+
+def sound_days(config: Config, date: str) -> list[Day]:
+    """The days before one that stand and that nothing speaks against, in order."""
+    found = []
+    for day in window(date, 2 * config.daily.suspicion.days)[:-1]:
+        directory = snapshot_dir(config.workspace_dir, day)
+        manifest = standing(directory)
+        if manifest is not None and not Record(config.workspace_dir, day).unsound:
+            found.append(Day(day, Report.load(store.join(directory, manifest.data, REPORT))))
+    return found
+
+
+def days_to_learn(config: Config, date: str, learned: Learned | None) -> list[str]:
+    """Those of the ``daily.window`` days before a date that a model has not learned from; of a model that does not
+    tell, the day before."""
+    days = window(date, config.daily.window)[:-1]
+    return days[-1:] if learned is None else [day for day in days if not learned.knows(day)]
+
+
+def sound_of(config: Config, days: Sequence[str], record: Record, spec: str) -> dict[str, str]:
+    """Directories of those days that can be learned from, built where they were not. The others are named, and why."""
+    found = {}
+    for day in days:
+        unsound = Record(config.workspace_dir, day).unsound
+        if not unsound:
+            built = record.step(f"features {day}", partial(build_day, config, day, spec, late=config.daily.late))
+            unsound = built["findings"]
+            if not unsound:
+                found[day] = built["dir"]
+        if unsound:
+            say(f"{day} is left out: {'; '.join(unsound)}")
+    return found

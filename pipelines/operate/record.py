@@ -1,0 +1,66 @@
+"""What a date of the daily cycle has done, step by step: ``<workspace>/daily/<date>.json``.
+
+Steps are recorded once they are finished, so a date that was killed goes on where it stopped, and later dates read what
+earlier ones found: which days are sound, where the challenger's line stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fieldwise.features import store
+from fieldwise.features.redact import redacted_tree
+from fieldwise.features.store.kept import read_record, write_record
+from fieldwise.features.terminal import say
+
+HERE = "{workspace}"
+"""Stands for the workspace in records, which may be moved with it."""
+_DATED = re.compile(r"(\d{4}-\d{2}-\d{2})\.json")
+
+
+class Record:
+    """Results of the steps a date has finished, by name. Its file names places in the workspace relative to that."""
+
+    def __init__(self, workspace: str, date: str) -> None:
+        self.date, self._workspace = date, workspace.rstrip("/")
+        self.path = store.join(workspace, "daily", f"{date}.json")
+        fix = f"Remove the file to do {date} anew; its snapshots and trainings are found again."
+        kept = read_record(self.path, "the steps of a day, as they were recorded", fix)
+        self.steps: dict[str, Any] = _moved(kept or {}, HERE, self._workspace)
+        self.whole = "done" in self.steps
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """The step's result: from the record if it is there, else by working, and then recorded."""
+        if name not in self.steps:
+            say(f"{name} ...")
+            self.put(name, work())
+        return self.steps[name]
+
+    def put(self, name: str, result: Any) -> None:
+        """Record a result, in place of an earlier one."""
+        self.steps[name] = result
+        write_record(self.path, redacted_tree(_moved(self.steps, self._workspace, HERE)))
+
+    @property
+    def unsound(self) -> list[str]:
+        """Why nobody shall learn from the day: what was found, and no person has taken it back."""
+        return [] if "today" in self.steps else list(self.steps.get("suspicious", {}).get("findings", []))
+
+
+def records_before(workspace: str, date: str) -> Iterator[Record]:
+    """Of earlier dates, the latest first; read one by one, as far as someone asks."""
+    names = store.list_sizes(store.join(workspace, "daily"))
+    days = sorted((match[1] for name in names if (match := _DATED.fullmatch(name))), reverse=True)
+    return (Record(workspace, day) for day in days if day < date)
+
+
+def _moved(value: Any, before: str, now: str) -> Any:
+    """``value``, its texts that name a place below ``before`` naming the one below ``now``."""
+    if isinstance(value, dict):
+        return {key: _moved(item, before, now) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_moved(item, before, now) for item in value]
+    inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
+    return f"{now}{value[len(before) :]}" if inside else value
