@@ -1,0 +1,146 @@
+"""The daily cycle on a small shop, date by date: what is learned, decided, left out, told again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from fieldwise.features.errors import ConfigError, InputError, RefusedError
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.operate.backfill import backfill
+from fieldwise.pipelines.operate.bootstrap import bootstrap
+from fieldwise.pipelines.operate.daily import Wish, run_day
+from fieldwise.pipelines.operate.decisions import history
+from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.registry import open_model
+
+ROWS = 600
+DAY = "2026-03-{:02d}".format
+
+
+def write_day(folder: Path, number: int, *, turned: bool = False) -> Path:
+    """A day's log: who clicks what follows from user and item; ``turned``: the other way round."""
+    draw = np.random.default_rng([number, 1])
+    user, item = draw.integers(0, 20, ROWS), draw.integers(0, 30, ROWS)
+    of_user, of_item = np.random.default_rng(0).normal(0, 1.5, (2, 30))
+    logit = (of_user[user] + of_item[item]) * (-1 if turned else 1)
+    click = draw.random(ROWS) < 1 / (1 + np.exp(-logit))
+    second = draw.integers(0, 86400, ROWS)
+    lines = [f"u{u},i{i},{DAY(number)}T{s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d},{int(c)}"
+             for u, i, s, c in zip(user, item, second, click, strict=True)]  # fmt: skip
+    path = folder / f"log-{DAY(number)}.csv"
+    path.write_text("user,item,when,click\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
+    """A workspace with a first model of five days, the last of which has validated."""
+    folder = tmp_path_factory.mktemp("cycle")
+    for number in range(1, 13):
+        write_day(folder, number)
+    (folder / "users.csv").write_text("user\n" + "\n".join(f"u{u}" for u in range(20)) + "\n")
+    (folder / "items.csv").write_text("item\n" + "\n".join(f"i{i}" for i in range(30)) + "\n")
+    document = {
+        "name": "cycle", "workspace": "work", "source": {"path": "log-{date}.csv"}, "label": "click", "time": "when",
+        "fields": [{"name": "user", "kind": "hash", "buckets": 97}, {"name": "item", "kind": "vocabulary"}],
+        "model": {"kind": "fm", "dim": 4}, "training": {"batch_size": 64, "epochs": 8, "learning_rate": 0.2, "threads": 1},
+        "catalog": {"contexts": {"path": "users.csv"}, "items": {"path": "items.csv"}, "context_id": "user",
+                    "item_id": "item", "k": 3},
+    }  # fmt: skip
+    (folder / "cycle.yaml").write_text(yaml.safe_dump(document))
+    made = bootstrap(load(folder), first=DAY(1), last=DAY(5))
+    assert (made["days"], made["valid"]) == ([DAY(n) for n in range(1, 6)], [DAY(5)])
+    return folder
+
+
+def load(folder: Path, *overrides: str) -> Config:
+    return load_config(folder / "cycle.yaml", list(overrides))
+
+
+def test_dates_in_a_row(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cycle"
+    shutil.copytree(begun, folder)
+    config = load(folder)
+    first = run_day(config, date=DAY(6))
+    assert first["learned"] == [DAY(5)]  # which the first model was validated on
+    assert (first["decision"], first["champion"]) == ("kept", "models:/cycle/1")
+    assert first["findings"][0].startswith("no gain: logloss 0.")
+    lists = first["catalog"]["dir"]
+
+    # a line goes on: the next challenger starts from the last one and learns from the day that one was judged on,
+    # touched or not
+    os.utime(folder / f"log-{DAY(6)}.csv")
+    capsys.readouterr()
+    second = run_day(config, date=DAY(7), wish=Wish(hold=True))
+    assert "(by path, size or time of change): it stands" in capsys.readouterr().err
+    assert second["learned"] == [DAY(6)]
+    assert Record(config.workspace_dir, DAY(7)).steps["challenger"]["start"] == first["challenger"]
+    assert (second["decision"], second["findings"][-1]) == ("kept", "held by a person")
+    told = Record(config.workspace_dir, DAY(7)).steps["decision"]["metrics"]
+    assert (told["pooled"]["rows"], told["today"]["rows"]) == (2 * ROWS, ROWS)
+
+    # labels turned round: only the champion sees it
+    write_day(folder, 8, turned=True)
+    with pytest.raises(RefusedError, match=r"day 2026-03-08: .* found the champion's AUC 0\.") as refusal:
+        run_day(config, date=DAY(8))
+    assert "--trust --reason TEXT" in str(refusal.value)
+    assert Path(lists.replace(DAY(6), DAY(8))).is_dir()  # lists are there all the same
+    with pytest.raises(RefusedError):  # again, and nothing is done twice
+        run_day(config, date=DAY(8))
+    assert [each["decision"] for each in history(config)["decisions"]] == ["kept", "kept", "refused"]
+
+    # the day after goes through without a person, and leaves it out by name
+    capsys.readouterr()
+    third = run_day(config, date=DAY(9), wish=Wish(force=True, reason="to see"))
+    assert f"{DAY(8)} is left out: the champion's AUC" in capsys.readouterr().err
+    assert third["learned"] == [DAY(7)]
+    assert (third["decision"], third["promoted"]) == ("forced", True)
+    assert third["now"] == third["challenger"].rpartition("/")[2]
+    assert Record(config.workspace_dir, DAY(9)).steps["line"] == {
+        "model": third["challenger"], "dates": [], "champion": third["challenger"]
+    }  # fmt: skip
+
+    # a finished date tells what was decided, and a person's word makes a day sound
+    again = run_day(config, date=DAY(9))
+    assert again == {**third, "repeated": True, "used_model": again["used_model"]}
+    write_day(folder, 8)
+    mended = run_day(config, date=DAY(8))  # late: its rows were mended
+    assert mended["decision"] in ("kept", "refused")
+    assert open_model(None, config).version == third["now"]  # an older date never promotes
+
+    later = backfill(config, first=DAY(10), last=DAY(11))
+    assert list(later["dates"]) == [DAY(10), DAY(11)]
+    assert later["refused"] == 0
+    assert run_day(config, date=DAY(11))["learned"] == [DAY(10)]
+
+
+def test_days_that_are_missing(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cycle"
+    shutil.copytree(begun, folder)
+    config = load(folder)
+    (folder / f"log-{DAY(6)}.csv").unlink()
+    with pytest.raises(InputError, match=r"day 2026-03-06: .* expected at least one file"):
+        run_day(config, date=DAY(6))
+    (folder / f"log-{DAY(5)}.csv").unlink()
+    shutil.rmtree(folder / "work" / "snapshots" / DAY(5))
+    capsys.readouterr()
+    done = run_day(config, date=DAY(7))
+    said = capsys.readouterr().err
+    assert all(f"{DAY(n)} is left out: " in said for n in (5, 6))
+    assert (done["decision"], done["findings"], done["learned"]) == ("kept", ["nothing to learn"], [])
+    assert done["catalog"]["used_model"]["version"] == "1"
+
+
+def test_wishes_need_a_reason(begun: Path) -> None:
+    with pytest.raises(ConfigError, match="expected --reason TEXT beside it, found none"):
+        run_day(load(begun), date=DAY(6), wish=Wish(trust=True))
+    with pytest.raises(ConfigError, match="expected no --force beside it"):
+        run_day(load(begun), date=DAY(6), wish=Wish(hold=True, force=True, reason="both"))
