@@ -20,6 +20,7 @@ from fieldwise.features.redact import redacted_tree
 from fieldwise.features.schema import Names, Strict
 from fieldwise.features.snapshot import record
 from fieldwise.pipelines.config.catalog import CatalogConfig, require_fields
+from fieldwise.pipelines.config.suspicion import SuspicionConfig
 from fieldwise.pipelines.config.variables import with_variables
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.models.keys import model_keys, plain
@@ -57,6 +58,7 @@ class DailyConfig(Strict):
     """Epochs over these days, starting from the champion's weights."""
     tolerance: Annotated[float, Field(ge=0)] = 0.0
     """The challenger is promoted when its logloss on D is at most the champion's times (1 + tolerance)."""
+    suspicion: SuspicionConfig = SuspicionConfig()
 
 
 class DriftConfig(Strict):
