@@ -217,7 +217,7 @@ def run_stages(task: Task) -> dict[str, float]:
         timed("tally (fitting only)", count, configs[1].fields, batch.columns)
         packed = timed("pack", placement.pack, slots, batch.label, None)
         keys = timed("key", xxh64_rows, packed, 42)
-        order = timed("order", placement.order_of, packed, keys)
+        order, _ = timed("order", placement.order_of, packed, keys)
         placed = timed("unpack", placement.unpack, packed, order, spec.slots)
         data = timed("parquet", files.parquet_bytes, schema, *placed)
         timed("checksum", lambda data: hashlib.sha256(data).digest(), data)

@@ -106,14 +106,17 @@ def shift(expected: Sequence[int], found: Sequence[int]) -> Shift:
 def compare(expected: Distribution, found: Distribution, against: str) -> Drift:
     """Raises ArtifactError when the two are of different specs."""
     expected.require(found)
-    fields = {}
-    for name, counts in expected.fields.items():
-        cuts = _cuts(np.array(counts))
-        fields[name] = shift(_joined(counts, cuts), _joined(found.fields[name], cuts))
+    fields = {name: shift_of_groups(counts, found.fields[name]) for name, counts in expected.fields.items()}
     rates = tuple(of.label[1] / max(1, sum(of.label)) for of in (expected, found))
     return Drift(
         against=against, label=shift(expected.label, found.label), label_rate=(rates[0], rates[1]), fields=fields
     )
+
+
+def shift_of_groups(expected: Sequence[int], found: Sequence[int]) -> Shift:
+    """Of two counts over a field's groups, joined to bins of about equal share of what is expected."""
+    cuts = _cuts(np.array(expected))
+    return shift(_joined(expected, cuts), _joined(found, cuts))
 
 
 def _cuts(counts: Int64) -> Int64:

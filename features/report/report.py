@@ -108,6 +108,10 @@ class Report(Strict):
     """Empty for a log without ``time``."""
     moments: Annotated[tuple[str, ...], FailFast()] = ()
     """The first and the last, ISO 8601 in the zone of ``time``; empty without it, or in older reports."""
+    hours: Annotated[tuple[Count, ...], FailFast()] = ()
+    """Rows of each hour of the day in the zone of ``time``; empty without it, or in older reports."""
+    repeated: Count | None = None
+    """Rows that equal another one in slots, label and weight; None without the shuffle, or in older reports."""
     quarantined: Annotated[tuple[Quarantined, ...], FailFast()] = ()
     """Rows set aside, by field and reason."""
     distribution: Distribution

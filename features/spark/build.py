@@ -138,6 +138,8 @@ class Written:
     examples: list[Example]
     moments: list[int]
     """The first and the last; empty for a log without time."""
+    repeated: int | None
+    """Rows that repeat another; None where they were written in source order, without a look at their neighbours."""
 
 
 def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, rows: Counts) -> Written:
@@ -152,7 +154,8 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
         sort = tasks.sort_task(job, shared, places, directory)
         told = collect_reports(placed.repartition(len(places.keys), "place"), sort, "encode")
     files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
-    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [], [])
+    repeated = sum(r["repeated"] for r in files) if job.config.snapshot.shuffle == "global" else None
+    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [], [], repeated)
     for report in (r for r in told if "counts" in r):
         written.counts.update({tuple(key): count for key, count in report["counts"]})
         written.rejects += [report["quarantine"]] if report["quarantine"] else []

@@ -44,18 +44,21 @@ def file_of(keys: UInt64, files: int) -> Int64:
     return ((keys >> np.uint64(32)) * np.uint64(files) >> np.uint64(32)).astype(np.int64)
 
 
-def order_of(rows: Packed, keys: UInt64) -> Int64:
-    """The rows of one file in their final order, whatever order they came in: their positions in ``rows``."""
+def order_of(rows: Packed, keys: UInt64) -> tuple[Int64, int]:
+    """The rows of one file in their final order, whatever order they came in: their positions in ``rows``.
+
+    And how many rows repeat another one: sorted keys show it, so it costs nothing.
+    """
     place = _mix(keys, np.zeros(len(rows), np.int64))
     order = np.argsort(place)
     sorted_place = place[order]
     first = np.concatenate([[True], sorted_place[1:] != sorted_place[:-1]])
     if first.all():  # no two keys are equal (``_mix`` is one to one)
-        return order
+        return order, 0
     starts = np.flatnonzero(first)
     occurrence = np.arange(len(rows)) - starts[np.cumsum(first) - 1]
     _untangle(rows, order, starts)
-    return order[np.argsort(_mix(keys[order], occurrence), kind="stable")]
+    return order[np.argsort(_mix(keys[order], occurrence), kind="stable")], len(rows) - len(starts)
 
 
 def _untangle(rows: Packed, order: Int64, starts: Int64) -> None:

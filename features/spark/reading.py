@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from fieldwise.features.columns.moment import DAY, TimeConfig, to_local
+from fieldwise.features.columns.moment import DAY, TimeConfig, part_of, to_local
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.base import Problem, all_but, first_of_rows
 from fieldwise.features.snapshot.manifest import ROLES
@@ -23,7 +23,8 @@ Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",),
 ("rejected", reason, field), ("unencodable", reason, field): of the rows, those a first pass knows the encoder will
 reject, ("read", path): all rows of a source file, whatever became of them, ("joined", table): rows that found their
-key, ("day", day, role), ("day_positives", day, role), ("example", JSON of an ``Example``)."""
+key, ("day", day, role), ("day_positives", day, role), ("hour", hour of the day), ("example", JSON of an
+``Example``)."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,17 @@ class Findings:
                 self.counts["positives", name] += int(np.count_nonzero(batch.label[mine]))
 
     def count_days(self, batch: LogBatch, roles: Roles, time: TimeConfig | None) -> None:
-        """Rows and positives by day in the zone of ``time`` and role, and the first and last moment; nothing for a log
-        without time."""
+        """Rows and positives by day in the zone of ``time`` and role, rows by hour, the first and the last moment;
+        nothing for a log without time."""
         if time is None or not batch.rows:
             return
         assert batch.time is not None
         self.moments = span([*self.moments, int(batch.time.min()), int(batch.time.max())])
         assert batch.label is not None
-        keys = to_local(batch.time, time.zone) // DAY * len(ROLES) + roles
+        local = to_local(batch.time, time.zone)
+        hours = np.bincount(part_of(local, "hour"), minlength=24)
+        self.counts.update({("hour", str(hour)): int(count) for hour, count in enumerate(hours)})
+        keys = local // DAY * len(ROLES) + roles
         for name, found in (("day", keys), ("day_positives", keys[batch.label > 0])):
             for key, count in zip(*np.unique(found, return_counts=True), strict=True):
                 day, role = divmod(int(key), len(ROLES))

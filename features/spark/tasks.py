@@ -211,15 +211,15 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
                     held.setdefault(file_of[place], []).append(payload.as_buffer())
         for file in sorted(held):
             rows = np.frombuffer(b"".join(held.pop(file)), np.uint8).reshape(-1, 4 * len(schema))
-            order = placement.order_of(rows, xxh64_rows(rows, job.config.snapshot.seed))
+            order, repeated = placement.order_of(rows, xxh64_rows(rows, job.config.snapshot.seed))
             columns = placement.unpack(rows, order, spec.value.slots)
             role = places.role_of(file)
             number = file - places.first[role]
             entry = files.write_rows(directory, role, f"{number:05d}", schema, *columns)
-            yield reports([_file_report([number], entry)])
+            yield reports([_file_report([number], entry, repeated)])
 
     return run
 
 
-def _file_report(place: list[int], entry: FileEntry) -> bytes:
-    return json.dumps({"place": place, "file": entry.model_dump(mode="json")}).encode()
+def _file_report(place: list[int], entry: FileEntry, repeated: int | None = None) -> bytes:
+    return json.dumps({"place": place, "file": entry.model_dump(mode="json"), "repeated": repeated}).encode()

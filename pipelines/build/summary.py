@@ -92,6 +92,8 @@ def report_of(
         fields={field.name: reports.field_report(spec, field, tallies[field.name]) for field in spec.fields},
         days=days,
         moments=tuple(show_moment(moment, time.zone) for moment in written.moments) if time else (),
+        hours=tuple(counts["hour", str(hour)] for hour in range(24)) if time else (),
+        repeated=written.repeated,
         quarantined=tuple(quarantined),
         distribution=Distribution(
             spec_digest=spec.digest,

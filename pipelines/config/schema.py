@@ -125,6 +125,9 @@ class Config(FeatureConfig):
     def _fields_exist(self) -> Config:
         names = [field.name for field in self.fields]
         require_fields("scoring.new_values", self.scoring.new_values, names)
+        gates = self.daily.gate
+        require_fields("daily.gate.slices", gates.slices, names)
+        require_fields("daily.gate.group", [gates.group] if gates.group else [], names)
         if self.catalog is not None:
             require_fields("catalog.context_fields", self.catalog.context_fields or (), names)
             require_fields("catalog.item_fields", self.catalog.item_fields or (), names)

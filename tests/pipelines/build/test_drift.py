@@ -100,6 +100,9 @@ def test_the_report_counts_what_the_files_hold(place: Path) -> None:
     assert report.fields["item"].distinct == pytest.approx(40, abs=8)
     assert 0 < report.fields["user"].tally.unseen / report.rows < 0.9
     (day,) = report.days
+    assert report.repeated == len(rows) - len({tuple(row.values()) for row in rows}) > 0
+    seconds = np.arange(900) * 86_400 // 900
+    assert report.hours == tuple(np.bincount(seconds // 3600).tolist())
     assert (day.day, day.rows, day.positives) == (DAYS[2], 900, sum(int(row["label"]) for row in rows))
     assert report.drift is not None
     assert report.drift.fields["user"].excess > 1 > 0.1 > report.drift.fields["item"].excess
