@@ -220,7 +220,11 @@ def parser() -> argparse.ArgumentParser:
                 "fieldwise bootstrap --config configs/demo.yaml --from 2026-01-01 --to 2026-01-06")  # fmt: skip
     back = add("backfill", _backfill, "The daily cycle over a range of dates; what is done is not done again.",
                "fieldwise backfill --config configs/demo.yaml --from 2026-01-07 --to 2026-01-31")  # fmt: skip
-    for command in (first, back):
+    fresh = add("freshness", _freshness, "How a model ages: trained once, measured on each later day.",
+                "fieldwise freshness --config configs/demo.yaml --from 2026-01-01 --to 2026-01-07")  # fmt: skip
+    fresh.add_argument("--days", type=_count, help="how many days of the range train (default: the first half)")
+    fresh.add_argument("--loss", type=float, default=0.01, help="relative loss that is put up with (default: 0.01)")
+    for command in (first, back, fresh):
         command.add_argument("--from", type=_day, required=True, metavar="YYYY-MM-DD", dest="first")
         command.add_argument("--to", type=_day, required=True, metavar="YYYY-MM-DD", dest="last")
         command.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
@@ -379,6 +383,12 @@ def _backfill(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.operate.backfill import backfill
 
     return backfill(_load(o), first=o.first, last=o.last, ranks=o.ranks)
+
+
+def _freshness(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.freshness import freshness
+
+    return freshness(_load(o), first=o.first, last=o.last, days=o.days, loss=o.loss, ranks=o.ranks)
 
 
 def _prune(o: argparse.Namespace) -> dict[str, Any]:

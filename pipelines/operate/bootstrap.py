@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -34,7 +35,12 @@ def bootstrap(config: Config, *, first: str, last: str, ranks: int = 1) -> dict[
 
     Raises ConfigError for fewer than two days with rows, and what the steps raise.
     """
-    days = _there(config, days_between(first, last))
+    return first_model(config, days_between(first, last), ranks=ranks)
+
+
+def first_model(config: Config, days: Sequence[str], *, ranks: int = 1, register: bool = True) -> dict[str, Any]:
+    """``bootstrap`` of given days."""
+    days = _there(config, days)
     held_out = max(1, len(days) // 10)
     if len(days) < 2:
         raise ConfigError("--from, --to", expected="at least two days with files", found=", ".join(days) or "none",
@@ -45,11 +51,12 @@ def bootstrap(config: Config, *, first: str, last: str, ranks: int = 1) -> dict[
     built = [publish_snapshot(config, day, spec, None) for day in days]
     keep_expected(config, reduce(add, [report.distribution for _, report in built[: len(training)]]))
     places = [result["dir"] for result, _ in built]
-    trained = train_ranks(config, ranks, Days(places[: len(training)], places[len(training) :]))
+    roles = Days(places[: len(training)], places[len(training) :])
+    trained = train_ranks(config, ranks, roles, register=register)
     return {"days": days, "valid": days[-held_out:], "spec_digest": spec.digest, **trained}
 
 
-def _there(config: Config, days: list[str]) -> list[str]:
+def _there(config: Config, days: Sequence[str]) -> list[str]:
     """Those of the days that have source files."""
     found = []
     for day in days:

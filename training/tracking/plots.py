@@ -41,6 +41,15 @@ def roc(rates: tuple[list[float], list[float]]) -> Figure:
     return figure
 
 
+def ageing(x: Sequence[float], y: Sequence[float], error: Sequence[float], start: float, slope: float) -> Figure:
+    """Normalized entropy by a model's age in days, two standard errors each, and the line through it."""
+    figure, axes = _square("age in days", "normalized entropy")
+    axes.errorbar(x, y, [2 * each for each in error], marker="o", linestyle="none")
+    ends = [0, max(x)]
+    axes.plot(ends, [start + slope * end for end in ends], color="grey", linewidth=1)
+    return figure
+
+
 def _square(x: str, y: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(xlabel=x, ylabel=y)
