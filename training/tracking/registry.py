@@ -94,7 +94,8 @@ class Registry:
         anew: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Make ``version`` (default: the challenger) the champion and remember the former one. Again, nothing changes.
+        """Make ``version`` (default: the challenger) the champion and remember the former one. Again, with the same
+        tags, nothing changes.
 
         Args:
             expected: the champion that ``version`` was measured against; None takes any.
@@ -114,8 +115,9 @@ class Registry:
             if found is None:
                 raise _absent(f"models:/{self.name}/{wanted}", "Name a registered version.")
             champion, past = self.version_of("champion"), self.history()
-            if champion == wanted:
-                return {"model": self.name, "champion": wanted, "former": past[-1] if past else None}
+            told_before = bool(tags) and set((tags or {}).items()) <= set(found.tags.items())
+            if champion == wanted or told_before:  # by the same decision, whatever was decided since
+                return {"model": self.name, "champion": champion, "former": past[-1] if past else None}
             self._require(expected, champion)
             why = found.tags.get(REJECTED)
             if why is not None and not anew:

@@ -81,6 +81,9 @@ def test_a_promotion_is_done_and_told_once_everywhere(config: Config) -> None:
     assert run.metrics["difference.low"] == -0.005
     assert "champion.auc" not in run.metrics
     assert len(MlflowClient().get_metric_history(version.run_id, "champion.logloss")) == 1
+    rollback_model(config)
+    assert carry_out(config, decision) == decision, "what was done before a kill is not told as refused after"
+    assert registry(config).version_of("champion") == "1", "nor done again"
 
 
 def test_what_came_in_between_is_a_refusal_with_its_words(config: Config) -> None:
