@@ -2,9 +2,9 @@
 
     FIELDWISE_DATA=../data python benchmarks/daily_streams.py --streams shop drift movielens-week
 
-Streams: MovieLens 100K by day and by week, a planted shop that stays as it is (nothing to gain but more rows), one whose
-tastes turn and whose items are replaced (benchmarks/streams.py). Every date's rows are predicted by models that have not
-seen them. Logloss over all dates but the first ones, which the first model is made of:
+Streams: MovieLens 100K by day and by week, a planted shop that stays as it is (nothing to gain but more rows), one
+whose tastes turn and whose items are replaced (benchmarks/streams.py). Every date's rows are predicted by models that
+have not seen them. Logloss over all dates but the first ones, which the first model is made of:
 
 never     the first model, for ever
 daily     the champion of each date, by ``fieldwise daily`` with default settings
@@ -97,7 +97,6 @@ def replay(name: str, folder: Path, options: argparse.Namespace) -> dict[str, An
 def _date(config: Config, date: str) -> dict[str, Any]:
     """What ``daily`` did, and the logloss of the champion that it met."""
     started = time.perf_counter()
-    manifest = None
     try:
         done = run_day(config, date=date)
         told = {key: done[key] for key in ("decision", "findings", "champion", "challenger")}
@@ -126,8 +125,8 @@ def anew(config: Config, days: list[Snapshot], epochs: int, place: Path) -> Bund
 def _table(name: str, found: dict[str, Any]) -> list[str]:
     total = found["logloss"]
     lines = [
-        f"{name}: never {total['never']:.5f}, daily {total['daily']:.5f}, scratch {total['scratch']:.5f}; daily - never "
-        f"{found['difference']:+.5f} +- {found['se']:.5f}, {found['share_closed']:.0%} of the distance"
+        f"{name}: never {total['never']:.5f}, daily {total['daily']:.5f}, scratch {total['scratch']:.5f}; "
+        f"daily - never {found['difference']:+.5f} +- {found['se']:.5f}, {found['share_closed']:.0%} of the distance"
     ]
     for row in found["dates"]:
         lines.append(f"  {row['date']}  {row['decision']:<10} never {row['never']:.5f}  daily {row['daily']:.5f}  "

@@ -44,26 +44,28 @@ def freshness(
         raise ConfigError("--days", expected="at least two days to train on, and three later ones", found=found,
                           fix="Name a longer range.")  # fmt: skip
     trained = first_model(config, every[:count], ranks=ranks, register=False)
-    ages = []
+    ages: list[dict[str, Any]] = []
     for age, date in enumerate(every[count:], 1):
         try:
             built = build_features(config, date=date, spec=trained["bundle"])
             found = evaluate_model(config, snapshots=[built["dir"]], model=trained["bundle"])
-        except InputError as error:
-            say(f"{date} is left out: {error}")
+        except InputError as told:
+            say(f"{date} is left out: {told}")
             continue
-        entropy, error = (found["metrics"][f"normalized_entropy{end}"] for end in ("", "_se"))
-        ages.append({"age": age, "date": date, "rows": found["rows"], "normalized_entropy": entropy, "se": error})
+        entropy, own = (found["metrics"][f"normalized_entropy{end}"] for end in ("", "_se"))
+        ages.append({"age": age, "date": date, "rows": found["rows"], "normalized_entropy": entropy, "se": own})
     if len(ages) < 3:
         raise ConfigError("--from, --to", expected="three later days with rows", found=str(len(ages)),
                           fix="Name a longer range.")  # fmt: skip
     start, slope, error = line_through(*([row[key] for row in ages] for key in ("age", "normalized_entropy", "se")))
     ageing = slope > 2 * error
     interval = max(1, math.ceil(loss * start / slope)) if ageing else None
-    told = f"train every {interval} days to lose at most {loss:.1%}" if interval else "no ageing was seen in this range"
+    advice = (
+        f"train every {interval} days to lose at most {loss:.1%}" if interval else "no ageing was seen in this range"
+    )
     say(*(f"  age {row['age']:>3}  {row['date']}  {row['rows']:>10,} rows  NE {row['normalized_entropy']:.5f} +- "
           f"{row['se']:.5f}" for row in ages),
-        f"normalized entropy {start:.5f} {slope:+.6f} +- {error:.6f} a day: {told}")  # fmt: skip
+        f"normalized entropy {start:.5f} {slope:+.6f} +- {error:.6f} a day: {advice}")  # fmt: skip
     place = store.join(config.workspace_dir, "freshness", f"{first}_{last}.png")
     store.make_dir(store.join(config.workspace_dir, "freshness"))
     store.write_atomic(place, _plot(ages, start, slope))

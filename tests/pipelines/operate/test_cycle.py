@@ -51,7 +51,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path
     document = {
         "name": "cycle", "workspace": "work", "source": {"path": "log-{date}.csv"}, "label": "click", "time": "when",
         "fields": [{"name": "user", "kind": "hash", "buckets": 97}, {"name": "item", "kind": "vocabulary"}],
-        "model": {"kind": "fm", "dim": 4}, "training": {"batch_size": 64, "epochs": 8, "learning_rate": 0.2, "threads": 1},
+        "model": {"kind": "fm", "dim": 4},
+        "training": {"batch_size": 64, "epochs": 8, "learning_rate": 0.2, "threads": 1},
         "catalog": {"contexts": {"path": "users.csv"}, "items": {"path": "items.csv"}, "context_id": "user",
                     "item_id": "item", "k": 3},
     }  # fmt: skip
