@@ -48,12 +48,12 @@ def freshness(
     for age, date in enumerate(every[count:], 1):
         try:
             built = build_features(config, date=date, spec=trained["bundle"])
-            found = evaluate_model(config, snapshots=[built["dir"]], model=trained["bundle"])
+            measured = evaluate_model(config, snapshots=[built["dir"]], model=trained["bundle"])
         except InputError as told:
             say(f"{date} is left out: {told}")
             continue
-        entropy, own = (found["metrics"][f"normalized_entropy{end}"] for end in ("", "_se"))
-        ages.append({"age": age, "date": date, "rows": found["rows"], "normalized_entropy": entropy, "se": own})
+        entropy, own = (measured["metrics"][f"normalized_entropy{end}"] for end in ("", "_se"))
+        ages.append({"age": age, "date": date, "rows": measured["rows"], "normalized_entropy": entropy, "se": own})
     if len(ages) < 3:
         raise ConfigError("--from, --to", expected="three later days with rows", found=str(len(ages)),
                           fix="Name a longer range.")  # fmt: skip
