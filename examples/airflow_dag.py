@@ -1,7 +1,7 @@
 """fieldwise daily as an Airflow DAG: one date a day, in order, each tried again only where that can help.
 
-Airflow lives in an environment of its own and calls the `fieldwise` of another one. Environment variables: FIELDWISE (the
-command, default `fieldwise`), FIELDWISE_CONFIG (the config's path).
+Airflow lives in an environment of its own and calls the `fieldwise` of another one. Environment variables: FIELDWISE
+(the command, default `fieldwise`), FIELDWISE_CONFIG (the config's path).
 """
 
 from __future__ import annotations
