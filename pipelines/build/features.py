@@ -148,7 +148,7 @@ def publish_snapshot(
         stands, status = found, "already published"
     else:
         require_columns(config, files)
-        spark = spark_session("fieldwise features")
+        spark = spark_session("fieldwise features", source_bytes=sum(file.size for file in files))
         with Attempt(directory) as attempt:
             manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
             report = with_drift(report, expected)

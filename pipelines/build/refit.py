@@ -60,8 +60,9 @@ def refit_features(
 def fit_days(config: Config, days: Sequence[str]) -> FeatureSpec:
     if days:
         config = config.model_copy(update={"split": SplitConfig()})
-    spark = spark_session("fieldwise features")
-    return fit(spark, job_of(spark, config, source_files(config, days), days), None)[1]
+    files = source_files(config, days)
+    spark = spark_session("fieldwise features", source_bytes=sum(file.size for file in files))
+    return fit(spark, job_of(spark, config, files, days), None)[1]
 
 
 def window(date: str, days: int) -> list[str]:
