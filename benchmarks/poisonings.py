@@ -2,8 +2,8 @@
 
     python benchmarks/poisonings.py
 
-A planted shop (benchmarks/streams.py) runs for some days; then one day's log is poisoned, and the day after is healthy again.
-By poisoning: what the day was refused with, whether its rows reached a champion or a challenger, whether its lists are
+A planted shop (benchmarks/streams.py) runs for some days; then one day's log is poisoned, and the day after is healthy
+again. By poisoning: what the day was refused with, whether its rows reached a champion or a challenger, whether its lists are
 there, and whether the next day went through without a person and left it out.
 """
 
