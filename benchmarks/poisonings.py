@@ -92,8 +92,8 @@ def main() -> None:
             run_day(config, date=day)
         day, after = days[FIRST + HEALTHY :]
         found = {}
-        for name, poison in POISONS.items():
-            copy = Path(place) / "poisoned" / "shop"
+        for number, (name, poison) in enumerate(POISONS.items()):
+            copy = Path(place) / f"poisoned{number}" / "shop"  # MLflow keeps connections to databases that are gone
             shutil.copytree(folder, copy)
             write(copy / "log" / f"{day}.csv", poison, name)
             found[name] = outcome(load_config(copy / "stream.yaml", []), day, after)
