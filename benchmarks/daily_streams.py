@@ -35,8 +35,8 @@ from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot, snapsh
 from fieldwise.features.terminal import say  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
-from fieldwise.pipelines.operate.bootstrap import bootstrap  # noqa: E402
-from fieldwise.pipelines.operate.daily import run_day  # noqa: E402
+from fieldwise.pipelines.cycle.bootstrap import bootstrap  # noqa: E402
+from fieldwise.pipelines.cycle.daily import run_day  # noqa: E402
 from fieldwise.training.data.splits import TrainData  # noqa: E402
 from fieldwise.training.evaluation.evaluate import evaluate  # noqa: E402
 from fieldwise.training.loop.run import TrainRun  # noqa: E402

@@ -2,9 +2,8 @@
 
     python benchmarks/date_cost.py --trees /path/to/another/checkout .
 
-Every tree does the same: a first model from two days of the planted shop, then ``fieldwise daily`` on the following ones.
-CPU seconds are those of all processes that a command starts (driver, JVM, Spark's Python workers, ranks), by kind; trees are
-measured in turns.
+Every tree does the same: a first model from two days of the planted shop, then ``fieldwise daily`` on the following
+ones. CPU seconds are those of all processes that a command starts (driver, JVM, Spark's Python, ranks), by kind; trees are measured in turns.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import psutil
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--dates", type=int, default=3)
     parser.add_argument("--rows", type=int, default=5000)
     options = parser.parse_args()
-    costs: dict[str, list[Counter[str]]] = {tree: [] for tree in options.trees}
+    costs: dict[str, list[dict[str, float]]] = {tree: [] for tree in options.trees}
     walls: dict[str, list[float]] = {tree: [] for tree in options.trees}
     with tempfile.TemporaryDirectory(prefix="fieldwise-cost-") as place:
         file, days = shop(Path(place) / "shop", drifting=False, days=2 + options.dates, rows_per_day=options.rows)
@@ -61,7 +60,7 @@ def main() -> None:
                          "ratio": table[last]["cpu_s"] / table[first]["cpu_s"]})  # fmt: skip
 
 
-def run(tree: str, file: str, work: str, *arguments: str) -> tuple[Counter[str], float]:
+def run(tree: str, file: str, work: str, *arguments: str) -> tuple[dict[str, float], float]:
     """A command of a tree: CPU seconds of its processes by kind, and its wall clock."""
     command = [sys.executable, "-m", "fieldwise.jobs.cli", *arguments, "--config", file, "--set", f"workspace={work}"]
     environment = os.environ | {"PYTHONPATH": tree, "SPARK_MASTER": "local[2]"}
@@ -80,7 +79,7 @@ def run(tree: str, file: str, work: str, *arguments: str) -> tuple[Counter[str],
     lines = log.read().decode(errors="replace").splitlines()
     if process.returncode not in (0, 3):
         raise SystemExit(f"{' '.join(command)}\n" + "\n".join(lines[-20:]))
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for name, seconds in seen.values():
         total[name] += seconds
     return total, time.perf_counter() - started

@@ -23,7 +23,7 @@ from fieldwise.features.fields.vocabulary import VocabularyField
 from fieldwise.features.process import machine
 from fieldwise.features.store.kept import write_record
 from fieldwise.pipelines.config.load import load_config
-from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.score.output import Output, write_part
 from fieldwise.pipelines.train.sweep import Trial
 from fieldwise.training.config import ModelConfig, TrainingConfig

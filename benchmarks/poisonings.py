@@ -3,8 +3,8 @@
     python benchmarks/poisonings.py
 
 A planted shop (benchmarks/streams.py) runs for some days; then one day's log is poisoned, and the day after is healthy
-again. By poisoning: what the day was refused with, whether its rows reached a champion or a challenger, whether its lists are
-there, and whether the next day went through without a person and left it out.
+again. By poisoning: what the day was refused with, whether its rows reached a champion or a challenger, whether its
+lists are there, and whether the next day went through without a person and left it out.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from fieldwise.features.errors import FieldwiseError, InputError, RefusedError  
 from fieldwise.features.terminal import say  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
-from fieldwise.pipelines.operate.bootstrap import bootstrap  # noqa: E402
-from fieldwise.pipelines.operate.daily import run_day  # noqa: E402
+from fieldwise.pipelines.cycle.bootstrap import bootstrap  # noqa: E402
+from fieldwise.pipelines.cycle.daily import run_day  # noqa: E402
 from fieldwise.pipelines.registry import open_model  # noqa: E402
 
 Log = pd.DataFrame

@@ -349,44 +349,44 @@ def _explain(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def _promote(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.decisions import promote_model
+    from fieldwise.pipelines.cycle.decisions import promote_model
 
     return promote_model(_load(o), o.version, reason=o.reason, force=o.force)
 
 
 def _rollback(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.decisions import rollback_model
+    from fieldwise.pipelines.cycle.decisions import rollback_model
 
     return rollback_model(_load(o), reason=o.reason, rescore=o.rescore, date=o.date)
 
 
 def _history(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.decisions import history
+    from fieldwise.pipelines.cycle.decisions import history
 
     return history(_load(o), o.last)
 
 
 def _daily(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.daily import Wish, run_day
+    from fieldwise.pipelines.cycle.daily import Wish, run_day
 
     wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
     return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
 
 
 def _bootstrap(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.bootstrap import bootstrap
+    from fieldwise.pipelines.cycle.bootstrap import bootstrap
 
     return bootstrap(_load(o), first=o.first, last=o.last, ranks=o.ranks)
 
 
 def _backfill(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.backfill import backfill
+    from fieldwise.pipelines.cycle.backfill import backfill
 
     return backfill(_load(o), first=o.first, last=o.last, ranks=o.ranks)
 
 
 def _freshness(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.freshness import freshness
+    from fieldwise.pipelines.cycle.freshness import freshness
 
     return freshness(_load(o), first=o.first, last=o.last, days=o.days, loss=o.loss, ranks=o.ranks)
 

@@ -17,7 +17,7 @@ from fieldwise.features.process import machine
 from fieldwise.features.source.raw import column_names, read_range
 from fieldwise.features.source.rows import FileRange
 from fieldwise.features.store.lease import alive
-from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.score.output import MANIFEST, Output, write_part
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.ranks.world import World

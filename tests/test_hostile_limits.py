@@ -237,7 +237,7 @@ kind, place = sys.argv[1], Path(sys.argv[2])
 if kind == "report":
     from fieldwise.features.report.report import Report
 if kind == "day":
-    from fieldwise.pipelines.operate.record import Record
+    from fieldwise.pipelines.cycle.record import Record
 if kind == "journal":
     from fieldwise.training.tracking.journal import Journal
 if kind == "checkpoint":

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.cycle.record import Record
 from tests.commands import ROOT, Commands
 from tests.pipelines.shop import shop_config, write_shop
 

@@ -1,1 +1,1 @@
-"""The daily cycle and its upkeep."""
+"""The upkeep of workspaces and machines."""

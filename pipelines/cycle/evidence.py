@@ -12,8 +12,8 @@ from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.features import load_spec
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.days import build_day
-from fieldwise.pipelines.operate.record import Record, records_before
+from fieldwise.pipelines.cycle.days import build_day
+from fieldwise.pipelines.cycle.record import Record, records_before
 from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.paired import Comparison, Sums, score_blocks

@@ -14,11 +14,11 @@ from pyspark.sql import SparkSession
 from fieldwise.features.errors import ConfigError, InputError, RefusedError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.backfill import backfill
-from fieldwise.pipelines.operate.bootstrap import bootstrap
-from fieldwise.pipelines.operate.daily import Wish, run_day
-from fieldwise.pipelines.operate.decisions import history
-from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.cycle.backfill import backfill
+from fieldwise.pipelines.cycle.bootstrap import bootstrap
+from fieldwise.pipelines.cycle.daily import Wish, run_day
+from fieldwise.pipelines.cycle.decisions import history
+from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.registry import open_model
 
 ROWS = 600

@@ -15,8 +15,8 @@ from fieldwise.pipelines.build.drift import kept_expected
 from fieldwise.pipelines.build.features import Late, build_features
 from fieldwise.pipelines.build.refit import window
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.record import Record
-from fieldwise.pipelines.operate.suspicion import Day, Finding, findings, refused_day
+from fieldwise.pipelines.cycle.record import Record
+from fieldwise.pipelines.cycle.suspicion import Day, Finding, findings, refused_day
 from fieldwise.training.data.learned import Learned
 
 Built = dict[str, Any]

@@ -7,7 +7,7 @@ from fieldwise.features.redact import redacted_tree
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import rebuild, source_files, source_stamps
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.record import Record
+from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.unchanged import Stamps, changes
 
 _MOST = 8

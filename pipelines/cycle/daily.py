@@ -3,7 +3,7 @@
     today        the day's snapshot under the champion's spec, compared with the days before it
     challenger   the line's model learns from the sound days before that it does not know, never from the day itself
     comparison   champion and challenger on the day's rows, pooled with those of the dates since the line left it
-    decision     by ``operate.gate``; carried out against the champion that was measured, and recorded
+    decision     by ``cycle.gate``; carried out against the champion that was measured, and recorded
     catalog      scored with whichever model is champion then
 
 A line begins at the champion and goes on from date to date, so a challenger that is kept back loses no day's rows, and
@@ -30,13 +30,13 @@ from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.refit import refit_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate import gate
-from fieldwise.pipelines.operate.days import Built, build_day, days_to_learn, sound_of
-from fieldwise.pipelines.operate.decisions import Decision, carry_out, decide, record_decision
-from fieldwise.pipelines.operate.evidence import against_older, compare, compared, day_under
-from fieldwise.pipelines.operate.record import Record, records_before
-from fieldwise.pipelines.operate.sources import say_changed_sources, sources_of
-from fieldwise.pipelines.operate.suspicion import model_findings
+from fieldwise.pipelines.cycle import gate
+from fieldwise.pipelines.cycle.days import Built, build_day, days_to_learn, sound_of
+from fieldwise.pipelines.cycle.decisions import Decision, carry_out, decide, record_decision
+from fieldwise.pipelines.cycle.evidence import against_older, compare, compared, day_under
+from fieldwise.pipelines.cycle.record import Record, records_before
+from fieldwise.pipelines.cycle.sources import say_changed_sources, sources_of
+from fieldwise.pipelines.cycle.suspicion import model_findings
 from fieldwise.pipelines.registry import OpenedModel, champion_of, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.launch import Days, train_ranks

@@ -7,8 +7,8 @@ from typing import Any
 from fieldwise.features.errors import InputError, RefusedError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.bootstrap import days_between
-from fieldwise.pipelines.operate.daily import run_day
+from fieldwise.pipelines.cycle.bootstrap import days_between
+from fieldwise.pipelines.cycle.daily import run_day
 
 
 def backfill(config: Config, *, first: str, last: str, ranks: int = 1) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.config.suspicion import SuspicionConfig
-from fieldwise.pipelines.operate.suspicion import Day, Finding, findings, model_findings, refused_day
+from fieldwise.pipelines.cycle.suspicion import Day, Finding, findings, model_findings, refused_day
 from fieldwise.training.evaluation.metrics import Metrics
 
 DEFAULT = SuspicionConfig()

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from fieldwise.features.errors import ArtifactError, ConfigError, RefusedError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.decisions import (
+from fieldwise.pipelines.cycle.decisions import (
     Decision,
     carry_out,
     decide,

@@ -14,7 +14,7 @@ from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.operate.bootstrap import days_between, first_model
+from fieldwise.pipelines.cycle.bootstrap import days_between, first_model
 from fieldwise.pipelines.train.evaluate import evaluate_model
 
 

@@ -1,0 +1,1 @@
+"""The daily cycle: what a date learns from, decides and leaves behind."""
