@@ -57,7 +57,7 @@ def _few(pooled: Comparison, config: GateConfig) -> list[str]:
     counts = [
         ("rows", pooled.rows, config.min_rows),
         ("rows of the rarer class", classes, config.min_positives),
-        ("groups of one size", math.floor(pooled.groups), config.min_groups),
+        ("groups of one size", round(pooled.groups), config.min_groups),
     ]
     return [f"too few to decide: {count:,} {what}, not {least:,}" for what, count, least in counts if count < least]
 
@@ -83,8 +83,7 @@ def _allowed(comparison: Comparison, config: GateConfig) -> float:
 def _slices(pooled: Comparison, config: GateConfig) -> list[str]:
     slices = pooled.slices(config.confidence, min_rows=config.min_rows, min_positives=config.min_positives)
     return [
-        f"slice {name}, a loss of more than {config.max_slice_loss:.2%}: logloss {before:.5f}, "
-        f"difference {_ends(gap)}"
+        f"slice {name}, a loss of more than {config.max_slice_loss:.2%}: logloss {before:.5f}, difference {_ends(gap)}"
         for name, before, gap in slices
         if gap.low > config.max_slice_loss * before
     ]
