@@ -57,7 +57,7 @@ def _few(pooled: Comparison, config: GateConfig) -> list[str]:
     counts = [
         ("rows", pooled.rows, config.min_rows),
         ("rows of the rarer class", classes, config.min_positives),
-        ("groups of one size", math.floor(pooled.groups), config.min_groups),
+        ("groups of one size", round(pooled.groups), config.min_groups),
     ]
     return [f"too few to decide: {count:,} {what}, not {least:,}" for what, count, least in counts if count < least]
 

@@ -1,9 +1,9 @@
 """Models compared on the same rows: differences of metrics, each with an interval that small and clustered days bear.
 
-Rows are put into 256 blocks: rows of one group together, by the local index of a field's slot modulo 256, so that groups
-that meet only make larger ones; without a group, rows in turn. What is kept of a model is a sum per block, so memory does
-not grow with the rows, models that were scored apart pair up block by block, and days add up (a user's rows of all days
-are in one block).
+Rows are put into 256 blocks: rows of one group together, by the local index of a field's slot modulo 256, so that
+groups that meet only make larger ones; without a group, rows in turn. What is kept of a model is a sum per block, so
+memory does not grow with the rows, models that were scored apart pair up block by block, and days add up (a user's rows
+of all days are in one block).
 
 With theta(-b) a difference without block b, G blocks, I_b = theta - theta(-b):
 
@@ -113,7 +113,9 @@ class Comparison:
     def difference(self, name: str, confidence: float) -> Interval:
         """Challenger less champion in one of `METRICS`; the truth lies beyond either end with 1 - ``confidence``."""
         before, after = self._jackknifed(self.champion, name), self._jackknifed(self.challenger, name)
-        return interval(after[0] - before[0], after[1] - before[1], self.champion.table[:, _WEIGHT], confidence)
+        with np.errstate(invalid="ignore"):  # no positives: a calibration is infinite
+            value, without = after[0] - before[0], after[1] - before[1]
+        return interval(value, without, self.champion.table[:, _WEIGHT], confidence)
 
     def values(self, name: str) -> tuple[float, float]:
         """(champion's, challenger's); nan where undefined."""
@@ -134,8 +136,8 @@ class Comparison:
         return jackknifed(sums.table, name)
 
     def slices(self, confidence: float, *, min_rows: int, min_positives: int) -> list[tuple[str, float, Interval]]:
-        """(name, champion's logloss, challenger's less champion's) of slices with enough rows of both classes, the worst
-        relative to the champion first."""
+        """(name, champion's logloss, challenger's less champion's) of slices with enough rows of both classes, the
+        worst relative to the champion first."""
         found = []
         for name, table in self.champion.slices.items():
             rows, positives = table[:, _ROWS].sum(), table[:, _POSITIVES].sum()
@@ -218,8 +220,8 @@ def score_blocks(
 
     Args:
         models: of one spec, by any name.
-        group: a field of one value: rows with equal local index are one group. All missing values are one group, and all
-            unseen ones. None: rows are independent.
+        group: a field of one value: rows with equal local index are one group. All missing values are one group, and
+            all unseen ones. None: rows are independent.
         slices: fields of one value and at most 1,000 local indices: every value is a slice.
 
     Raises ConfigError for a field that cannot serve, DivergedError for logits that are not finite, IntegrityError when
