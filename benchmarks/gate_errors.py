@@ -27,7 +27,7 @@ sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
 from benchmarks.record import record  # noqa: E402
 from fieldwise.features.arrays import Float32, Float64, Int64  # noqa: E402
 from fieldwise.pipelines.config.gate import GateConfig  # noqa: E402
-from fieldwise.pipelines.operate.gate import decide  # noqa: E402
+from fieldwise.pipelines.cycle.gate import decide  # noqa: E402
 from fieldwise.training.evaluation.paired import BLOCKS, Comparison, Sums, interval  # noqa: E402
 
 GATE, KINDS = GateConfig(), ("worse", "equal")

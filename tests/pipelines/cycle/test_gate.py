@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fieldwise.pipelines.config.gate import GateConfig
-from fieldwise.pipelines.operate.gate import decide
+from fieldwise.pipelines.cycle.gate import decide
 from fieldwise.training.evaluation.paired import BLOCKS, SLICE_BLOCKS, Comparison, Sums
 
 DEFAULTS = GateConfig()
