@@ -3,7 +3,8 @@
     python benchmarks/date_cost.py --trees /path/to/another/checkout .
 
 Every tree does the same: a first model from two days of the planted shop, then ``fieldwise daily`` on the following
-ones. CPU seconds are those of all processes that a command starts (driver, JVM, Spark's Python, ranks), by kind; trees are measured in turns.
+ones. CPU seconds are those of all processes that a command starts (driver, JVM, Spark's Python, ranks), by kind; trees
+are measured in turns.
 """
 
 from __future__ import annotations
@@ -49,15 +50,16 @@ def main() -> None:
                 costs[tree].append(cost)
                 walls[tree].append(wall)
     kinds = sorted({kind for found in costs.values() for cost in found for kind in cost})
+    cpu = {tree: statistics.median(sum(cost.values()) for cost in found) for tree, found in costs.items()}
     table = {
-        tree: {"cpu_s": statistics.median(sum(cost.values()) for cost in found),
+        tree: {"cpu_s": cpu[tree],
                "wall_s": statistics.median(walls[tree]),
                "by_kind": {kind: round(statistics.median(cost[kind] for cost in found), 2) for kind in kinds}}
         for tree, found in costs.items()
     }  # fmt: skip
     first, *_, last = options.trees
     record("date_cost", {"rows": options.rows, "dates": options.dates, "trees": list(table.values()),
-                         "ratio": table[last]["cpu_s"] / table[first]["cpu_s"]})  # fmt: skip
+                         "ratio": cpu[last] / cpu[first]})  # fmt: skip
 
 
 def run(tree: str, file: str, work: str, *arguments: str) -> tuple[dict[str, float], float]:

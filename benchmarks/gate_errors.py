@@ -152,8 +152,8 @@ def _in_turn(values: Float32, start: int = 0) -> Float64:
 def _by_block(values: Float32 | Float64, block: Int64) -> Float64:
     """[days, cells] -> [days, BLOCKS]"""
     cells = np.arange(len(values))[:, None] * BLOCKS + block
-    found: Float64 = np.bincount(cells.ravel(), values.ravel().astype(np.float64), len(values) * BLOCKS)
-    return found.reshape(-1, BLOCKS)
+    found = np.bincount(cells.ravel(), values.ravel().astype(np.float64), len(values) * BLOCKS)
+    return found.astype(np.float64).reshape(-1, BLOCKS)
 
 
 def _ends(gap: Float64, weight: Float64) -> Float64:
