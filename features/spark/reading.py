@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from fieldwise.features.columns.moment import DAY, TimeConfig, part_of, to_local
+from fieldwise.features.columns.moment import HOUR, TimeConfig, to_local
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.base import Problem, all_but, first_of_rows
 from fieldwise.features.snapshot.manifest import ROLES
@@ -87,10 +87,9 @@ class Findings:
         assert batch.time is not None
         self.moments = span([*self.moments, int(batch.time.min()), int(batch.time.max())])
         assert batch.label is not None
-        local = to_local(batch.time, time.zone)
-        hours = np.bincount(part_of(local, "hour"), minlength=24)
-        self.counts.update({("hour", str(hour)): int(count) for hour, count in enumerate(hours)})
-        keys = local // DAY * len(ROLES) + roles
+        days, hours = np.divmod(to_local(batch.time, time.zone) // HOUR, 24)
+        self.counts.update({("hour", str(hour)): int(count) for hour, count in enumerate(np.bincount(hours))})
+        keys = days * len(ROLES) + roles
         for name, found in (("day", keys), ("day_positives", keys[batch.label > 0])):
             for key, count in zip(*np.unique(found, return_counts=True), strict=True):
                 day, role = divmod(int(key), len(ROLES))

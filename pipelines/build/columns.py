@@ -126,6 +126,6 @@ def _require(key: str, column: str, known: Set[str], where: str) -> None:
         raise InputError(
             key,
             expected=f"a column {column!r} in {where}",
-            found=f"columns {words.some(names)}",
+            found=f"columns {words.some(names)}" if any(names) else "no line that names any",
             fix=words.nearest(column, names, otherwise),
         )

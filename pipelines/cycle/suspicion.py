@@ -30,6 +30,7 @@ from scipy.special import stdtrit
 
 from fieldwise.features import store
 from fieldwise.features.arrays import Float64
+from fieldwise.features.columns.moment import PARTS
 from fieldwise.features.errors import FieldwiseError, InputError, RefusedError
 from fieldwise.features.report.drift import Distribution, shift_of_groups
 from fieldwise.features.report.report import REPORT, Report
@@ -44,7 +45,7 @@ SPREAD = 0.15
 """Usual spread of ln rows and of the logit of the label rate between days."""
 SHARE_SPREAD = 0.03
 """Of asin sqrt of a share."""
-SHIFT_SPREAD = 0.5
+SHIFT_SPREAD = 0.35
 """Of the logarithm of a stability index."""
 SHARE = 0.05
 """A share that grew by less harms no training."""
@@ -219,8 +220,9 @@ def _field(
     here = day.report.fields[name].tally
     known = [of for of in recent if name in of.report.fields]
     tallies = [of.report.fields[name].tally for of in known]
-    empty = [(of.fields[name][0], sum(of.fields[name])) for of in first if name in of.fields]
-    now, past = (here.missing, here.values), [*((tally.missing, tally.values) for tally in tallies), *empty]
+    first = [of for of in first if name in of.fields]
+    now, past = (here.missing, here.values), [(tally.missing, tally.values) for tally in tallies]
+    past += [(of.fields[name][0], sum(of.fields[name])) for of in first]
     if found := _share("missing", name, "missing", now, past, first, chance):
         return found
     spec = day.report.distribution.spec_digest  # under another spec, other values are unseen and bins are other ones
@@ -229,6 +231,8 @@ def _field(
     past = [(tally.unseen, tally.values) for tally in tallies]
     if len(past) >= least and (found := _share("unseen", name, "unseen", (here.unseen, here.values), past, [], chance)):
         return found
+    if day.report.fields[name].kind == "time" and len(here.groups) - 2 not in (PARTS["minute"], PARTS["hour"]):
+        return None  # of the calendar: the first of a month has none of the days before it
     return _moved("distribution", name, here.groups, [tally.groups for tally in tallies], least, chance)
 
 

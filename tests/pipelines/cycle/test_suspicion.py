@@ -163,7 +163,7 @@ def test_a_cut_file_is_named(place: Path, recent: list[Day]) -> None:
 def test_a_file_without_a_byte_is_named(place: Path, recent: list[Day]) -> None:
     (found,) = judged(place, recent, "")
     assert found.check == "build"
-    assert f"in {place}/log-{POISONED}.csv" in found.words
+    assert f"in {place}/log-{POISONED}.csv, found no line that names any." in found.words
 
 
 def report(label: list[int], fields: dict[str, list[int]], days: list[Counted] | None = None, **more: Any) -> Report:
@@ -194,6 +194,21 @@ def test_binomial_noise_raises_no_finding_on_99_of_100_days(rows: int, k: int) -
         draw = np.random.default_rng(seed)
         *recent, today = [Day(f"{n}", drawn(draw, 0.1, int(draw.integers(rows, 2 * rows)))) for n in range(k + 1)]
         alarms += bool(findings(today, recent, DEFAULT))
+    assert alarms <= 2
+
+
+def test_a_day_of_few_users_may_lie_farther() -> None:
+    """Each user has a rate of his own, so that 2 of them differ more from all than 20 do."""
+
+    def day(draw: np.random.Generator, users: int) -> Day:
+        clicks = int(draw.binomial(50, draw.random(users)).sum())
+        return Day("", report([50 * users - clicks, clicks], {}))
+
+    alarms = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        recent = [day(draw, 20) for _ in range(14)]
+        alarms += any(found.check == "label rate" for found in findings(day(draw, 2), recent, DEFAULT))
     assert alarms <= 2
 
 
@@ -241,6 +256,19 @@ def test_reports_of_another_spec_and_older_ones_say_what_they_can() -> None:
     today = report([1600, 400], {name: [40, 1900, 60, 0, 0, 0] for name in "abc"}, repeated=1000)
     assert findings(Day("9", today), older, DEFAULT) == []
     assert [found.check for found in findings(Day("9", today), days, DEFAULT)] == ["repeated rows", *["unseen"] * 3]
+
+
+def test_the_first_of_a_month_is_no_finding_and_another_hour_is() -> None:
+    def at(part: int, of: int, kind: str) -> Report:
+        made = report([800, 200], {"when": [0, 0, *(1000 * (np.arange(of) == part)).tolist()]})
+        return made.model_copy(update={"fields": {"when": made.fields["when"].model_copy(update={"kind": kind})}})
+
+    january = [Day(f"2026-01-{n}", at(0, 12, "time")) for n in range(20, 32)]
+    assert findings(Day("2026-02-01", at(1, 12, "time")), january, DEFAULT) == []
+    assert findings(Day("2026-02-01", at(1, 12, "hash")), january, DEFAULT) != []
+    noon = [Day(f"2026-01-{n}", at(12, 24, "time")) for n in range(20, 32)]
+    (found,) = findings(Day("2026-02-01", at(19, 24, "time")), noon, DEFAULT)
+    assert found.field == "when"
 
 
 def test_mistakes_of_a_day_are_findings_and_those_of_a_config_are_not() -> None:
