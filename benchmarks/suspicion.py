@@ -38,8 +38,8 @@ from fieldwise.features.source.log import LogBatch, LogReader  # noqa: E402
 from fieldwise.features.source.rows import FileRange  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
+from fieldwise.pipelines.cycle.suspicion import Day, findings  # noqa: E402
 from fieldwise.pipelines.demo.shop import Shop  # noqa: E402
-from fieldwise.pipelines.operate.suspicion import Day, findings  # noqa: E402
 
 RECENT = (1, 3, 5, 7, 10, 14)
 FITTED, DAYS = 5, 35
