@@ -111,8 +111,8 @@ def test_every_command(made: Path, tmp_path: Path, name: str, arguments: list[st
         happened.append(remove_at(folder, BEGUN[name], target, lambda: psutil.pid_exists(pid)))
 
     run = Commands(folder)
-    # a step of `daily` that begins afterwards finds nothing to begin with, as a command of its own would, and a table of
-    # contexts that goes before it is listed was never there
+    # a step of `daily` that begins afterwards finds nothing to begin with, as a command of its own would, and a table
+    # of contexts that goes before it is listed was never there
     later = name == "daily" or target == "users.csv"
     run(name, *arguments, code=(1, 2) if later else 1, meanwhile=remove)
     assert happened == [True]

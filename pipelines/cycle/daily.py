@@ -24,10 +24,11 @@ from typing import Any
 
 from fieldwise.features.columns.moment import day_of
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.snapshot.record import EXPRESSIONS, differences
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
-from fieldwise.pipelines.build.refit import refit_features
+from fieldwise.pipelines.build.refit import refit_features, window
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle import gate
@@ -112,6 +113,9 @@ def _look_at(config: Config, record: Record, champion: OpenedModel, wish: Wish) 
     """Build the day, measure the champion on it, and record both if it is sound or trusted. Else score lists and raise
     what was found; a rerun looks again, since the day's files may have been mended."""
     date = record.date
+    before = window(date, config.daily.suspicion.min_days)[:-1]
+    missing = [day for day in before if standing(snapshot_dir(config.workspace_dir, day)) is None]
+    sound_of(config, missing, record, champion.directory)  # so that a first date has days to be compared with
     say(f"features {date} ...")
     stamps = partial(sources_of, config, [date])
     built = build_day(config, date, champion.directory, late="rebuild")

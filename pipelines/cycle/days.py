@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from fieldwise.features import store
 from fieldwise.features.errors import InputError, RefusedError
-from fieldwise.features.report.report import REPORT, Report
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir, standing
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.drift import kept_expected
-from fieldwise.pipelines.build.features import Late, build_features
+from fieldwise.pipelines.build.features import Late, build_features, load_spec
 from fieldwise.pipelines.build.refit import window
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.record import Record
@@ -39,11 +37,9 @@ def build_day(config: Config, date: str, spec: str, *, late: Late) -> Built:
 
 
 def _judged(config: Config, date: str, directory: str) -> list[Finding]:
-    snapshot = load_snapshot(directory)
-    report = Report.load(store.join(snapshot.data_dir, REPORT))
-    settings = config.daily.suspicion
-    expected = kept_expected(config, snapshot.spec.digest)
-    return findings(Day(date, report), sound_days(config, date), settings, expected=expected)
+    expected = kept_expected(config, load_snapshot(directory).spec.digest)
+    day = Day.open(config, date, directory)
+    return findings(day, sound_days(config, date), config.daily.suspicion, expected=expected)
 
 
 def sound_days(config: Config, date: str) -> list[Day]:
@@ -51,9 +47,8 @@ def sound_days(config: Config, date: str) -> list[Day]:
     found = []
     for day in window(date, 2 * config.daily.suspicion.days)[:-1]:
         directory = snapshot_dir(config.workspace_dir, day)
-        manifest = standing(directory)
-        if manifest is not None and not Record(config.workspace_dir, day).unsound:
-            found.append(Day(day, Report.load(store.join(directory, manifest.data, REPORT))))
+        if standing(directory) is not None and not Record(config.workspace_dir, day).unsound:
+            found.append(Day.open(config, day, directory))
     return found
 
 
@@ -67,10 +62,12 @@ def days_to_learn(config: Config, date: str, learned: Learned | None) -> list[st
 def sound_of(config: Config, days: Sequence[str], record: Record, spec: str) -> dict[str, str]:
     """Directories of those days that can be learned from, built where they were not. The others are named, and why."""
     found = {}
+    digest = load_spec(spec, config).digest
     for day in days:
         unsound = Record(config.workspace_dir, day).unsound
         if not unsound:
-            built = record.step(f"features {day}", partial(build_day, config, day, spec, late=config.daily.late))
+            name = f"features {day} by {digest[:8]}"
+            built = record.step(name, partial(build_day, config, day, spec, late=config.daily.late))
             unsound = built["findings"]
             if not unsound:
                 found[day] = built["dir"]
