@@ -105,7 +105,7 @@ def load(kind: str, place: Path) -> None:
         _read_source(place)
     elif kind == "day":
         day = Record(str(place), DAY)
-        _require_same(day, load_config(place / "config"), DAY)
+        _require_same(day, load_config(place / "config"))
     elif kind == "trial":
         _read(str(place), [TRIAL])
     elif kind == "scores":

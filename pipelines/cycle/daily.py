@@ -33,9 +33,9 @@ from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle import gate
 from fieldwise.pipelines.cycle.days import Built, build_day, days_to_learn, sound_of
-from fieldwise.pipelines.cycle.decisions import Decision, carry_out, decide, record_decision
+from fieldwise.pipelines.cycle.decisions import Decision, Verb, carry_out, decide, record_decision
 from fieldwise.pipelines.cycle.evidence import against_older, compare, compared, day_under
-from fieldwise.pipelines.cycle.record import Record, records_before
+from fieldwise.pipelines.cycle.record import Record, alone, records_before
 from fieldwise.pipelines.cycle.sources import say_changed_sources, sources_of
 from fieldwise.pipelines.cycle.suspicion import model_findings
 from fieldwise.pipelines.registry import OpenedModel, champion_of, open_model, registry
@@ -85,15 +85,19 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False, w
     """
     wish.require()
     date = str(day_of(date))
-    record = Record(config.workspace_dir, date)
+    with alone(config.workspace_dir, date):
+        return _run(config, Record(config.workspace_dir, date), ranks, refit, wish)
+
+
+def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) -> Result:
     repeated = record.whole
     runs.connect(config.tracking.uri, config.workspace_dir)
     runs.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
-    _require_same(record, config, date)
+    _require_same(record, config)
     champion = open_model(record.steps.get("champion") or _champion(config), config)
     reference = f"models:/{champion.name}/{champion.version}"
     if "sources" in record.steps:
-        say_changed_sources(config, record, date)
+        say_changed_sources(config, record, record.date)
     if repeated:
         return _result(config, record, champion, repeated=True)
     require_model(champion.bundle, config, reference)  # before it is recorded: a mended config may have another
@@ -251,15 +255,14 @@ def _intend(
     version = None if challenger is None else challenger.version
     findings = [*found.findings, *(["held by a person"] if wish.hold else [])]
     forced = wish.force and version is not None
-    verb = "forced" if forced else "promoted" if not findings else "kept" if version else "refused"
-    if verb == "refused" and "useless" not in record.steps.get("registered", {}):
-        verb = "kept"  # there was nothing to judge
+    useless = "useless" in record.steps.get("registered", {})
+    verb: Verb = "forced" if forced else "refused" if useless else "kept" if findings else "promoted"
     metrics = {**found.numbers, "champion": record.steps["measured"]}
     if trained := record.steps["challenger"].get("trained"):
         metrics["challenger"] = trained["metrics"]["test"]
     before = record.steps["champion"].rpartition("/")[2]
     return decide(
-        config, verb, champion=before, challenger=version, date=record.date,  # type: ignore[arg-type]
+        config, verb, champion=before, challenger=version, date=record.date,
         parent=record.steps["challenger"]["start"], metrics=metrics, findings=findings, reason=wish.reason,
     )  # fmt: skip
 
@@ -295,9 +298,13 @@ def _result(config: Config, record: Record, champion: OpenedModel, *, repeated: 
     }
 
 
-def _require_same(record: Record, config: Config, date: str) -> None:
-    """Raises ArtifactError where a date was begun, or done, with rows made otherwise than the config says now."""
+def _require_same(record: Record, config: Config) -> None:
+    """Raises ArtifactError where a date was begun, or done, with rows made otherwise than the config says now, and
+    where it was begun, and not done, by a version that decided otherwise."""
     kept = record.steps.get("config")
+    if not record.whole and "challenger" in record.steps and "today" not in record.steps:
+        raise ArtifactError(record.path, expected="a day that was begun by this version", found="an earlier one's",
+                            fix=f"Remove the file to do {record.date} anew.")  # fmt: skip
     if kept is None:  # not begun, or by an earlier version
         return
     keys = ("source", "join", *EXPRESSIONS, "time")
@@ -307,7 +314,7 @@ def _require_same(record: Record, config: Config, date: str) -> None:
             record.path,
             expected=f"a day that was {'done' if record.whole else 'begun'} with this config",
             found="; ".join(found),
-            fix=f"Use the config it was done with, or remove the file to do {date} anew.",
+            fix=f"Use the config it was done with, or remove the file to do {record.date} anew.",
         )
 
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from fieldwise.features import store
 from fieldwise.features.redact import redacted_tree
 from fieldwise.features.store.kept import read_record, write_record
+from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
 
 HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
+PATIENCE = 60.0
+"""Seconds to wait for another process at the same date."""
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2})\.json")
 
 
@@ -47,6 +51,16 @@ class Record:
     def unsound(self) -> list[str]:
         """Why nobody shall learn from the day: what was found, and no person has taken it back."""
         return [] if "today" in self.steps else list(self.steps.get("suspicious", {}).get("findings", []))
+
+
+def alone(workspace: str, date: str) -> AbstractContextManager[None]:
+    """One process at a date, in a local workspace. Raises BusyError where another one stays at it."""
+    if "://" in workspace:
+        return nullcontext()
+    store.make_dir(folder := store.join(workspace, "daily"))
+    fix = "Wait for it; this date then tells what it decided."
+    return locked(store.join(folder, f".{date}.lock"), f"day {date}", expected="one process at it", fix=fix,
+                  patience=PATIENCE)  # fmt: skip
 
 
 def records_before(workspace: str, date: str) -> Iterator[Record]:

@@ -11,14 +11,15 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from fieldwise.features.errors import ConfigError, InputError, RefusedError
+from fieldwise.features.errors import ArtifactError, BusyError, ConfigError, InputError, RefusedError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.cycle import record
 from fieldwise.pipelines.cycle.backfill import backfill
 from fieldwise.pipelines.cycle.bootstrap import bootstrap
 from fieldwise.pipelines.cycle.daily import Wish, run_day
 from fieldwise.pipelines.cycle.decisions import history
-from fieldwise.pipelines.cycle.record import Record
+from fieldwise.pipelines.cycle.record import Record, alone
 from fieldwise.pipelines.registry import open_model
 
 ROWS = 600
@@ -145,3 +146,18 @@ def test_wishes_need_a_reason(begun: Path) -> None:
         run_day(load(begun), date=DAY(6), wish=Wish(trust=True))
     with pytest.raises(ConfigError, match="expected no --force beside it"):
         run_day(load(begun), date=DAY(6), wish=Wish(hold=True, force=True, reason="both"))
+
+
+def test_one_process_at_a_date(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(begun)
+    monkeypatch.setattr(record, "PATIENCE", 0.1)
+    with alone(config.workspace_dir, DAY(6)), pytest.raises(BusyError, match=f"found process {os.getpid()} at it"):
+        run_day(config, date=DAY(6))
+
+
+def test_a_date_that_an_earlier_version_began_is_refused(begun: Path, tmp_path: Path) -> None:
+    shutil.copytree(begun, tmp_path / "cycle")
+    config = load(tmp_path / "cycle")
+    Record(config.workspace_dir, DAY(6)).put("challenger", {"metrics": {}})
+    with pytest.raises(ArtifactError, match=r"found an earlier one's\. Remove the file to do 2026-03-06 anew"):
+        run_day(config, date=DAY(6))
