@@ -6,9 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ArtifactError, BusyError, ConfigError, InputError, RefusedError
@@ -21,43 +19,14 @@ from fieldwise.pipelines.cycle.daily import Wish, run_day
 from fieldwise.pipelines.cycle.decisions import history
 from fieldwise.pipelines.cycle.record import Record, alone
 from fieldwise.pipelines.registry import open_model
-
-ROWS = 600
-DAY = "2026-03-{:02d}".format
-
-
-def write_day(folder: Path, number: int, *, turned: bool = False) -> Path:
-    """A day's log: who clicks what follows from user and item; ``turned``: the other way round."""
-    draw = np.random.default_rng([number, 1])
-    user, item = draw.integers(0, 20, ROWS), draw.integers(0, 30, ROWS)
-    of_user, of_item = np.random.default_rng(0).normal(0, 1.5, (2, 30))
-    logit = (of_user[user] + of_item[item]) * (-1 if turned else 1)
-    click = draw.random(ROWS) < 1 / (1 + np.exp(-logit))
-    second = draw.integers(0, 86400, ROWS)
-    lines = [f"u{u},i{i},{DAY(number)}T{s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d},{int(c)}"
-             for u, i, s, c in zip(user, item, second, click, strict=True)]  # fmt: skip
-    path = folder / f"log-{DAY(number)}.csv"
-    path.write_text("user,item,when,click\n" + "\n".join(lines) + "\n")
-    return path
+from tests.pipelines.cycle.days import DAY, ROWS, write_cycle, write_day
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
     """A workspace with a first model of five days, the last of which has validated."""
     folder = tmp_path_factory.mktemp("cycle")
-    for number in range(1, 13):
-        write_day(folder, number)
-    (folder / "users.csv").write_text("user\n" + "\n".join(f"u{u}" for u in range(20)) + "\n")
-    (folder / "items.csv").write_text("item\n" + "\n".join(f"i{i}" for i in range(30)) + "\n")
-    document = {
-        "name": "cycle", "workspace": "work", "source": {"path": "log-{date}.csv"}, "label": "click", "time": "when",
-        "fields": [{"name": "user", "kind": "hash", "buckets": 97}, {"name": "item", "kind": "vocabulary"}],
-        "model": {"kind": "fm", "dim": 4},
-        "training": {"batch_size": 64, "epochs": 8, "learning_rate": 0.2, "threads": 1},
-        "catalog": {"contexts": {"path": "users.csv"}, "items": {"path": "items.csv"}, "context_id": "user",
-                    "item_id": "item", "k": 3},
-    }  # fmt: skip
-    (folder / "cycle.yaml").write_text(yaml.safe_dump(document))
+    write_cycle(folder, "cycle.yaml", days=12)
     made = bootstrap(load(folder), first=DAY(1), last=DAY(5))
     assert (made["days"], made["valid"]) == ([DAY(n) for n in range(1, 6)], [DAY(5)])
     return folder
