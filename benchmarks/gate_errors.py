@@ -6,8 +6,8 @@ Labels are drawn from planted logits of users and items with heavy tails. Champi
 errors; a challenger's is so large that on the whole log it is worse by ``--errors`` standard errors, or equal.
 ``noise``: both err at random; ``tails``: the challenger errs more rarely and more; ``lower`` and ``higher``: it
 predicts less, or more, of everything; ``sharper``: it exaggerates. Days are rows drawn with replacement, and for
-``users`` whole users, who like one model or the other. ``looks``: one challenger, pooled over days of 200 rows and
-looked at on each of 30.
+``users`` whole users, whose tastes neither model knows and both guess. ``looks``: one challenger, pooled over days of
+200 rows and looked at on each of 30.
 Figures are shares of days that promote, with the gate's defaults; for better challengers, by relative gain, its power.
 """
 
@@ -31,7 +31,7 @@ from fieldwise.pipelines.cycle.gate import decide  # noqa: E402
 from fieldwise.training.evaluation.paired import BLOCKS, Comparison, Sums, interval  # noqa: E402
 
 GATE, KINDS = GateConfig(), ("worse", "equal")
-SIZES = (10, 20, 50, 100, 200, 1000, 5000)
+SIZES = (10, 20, 50, 100, 200, 500, 1000, 5000)
 PER_USER = 10
 DAYS, DAY_ROWS = 30, 200
 """Of looks."""
@@ -56,13 +56,16 @@ class Log:
         self.users = rows // PER_USER
         rows = self.users * PER_USER
         user, item = np.repeat(np.arange(self.users), PER_USER), rng.integers(0, 500, rows)
-        spread = 0.5 * rng.standard_t(4, self.users)[user] + 0.7 * rng.standard_t(4, 500)[item]
-        self.truth: Float64 = np.log(rate / (1 - rate)) + spread
+        own = 0.7 * rng.standard_t(4, self.users)[user]
+        self.truth: Float64 = np.log(rate / (1 - rate)) + own + 0.7 * rng.standard_t(4, 500)[item]
         self.label = (rng.random(rows) < 1 / (1 + np.exp(-self.truth))).astype(np.float64)
         self.noise = 0.3 * rng.normal(size=rows)
         self.other, self.tail = rng.normal(size=rows), rng.standard_t(3, rows)
-        self.liked: Float64 = rng.normal(size=self.users)[user]
         self.champion = self.truth + self.noise
+        guesses = rng.normal(size=(2, self.users))[:, user]
+        self.guess: Float64 = self.truth - own + 0.5 * guesses[0]
+        self.guesses: Float64 = guesses[1]
+        self.blind: Float64 = self.truth - own
 
     def loss(self, logit: Float64) -> Float64:
         return np.logaddexp(0, logit) - self.label * logit
@@ -75,25 +78,27 @@ class Log:
             "lower": lambda s: self.truth - s,
             "higher": lambda s: self.truth + s,
             "sharper": lambda s: self.truth * (1 + s),
-            "users": lambda s: self.truth + s * self.liked,
+            "users": lambda s: self.blind + s * self.guesses,
         }
 
-    def worse_by(self, errors: float, family: Callable[[float], Float64], *, clustered: bool = False) -> Float64:
-        """The challenger of the family that is worse by so many standard errors of the whole log."""
+    def worse_by(self, errors: float, family: str) -> Pair:
+        """With the challenger that is worse by so many standard errors of the whole log."""
+        clustered, made = family == "users", self.families()[family]
+        champion = self.guess if clustered else self.champion
+        before = self.loss(champion)
 
         def gap(size: float) -> float:
-            worse = self.loss(family(size)) - self.loss(self.champion)
+            worse = self.loss(made(size)) - before
             spread = worse.reshape(-1, PER_USER).mean(1) if clustered else worse
             return float(worse.mean() - errors * spread.std() / np.sqrt(len(spread)))
 
-        return family(_root(gap, 0.0, 4.0))
+        return Pair(self, champion, made(_root(gap, 0.0, 4.0)))
 
-    def better_by(self, gain: float) -> Float64:
-        """The champion with less of its error, better by a relative ``gain``."""
+    def better_by(self, gain: float) -> Pair:
+        """With a challenger that is better by a relative ``gain``: less of the champion's error."""
         wanted = self.loss(self.champion).mean() * (1 - gain)
-        return self.truth + self.noise * _root(
-            lambda s: float(self.loss(self.truth + s * self.noise).mean() - wanted), 0.0, 1.0
-        )
+        size = _root(lambda s: float(self.loss(self.truth + s * self.noise).mean() - wanted), 0.0, 1.0)
+        return Pair(self, self.champion, self.truth + size * self.noise)
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
@@ -106,9 +111,9 @@ def _root(rising: Callable[[float], float], low: float, high: float) -> float:
 class Pair:
     """Champion and challenger on a log; days of it."""
 
-    def __init__(self, log: Log, challenger: Float64) -> None:
-        self.log, self.logits = log, (log.champion, challenger)
-        self.worse = (log.loss(challenger) - log.loss(log.champion)).astype(np.float32)
+    def __init__(self, log: Log, champion: Float64, challenger: Float64) -> None:
+        self.log, self.logits = log, (champion, challenger)
+        self.worse = (log.loss(challenger) - log.loss(champion)).astype(np.float32)
 
     def promoted(self, drawn: Int64, *, group: bool = False) -> int:
         """Days [days, rows] that promote; with ``group`` by users, who have ``PER_USER`` rows in turn.
@@ -152,8 +157,7 @@ def _in_turn(values: Float32, start: int = 0) -> Float64:
 def _by_block(values: Float32 | Float64, block: Int64) -> Float64:
     """[days, cells] -> [days, BLOCKS]"""
     cells = np.arange(len(values))[:, None] * BLOCKS + block
-    found = np.bincount(cells.ravel(), values.ravel().astype(np.float64), len(values) * BLOCKS)
-    return found.astype(np.float64).reshape(-1, BLOCKS)
+    return np.bincount(cells.ravel(), values.ravel(), len(values) * BLOCKS).astype(np.float64).reshape(-1, BLOCKS)
 
 
 def _ends(gap: Float64, weight: Float64) -> Float64:
@@ -203,20 +207,19 @@ def measure(options: argparse.Namespace, rate: float, rng: np.random.Generator) 
     log, days = Log(options.rows, rate, rng), options.resamples
     found: dict[str, Any] = {"rate": round(float(log.label.mean()), 4), "worse": {}, "equal": {}, "better": {}}
     for kind, errors in zip(KINDS, (options.errors, 0.0), strict=True):
-        for family, made in log.families().items():
-            users = family == "users"
-            pair = Pair(log, log.worse_by(errors, made, clustered=users))
+        for family in log.families():
+            users, pair = family == "users", log.worse_by(errors, family)
             found[kind][family] = {n: share(pair, n, days, rng, users=users, group=users) for n in SIZES}
             if users:
-                ungrouped = {n: share(pair, n, days // 10, rng, users=True) for n in SIZES}
+                ungrouped = {n: share(pair, n, days // 2, rng, users=True) for n in SIZES}
                 found.setdefault("users without group", {})[kind] = ungrouped
             if family == "noise":
-                found.setdefault("looks", {})[kind] = looks(pair, days // 4, rng)
+                found.setdefault("looks", {})[kind] = looks(pair, days // 2, rng)
             print(rate, kind, family, found[kind][family], file=sys.stderr, flush=True)
     for gain in (0.001, 0.002, 0.005, 0.01):
         if log.loss(log.truth).mean() < log.loss(log.champion).mean() * (1 - gain):  # the truth itself gains more
-            pair = Pair(log, log.better_by(gain))
-            found["better"][f"{gain:.1%}"] = {n: share(pair, n, max(1, days // 20), rng) for n in (*SIZES[3:], 20_000)}
+            pair = log.better_by(gain)
+            found["better"][f"{gain:.1%}"] = {n: share(pair, n, max(1, days // 20), rng) for n in (*SIZES[5:], 20_000)}
     print(rate, {key: found[key] for key in ("better", "looks", "users without group")}, file=sys.stderr, flush=True)
     return found
 

@@ -23,7 +23,7 @@ class GateConfig(Strict):
     margin: Annotated[float, Field(gt=0)] | None = None
     """Relative loss of logloss that is allowed: a challenger passes that surely loses no more. Default: it must gain,
     beyond its interval."""
-    min_rows: Annotated[int, Field(ge=1)] = 100
+    min_rows: Annotated[int, Field(ge=1)] = 500
     """Fewer pooled rows decide nothing, nor does a slice of fewer."""
     min_positives: Annotated[int, Field(ge=1)] = 20
     """Fewer of them, or of negatives, decide nothing, nor does a slice of fewer."""

@@ -188,7 +188,7 @@ def interval(value: Any, without: Float64, weight: Float64, confidence: float) -
         skew = np.where(squares > 0, (parts**3).sum(-1) / squares**1.5, 0.0)
         quantile = _student(confidence, effective(weight) - 1)
         low, high = (np.where(error > 0, error * _reach(sign * skew, quantile), 0.0) for sign in (1, -1))
-    known = np.isfinite(error) & (blocks > 1)
+    known = np.isfinite(error)  # not of a single block
     low, high = np.where(known, value - low, -np.inf), np.where(known, value + high, np.inf)
     return Interval(value[()], low[()], high[()])  # numbers for a number
 

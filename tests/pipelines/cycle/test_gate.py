@@ -46,13 +46,13 @@ def keep(
 
 
 def test_a_better_challenger_is_promoted_with_its_numbers() -> None:
-    better = day(-1)
+    better = day(-1, rows=8000)
     found = decide(better, better, DEFAULTS, aged={7: better})
     assert (found.decision, found.findings) == ("promote", [])
     assert json.loads(json.dumps(found.numbers, allow_nan=False)) == found.numbers
     assert list(found.numbers) == ["pooled", "today", "7 days ago"]
     pooled = found.numbers["pooled"]
-    assert (pooled["rows"], pooled["positives"], pooled["confidence"]) == (2000, better.positives, 0.9995)
+    assert (pooled["rows"], pooled["positives"], pooled["confidence"]) == (8000, better.positives, 0.9995)
     assert list(pooled["metrics"]) == ["logloss", "normalized_entropy", "auc", "calibration"]
     logloss = pooled["metrics"]["logloss"]
     assert logloss["difference"] == pytest.approx(logloss["challenger"] - logloss["champion"])
@@ -79,7 +79,7 @@ def test_a_gain_of_few_rows_decides_nothing() -> None:
     empty = Comparison(*(Sums(0 * each.table, 0 * each.pairs) for each in (day().champion, day().challenger)))
     found = decide(empty, empty, DEFAULTS)
     assert found.decision == "keep"
-    assert found.findings[0] == "too few to decide: 0 rows, not 100"
+    assert found.findings[0] == "too few to decide: 0 rows, not 500"
     assert found.numbers["pooled"]["metrics"]["logloss"]["high"] is None
 
 
@@ -133,6 +133,8 @@ def test_a_slice_that_loses() -> None:
     )
     assert decide(sunk, sunk, GateConfig(max_slice_loss=0.5)).decision == "promote"
     assert decide(sunk, sunk, GateConfig(min_rows=5000)).decision == "promote"  # too few in the slice
+    chance = day(-1, rows=8000, slice_shift=1.0)  # 2.8 %, but not beyond the interval
+    assert decide(chance, chance, DEFAULTS).decision == "promote"
 
 
 @pytest.mark.parametrize(

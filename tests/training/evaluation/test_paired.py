@@ -191,6 +191,8 @@ def test_slices_come_worst_first_with_their_own_rows(tmp_path: Path) -> None:
     assert relative == sorted(relative, reverse=True)
     name, before, gap = found[0]
     z, y = logits_of(split)
+    assert np.isfinite(gap.low)
+    assert (compared(split, slices=["f1"]).champion.slices[name][:, 0] > 0).sum() > 20  # of 32 blocks
     (local,) = (i for i in range(15) if f"f1 = {SPEC.value_of('f1', i)}" == name)
     rows = pq.read_table(split.files[0].path)["slot_0001"].to_numpy() == local
     losses = [log_loss(y[rows], 1 / (1 + np.exp(-each[rows].astype(float)))) for each in z]
@@ -204,6 +206,12 @@ def test_equal_models_differ_by_nothing_and_one_block_says_nothing(tmp_path: Pat
     assert (gap.value, gap.low, gap.high) == (0, 0, 0)
     alone = compared(split_of(tmp_path / "one", [1])).difference("logloss", 0.99)
     assert (alone.low, alone.high) == (-np.inf, np.inf)
+
+
+def test_ties_count_half(tmp_path: Path) -> None:
+    flat = replace(MODELS["champion"], weight=np.zeros_like(MODELS["champion"].weight))
+    found = score_blocks(split_of(tmp_path / "day"), {"flat": flat, "champion": MODELS["champion"]})
+    assert Comparison(found["flat"], found["champion"]).values("auc")[0] == 0.5
 
 
 def test_what_cannot_serve_is_refused(tmp_path: Path) -> None:
