@@ -159,7 +159,6 @@ def test_a_hostile_log(hostile: Path, spark: SparkSession, capfd: pytest.Capture
         ["--set", f"source.path=no{EVIL}"],
         ["--set", 'label=["\\e[2J\\u202e\\n' + FORGED + '"]'],
         ["--set", f"workspace={EVIL}\n{FORGED}"],
-        ["--date", f"{EVIL}\n{FORGED}"],
         ["--spec", f"{EVIL}\n{FORGED}"],
         ["--set", "label=\udcff"],
         ["--set", 'fields.1.name="\\ud800"'],
@@ -177,6 +176,11 @@ def test_what_argparse_repeats(hostile: Path, capfd: pytest.CaptureFixture[str])
     err = capfd.readouterr().err
     assert not HOSTILE.search(err)
     assert f"\n  {FORGED}" in err
+    with pytest.raises(SystemExit):
+        main(["features", "--config", str(hostile), "--date", f"{EVIL}\n{FORGED}"])
+    err = capfd.readouterr().err
+    assert not HOSTILE.search(err)
+    assert "argument --date: expected YYYY-MM-DD, found " in err
 
 
 def test_the_words_of_ranks_and_libraries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

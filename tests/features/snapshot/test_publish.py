@@ -13,7 +13,7 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.snapshot import publish
 from fieldwise.features.snapshot.manifest import MANIFEST, standing
-from tests.features.snapshots import SHA, published
+from tests.features.snapshots import published
 
 OTHER = "f" * 64
 
@@ -89,11 +89,6 @@ def test_a_killed_jobs_data_goes_at_once_on_the_same_machine(tmp_path):
     assert len(os.listdir(tmp_path)) == 2  # lease and data
     assert len(publish.clean(str(tmp_path))) == 1
     assert os.listdir(tmp_path) == []
-
-
-def test_request_is_compared(tmp_path):
-    manifest = published(str(tmp_path))
-    assert publish.same_request(manifest, SHA, "here") is manifest
 
 
 def test_a_file_half_written_when_its_job_was_killed_goes_and_one_being_written_stays(tmp_path):
