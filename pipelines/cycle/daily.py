@@ -228,7 +228,7 @@ def _decide(
     if challenger is None:
         useless = record.steps.get("registered", {}).get("useless")
         words = f"the challenger is no better than the rate of positives: {useless}" if useless else "nothing to learn"
-        found = gate.Decision("keep", [words])
+        found = gate.Ruling("keep", [words])
         lost = useless is not None
     else:
         today = compare(config, record, champion, challenger)
@@ -248,9 +248,7 @@ def _decide(
     record.step("line", lambda: line)
 
 
-def _intend(
-    config: Config, record: Record, challenger: OpenedModel | None, found: gate.Decision, wish: Wish
-) -> Decision:
+def _intend(config: Config, record: Record, challenger: OpenedModel | None, found: gate.Ruling, wish: Wish) -> Decision:
     """What shall be done, as it will be recorded: with its time, so that it is told once wherever this is killed."""
     version = None if challenger is None else challenger.version
     findings = [*found.findings, *(["held by a person"] if wish.hold else [])]

@@ -12,7 +12,7 @@ from fieldwise.training.evaluation.paired import METRICS, Comparison, Interval
 
 
 @dataclass(frozen=True)
-class Decision:
+class Ruling:
     """What the gate says."""
 
     decision: Literal["promote", "keep"]
@@ -24,7 +24,7 @@ class Decision:
 
 def decide(
     pooled: Comparison, today: Comparison, config: GateConfig, *, aged: Mapping[int, Comparison] | None = None
-) -> Decision:
+) -> Ruling:
     """The challenger is promoted if
 
     - the pooled rows are enough, in rows, in rows of either class and in groups;
@@ -49,7 +49,7 @@ def decide(
         found += (_loss if config.margin is None else _no_gain)(comparison, config, name)
     named = {"pooled": pooled, "today": today} | {f"{age} days ago": each for age, each in (aged or {}).items()}
     numbers = {name: told(each, config) for name, each in named.items()}
-    return Decision("keep" if found else "promote", found, numbers)
+    return Ruling("keep" if found else "promote", found, numbers)
 
 
 def _few(pooled: Comparison, config: GateConfig) -> list[str]:

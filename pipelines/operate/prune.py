@@ -1,20 +1,25 @@
-"""Remove days' snapshots past their retention, and none that something still needs."""
+"""Remove days' snapshots and trainings past their retention, and none that something still needs."""
 
 from __future__ import annotations
 
 import datetime
 import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from fieldwise.features import store
 from fieldwise.features.columns.moment import DAY, microseconds
-from fieldwise.features.errors import ConfigError
+from fieldwise.features.errors import BusyError, ConfigError
 from fieldwise.features.snapshot import publish
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import registry
+from fieldwise.training.tracking.journal import open_journal
 
+_DAILY = re.compile(r"daily (\d{4}-\d{2}-\d{2})")
 _DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})(\.[0-9a-f]{8})?$")
 
 
@@ -23,7 +28,8 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
 
     Kept whatever their age: snapshots that a registered model with an alias (champion, challenger, any other) was
     trained or measured on, those of trainings that MLflow knows as running, those that a living job has a lease on, and
-    snapshots of no day (``all``). A snapshot is first moved out of sight as a whole, then deleted.
+    snapshots of no day (``all``). A snapshot is first moved out of sight as a whole, then deleted. Of the trainings of
+    ``daily`` goes what the workspace keeps beside MLflow: bundle and reports, once all of it has been sent.
 
     Returns: removed, kept (name to reason, of those past their retention), dry_run.
     Raises ConfigError without a retention, or when it would take days that ``daily`` trains on.
@@ -55,6 +61,10 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
             kept[name] = "a job began to work on it"
             continue
         removed.append(name)
+    for name, training in _trainings(config, _first_kept(days, retention)):
+        if not dry_run:
+            shutil.rmtree(training)
+        removed.append(f"training of {name}")
     lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
     lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
     say(*(lines or ["nothing is past its retention"]))
@@ -65,6 +75,27 @@ def _past(days: dict[str, str], retention: int) -> list[str]:
     """Names whose day ends more than ``retention`` before the end of the newest one."""
     if not days:
         return []
-    newest = datetime.date.fromisoformat(max(days.values()))
-    first = newest - datetime.timedelta(microseconds=retention)
-    return sorted(name for name, day in days.items() if datetime.date.fromisoformat(day) <= first)
+    return sorted(name for name, day in days.items() if day < _first_kept(days, retention))
+
+
+def _first_kept(days: dict[str, str], retention: int) -> str:
+    """The first day within the retention; empty where there is no day."""
+    newest = max(days.values(), default=None)
+    kept = retention - DAY
+    return "" if newest is None else str(datetime.date.fromisoformat(newest) - datetime.timedelta(microseconds=kept))
+
+
+def _trainings(config: Config, first_kept: str) -> list[tuple[str, Path]]:
+    """Name and directory of the dates' trainings before a day that MLflow has all of."""
+    found = []
+    for reports in Path(config.workspace_dir, "training").glob("*/reports"):
+        with suppress(BusyError), open_journal(reports, _nothing_to_send, patience=0) as journal:
+            match = _DAILY.fullmatch(str(journal.opening.get("name")))
+            done = journal.result is not None and journal.waiting == 0
+            if match and done and match[1] < first_kept:
+                found.append((match[0], reports.parent))
+    return sorted(found)
+
+
+def _nothing_to_send(*_: Any) -> Any:
+    raise AssertionError("nothing is sent here")

@@ -18,6 +18,7 @@ from fieldwise.pipelines.cycle.bootstrap import bootstrap
 from fieldwise.pipelines.cycle.daily import Wish, run_day
 from fieldwise.pipelines.cycle.decisions import history
 from fieldwise.pipelines.cycle.record import Record, alone
+from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.registry import open_model
 from tests.pipelines.cycle.days import DAY, ROWS, write_cycle, write_day
 
@@ -91,6 +92,11 @@ def test_dates_in_a_row(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert list(later["dates"]) == [DAY(10), DAY(11)]
     assert later["refused"] == 0
     assert run_day(config, date=DAY(11))["learned"] == [DAY(10)]
+
+    # what MLflow has all of goes with its retention
+    pruned = prune(load(folder, "retention=3d", "daily.window=1"))["removed"]
+    assert [name for name in pruned if "training" in name] == [f"training of daily {DAY(n)}" for n in (6, 7, 8)]
+    assert open_model(f"{first['challenger']}", config).version == "2"
 
 
 def test_days_that_are_missing(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
