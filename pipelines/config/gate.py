@@ -18,8 +18,7 @@ class GateConfig(Strict):
     """
 
     confidence: Annotated[float, Field(ge=0.9, lt=1)] = 0.9995
-    """Of each end of an interval: a challenger that is no better passes in at most about 1 - ``confidence`` of the
-    decisions."""
+    """Of each end of an interval: an equal challenger passes in about 1 - ``confidence`` of the decisions."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Relative loss of logloss that is allowed: a challenger passes that surely loses no more. Default: it must gain,
     beyond its interval."""

@@ -18,6 +18,9 @@ them gains a little on most rows and loses much on few, and a day with few of th
 Why not the bootstrap: resampled rows (or groups) give intervals that are too short where there are few, and so rare a
 side as one in 2,000 takes tens of thousands of resamples; the jackknife is exact, needs no random numbers, and serves
 AUC as it serves means.
+
+What no row of a sample shows, no interval of it knows: a model that is better on 997 of 1,000 rows and far off on three
+passes one day of 1,000 rows in nine, worse though it is (``benchmarks/results/gate_errors_rare.json``).
 """
 
 from __future__ import annotations
