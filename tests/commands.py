@@ -33,7 +33,7 @@ class Commands:
         own = {"PATH": path, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp"),
                "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_MASTER": "local[2]",
                "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # fmt: skip
-        self._environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | own | more
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | own | more
         self._umask = umask
         self.folder = folder
         self.said = ""
