@@ -24,6 +24,8 @@ from fieldwise.features.store import bounded
 from fieldwise.features.words import complaint
 
 SPEC_FILE, VOCABULARY_FILE = "spec.json", "vocabulary.parquet"
+MOST_VOCABULARY_BYTES = 1 << 30
+"""Of vocabulary.parquet, looked at before it is read."""
 _NAMED = {0: "padding", 1: "missing", 2: "unseen"}
 
 
@@ -158,6 +160,9 @@ class FeatureSpec:
         where = f"feature spec {directory}"
         try:
             document = _Document.model_validate_json(bounded.read(store.join(directory, SPEC_FILE)))
+            facts = fs.info(f"{root}/{VOCABULARY_FILE}")
+            if facts["type"] != "file" or int(facts["size"] or 0) > MOST_VOCABULARY_BYTES:
+                raise _damaged(where, f"a vocabulary that is no file of at most {MOST_VOCABULARY_BYTES:,} bytes")
             vocabularies = _vocabularies(where, document, fs.cat_file(f"{root}/{VOCABULARY_FILE}"))
         except FileNotFoundError as error:
             raise _damaged(where, f"no file {error.filename or error}") from error

@@ -20,7 +20,10 @@ _FIX = "It is none of ours, or damaged: make it again, or copy it again whole."
 def read(path: str, most: int = MOST_BYTES, fix: str = _FIX) -> bytes:
     """The bytes of a JSON artifact. Raises FileNotFoundError; ArtifactError for one past the limits, or no file."""
     fs, inner = store.resolve(path)
-    size = int(fs.info(inner)["size"] or 0)
+    facts = fs.info(inner)
+    if facts["type"] == "other":  # a pipe would never end, a device neither
+        raise ArtifactError(path, expected="a file", found="no plain file", fix=fix)
+    size = int(facts["size"] or 0)
     if size <= most:
         with fs.open(inner, "rb") as file:
             content: bytes = file.read(most + 1)  # of what grows, or tells no size, no more either

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fieldwise.features.errors import BusyError
+from fieldwise.features.errors import ArtifactError, BusyError
 
 
 @contextmanager
@@ -17,7 +18,13 @@ def locked(
 ) -> Iterator[None]:
     """Hold a local file, whose directory is there. Raises BusyError, with these words and the holder's number, when
     another process has it for longer than ``patience`` seconds."""
-    with open(path, "a+") as lock:
+    try:
+        lock = open(path, "a+", opener=_no_link)  # noqa: SIM115  closed below
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ArtifactError(str(path), expected="a lock of ours", found="a link", fix="Remove it.") from None
+    with lock:
         deadline = time.monotonic() + patience
         while not _taken(lock.fileno()):
             if time.monotonic() > deadline:
@@ -28,6 +35,11 @@ def locked(
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _no_link(path: str, flags: int) -> int:
+    """What a link of another's names would be overwritten."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _taken(descriptor: int) -> bool:

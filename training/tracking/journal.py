@@ -191,6 +191,8 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_symlink():  # what it names would be written to
+            raise _damaged(path, "a link")
         content = bounded.read(str(path), _MOST_BYTES, _FIX) if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:

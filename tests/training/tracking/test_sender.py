@@ -84,6 +84,17 @@ def test_links_send_nothing(workspace: Path, inside: str, capsys: pytest.Capture
     assert not [path for path in copies if KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.parametrize("name", ["lock", ANSWERS, JOURNAL])
+def test_nothing_is_written_through_links(workspace: Path, name: str) -> None:
+    reports, outside = workspace / "training/lr-1/reports", workspace.parent / "outside"
+    outside.write_bytes(b"")
+    (reports / name).unlink(missing_ok=True)
+    (reports / name).symlink_to(outside)
+    (why,) = send_kept(workspace, a_senders).troubles.values()
+    assert ", found a link. " in why
+    assert outside.read_bytes() == b""
+
+
 def test_an_answer_that_names_a_folder_registers_nothing(workspace: Path) -> None:
     reports = workspace / "training/lr-1/reports"
     with open(reports / JOURNAL, "a") as journal:
