@@ -238,7 +238,7 @@ def _decide(
         lost = pooled.difference("logloss", settings.confidence).low > 0
     intended = record.step("intended", lambda: _intend(config, record, challenger, found, wish).model_dump())
     decision = Decision(**record.step("decision", lambda: carry_out(config, Decision(**intended)).model_dump()))
-    say(f"{decision.decision}: {'; '.join(decision.findings) or 'a gain beyond chance'}")
+    say(f"{decision.decision}: {'; '.join(decision.findings) or decision.reason or ''}")
     stands = f"models:/{config.model_name}/{decision.now}"
     if challenger is None or lost or stands != reference:
         line = {"model": stands, "dates": [], "champion": stands}
@@ -261,7 +261,8 @@ def _intend(config: Config, record: Record, challenger: OpenedModel | None, foun
     before = record.steps["champion"].rpartition("/")[2]
     return decide(
         config, verb, champion=before, challenger=version, date=record.date,
-        parent=record.steps["challenger"]["start"], metrics=metrics, findings=findings, reason=wish.reason,
+        parent=record.steps["challenger"]["start"], metrics=metrics, findings=findings,
+        reason=wish.reason or (found.reason if verb == "promoted" else None),
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Decision(Strict):
     findings: list[str] = Field(default_factory=list)
     """What the gate found, in words."""
     reason: str | None = None
-    """A person's."""
+    """A person's, or of a promotion by the gate what passed."""
     config: str
     """Digest of the config, defaults and overrides included."""
     who: str

@@ -20,6 +20,8 @@ class Ruling:
     """Why the champion stays, in words; none of a promotion."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """What was compared, for records: by comparison what `told` says."""
+    reason: str = ""
+    """Of a promotion: what passed."""
 
 
 def decide(
@@ -49,7 +51,9 @@ def decide(
         found += (_loss if config.margin is None else _no_gain)(comparison, config, name)
     named = {"pooled": pooled, "today": today} | {f"{age} days ago": each for age, each in (aged or {}).items()}
     numbers = {name: told(each, config) for name, each in named.items()}
-    return Ruling("keep" if found else "promote", found, numbers)
+    gap = pooled.difference("logloss", config.confidence)
+    passed = "a gain beyond its interval" if gap.high < 0 else f"surely no loss of more than {config.margin or 0:.2%}"
+    return Ruling("keep" if found else "promote", found, numbers, f"{passed}: {_words(pooled, gap)}")
 
 
 def _few(pooled: Comparison, config: GateConfig) -> list[str]:

@@ -179,7 +179,7 @@ class Registry:
             raise RefusedError(
                 f"models:/{self.name}@champion", expected=f"version {expected}, against which was decided",
                 found=f"version {champion}" if champion else "none",
-                fix="Another decision was faster: decide anew, against the one that stands.",
+                fix="Another decision, or a later day's, came first and stands; the next date is decided against it.",
             )  # fmt: skip
 
     @contextmanager

@@ -49,6 +49,7 @@ def test_a_better_challenger_is_promoted_with_its_numbers() -> None:
     better = day(-1, rows=8000)
     found = decide(better, better, DEFAULTS, aged={7: better})
     assert (found.decision, found.findings) == ("promote", [])
+    assert found.reason.startswith("a gain beyond its interval: logloss ")
     assert json.loads(json.dumps(found.numbers, allow_nan=False)) == found.numbers
     assert list(found.numbers) == ["pooled", "today", "7 days ago"]
     pooled = found.numbers["pooled"]
@@ -97,7 +98,8 @@ def test_days_gather_evidence_but_today_has_a_veto() -> None:
 def test_a_margin_lets_pass_what_surely_loses_no_more() -> None:
     same, little = day(0), day(0.05)
     assert decide(same, same, GateConfig(margin=0.01), aged={7: same}).decision == "promote"
-    assert decide(little, little, GateConfig(margin=0.05)).decision == "promote"
+    passed = decide(little, little, GateConfig(margin=0.05))
+    assert (passed.decision, passed.reason[:36]) == ("promote", "surely no loss of more than 5.00%: l")
     words = "logloss 0.65219 -> 0.66058, difference +0.00839 (+0.00644 to +0.01045)"
     assert keep(little, margin=0.012) == f"a loss of more than 1.20% is not ruled out: {words}"  # nor is it certain
     assert decide(little, little, GateConfig(margin=0.005)).findings[1] == f"today, a loss: {words}"

@@ -57,7 +57,7 @@ def test_a_champion_that_changed_meanwhile(shop: Registry) -> None:
         shop.promote("3", expected="1")
     assert str(told.value) == (
         f"models:/{shop.name}@champion: expected version 1, against which was decided, found version 2. Another "
-        "decision was faster: decide anew, against the one that stands."
+        "decision, or a later day's, came first and stands; the next date is decided against it."
     )
     with pytest.raises(RefusedError, match="expected version 1, against which was decided, found version 2"):
         shop.rollback(expected="1")
