@@ -26,6 +26,8 @@ _PASSWORD = re.compile(
     r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'\"]*):(?!\d+/)(?P<secret>[^\s'\"]*?)@"  # a port and a path are none
     r"(?=[^\s/@'\"]*(?:[/\s'\"?#,)]|$))"
 )
+_SPACED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:]*:(?P<secret>[^@]*\s[^@]*)@[^\s@]*")
+"""A URL with a password that holds blanks: only told from words where it is all there is."""
 _USER = re.compile(r"(?P<head>(?i:https?)://)(?P<secret>[^\s/@:'\"]+)@")
 _PARAMETER = re.compile(
     rf"(?i)(?P<head>[?&;](?:[\w.-]*(?:{_TELLTALE})[\w.-]*|key|odbc_connect)=)(?P<secret>[^\s&;#'\"]+)"
@@ -47,6 +49,8 @@ def remember(variable: str, value: str) -> None:
 
 def remember_urls(text: str) -> None:
     """Take note of what is secret in the URLs of a config's text: libraries tell parts of them, decoded."""
+    if spaced := _SPACED.fullmatch(text.strip()):
+        _note(spaced["secret"], "***", named=True)
     for pattern in (_PASSWORD, _PARAMETER) if "://" in text else ():
         for match in pattern.finditer(text):
             _note(match["secret"], "***", named=False)

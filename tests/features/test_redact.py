@@ -109,3 +109,11 @@ def test_one_rule_for_messages_results_and_streams() -> None:
     print('say tricky "quote"', file=stream, flush=True)
     assert inner.getvalue() == "say ${DB_PASSWORD}\n"
     assert not stream.isatty()
+
+
+def test_a_password_with_blanks_is_known_from_the_url_that_is_all_of_a_value() -> None:
+    redact.remember_urls("http://me:open sesame@127.0.0.1:9/")
+    assert redacted("cannot reach http://me:open sesame@127.0.0.1:9/") == "cannot reach http://me:***@127.0.0.1:9/"
+    assert redacted_tree({"uri": "http://me:open sesame@127.0.0.1:9/"}) == {"uri": "http://me:***@127.0.0.1:9/"}
+    redact.remember_urls("see http://a:b c@d.e and write to f@g.h")  # words: no such URL
+    assert redacted("a:b c@d.e") == "a:b c@d.e"
