@@ -13,18 +13,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, known_error
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
 from fieldwise.features.terminal import TerminalStream
-
-Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
+from fieldwise.jobs import commands
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,19 +87,17 @@ def report_failure(error: FieldwiseError) -> None:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="fieldwise", description="Raw click logs to ranked recommendations.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    subcommands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        name: str, function: Command, help: str, example: str, config: str | None = None
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(
+    def add(name: str, help: str, example: str, config: str | None = None) -> argparse.ArgumentParser:
+        command = subcommands.add_parser(
             name,
             help=help,
             description=help,
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(command=function, called=name)
+        command.set_defaults(command=getattr(commands, name.replace("-", "_")), called=name)
         if config is None:
             command.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
         else:
@@ -112,14 +107,14 @@ def parser() -> argparse.ArgumentParser:
         )
         return command
 
-    demo = add("demo", _demo, "Make a shop's click log, train all four models, rank its catalog.",
+    demo = add("demo", "Make a shop's click log, train all four models, rank its catalog.",
                "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
     demo.add_argument("--rows", type=int, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
     demo.add_argument("--seed", type=int, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
     demo.add_argument("--ranks", type=_count, default=2, help="training processes")
 
-    features = add("features", _features, "Encode raw logs into a published snapshot.",
+    features = add("features", "Encode raw logs into a published snapshot.",
                    "fieldwise features --config configs/movielens.yaml")  # fmt: skip
     features.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="one day's snapshot instead of `all`")
     features.add_argument("--spec", metavar="PLACE", help="encode with the frozen spec of this snapshot or model")
@@ -131,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
                                "(default: the champion's)")  # fmt: skip
     features.add_argument("--replace", action="store_true", help="replace a published snapshot")
 
-    train = add("train", _train, "Train one model on snapshots, log it, register it as challenger.",
+    train = add("train", "Train one model on snapshots, log it, register it as challenger.",
                 "fieldwise train --config configs/movielens.yaml --ranks 2 --set model.kind=fm")  # fmt: skip
     train.add_argument("--train", metavar="DIR", action="append", default=[],
                        help="snapshots to train on (default: the workspace's `all`, by its own splits)")  # fmt: skip
@@ -149,25 +144,24 @@ def parser() -> argparse.ArgumentParser:
 
     add(
         "send",
-        _send,
         "Send what trainings reported while MLflow was away.",
         "fieldwise send --config configs/demo.yaml",
     )
 
-    sweep = add("sweep", _sweep, "Search learning rate, L2, dim, optimizer and initial scale; choose on valid.",
+    sweep = add("sweep", "Search learning rate, L2, dim, optimizer and initial scale; choose on valid.",
                 "fieldwise sweep --config configs/movielens.yaml --trials 32 --kinds fm,ffm")  # fmt: skip
     sweep.add_argument("--trials", type=int, default=32, help="of every kind (default: 32)")
     sweep.add_argument("--seed", type=int, default=1, help="another seed draws other trials")
     sweep.add_argument("--kinds", metavar="KIND,...", help="default: the config's model.kind")
     sweep.add_argument("--name", help="an earlier sweep of this name goes on (default: seed-<seed>)")
 
-    evaluate = add("evaluate", _evaluate, "Metrics of a model on snapshots.",
+    evaluate = add("evaluate", "Metrics of a model on snapshots.",
                    "fieldwise evaluate --config configs/movielens.yaml --role test")  # fmt: skip
     evaluate.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
     _model(evaluate)
     evaluate.add_argument("--role", default="test", choices=["train", "valid", "test"], help="default: test")
 
-    rows = add("score-rows", _score_rows, "Probabilities for raw rows in the source's own format.",
+    rows = add("score-rows", "Probabilities for raw rows in the source's own format.",
                "fieldwise score-rows --config configs/criteo.yaml --out scores")  # fmt: skip
     _model(rows)
     rows.add_argument("--input", metavar="PATH", action="append", help="rows to score (default: the config's source)")
@@ -175,38 +169,38 @@ def parser() -> argparse.ArgumentParser:
     rows.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="the source's day")
     rows.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/rows")
 
-    catalog = add("score-catalog", _score_catalog, "The exact top-K items of the catalog for every context.",
+    catalog = add("score-catalog", "The exact top-K items of the catalog for every context.",
                   "fieldwise score-catalog --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     _model(catalog)
     catalog.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
     catalog.add_argument("--out", metavar="DIR", help="default: <workspace>/scores/catalog")
 
-    factors = add("export-factors", _export_factors, "Vectors of contexts and items for an inner-product index.",
+    factors = add("export-factors", "Vectors of contexts and items for an inner-product index.",
                   "fieldwise export-factors --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     _model(factors)
     factors.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
     factors.add_argument("--out", metavar="DIR", help="local; default: <workspace>/factors")
 
-    explain = add("explain", _explain, "Why rows score as they do: each field's and each pair's share of the logit.",
+    explain = add("explain", "Why rows score as they do: each field's and each pair's share of the logit.",
                   "fieldwise explain --config configs/movielens.yaml --rows 1")  # fmt: skip
     _model(explain)
     explain.add_argument("--rows", type=_count, default=1, help="how many rows from the start of the source")
     explain.add_argument("--top", type=int, default=10, help="terms to show per row")
 
-    promote = add("promote", _promote, "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
+    promote = add("promote", "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
     promote.add_argument("--version", help="default: the challenger")
     promote.add_argument("--reason", metavar="TEXT", help="why, for the record")
     promote.add_argument("--force", action="store_true", help="the challenger even if it was rolled back")
-    rollback = add("rollback", _rollback, "Give the champion alias back to the former champion.",
+    rollback = add("rollback", "Give the champion alias back to the former champion.",
                    "fieldwise rollback --config configs/demo.yaml --rescore")  # fmt: skip
     rollback.add_argument("--reason", metavar="TEXT", help="why, for the record")
     rollback.add_argument("--rescore", action="store_true", help="score the catalog again with the restored champion")
     rollback.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="the day to score again (default: the last)")
-    history = add("history", _history, "Every decision on a champion: when, on which day, by whom, on what evidence.",
+    history = add("history", "Every decision on a champion: when, on which day, by whom, on what evidence.",
                   "fieldwise history --config configs/demo.yaml --last 20")  # fmt: skip
     history.add_argument("--last", type=_count, metavar="N", help="only the last N decisions")
 
-    daily = add("daily", _daily, "One day's features, challenger, comparison, promotion and catalog scores.",
+    daily = add("daily", "One day's features, challenger, comparison, promotion and catalog scores.",
                 "fieldwise daily --config configs/demo.yaml --date 2026-01-07")  # fmt: skip
     daily.add_argument("--date", type=_day, required=True, metavar="YYYY-MM-DD")
     daily.add_argument("--refit", action="store_true", help="train under a spec fitted anew on the days before")
@@ -216,11 +210,11 @@ def parser() -> argparse.ArgumentParser:
     daily.add_argument("--force", action="store_true", help="the challenger is promoted, whatever the gate says")
     daily.add_argument("--reason", metavar="TEXT", help="why, for the record")
 
-    first = add("bootstrap", _bootstrap, "The first model from a range of days: spec, snapshots, training, registry.",
+    first = add("bootstrap", "The first model from a range of days: spec, snapshots, training, registry.",
                 "fieldwise bootstrap --config configs/demo.yaml --from 2026-01-01 --to 2026-01-06")  # fmt: skip
-    back = add("backfill", _backfill, "The daily cycle over a range of dates; what is done is not done again.",
+    back = add("backfill", "The daily cycle over a range of dates; what is done is not done again.",
                "fieldwise backfill --config configs/demo.yaml --from 2026-01-07 --to 2026-01-31")  # fmt: skip
-    fresh = add("freshness", _freshness, "How a model ages: trained once, measured on each later day.",
+    fresh = add("freshness", "How a model ages: trained once, measured on each later day.",
                 "fieldwise freshness --config configs/demo.yaml --from 2026-01-01 --to 2026-01-07")  # fmt: skip
     fresh.add_argument("--days", type=_count, help="how many days of the range train (default: the first half)")
     fresh.add_argument("--loss", type=float, default=0.01, help="relative loss that is put up with (default: 0.01)")
@@ -229,12 +223,12 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--to", type=_day, required=True, metavar="YYYY-MM-DD", dest="last")
         command.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
 
-    prune = add("prune", _prune, "Remove days' snapshots past their retention that nothing uses.",
+    prune = add("prune", "Remove days' snapshots past their retention that nothing uses.",
                 "fieldwise prune --config configs/demo.yaml --keep 30d --dry-run")  # fmt: skip
     prune.add_argument("--keep", metavar="DURATION", help="in place of the config's `retention`, such as 30d")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
-    doctor = add("doctor", _doctor, "Check Java, Spark, kernels, gloo and the store; with --config also the source.",
+    doctor = add("doctor", "Check Java, Spark, kernels, gloo and the store; with --config also the source.",
                  "fieldwise doctor", config="")  # fmt: skip
     doctor.add_argument("--quick", action="store_true", help="leave out what starts processes")
     return top
@@ -261,147 +255,6 @@ def _day(text: str) -> str:
         return str(day_of(text))
     except ConfigError as error:
         raise argparse.ArgumentTypeError(f"expected {error.expected}, found {error.found[:40]}") from None
-
-
-def _load(options: argparse.Namespace) -> Any:
-    from fieldwise.pipelines.config.load import load_config
-
-    return load_config(options.config, options.overrides)
-
-
-def _here(path: str) -> str:
-    """Paths on the command line count from the current directory, those in a config from its own."""
-    return path if "://" in path else os.path.abspath(path)
-
-
-def _demo(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.demo.demo import demo
-
-    return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
-
-
-def _features(o: argparse.Namespace) -> dict[str, Any]:
-    if o.refit:
-        from fieldwise.pipelines.build.refit import refit_features
-
-        if o.replace or o.against:
-            fix = "A refit replaces nothing, and is compared with no rows but its own: leave them out."
-            raise ConfigError("--refit", expected="neither --replace nor --against", found="one of them", fix=fix)
-        return refit_features(_load(o), date=o.date, spec=o.spec)
-    from fieldwise.pipelines.build.features import build_features
-
-    return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace, against=o.against)
-
-
-def _train(o: argparse.Namespace) -> dict[str, Any] | None:
-    from fieldwise.pipelines.train.launch import Days, inside_rank, train_ranks
-
-    days = Days(o.train, o.valid, o.test)
-    if o.ranks > 1 and not inside_rank():
-        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
-    from fieldwise.pipelines.train.train import train_model
-
-    return train_model(_load(o), days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
-
-
-def _send(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.train.train import send_reports
-
-    return send_reports(_load(o))
-
-
-def _sweep(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.train.sweep import sweep
-
-    return sweep(_load(o), trials=o.trials, seed=o.seed, kinds=o.kinds.split(",") if o.kinds else (), name=o.name)
-
-
-def _evaluate(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.train.evaluate import evaluate_model
-
-    return evaluate_model(_load(o), snapshots=o.snapshot, model=o.model, role=o.role)
-
-
-def _score_rows(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.score.score_rows import score_rows
-
-    inputs = [_here(path) for path in o.input] if o.input else None
-    columns = o.columns.split(",") if o.columns else None
-    return score_rows(_load(o), model=o.model, inputs=inputs, columns=columns, date=o.date, out=o.out and _here(o.out))
-
-
-def _score_catalog(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.catalog.score_catalog import score_catalog
-
-    return score_catalog(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
-
-
-def _export_factors(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.catalog.export_factors import export_factors
-
-    return export_factors(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
-
-
-def _explain(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.score.explain import explain_rows
-
-    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top)
-
-
-def _promote(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.decisions import promote_model
-
-    return promote_model(_load(o), o.version, reason=o.reason, force=o.force)
-
-
-def _rollback(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.decisions import rollback_model
-
-    return rollback_model(_load(o), reason=o.reason, rescore=o.rescore, date=o.date)
-
-
-def _history(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.decisions import history
-
-    return history(_load(o), o.last)
-
-
-def _daily(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.daily import Wish, run_day
-
-    wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
-    return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
-
-
-def _bootstrap(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.bootstrap import bootstrap
-
-    return bootstrap(_load(o), first=o.first, last=o.last, ranks=o.ranks)
-
-
-def _backfill(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.backfill import backfill
-
-    return backfill(_load(o), first=o.first, last=o.last, ranks=o.ranks)
-
-
-def _freshness(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.freshness import freshness
-
-    return freshness(_load(o), first=o.first, last=o.last, days=o.days, loss=o.loss, ranks=o.ranks)
-
-
-def _prune(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.prune import prune
-
-    o.overrides += [f"retention={o.keep}"] if o.keep else []
-    return prune(_load(o), dry_run=o.dry_run)
-
-
-def _doctor(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.operate.doctor import examine
-
-    return examine(_load(o) if o.config else None, quick=o.quick)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ COMMANDS = [
     "rollback",
     "history",
     "daily",
+    "bootstrap",
+    "backfill",
+    "freshness",
     "prune",
     "doctor",
 ]

@@ -1,0 +1,150 @@
+"""What each command does, by its name: load the config, call one pipeline. Imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from fieldwise.features.errors import ConfigError
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from fieldwise.pipelines.config.load import load_config
+
+    return load_config(options.config, options.overrides)
+
+
+def _here(path: str) -> str:
+    """Paths on the command line count from the current directory, those in a config from its own."""
+    return path if "://" in path else os.path.abspath(path)
+
+
+def demo(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.demo.demo import demo
+
+    return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
+
+
+def features(o: argparse.Namespace) -> dict[str, Any]:
+    if o.refit:
+        from fieldwise.pipelines.build.refit import refit_features
+
+        if o.replace or o.against:
+            fix = "A refit replaces nothing, and is compared with no rows but its own: leave them out."
+            raise ConfigError("--refit", expected="neither --replace nor --against", found="one of them", fix=fix)
+        return refit_features(_load(o), date=o.date, spec=o.spec)
+    from fieldwise.pipelines.build.features import build_features
+
+    return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace, against=o.against)
+
+
+def train(o: argparse.Namespace) -> dict[str, Any] | None:
+    from fieldwise.pipelines.train.launch import Days, inside_rank, train_ranks
+
+    days = Days(o.train, o.valid, o.test)
+    if o.ranks > 1 and not inside_rank():
+        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
+    from fieldwise.pipelines.train.train import train_model
+
+    return train_model(_load(o), days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
+
+
+def send(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.train.train import send_reports
+
+    return send_reports(_load(o))
+
+
+def sweep(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.train.sweep import sweep
+
+    return sweep(_load(o), trials=o.trials, seed=o.seed, kinds=o.kinds.split(",") if o.kinds else (), name=o.name)
+
+
+def evaluate(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.train.evaluate import evaluate_model
+
+    return evaluate_model(_load(o), snapshots=o.snapshot, model=o.model, role=o.role)
+
+
+def score_rows(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.score.score_rows import score_rows
+
+    inputs = [_here(path) for path in o.input] if o.input else None
+    columns = o.columns.split(",") if o.columns else None
+    return score_rows(_load(o), model=o.model, inputs=inputs, columns=columns, date=o.date, out=o.out and _here(o.out))
+
+
+def score_catalog(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.catalog.score_catalog import score_catalog
+
+    return score_catalog(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
+
+
+def export_factors(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.catalog.export_factors import export_factors
+
+    return export_factors(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
+
+
+def explain(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.score.explain import explain_rows
+
+    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top)
+
+
+def promote(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.decisions import promote_model
+
+    return promote_model(_load(o), o.version, reason=o.reason, force=o.force)
+
+
+def rollback(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.decisions import rollback_model
+
+    return rollback_model(_load(o), reason=o.reason, rescore=o.rescore, date=o.date)
+
+
+def history(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.decisions import history
+
+    return history(_load(o), o.last)
+
+
+def daily(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.daily import Wish, run_day
+
+    wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
+    return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
+
+
+def bootstrap(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.bootstrap import bootstrap
+
+    return bootstrap(_load(o), first=o.first, last=o.last, ranks=o.ranks)
+
+
+def backfill(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.backfill import backfill
+
+    return backfill(_load(o), first=o.first, last=o.last, ranks=o.ranks)
+
+
+def freshness(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.cycle.freshness import freshness
+
+    return freshness(_load(o), first=o.first, last=o.last, days=o.days, loss=o.loss, ranks=o.ranks)
+
+
+def prune(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.prune import prune
+
+    o.overrides += [f"retention={o.keep}"] if o.keep else []
+    return prune(_load(o), dry_run=o.dry_run)
+
+
+def doctor(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.doctor import examine
+
+    return examine(_load(o) if o.config else None, quick=o.quick)
