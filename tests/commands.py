@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -89,3 +89,21 @@ class Commands:
                 self.lines |= {" ".join(child.cmdline()) for child in children}
             except psutil.Error:
                 continue
+
+
+def together(code: str, arguments: Sequence[Sequence[str]]) -> list[str]:
+    """What Python processes print after ``ready``, which each says before it waits for a line, so that all begin at
+    once."""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    started = [
+        subprocess.Popen([*command, *each], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for each in arguments
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [process.communicate()[0].strip() for process in started]

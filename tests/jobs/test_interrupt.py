@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
-from tests.snapshots import hash_spec, write_snapshot
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "FIELDWISE_TEST_MARK"
@@ -55,14 +55,7 @@ STUCK = """
         finally:
             time.sleep(60)
 """
-CONFIG = """
-name: planted
-source: {path: log.csv}
-label: click
-fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
-model: {kind: lr}
-training: {batch_size: 64, epochs: 100000, patience: null, threads: 1}
-"""
+CONFIG = PLANTED + "training: {batch_size: 64, epochs: 100000, patience: null, threads: 1}\n"
 
 
 class Command:

@@ -17,17 +17,10 @@ from fieldwise.pipelines.train.train import open_days
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.loop import search
 from fieldwise.training.ranks.world import World
-from tests.snapshots import hash_spec, write_snapshot
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 SPEC = hash_spec((10, 10))
-CONFIG = """
-name: planted
-source: {path: log.csv}
-label: click
-fields: [{name: "f{0..1}", kind: hash, buckets: 10}]
-model: {kind: fm}
-training: {batch_size: 256, patience: 1, threads: 1, learning_rate: 0.02}
-"""
+CONFIG = PLANTED.replace("lr", "fm") + "training: {batch_size: 256, patience: 1, threads: 1, learning_rate: 0.02}\n"
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +16,7 @@ from fieldwise.features.errors import ConfigError, TrackingError
 from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.mlflow_store import TRIES, artifact_folder, store_uri, tell
 from fieldwise.training.tracking.registry import Registry, bundle_of, find
+from tests.commands import together
 
 ANSWERS = {
     "a proxy's page": (200, "text/html", b"<html>Log in</html>"),
@@ -121,16 +120,7 @@ def test_processes_that_make_the_store_at_once(tmp_path: Path) -> None:
         "import sys; from fieldwise.training.tracking import runs; runs.connect(None, sys.argv[1]); "
         "print('ready', flush=True); sys.stdin.readline(); print(runs.experiment_id('shop', sys.argv[1]))"
     )
-    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "work")]
-    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.communicate()[0] for process in started] == ["1\n"] * 3
+    assert together(code, [[str(tmp_path / "work")]] * 3) == ["1"] * 3
 
 
 @pytest.mark.parametrize(

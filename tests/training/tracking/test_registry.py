@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from fieldwise.features.store.lock import locked
 from fieldwise.training.tracking import registry as module
 from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.registry import DATE, MOVE, REJECTED, Registry
+from tests.commands import together
 
 _NAMES = itertools.count()
 
@@ -73,19 +72,7 @@ def test_two_processes_promote_at_once(shop: Registry, place: str) -> None:
         "print('ready', flush=True)\nsys.stdin.readline()\n"
         "try: print(shop.promote(sys.argv[3], expected='1')['champion'])\nexcept ValueError as error: print(error)"
     )
-    command = [sys.executable, "-W", "ignore", "-c", code, place, shop.name]
-    started = [
-        subprocess.Popen([*command, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for version in ("2", "3")
-    ]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    told = [process.communicate()[0].strip() for process in started]
+    told = together(code, [[place, shop.name, version] for version in ("2", "3")])
     won = shop.version_of("champion")
     assert sorted(told, key=len)[0] == won
     assert f"expected version 1, against which was decided, found version {won}" in max(told, key=len)
