@@ -43,9 +43,10 @@ def run(command: str, *options: str, place: Path, config: str) -> dict[str, Any]
 
 
 def digest(directory: Path) -> str:
-    """SHA-256 over names and bytes of the files in a directory, in order."""
+    """SHA-256 over names and bytes of the files in a bundle, in order, but for learned.json, which bundles of old lack:
+    the same weights come from training once or in parts."""
     whole = hashlib.sha256()
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+    for file in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "learned.json"):
         whole.update(f"{file.relative_to(directory)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()
 

@@ -15,7 +15,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.network.bundle import Bundle, load_bundle
 
 if TYPE_CHECKING:
-    from fieldwise.training.tracking.registry import Registry
+    from fieldwise.training.tracking.registry import Registered, Registry
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,27 @@ def open_model(reference: str | None, config: Config) -> OpenedModel:
         ArtifactError: nothing of that name, a missing champion included.
         TrackingError: the registry does not answer.
     """
-    if _is_bundle(reference):
-        directory = os.path.abspath(str(reference))
-        opened = OpenedModel(directory, load_bundle(directory))
-    else:
-        registry(config)  # connects
-        from fieldwise.training.tracking.registry import bundle_of, find
-
-        reference = reference or champion_of(config)
-        known = find(reference)
-        directory = bundle_of(known.reference if known else reference)
-        opened = OpenedModel(directory, load_bundle(directory), *(known or ()))
+    directory, known = _found(reference, config)
+    opened = OpenedModel(directory, load_bundle(directory), *(known or ()))
     say(f"model: {opened}")
     return opened
 
 
 def resolve_model(reference: str | None, config: Config) -> str:
     """Local directory of the bundle that ``open_model`` would open."""
-    if _is_bundle(reference):
-        return os.path.abspath(str(reference))
+    return _found(reference, config)[0]
+
+
+def _found(reference: str | None, config: Config) -> tuple[str, Registered | None]:
+    """Local directory of a bundle, and the version that it is, if any."""
+    if reference is not None and os.path.isfile(os.path.join(reference, "model.json")):
+        return os.path.abspath(reference), None
     registry(config)  # connects
-    from fieldwise.training.tracking.registry import bundle_of
+    from fieldwise.training.tracking.registry import bundle_of, find
 
-    return bundle_of(reference or champion_of(config))
-
-
-def _is_bundle(reference: str | None) -> bool:
-    return reference is not None and os.path.isfile(os.path.join(reference, "model.json"))
+    reference = reference or champion_of(config)
+    known = find(reference)
+    return bundle_of(known.reference if known else reference), known
 
 
 def champion_of(config: Config) -> str:

@@ -33,7 +33,7 @@ from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle import gate
 from fieldwise.pipelines.cycle.days import Built, build_day, days_to_learn, sound_of
-from fieldwise.pipelines.cycle.decisions import Decision, Verb, carry_out, decide, record_decision
+from fieldwise.pipelines.cycle.decisions import Decision, Verb, any_decision, carry_out, decide, record_decision
 from fieldwise.pipelines.cycle.evidence import against_older, compare, compared, day_under
 from fieldwise.pipelines.cycle.record import Record, alone, records_before
 from fieldwise.pipelines.cycle.sources import say_changed_sources, sources_of
@@ -94,7 +94,8 @@ def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) ->
     runs.connect(config.tracking.uri, config.workspace_dir)
     runs.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
     _require_same(record, config)
-    champion = open_model(record.steps.get("champion") or _champion(config), config)
+    begun = record.steps.get("champion") if repeated or record.looked_at else None  # a day that was refused begins anew
+    champion = open_model(begun or _champion(config), config)
     reference = f"models:/{champion.name}/{champion.version}"
     if "sources" in record.steps:
         say_changed_sources(config, record, record.date)
@@ -102,8 +103,8 @@ def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) ->
         return _result(config, record, champion, repeated=True)
     require_model(champion.bundle, config, reference)  # before it is recorded: a mended config may have another
     record.step("config", lambda: config.record)
-    record.step("champion", lambda: reference)
-    if "today" not in record.steps:
+    record.put("champion", reference)
+    if not record.looked_at:
         _look_at(config, record, champion, wish)
     start, since = _line(config, record, reference)
     challenger = _challenger(config, record, start, ranks, refit)
@@ -153,11 +154,11 @@ def _measure(config: Config, snapshot: str, model: str) -> dict[str, float]:
 def _refuse(config: Config, record: Record, built: Built) -> None:
     """Record what speaks against the day, score its lists with the champion, and raise it."""
     before = record.steps.get("suspicious", {})
-    if before.get("findings") != built["findings"]:
+    if "decision" not in before or before["findings"] != built["findings"]:
         version = record.steps["champion"].rpartition("/")[2]
         decision = decide(config, "refused", champion=version, date=record.date, findings=built["findings"])
         record.put("suspicious", {**built, "decision": decision.model_dump()})
-        record_decision(config, decision)
+    record_decision(config, Decision(**record.steps["suspicious"]["decision"]))  # twice is once
     _score(config, record)
     kind = InputError if built["exit_code"] == 2 else RefusedError
     fix = f"Nothing was learned or decided from it; later dates leave it out. Mend its rows and run {record.date} again"
@@ -301,7 +302,7 @@ def _require_same(record: Record, config: Config) -> None:
     """Raises ArtifactError where a date was begun, or done, with rows made otherwise than the config says now, and
     where it was begun, and not done, by a version that decided otherwise."""
     kept = record.steps.get("config")
-    if not record.whole and "challenger" in record.steps and "today" not in record.steps:
+    if not record.whole and "challenger" in record.steps and not record.looked_at:
         raise ArtifactError(record.path, expected="a day that was begun by this version", found="an earlier one's",
                             fix=f"Remove the file to do {record.date} anew.")  # fmt: skip
     if kept is None:  # not begun, or by an earlier version
@@ -319,6 +320,12 @@ def _require_same(record: Record, config: Config) -> None:
 
 def _champion(config: Config) -> str:
     """The champion by its version: later promotions must not change what a rerun starts from."""
-    found = find(champion_of(config))
+    try:
+        found = find(champion_of(config))
+    except ArtifactError as error:
+        if not any_decision(config):
+            raise
+        fix = "Decisions were made here: put the registry back, or `fieldwise promote --version` one that it holds."
+        raise ArtifactError(error.where, expected="a champion", found=error.found, fix=fix) from error
     assert found is not None
     return found.reference

@@ -59,7 +59,8 @@ class Decision(Strict):
     parent: str | None = None
     """Model whose weights the challenger started from."""
     metrics: dict[str, Any] = Field(default_factory=dict)
-    """``champion``, ``challenger``, ``difference``: each metric with its interval or standard error (``_se``)."""
+    """``champion``, ``challenger``: each metric on the day with its standard error (``_se``); ``pooled``, ``today`` and
+    ``<n> days ago``: both models' metrics, their difference and its interval."""
     findings: list[str] = Field(default_factory=list)
     """What the gate found, in words."""
     reason: str | None = None
@@ -137,6 +138,8 @@ def carry_out(config: Config, decision: Decision) -> Decision:
             )
         except RefusedError as error:
             words, stands = [*decision.findings, str(error)], found.version_of("champion")
+            assert decision.challenger is not None
+            found.reject(decision.challenger, str(error))  # so that no plain `promote` takes it
             decision = decision.model_copy(update={"decision": "refused", "findings": words, "now": stands})
     record_decision(config, decision)
     return decision
@@ -244,9 +247,12 @@ def history(config: Config, last: int | None = None) -> dict[str, Any]:
     """
     found = {(each.time, each.champion, each.challenger): each for each in [*_told(config), *_kept(config)]}
     decisions = sorted(found.values(), key=lambda each: each.time)
-    champions = [{"version": each.now, "since": each.time} for each in decisions if each.now != each.champion]
-    if decisions and decisions[0].champion:
-        champions = [{"version": decisions[0].champion, "since": None}, *champions]
+    champions: list[dict[str, str | None]] = []
+    for version, since in [(each.champion, None) for each in decisions[:1]] + [
+        (each.now, each.time) for each in decisions
+    ]:
+        if version and (not champions or champions[-1]["version"] != version):
+            champions.append({"version": version, "since": since})
     shown = decisions[-last:] if last else decisions
     say(*table(shown))
     if len(shown) < len(decisions):
@@ -280,14 +286,20 @@ def _loss(decision: Decision, model: str) -> str | None:
     return None if value is None else f"{value:.5f}" + ("" if error is None else f" +- {error:.5f}")
 
 
+def any_decision(config: Config) -> bool:
+    """Whether the workspace holds any."""
+    return bool(_files(config))
+
+
+def _files(config: Config) -> list[str]:
+    names = sorted(store.list_sizes(_folder(config)))
+    return [store.join(_folder(config), name) for name in names if name.endswith(".json") and not name.startswith(".")]
+
+
 def _kept(config: Config) -> list[Decision]:
     """Of the workspace."""
-    found = []
-    for name in sorted(store.list_sizes(_folder(config))):
-        if name.endswith(".json") and not name.startswith("."):
-            path = store.join(_folder(config), name)
-            found.append(_read(read_record(path, "a decision, as it was recorded", _FIX) or {}, path))
-    return found
+    what = "a decision, as it was recorded"
+    return [_read(read_record(path, what, _FIX) or {}, path) for path in _files(config)]
 
 
 def _told(config: Config) -> list[Decision]:

@@ -32,7 +32,16 @@ def day_under(config: Config, record: Record, spec: str) -> str:
 
 def compare(config: Config, record: Record, champion: OpenedModel, challenger: OpenedModel) -> Comparison:
     """On the day's rows; of models of two specs each on its own snapshot of them."""
-    sums = record.step("comparison", lambda: _sums(config, record, {"champion": champion, "challenger": challenger}))
+    models = {"champion": champion, "challenger": challenger}
+    return _read(record.step("comparison", partial(_sums, config, record, models)))
+
+
+def compared(config: Config, day: str) -> Comparison:
+    """What an earlier date has kept."""
+    return _read(Record(config.workspace_dir, day).steps["comparison"])
+
+
+def _read(sums: dict[str, Any]) -> Comparison:
     return Comparison(Sums.from_plain(sums["champion"]), Sums.from_plain(sums["challenger"]))
 
 
@@ -53,11 +62,6 @@ def _sums(config: Config, record: Record, models: dict[str, OpenedModel]) -> dic
     return found
 
 
-def compared(config: Config, day: str) -> Comparison:
-    kept = Record(config.workspace_dir, day).steps["comparison"]
-    return Comparison(Sums.from_plain(kept["champion"]), Sums.from_plain(kept["challenger"]))
-
-
 def against_older(config: Config, record: Record, challenger: OpenedModel) -> dict[int, Comparison]:
     """The challenger against the champions of earlier days, where those were others and stand in the registry."""
     found: dict[int, Comparison] = {}
@@ -73,6 +77,5 @@ def against_older(config: Config, record: Record, challenger: OpenedModel) -> di
             say(f"warning: not compared with the champion of {age} days ago: {error}")
             continue
         models = {"champion": older, "challenger": challenger}
-        sums = record.step(f"comparison with {model}", partial(_sums, config, record, models))
-        found[age] = Comparison(Sums.from_plain(sums["champion"]), Sums.from_plain(sums["challenger"]))
+        found[age] = _read(record.step(f"comparison with {model}", partial(_sums, config, record, models)))
     return found

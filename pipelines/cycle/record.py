@@ -48,9 +48,14 @@ class Record:
         write_record(self.path, redacted_tree(_moved(self.steps, self._workspace, HERE)))
 
     @property
+    def looked_at(self) -> bool:
+        """Whether the date has found its day sound, or a person has."""
+        return "today" in self.steps
+
+    @property
     def unsound(self) -> list[str]:
         """Why nobody shall learn from the day: what was found, and no person has taken it back."""
-        return [] if "today" in self.steps else list(self.steps.get("suspicious", {}).get("findings", []))
+        return [] if self.looked_at else list(self.steps.get("suspicious", {}).get("findings", []))
 
 
 def alone(workspace: str, date: str) -> AbstractContextManager[None]:

@@ -83,7 +83,12 @@ class Journal:
     @property
     def result(self) -> Report | None:
         """What ``finish`` was told; None while the training is not done."""
-        return next((report["result"] for report in self._reports.items if report["do"] == "finish"), None)
+        found = next((report["result"] for report in self._reports.items if report["do"] == "finish"), None)
+        metrics = found.get("metrics", {}) if isinstance(found, dict) else None
+        known = isinstance(metrics, dict) and all(isinstance(each, dict) for each in metrics.values())
+        if found is not None and not known:  # edited, or none of ours
+            raise _damaged(self._reports.path, "a result without metrics by split")
+        return found
 
     @property
     def to_register(self) -> bool:

@@ -35,7 +35,7 @@ from fieldwise.training.tracking.mlflow_store import artifact_folder, ask, tell,
 HISTORY, DATE, MOVE = "champion_history", "fieldwise.promoted_date", "fieldwise.move"
 """Tags of the registered model: former champions, latest last; the last day that one was promoted for; a move."""
 REJECTED = "fieldwise.rejected"
-"""Tag of a version that was rolled back: why."""
+"""Tag of a version that was rolled back, or refused when it was to be promoted: why."""
 MOST_FORMER = 50
 """Former champions that are remembered: stores take tags of 5,000 characters."""
 ALIASES = ("champion", "challenger")
@@ -232,6 +232,10 @@ class Registry:
         if move["date"] is not None:
             tell(lambda: client.set_registered_model_tag(self.name, DATE, move["date"]))
         ask(lambda: client.delete_registered_model_tag(self.name, MOVE))
+
+    def reject(self, version: str, why: str) -> None:
+        """Mark a version: it is promoted only by a person who names it."""
+        ask(lambda: MlflowClient().set_model_version_tag(self.name, version, REJECTED, why[:500]))
 
     def note(
         self, version: str, tags: Mapping[str, str], *, run: Mapping[str, str], metrics: Mapping[str, float], time: int

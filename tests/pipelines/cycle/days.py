@@ -11,8 +11,8 @@ ROWS = 600
 DAY = "2026-03-{:02d}".format
 
 
-def write_day(folder: Path, number: int, *, turned: bool = False) -> Path:
-    """A day's log: who clicks what follows from user and item; ``turned``: the other way round."""
+def write_day(folder: Path, number: int, *, turned: bool = False, copies: int = 1) -> Path:
+    """A day's log: who clicks what follows from user and item; ``turned``: the other way round; ``copies`` of rows."""
     draw = np.random.default_rng([number, 1])
     user, item = draw.integers(0, 20, ROWS), draw.integers(0, 30, ROWS)
     of_user, of_item = np.random.default_rng(0).normal(0, 1.5, (2, 30))
@@ -22,7 +22,7 @@ def write_day(folder: Path, number: int, *, turned: bool = False) -> Path:
     lines = [f"u{u},i{i},{DAY(number)}T{s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d},{int(c)}"
              for u, i, s, c in zip(user, item, second, click, strict=True)]  # fmt: skip
     path = folder / f"log-{DAY(number)}.csv"
-    path.write_text("user,item,when,click\n" + "\n".join(lines) + "\n")
+    path.write_text("user,item,when,click\n" + "\n".join(lines * copies) + "\n")
     return path
 
 

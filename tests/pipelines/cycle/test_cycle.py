@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
@@ -16,7 +18,9 @@ from fieldwise.pipelines.cycle import record
 from fieldwise.pipelines.cycle.backfill import backfill
 from fieldwise.pipelines.cycle.bootstrap import bootstrap
 from fieldwise.pipelines.cycle.daily import Wish, run_day
-from fieldwise.pipelines.cycle.decisions import history
+from fieldwise.pipelines.cycle.days import sound_days
+from fieldwise.pipelines.cycle.decisions import decide, history, record_decision, rollback_model
+from fieldwise.pipelines.cycle.freshness import freshness, line_through
 from fieldwise.pipelines.cycle.record import Record, alone
 from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.registry import open_model
@@ -85,18 +89,73 @@ def test_dates_in_a_row(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert again == {**third, "repeated": True, "used_model": again["used_model"]}
     write_day(folder, 8)
     mended = run_day(config, date=DAY(8))  # late: its rows were mended
-    assert mended["decision"] in ("kept", "refused")
+    assert (mended["decision"], mended["findings"]) == ("kept", ["nothing to learn"])  # that the champion does not know
     assert open_model(None, config).version == third["now"]  # an older date never promotes
 
-    later = backfill(config, first=DAY(10), last=DAY(11))
-    assert list(later["dates"]) == [DAY(10), DAY(11)]
-    assert later["refused"] == 0
+    write_day(folder, 10, copies=3)
+    vouched = run_day(config, date=DAY(10), wish=Wish(trust=True, reason="a sale"))
+    assert (vouched["learned"], Record(config.workspace_dir, DAY(10)).steps["today"]["trusted"]) == (
+        [DAY(8), DAY(9)], "a sale"
+    )  # fmt: skip
+    later = backfill(config, first=DAY(11), last=DAY(12))
+    assert (list(later["dates"]), later["refused"]) == ([DAY(11), DAY(12)], 0)
     assert run_day(config, date=DAY(11))["learned"] == [DAY(10)]
+
+    champion = open_model(None, config).version
+    back = rollback_model(config, rescore=True)
+    assert back["former"] == champion
+    lists = back["catalog"]
+    assert (lists["used_model"]["version"], Path(lists["dir"]).name) == (back["champion"], f"date={DAY(12)}")
+    champions = [each["version"] for each in history(config)["champions"]]
+    assert champions[-2:] == [champion, back["champion"]]
+    assert all(one != other for one, other in pairwise(champions))
 
     # what MLflow has all of goes with its retention
     pruned = prune(load(folder, "retention=3d", "daily.window=1"))["removed"]
-    assert [name for name in pruned if "training" in name] == [f"training of daily {DAY(n)}" for n in (6, 7, 8)]
+    assert [name for name in pruned if "training" in name] == [f"training of daily {DAY(n)}" for n in (6, 7, 9)]
     assert open_model(f"{first['challenger']}", config).version == "2"
+
+
+def test_a_suspicious_day_of_the_window_is_nothing_to_compare_with(begun: Path, tmp_path: Path) -> None:
+    """Though no date of its own has looked at it."""
+    shutil.copytree(begun, tmp_path / "cycle")
+    config = load(tmp_path / "cycle")
+    write_day(tmp_path / "cycle", 6, copies=3)
+    assert run_day(config, date=DAY(7))["learned"] == [DAY(5)]
+    assert Record(config.workspace_dir, DAY(6)).unsound[0].startswith("1,800 rows, recent days 600")
+    assert DAY(6) not in [day.date for day in sound_days(config, DAY(8))]
+
+
+def test_a_registry_that_was_moved_away_is_told(begun: Path, tmp_path: Path) -> None:
+    shutil.copytree(begun, tmp_path / "cycle")
+    config = load(tmp_path / "cycle", f"tracking.uri=sqlite:///{tmp_path}/other.db")
+    record_decision(config, decide(config, "kept", champion="1", date=DAY(6)))
+    with pytest.raises(
+        ArtifactError, match=r"expected a champion, found nothing of that name .* put the registry back"
+    ):
+        run_day(config, date=DAY(7))
+
+
+def test_freshness(begun: Path, tmp_path: Path) -> None:
+    shutil.copytree(begun, tmp_path / "cycle")
+    config = load(tmp_path / "cycle")
+    found = freshness(config, first=DAY(1), last=DAY(8), days=4)
+    assert [(row["age"], row["date"], row["rows"]) for row in found["ages"]] == [
+        (n, DAY(4 + n), ROWS) for n in (1, 2, 3, 4)
+    ]
+    assert Path(found["plot"]).stat().st_size > 1000
+    assert open_model(None, config).version == "1"  # it registers nothing
+    with pytest.raises(ConfigError, match="expected at least two days to train on, and three later ones, found 6 of 8"):
+        freshness(config, first=DAY(1), last=DAY(8), days=6)
+
+
+def test_the_line_of_ageing() -> None:
+    age, error = np.arange(1.0, 11), np.full(10, 0.001)
+    start, slope, uncertain = line_through(age, 0.8 + 0.002 * age, error)
+    assert (start, slope) == (pytest.approx(0.8), pytest.approx(0.002))
+    assert uncertain == pytest.approx(0.001 / np.sqrt(82.5))  # of the errors themselves: the points lie on the line
+    scattered = line_through(age, 0.8 + 0.01 * (-1) ** age, error)
+    assert abs(scattered[1]) < 2 * scattered[2]
 
 
 def test_days_that_are_missing(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,3 +128,11 @@ def test_refused_credentials_are_no_silence(tmp_path: Path, capfd: pytest.Captur
         with pytest.raises(CredentialsError, match=r"Set them\. Nothing is lost: 1 reports wait in .*"):
             journal.deliver()
     assert "MLflow refuses the credentials, reports are kept in" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("result", ["text", {"metrics": {"test": "text"}}, {"metrics": []}])
+def test_a_result_that_was_edited_is_damage(tmp_path: Path, result: Any) -> None:
+    journal = Journal(tmp_path, Store())
+    journal.open(name="fm")
+    with pytest.raises(ArtifactError, match="expected a report of known form on every line, found a result without me"):
+        journal.finish(result)
