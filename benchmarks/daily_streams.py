@@ -54,6 +54,9 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=list(FIRST), choices=list(FIRST))
     parser.add_argument("--days", type=int, default=24, help="dates of each stream")
     parser.add_argument("--rows", type=int, default=5000, help="rows of a day of the shops")
+    parser.add_argument("--seed", type=int, default=7, help="of the shops: others than those that rules were chosen on")
+    parser.add_argument("--kind", default="ffm", help="the model")
+    parser.add_argument("--name", default="daily_streams", help="of the file of results")
     options = parser.parse_args()
     os.environ.setdefault("SPARK_MASTER", "local[2]")
     found = {}
@@ -61,7 +64,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="fieldwise-streams-") as folder:
             found[name] = replay(name, Path(folder) / name, options)
             say(*_table(name, found[name]))
-    record("daily_streams", {"days": options.days, "rows": options.rows, "streams": found})
+    kept = {"days": options.days, "rows": options.rows, "seed": options.seed, "kind": options.kind}
+    record(options.name, {**kept, "streams": found})
 
 
 def replay(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -70,8 +74,9 @@ def replay(name: str, folder: Path, options: argparse.Namespace) -> dict[str, An
         data = Path(os.environ.get("FIELDWISE_DATA", "../data"))
         file, days = movielens(folder, data, step=7 if name.endswith("week") else 1)
     else:
-        file, days = shop(folder, drifting=name == "drift", days=first + options.days, rows_per_day=options.rows)
-    config = load_config(file, [])
+        file, days = shop(folder, drifting=name == "drift", days=first + options.days, rows_per_day=options.rows,
+                          seed=options.seed)  # fmt: skip
+    config = load_config(file, [f"model.kind={options.kind}"])
     made = bootstrap(config, first=days[0], last=days[first - 1])
     days = days[: first + options.days]
     dates = [_date(config, date) for date in days[first:]]
