@@ -41,8 +41,8 @@ def say_changed_sources(config: Config, record: Record, date: str) -> None:
         return
     words = list(dict.fromkeys(word for day in changed for word in told[day]))
     more = f" and {len(words) - _MOST} more" if len(words) > _MOST else ""
-    built = {day: next((step["dir"] for name, step in record.steps.items() if name.startswith(f"features {day}")), None)
-             for day in changed}  # fmt: skip
+    steps = record.steps  # earlier versions kept every day that a date had built
+    built = {day: steps.get(f"features {day}", steps.get("today", {})).get("dir") for day in changed}
     builds = [f"`{rebuild(config, place, day, fields=False)}`, " for day, place in built.items() if place]
     say(
         f"warning: {was}, and what was built stays, but its source has changed since: "

@@ -32,9 +32,8 @@ def shop(tmp_path: Path) -> Config:
 
 def done(config: Config) -> Record:
     record = Record(config.workspace_dir, DAYS[1])
-    record.step("sources", lambda: sources_of(config, DAYS))
-    for day in DAYS:
-        record.step(f"features {day}", lambda day=day: {"dir": f"{config.workspace_dir}/snapshots/{day}"})
+    record.step("sources", lambda: sources_of(config, [DAYS[1]]))
+    record.step("today", lambda: {"dir": f"{config.workspace_dir}/snapshots/{DAYS[1]}"})
     record.step("done", lambda: True)
     return Record(config.workspace_dir, DAYS[1])
 
@@ -45,22 +44,22 @@ def test_changed_files_are_told_with_the_commands_that_take_them_in(
     record = done(shop)
     say_changed_sources(shop, record, DAYS[1])
     assert "warning" not in capsys.readouterr().err
-    changed = Path(shop.base, f"log-{DAYS[0]}.csv")
+    changed = Path(shop.base, f"log-{DAYS[1]}.csv")
     size = changed.stat().st_size
     changed.write_text(changed.read_text() + "u001,20,i001,a,,2026-01-01T00:00:00,1,1\n")
     say_changed_sources(shop, record, DAYS[1])
-    place = f"{shop.workspace_dir}/snapshots/{DAYS[0]}"
+    place = f"{shop.workspace_dir}/snapshots/{DAYS[1]}"
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"warning: {DAYS[1]} was done, and what was built stays, but its source has changed since: {changed.name} was "
         f"written again ({size:,} bytes then, {changed.stat().st_size:,} now). To do it anew: `fieldwise features "
-        f"--config {shop.file} --set workspace={shop.workspace_dir} --date {DAYS[0]} --spec {place} --replace`, remove "
+        f"--config {shop.file} --set workspace={shop.workspace_dir} --date {DAYS[1]} --spec {place} --replace`, remove "
         f"{record.path}, and run the same `fieldwise daily` again."
     )
 
 
 def test_a_source_that_is_no_longer_kept_is_said(shop: Config, capsys: pytest.CaptureFixture[str]) -> None:
     record = done(shop)
-    os.remove(Path(shop.base, f"log-{DAYS[0]}.csv"))
+    os.remove(Path(shop.base, f"log-{DAYS[1]}.csv"))
     say_changed_sources(shop, record, DAYS[1])
     assert "whether the source has changed since 2026-01-02 was done is not known: " in capsys.readouterr().err
 
