@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import FailFast, ValidationError
+from pydantic import FailFast
 
 from fieldwise.features import store
 from fieldwise.features.columns.vocabulary import Vocabulary
@@ -21,9 +21,9 @@ from fieldwise.features.fields.base import MAX_VALUES, Fit
 from fieldwise.features.kernels.strings import FIRST
 from fieldwise.features.schema import Strict
 from fieldwise.features.store import bounded
-from fieldwise.features.words import complaint
 
 SPEC_FILE, VOCABULARY_FILE = "spec.json", "vocabulary.parquet"
+_INTACT, _FIX = "an intact spec.json and vocabulary.parquet", "Publish or copy it again whole."
 MOST_VOCABULARY_BYTES = 1 << 30
 """Of vocabulary.parquet, looked at before it is read."""
 _NAMED = {0: "padding", 1: "missing", 2: "unseen"}
@@ -159,15 +159,14 @@ class FeatureSpec:
         fs, root = store.resolve(directory)
         where = f"feature spec {directory}"
         try:
-            document = _Document.model_validate_json(bounded.read(store.join(directory, SPEC_FILE)))
+            content = bounded.read(store.join(directory, SPEC_FILE))
+            document = bounded.validated(content, _Document, where, _INTACT, _FIX, short_forms=True)
             facts = fs.info(f"{root}/{VOCABULARY_FILE}")
             if facts["type"] != "file" or int(facts["size"] or 0) > MOST_VOCABULARY_BYTES:
                 raise _damaged(where, f"a vocabulary that is no file of at most {MOST_VOCABULARY_BYTES:,} bytes")
             vocabularies = _vocabularies(where, document, fs.cat_file(f"{root}/{VOCABULARY_FILE}"))
         except FileNotFoundError as error:
             raise _damaged(where, f"no file {error.filename or error}") from error
-        except ValidationError as error:
-            raise _damaged(where, complaint(error, _Document)) from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(where, str(error).partition("\n")[0]) from error
         if (document.version, document.hash) != (1, "xxh64-42"):
@@ -265,6 +264,4 @@ def _fit(where: str, field: FittedField, vocabularies: Mapping[str, Vocabulary])
 
 
 def _damaged(where: str, found: str) -> ArtifactError:
-    return ArtifactError(
-        where, expected="an intact spec.json and vocabulary.parquet", found=found, fix="Publish or copy it again whole."
-    )
+    return ArtifactError(where, expected=_INTACT, found=found, fix=_FIX)

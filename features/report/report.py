@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import FailFast, Field, ValidationError
+from pydantic import FailFast, Field
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
@@ -23,7 +23,6 @@ from fieldwise.features.report.drift import Counts, Distribution, Drift, group_s
 from fieldwise.features.schema import Strict
 from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.store import bounded
-from fieldwise.features.words import complaint
 
 REPORT = "report.json"
 TOP = 10
@@ -126,12 +125,9 @@ class Report(Strict):
         """Raises ArtifactError when there is none or it does not read as one."""
         fix = "Build the snapshot again with --replace."
         try:
-            return Report.model_validate_json(bounded.read(path, fix=fix))
+            return bounded.validated(bounded.read(path, fix=fix), Report, path, "a data report of format 1", fix)
         except (FileNotFoundError, NotADirectoryError):
             raise ArtifactError(path, expected="a data report", found="no such file", fix=fix) from None
-        except ValidationError as error:
-            found = complaint(error, Report)
-            raise ArtifactError(path, expected="a data report of format 1", found=found, fix=fix) from None
 
 
 def tally_field(field: FittedField, training: Numbers, held_out: Numbers | None, negative_rate: float | None) -> Tally:

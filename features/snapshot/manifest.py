@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import FailFast, Field, StringConstraints, ValidationError, model_validator
+from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, InputError
@@ -22,7 +22,6 @@ from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.schema import Strict
 from fieldwise.features.snapshot.record import check_record
 from fieldwise.features.store import bounded
-from fieldwise.features.words import complaint
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.parquet"
@@ -166,15 +165,8 @@ def _parse(directory: str) -> Manifest:
             found="no manifest.json",
             fix="Build the snapshot with `fieldwise features`, or correct the path.",
         ) from None
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise ArtifactError(
-            path,
-            expected="a snapshot manifest of format 1",
-            found=complaint(error, Manifest),
-            fix="The snapshot is damaged or of another version: build it again with --replace.",
-        ) from None
+    fix = "The snapshot is damaged or of another version: build it again with --replace."
+    return bounded.validated(text, Manifest, path, "a snapshot manifest of format 1", fix)
 
 
 def standing(directory: str) -> Manifest | None:

@@ -4,10 +4,16 @@ anything is built of them."""
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
+from fieldwise.features.words import complaint
+
+T = TypeVar("T", bound=BaseModel)
 
 MOST_BYTES = 16 << 20
 """Of an artifact: a manifest, a spec, a record."""
@@ -43,9 +49,9 @@ def require_within(content: bytes, path: str, most: int = MOST_BYTES, fix: str =
 
 
 def parse(content: bytes, where: str, fix: str = _FIX) -> dict[str, Any]:
-    """The object that is written there. Raises ArtifactError for anything else, and for one nested too deep."""
+    """The object that is written there. Raises ArtifactError for anything else, one nested too deep, a key twice."""
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_once)
     except RecursionError:
         found = "more"
     except ValueError as error:
@@ -62,6 +68,30 @@ def parse(content: bytes, where: str, fix: str = _FIX) -> dict[str, Any]:
 def load(path: str, most: int = MOST_BYTES, fix: str = _FIX) -> dict[str, Any]:
     """Both."""
     return parse(read(path, most, fix), path, fix)
+
+
+def validated(
+    content: bytes, of: type[T], where: str, expected: str, fix: str = _FIX, *, short_forms: bool = False
+) -> T:
+    """What is written there, as a class of artifacts takes it; ``true`` is no number, nor ``"3"``, unless the class is
+    one of configs, which takes short forms.
+
+    Raises ArtifactError, which says what was ``expected`` and the ``fix``.
+    """
+    parse(content, where, fix)  # pydantic takes the last of two equal keys
+    try:
+        return of.model_validate_json(content, strict=not short_forms)
+    except ValidationError as error:
+        raise ArtifactError(where, expected=expected, found=complaint(error, of), fix=fix) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two that are alike, one would be lost without a word."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(name, times)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name[:60]!r} {times} times in one object")
+    return value
 
 
 def _depth_within(value: Any) -> bool:

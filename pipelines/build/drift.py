@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, RefusedError
 from fieldwise.features.report.drift import Distribution, compare
@@ -18,7 +16,6 @@ from fieldwise.features.report.report import REPORT, Report
 from fieldwise.features.snapshot.manifest import Manifest
 from fieldwise.features.store import bounded
 from fieldwise.features.terminal import say
-from fieldwise.features.words import complaint
 from fieldwise.pipelines.config.schema import Config
 
 
@@ -45,9 +42,13 @@ def kept_expected(config: Config, spec_digest: str) -> Distribution | None:
     """What the workspace remembers of the rows a spec was fitted on; None where it does not."""
     path = store.join(spec_dir(config, spec_digest), "expected.json")
     try:
-        return Distribution.model_validate_json(bounded.read(path))
-    except (FileNotFoundError, NotADirectoryError, ValidationError, ArtifactError):
+        return _distribution(path)
+    except (FileNotFoundError, NotADirectoryError, ArtifactError):
         return None
+
+
+def _distribution(path: str) -> Distribution:
+    return bounded.validated(bounded.read(path), Distribution, path, "the distribution of a snapshot's rows")
 
 
 def find_expected(config: Config, spec_digest: str, against: str | None) -> Expected | None:
@@ -60,11 +61,9 @@ def find_expected(config: Config, spec_digest: str, against: str | None) -> Expe
         return Expected(against, Report.load(store.join(data, REPORT)).distribution)
     path = store.join(spec_dir(config, spec_digest), "expected.json")
     try:
-        return Expected(path, Distribution.model_validate_json(bounded.read(path)))
+        return Expected(path, _distribution(path))
     except FileNotFoundError:
         found = "no such file"
-    except ValidationError as error:
-        found = complaint(error, Distribution)
     except ArtifactError as error:
         found = error.found
     if config.drift.max_psi is None and config.drift.max_label_psi is None:

@@ -124,14 +124,15 @@ def _settle(journal: Journal, config: Config, register: bool, force: bool) -> di
 def send_reports(config: Config) -> dict[str, int]:
     """Send what trainings of this workspace reported while MLflow was away. Returns how many reports.
 
-    Raises TrackingError while some are left, naming them.
+    Raises while some are left, naming them: TrackingError, or ConfigError where MLflow's silence is no cause.
     """
     registry(config)
     kept = send_kept(config.workspace_dir, _sender)
     if kept.troubles:
-        left = "; ".join(f"{directory}: {why}" for directory, why in kept.troubles.items())
-        raise TrackingError(
-            "reports of trainings", expected="none left", found=f"{kept.left} ({left})",
+        kind = ConfigError if all(trouble.exit_code == 2 for trouble in kept.troubles.values()) else TrackingError
+        raise kind(
+            "reports of trainings", expected="none left",
+            found="; ".join(f"{directory}: {trouble.found}" for directory, trouble in kept.troubles.items()),
             fix="See that MLflow runs; where it refuses a name, the same `fieldwise train` with another sends them. Or "
             "delete these directories: MLflow lacks the runs then, the bundles beside them stay.",
         )  # fmt: skip
@@ -185,7 +186,8 @@ def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Jou
         if not undone and not (name and journal.opening["name"] == name):
             journal.clear()
         journal.amend(experiment=config.experiment, model=config.model_name)
-        send_kept(config.workspace_dir, _sender)
+        for directory, trouble in send_kept(config.workspace_dir, _sender).troubles.items():
+            say(f"left alone: {directory}: {trouble.found}")
         run = journal.answers.get("run")
         with suppress(Exception):  # whatever MLflow is in trouble with: the journal finds out and says so
             if run is not None and undone and not sender.reopen(run, running=journal.result is None):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fieldwise.features import store
 from fieldwise.features.report.report import REPORT, Report
 from fieldwise.features.schema import Strict
 from fieldwise.features.snapshot.manifest import Sha256, Snapshot
 
+
+def _of_the_calendar(day: str) -> str:
+    if date.fromisoformat(day).isoformat() != day:
+        raise ValueError("a day must be written as 2026-01-31")
+    return day
+
+
+CalendarDay = Annotated[str, AfterValidator(_of_the_calendar)]
 ROLES = ("train", "all")
 """Of files that train."""
 
@@ -21,9 +30,9 @@ class Learned(Strict):
 
     rows: dict[Sha256, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """By the digest of a snapshot: rows are counted once, however often they trained."""
-    days: list[str] = Field(default_factory=list)
+    days: list[CalendarDay] = Field(default_factory=list)
     """Those of daily snapshots, in order."""
-    through: str | None = None
+    through: CalendarDay | None = None
     """The last day most of whose rows trained as part of a snapshot of several days; None where there is none."""
 
     @property

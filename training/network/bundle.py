@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load
 from safetensors.torch import save_file
@@ -37,7 +37,6 @@ from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.schema import Strict
 from fieldwise.features.snapshot.record import check_record
 from fieldwise.features.store import bounded
-from fieldwise.features.words import complaint
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.learned import Learned
 from fieldwise.training.models import ModelSettings, build_model, settings_of
@@ -188,7 +187,7 @@ def load_bundle(directory: str | Path) -> Bundle:
     path = Path(directory)
     try:
         text = bounded.read(str(path / MODEL), _MOST_MODEL_BYTES, _FIX)
-        model = _ModelFile.model_validate_json(text)
+        model = bounded.validated(text, _ModelFile, str(path / MODEL), "a model description of format 1", _FIX)
         weights = _read(path / WEIGHTS, 4 * model.rows * model.width + _MOST_OTHER_BYTES)
         if int.from_bytes(weights[:8], "little") > _MOST_HEADER_BYTES:  # before it is unfolded
             raise _damaged(path / WEIGHTS, f"a header of at most {_MOST_HEADER_BYTES:,} bytes", "a longer one")
@@ -196,8 +195,6 @@ def load_bundle(directory: str | Path) -> Bundle:
             raise _damaged(path / WEIGHTS, f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
     except OSError as error:
         raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", f"{error.strerror}: {error.filename}") from error
-    except ValidationError as error:
-        raise _damaged(path / MODEL, "a model description of format 1", complaint(error, _ModelFile)) from error
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError, ValueError) as error:  # the last two for types that numpy lacks
@@ -241,10 +238,8 @@ def _record(path: Path) -> dict[str, Any] | None:
 def _learned(path: Path) -> Learned | None:
     if not path.exists():
         return None
-    try:
-        return Learned.model_validate_json(bounded.read(str(path), _MOST_MODEL_BYTES, _FIX))
-    except ValidationError as error:
-        raise _damaged(path, "which rows it has learned from", complaint(error, Learned)) from error
+    content = bounded.read(str(path), _MOST_MODEL_BYTES, _FIX)
+    return bounded.validated(content, Learned, str(path), "which rows it has learned from", _FIX)
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from fieldwise.features import store
-from fieldwise.features.errors import ArtifactError, BusyError, CredentialsError, FieldwiseError, TrackingError
+from fieldwise.features.errors import (
+    ArtifactError,
+    BusyError,
+    CredentialsError,
+    FieldwiseError,
+    TrackingError,
+    known_error,
+)
 from fieldwise.features.redact import redacted
 from fieldwise.features.store import bounded
 from fieldwise.features.store.lock import locked
@@ -38,9 +45,12 @@ PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
 
 _MOST_BYTES = 64 << 20
 _FIX = "Delete its directory: what it says is lost to MLflow, the bundle is not."
-_HOLDS = {"open": {"id", "name"}, "params": {"values"}, "metrics": {"values", "step", "time"}, "finish": {"result"},
-          "register": {"name"}}  # fmt: skip
+_HOLDS: dict[str, dict[str, type]] = {
+    "open": {"id": str, "name": str}, "params": {"values": dict}, "metrics": {"values": dict, "step": int, "time": int},
+    "finish": {"result": dict}, "register": {"name": str},
+}  # fmt: skip
 """What a report of each form has at least."""
+_VALUES: dict[str, tuple[type, ...]] = {"params": (str,), "metrics": (int, float)}
 
 
 class Journal:
@@ -52,9 +62,10 @@ class Journal:
         self._reports = _Lines(self.directory / JOURNAL)
         self._answers = _Lines(self.directory / ANSWERS)
         for report in self._reports.items:
-            if report.get("do") not in _HOLDS or not _HOLDS[report["do"]] <= set(report):
+            do = report.get("do") if isinstance(report.get("do"), str) else None
+            if do not in _HOLDS or any(type(report.get(key)) is not kind for key, kind in _HOLDS[do].items()):
                 raise _damaged(self._reports.path, f"{json.dumps(report)[:80]}")
-            if not isinstance(report.get("values", {}), dict):
+            if do in _VALUES and not all(type(value) in _VALUES[do] for value in report["values"].values()):
                 raise _damaged(self._reports.path, f"values {report['values']!r}"[:80])
         self._not_before = 0.0
         self.trouble: FieldwiseError | None = None
@@ -243,7 +254,7 @@ class Kept:
 
     sent: int
     left: int
-    troubles: dict[str, str]
+    troubles: dict[str, FieldwiseError]
     """By directory of reports: why they could not be sent."""
 
 
@@ -258,12 +269,14 @@ def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> Kept:
                 sent += waiting - journal.waiting
                 left += journal.waiting
                 if journal.trouble is not None:
-                    troubles[str(directory)] = journal.trouble.found
+                    troubles[str(directory)] = journal.trouble
         except BusyError:
             continue
         except (OSError, ArtifactError) as error:
-            say(f"left alone: {error}")
-            troubles[str(directory)] = str(error)
+            trouble = known_error(error)
+            if trouble is None:
+                raise
+            troubles[str(directory)] = trouble
     return Kept(sent, left, troubles)
 
 

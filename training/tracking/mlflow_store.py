@@ -19,7 +19,8 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -122,6 +123,10 @@ def store_uri(uri: str) -> str:
     if scheme in ("http", "https"):
         if not re.match(r"https?://[^/]", uri, re.I):
             raise ConfigError(where, expected="http://HOST:PORT", found=uri, fix="Write it whole.")
+        _require_address(where, uri)
+        for kind, proxy in getproxies_environment().items():
+            if kind in (scheme, "all"):
+                _require_address(f"{kind.upper()}_PROXY", proxy if "://" in proxy else f"http://{proxy}")
         return uri.rstrip("/")
     if scheme not in _SCHEMES:
         raise ConfigError(
@@ -134,6 +139,22 @@ def store_uri(uri: str) -> str:
     elif scheme in ("postgresql", "mysql", "mssql"):
         _require_driver(where, uri)
     return uri
+
+
+def _require_address(where: str, url: str) -> None:
+    """A mistake in an address would be told as a server's silence, which passes, and tried again for ever."""
+    try:
+        parts = urlsplit(url)
+        plain = (
+            parts.hostname and (parts.port is None or parts.port > 0) and not re.search(r"\s|%(?!25)", parts.hostname)
+        )
+    except ValueError as error:
+        found = str(error)
+    else:
+        if plain:
+            return
+        found = url
+    raise ConfigError(where, expected="http://HOST:PORT", found=found, fix="Write it whole, without blanks.")
 
 
 def _require_driver(where: str, uri: str) -> None:

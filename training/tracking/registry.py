@@ -298,6 +298,9 @@ class Registry:
         return used
 
 
+_ELSEWHERE = "Download it, and name its directory."
+
+
 def find(reference: str) -> Registered | None:
     """The version that ``models:/NAME@alias`` or ``models:/NAME/3`` stands for now; None for other references.
 
@@ -324,16 +327,19 @@ def bundle_of(reference: str) -> str:
         ArtifactError: no such model, alias or version, or it holds no bundle.
     """
     if reference.startswith(("http://", "https://")):
-        fix = "Download it, and name its directory."
-        raise ArtifactError(
-            reference, expected="a bundle directory or models:/NAME@alias", found="a web address", fix=fix
-        )
+        expected = "a bundle directory or models:/NAME@alias"
+        raise ArtifactError(reference, expected=expected, found="a web address", fix=_ELSEWHERE)
     try:
         local = ask(lambda: mlflow.artifacts.download_artifacts(artifact_uri=reference))
     except TrackingError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):  # an artifact store's other errors pass
-            raise
+        if not isinstance(error.__cause__, FileNotFoundError):
+            if reference.startswith(("models:/", "runs:/")):
+                raise  # an artifact store's other errors pass
+            kind = ArtifactError if isinstance(error.__cause__, MlflowException) else TrackingError
+            raise kind(reference, expected="a place that answers", found=error.found, fix=_ELSEWHERE) from None
         local = None
+    except ImportError as error:  # of the store's own library: boto3, google-cloud-storage, ...
+        raise ArtifactError(reference, expected="an installed library", found=str(error), fix=_ELSEWHERE) from None
     if local is None:
         raise _absent(reference, "Train and promote a model first, or name another.")
     found = sorted(Path(local).glob("artifacts/*/model.json"))

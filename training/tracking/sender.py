@@ -74,8 +74,7 @@ class Sender:
     def _finish(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         client, run = MlflowClient(), answers["run"]
         files, bundle = self._place / "files", self._place.parent / "bundle"
-        _require_own(files)
-        _require_own(bundle)
+        _require_own(self._place.parent, files, bundle)
         client.log_artifacts(run, str(files))
         uri = None if sure else _logged_model(run)
         if uri is None:
@@ -98,9 +97,9 @@ class Sender:
         return Registry(name, self._workspace)
 
 
-def _require_own(folder: Path) -> None:
-    """Raises ArtifactError where a link would lead to files that are none of the folder's, or a pipe nowhere."""
-    for path in (folder, *folder.rglob("*")):
+def _require_own(training: Path, *folders: Path) -> None:
+    """Raises ArtifactError where a link would lead to files that are none of the training's, or a pipe nowhere."""
+    for path in (training, *(path for folder in folders for path in (folder, *folder.rglob("*")))):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             found = "a link" if path.is_symlink() else "neither" if path.exists() else "nothing"
             fix = "Remove what does not belong there: a link would send what it leads to."

@@ -37,6 +37,7 @@ def test_records_of_earlier_versions_have_no_seal(tmp_path: Path) -> None:
         (b"\xff\xfe{}", "JSON, found "),
         (b"[" * 100_000, "at most 100 levels of nesting, found more"),
         (b"[1]", "a JSON object, found a list"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "JSON, found the key 'c' 2 times in one object"),
         (b"null", "a JSON object, found a NoneType"),
         (None, "a record, found it changed since it was written"),
     ],

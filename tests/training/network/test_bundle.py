@@ -62,6 +62,20 @@ def edit_model(**changes: object) -> Callable[[Path], None]:
     return edit
 
 
+def edit_learned(**changes: object) -> Callable[[Path], None]:
+    return lambda directory: (directory / "learned.json").write_text(json.dumps(changes))
+
+
+def again(key: str) -> Callable[[Path], None]:
+    """A key of model.json a second time: a reader that takes the first, and one that takes the last, would differ."""
+
+    def edit(directory: Path) -> None:
+        path = directory / "model.json"
+        path.write_text(path.read_text().rstrip().removesuffix("}") + f', "{key}": "lr"}}')
+
+    return edit
+
+
 def edit_weights(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:
     """Change tensors and make their checksum fit again: the shapes alone must tell."""
 
@@ -105,6 +119,12 @@ DAMAGES = {
     "zero dim": (edit_model(dim=0), "dim"),
     "not a number": (edit_model(calibration={"logit_shift": float("nan")}), "logit_shift"),
     "path in kind": (edit_model(kind="../../etc"), "one of"),
+    "true for a number": (edit_model(rows=True), "rows"),
+    "text for a number": (edit_model(width="3"), "width"),
+    "a key twice": (again("kind"), "the key 'kind' 2 times in one object"),
+    "no day": (edit_learned(days=["2026-02-30"]), "days.0"),
+    "a day of another spelling": (edit_learned(through="20260130"), "through"),
+    "true for rows": (edit_learned(rows={"0" * 64: True}), "rows"),
     "not json": (lambda d: (d / "model.json").write_bytes(b"\x80\x04."), "JSON"),
     "huge json": (lambda d: (d / "model.json").write_bytes(b" " * (1 << 21)), "at most"),
     "lost tensor": (edit_weights(lambda t: t.pop("dense.bias")), "dense.bias"),

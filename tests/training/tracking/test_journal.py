@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -128,6 +129,24 @@ def test_refused_credentials_are_no_silence(tmp_path: Path, capfd: pytest.Captur
         with pytest.raises(CredentialsError, match=r"Set them\. Nothing is lost: 1 reports wait in .*"):
             journal.deliver()
     assert "MLflow refuses the credentials, reports are kept in" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"do": "metrics", "values": {"loss": "0.5"}, "step": 1, "time": 1},
+        {"do": "metrics", "values": {"loss": True}, "step": 1, "time": 1},
+        {"do": "metrics", "values": {"loss": 0.5}, "step": "1", "time": 1},
+        {"do": "params", "values": {"dim": 4}},
+        {"do": "register", "name": None},
+        {"do": ["open"], "id": "1", "name": "fm"},
+    ],
+)
+def test_reports_that_were_edited_are_damage_and_no_silence(tmp_path: Path, report: Report) -> None:
+    (tmp_path / "a/training/x/reports").mkdir(parents=True)
+    (tmp_path / "a/training/x/reports/journal.jsonl").write_text(json.dumps(report) + "\n")
+    (trouble,) = send_kept(tmp_path / "a", lambda _: Store()).troubles.values()
+    assert (trouble.expected, trouble.exit_code) == ("a report of known form on every line", 2)
 
 
 @pytest.mark.parametrize("result", ["text", {"metrics": {"test": "text"}}, {"metrics": []}])

@@ -130,6 +130,11 @@ def test_processes_that_make_the_store_at_once(tmp_path: Path) -> None:
         ("mlruns", "found a directory, which MLflow no longer writes to"),
         ("ftp://host/x", "found ftp"),
         ("http:/host", "expected http://HOST:PORT"),
+        ("http://host:99999", "found Port out of range"),
+        ("http://host:port", "expected http://HOST:PORT"),
+        ("http://ho st:5000", "expected http://HOST:PORT"),
+        ("http://[::1", "expected http://HOST:PORT"),
+        ("https://:5000", "expected http://HOST:PORT"),
         ("sqlite:x.db", "expected sqlite:///FILE"),
         ("sqlite:///{folder}", "found a directory"),
         ("sqlite:///{folder}/notes.txt", "found a file of another kind"),
@@ -152,6 +157,18 @@ def test_stores_that_can_be_opened() -> None:
         assert store_uri(uri) == uri
     with pytest.raises(ConfigError, match="expected an installed database driver, found No module named 'psycopg2'"):
         store_uri("postgresql+psycopg2://u:p@h/d")
+
+
+def test_a_proxy_that_is_no_address_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@pro xy:3128")
+    with pytest.raises(
+        ConfigError, match=r"HTTPS_PROXY: expected http://HOST:PORT, found http://\S+@pro xy:3128"
+    ) as raised:
+        store_uri("https://host")
+    assert "secret" not in str(raised.value)
+    assert store_uri("http://host") == "http://host"
+    monkeypatch.setenv("HTTPS_PROXY", "proxy:3128")
+    assert store_uri("https://host") == "https://host"
 
 
 def test_artifacts_of_any_experiment_stay_in_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

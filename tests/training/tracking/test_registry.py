@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from fieldwise.features.errors import ArtifactError, BusyError, RefusedError
+from fieldwise.features.errors import ArtifactError, BusyError, FieldwiseError, RefusedError
 from fieldwise.features.store.lock import locked
 from fieldwise.training.tracking import registry as module
 from fieldwise.training.tracking import runs
-from fieldwise.training.tracking.registry import DATE, MOVE, REJECTED, Registry
+from fieldwise.training.tracking.registry import DATE, MOVE, REJECTED, Registry, bundle_of
 from tests.commands import together
 
 _NAMES = itertools.count()
@@ -204,3 +204,20 @@ def test_a_lock_is_waited_for_and_its_holder_told(tmp_path: Path) -> None:
         pass
     with locked(path, "here", expected="one", fix="Wait.", patience=0):
         pass
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "found"),
+    [
+        ("abc://x", 2, "Could not find a registered artifact repository"),
+        ("mlflow-artifacts:/x", 2, "must be a valid http or https URI"),
+        ("https://host/x", 2, "a web address"),
+        ("ftp://127.0.0.1:1/x", 1, "Connection refused"),
+    ],
+)
+def test_places_elsewhere_are_blamed_by_their_own_name(tmp_path: Path, reference: str, code: int, found: str) -> None:
+    runs.connect(None, str(tmp_path))
+    with pytest.raises(FieldwiseError) as raised:
+        bundle_of(reference)
+    assert (raised.value.where, raised.value.exit_code) == (reference, code)
+    assert found in raised.value.found

@@ -79,9 +79,18 @@ def test_links_send_nothing(workspace: Path, inside: str, capsys: pytest.Capture
     kept = send_kept(workspace, a_senders)
     assert (kept.sent, kept.left) == (1, 1)
     (why,) = kept.troubles.values()
-    assert why == "a link"
+    assert (why.found, why.exit_code) == ("a link", 2)
     copies = [path for path in workspace.rglob("*") if path.is_file() and not path.is_symlink()]
     assert not [path for path in copies if KEY.encode() in path.read_bytes()]
+
+
+def test_a_training_that_is_a_link_sends_nothing(workspace: Path) -> None:
+    training, elsewhere = workspace / "training/lr-1", workspace.parent / "elsewhere"
+    training.rename(elsewhere)
+    training.symlink_to(elsewhere, target_is_directory=True)
+    kept = send_kept(workspace, a_senders)
+    (why,) = kept.troubles.values()
+    assert (why.where, why.found, kept.left) == (str(training), "a link", 1)
 
 
 @pytest.mark.parametrize("name", ["lock", ANSWERS, JOURNAL])
@@ -91,7 +100,7 @@ def test_nothing_is_written_through_links(workspace: Path, name: str) -> None:
     (reports / name).unlink(missing_ok=True)
     (reports / name).symlink_to(outside)
     (why,) = send_kept(workspace, a_senders).troubles.values()
-    assert ", found a link. " in why
+    assert why.found == "a link"
     assert outside.read_bytes() == b""
 
 
@@ -102,7 +111,7 @@ def test_an_answer_that_names_a_folder_registers_nothing(workspace: Path) -> Non
     answers = [{"run": "0"}, {"model_uri": f"file://{workspace.parent}/private"}]
     (reports / ANSWERS).write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     (why,) = send_kept(workspace, a_senders).troubles.values()
-    assert why == "file://" + str(workspace.parent / "private")
+    assert why.found == "file://" + str(workspace.parent / "private")
     assert Registry("shop", str(workspace)).version_of("champion") is None
 
 
