@@ -34,6 +34,12 @@ class FieldwiseError(ValueError):
         end = "" if self.found.endswith(".") else "."  # libraries end their words with one, cut values with three
         super().__init__(f"{self.where}: expected {self.expected}, found {self.found}{end} {self.fix}")
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the message is made of, for programs."""
+        parts = {"where": self.where, "expected": self.expected, "found": self.found, "fix": self.fix}
+        return {"error": type(self).__name__, "exit_code": self.exit_code, **parts}
+
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Errors cross process borders (Spark workers, ranks) whole."""
         return (_rebuild, (type(self), self.where, self.expected, self.found, self.fix))

@@ -6,13 +6,22 @@ character without a shape of its own are written as Python's ``repr`` writes the
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from fieldwise.features.redact import redacted
 
+LOG = logging.getLogger("fieldwise")
+"""Words to people, on stderr; stdout belongs to results. Those who embed us put handlers of their own here."""
+STYLE = "FIELDWISE_LOG"
+"""Environment variable: ``quiet`` (warnings and errors), ``verbose`` (with seconds and module), ``json``, and ``bars``
+for what draws them through a pipe; with commas. Ranks and whatever else a command starts take after it."""
 _LATER_LINE = re.compile(r"\n(?=[^\n])")
 
 
@@ -25,10 +34,74 @@ def printable(text: str, *, kept: str = "") -> str:
 
 
 def say(*lines: str) -> None:
-    """Lines on stderr, at once; stdout belongs to results. What a text holds, it stays one line."""
+    """Lines for people, at once. What a text holds, it stays one line."""
     for line in lines:
-        sys.stderr.write(printable(redacted(line)) + "\n")
-    sys.stderr.flush()
+        LOG.info(line, stacklevel=2)
+
+
+def warn(line: str) -> None:
+    """A line that is also read by who wants to hear of trouble alone."""
+    LOG.warning(line, stacklevel=2)
+
+
+def bars() -> bool:
+    """Whether to draw bars: on a terminal, which may be that of the command that started us."""
+    style = _style()
+    return style <= {"verbose", "bars"} and ("bars" in style or sys.stderr.isatty())
+
+
+def set_style(*words: str) -> None:
+    """How words look from now on, here and in processes that this one starts: also so, see ``STYLE``."""
+    if words:
+        os.environ[STYLE] = ",".join(sorted(_style() | {*words}))
+    style = _style()
+    LOG.handlers = [_ToPeople()]
+    LOG.handlers[0].setFormatter(_Lines() if "json" in style else _Words("verbose" in style))
+    LOG.setLevel(logging.WARNING if "quiet" in style else logging.INFO)
+    LOG.propagate = False
+
+
+def _style() -> set[str]:
+    return set(os.environ.get(STYLE, "").split(",")) - {""}
+
+
+class _ToPeople(logging.StreamHandler[Any]):
+    """Writes to what ``sys.stderr`` is at the moment: a command wraps it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+class _Words(logging.Formatter):
+    """As a person reads them."""
+
+    def __init__(self, verbose: bool) -> None:
+        super().__init__()
+        self._verbose = verbose
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = redacted(record.getMessage())
+        text = printable(text, kept="\n" if record.levelno >= logging.ERROR else "")  # a traceback of our own
+        text = f"warning: {text}" if record.levelno == logging.WARNING else text
+        return f"{record.relativeCreated / 1000:8.1f} s {record.module}: {text}" if self._verbose else text
+
+
+class _Lines(logging.Formatter):
+    """A JSON object a line: ``time``, ``level``, ``module``, ``message``, and of errors what they are made of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "module": record.module,
+            "message": redacted(record.getMessage()),
+            **record.__dict__.get("facts", {}),
+        }
+        return json.dumps(line)
 
 
 class TerminalStream:
@@ -61,3 +134,6 @@ class BarStream(TerminalStream):
 
     def _shown(self, text: str) -> str:
         return printable(text, kept="\r\n")
+
+
+set_style()

@@ -20,7 +20,7 @@ from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, 
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
-from fieldwise.features.terminal import TerminalStream
+from fieldwise.features.terminal import LOG, TerminalStream, set_style
 from fieldwise.jobs import commands
 
 
@@ -29,12 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     stderr = TerminalStream(sys.stderr)
     with redirect_stderr(stderr):  # argparse repeats what it does not understand
         options = parser().parse_args(argv)
+    chosen = [word for word in ("quiet", "verbose", "json") if getattr(options, word)]
+    set_style(*chosen, *(["bars"] if sys.stderr.isatty() else []))
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
 
     def last_words(number: int) -> None:
         if os.environ.get("RANK", "0") == "0" and FAILURES not in os.environ:  # else whoever started us speaks
             told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
-            print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)
+            print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)  # no lock that a signal broke into
 
     if argv is None:  # a process of our own: registered first, so it runs when nothing is left that could hang
         atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
@@ -70,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         if known is None:
             known = DefectError("a defect", expected="none", found=repr(error), fix=f"\n{traceback.format_exc()}")
         report_failure(known)
-        print(f"fieldwise {options.called}: {known}", file=sys.stderr)
+        LOG.error(f"fieldwise {options.called}: {known}", extra={"facts": known.facts})
         return known.exit_code
     if result is not None:
         sys.stdout.flush()
@@ -105,6 +107,11 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="override one config key"
         )
+        words = command.add_argument_group("words on stderr")
+        loud = words.add_mutually_exclusive_group()
+        loud.add_argument("-q", "--quiet", action="store_true", help="warnings and errors alone")
+        loud.add_argument("-v", "--verbose", action="store_true", help="with seconds and module")
+        words.add_argument("--log-json", action="store_true", dest="json", help="a JSON object a line")
         return command
 
     demo = add("demo", "Make a shop's click log, train all four models, rank its catalog.",

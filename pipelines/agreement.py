@@ -20,7 +20,7 @@ from fieldwise.features.snapshot.manifest import Manifest, Snapshot
 from fieldwise.features.snapshot.record import Record, differences, field_differences, same_files, without_paths
 from fieldwise.features.source.log import days_read
 from fieldwise.features.store.kept import digest_of
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.unchanged import Stamps, stamps_of
 from fieldwise.training.network.bundle import Bundle
@@ -126,7 +126,7 @@ def require_model(bundle: Bundle, config: Config, where: str, *, own_source: boo
         told += same_files(bundle.record, now, source=own_source)
         others = _of_model(bundle.record, now, sorted(meant))
         if others and not told:
-            say(f"warning: {where} was trained on other rows than these: {shortened(others)}")
+            warn(f"{where} was trained on other rows than these: {shortened(others)}")
     if told:
         raise ArtifactError(
             where,
@@ -155,7 +155,7 @@ def require_measurable(bundle: Bundle, snapshots: Iterable[Snapshot], where: str
                 fix="Name a model of this label, or a snapshot of the model's.",
             )
         if told := differences(bundle.record, found, ["weight", "filter"], names=sides, same_paths=False):
-            say(f"warning: {where} was trained on other rows than {snapshot.dir} holds: {shortened(told)}")
+            warn(f"{where} was trained on other rows than {snapshot.dir} holds: {shortened(told)}")
 
 
 def asked_otherwise(directory: str, found: Manifest, config: Config, day: str | None) -> list[str]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.features.process import end_children
 from fieldwise.features.spark.errors import Task, carried, unwrapped
-from fieldwise.features.terminal import BarStream
+from fieldwise.features.terminal import BarStream, bars
 
 
 def numbered(spark: SparkSession, count: int) -> DataFrame:
@@ -76,7 +76,7 @@ def _progress(spark: SparkSession, what: str) -> Iterator[None]:
             bar.refresh()
 
     stderr = BarStream(sys.stderr)
-    with tqdm(desc=what, unit="task", disable=None, leave=False, file=stderr, dynamic_ncols=True) as bar:
+    with tqdm(desc=what, unit="task", disable=not bars(), leave=False, file=stderr, dynamic_ncols=True) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
         if not bar.disable:
             thread.start()

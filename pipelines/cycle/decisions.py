@@ -28,7 +28,7 @@ from fieldwise.features.redact import redacted_tree
 from fieldwise.features.schema import Strict
 from fieldwise.features.store import bounded
 from fieldwise.features.store.kept import digest_of, read_record, sealed
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.features.words import complaint
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
@@ -307,7 +307,7 @@ def _told(config: Config) -> list[Decision]:
     try:
         texts = registry(config).notes(f"{TAG}.")
     except TrackingError as error:
-        say(f"warning: only what the workspace holds: {error}")
+        warn(f"only what the workspace holds: {error}")
         return []
     where = f"models:/{config.model_name}, a tag {TAG}.*"
     return [_read(bounded.parse(text.encode(), where, "Delete or mend the tag."), where) for text in texts]

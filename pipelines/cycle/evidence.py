@@ -9,7 +9,7 @@ from typing import Any
 from fieldwise.features.columns.moment import day_of
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.snapshot.manifest import load_snapshot
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import warn
 from fieldwise.pipelines.build.features import load_spec
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.days import build_day
@@ -74,7 +74,7 @@ def against_older(config: Config, record: Record, challenger: OpenedModel) -> di
         try:
             older = open_model(model, config)
         except ArtifactError as error:  # deleted since
-            say(f"warning: not compared with the champion of {age} days ago: {error}")
+            warn(f"not compared with the champion of {age} days ago: {error}")
             continue
         models = {"champion": older, "challenger": challenger}
         found[age] = _read(record.step(f"comparison with {model}", partial(_sums, config, record, models)))

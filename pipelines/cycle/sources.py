@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fieldwise.features.errors import FieldwiseError
 from fieldwise.features.redact import redacted_tree
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import rebuild, source_files, source_stamps
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.record import Record
@@ -28,12 +28,12 @@ def say_changed_sources(config: Config, record: Record, date: str) -> None:
     was = f"{date} was {'done' if record.whole else 'begun'}"
     before: dict[str, Stamps] | None = record.steps.get("sources")
     if before is None:
-        say(f"warning: {was} by an earlier version: whether its source has changed since is not known")
+        warn(f"{was} by an earlier version: whether its source has changed since is not known")
         return
     try:
         now = sources_of(config, list(before))
     except (FieldwiseError, OSError) as error:  # logs need not be kept: what was done stays done
-        say(f"warning: whether the source has changed since {was} is not known: {error}")
+        warn(f"whether the source has changed since {was} is not known: {error}")
         return
     told = {day: changes(stamps, now[day]) for day, stamps in before.items()}
     changed = [day for day, words in told.items() if words]

@@ -148,7 +148,8 @@ def _run(trial: Trial, config: Config, data: TrainData, world: World) -> Result:
         result: Result = {"kind": trial.kind, "number": trial.number, "run": run.id, **trial.drawn}
         run.tags({"kind": trial.kind, "trial": str(trial.number)})
         try:
-            trained = train(TrainRun(data, trial.model, trial.training, f"{place}/bundle", tracker=run), world)
+            task = TrainRun(data, trial.model, trial.training, f"{place}/bundle", tracker=run, silent=True)
+            trained = train(task, world)
         except DivergedError as error:
             run.tags({"diverged": str(error)})
             return result | {"valid": None, "seconds": time.perf_counter() - started}

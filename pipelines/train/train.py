@@ -23,7 +23,7 @@ from fieldwise.features.redact import redacted
 from fieldwise.features.report.page import PAGE
 from fieldwise.features.snapshot.manifest import Manifest, load_snapshot, snapshot_dir
 from fieldwise.features.snapshot.publish import reading
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import require_roles, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model, registry, say_registered
@@ -115,7 +115,7 @@ def _settle(journal: Journal, config: Config, register: bool, force: bool) -> di
             raise verdict.refusal(done)
         waiting, done = 1, journal.register(config.model_name, may_lead=not verdict.useless)
     if verdict.doubtful:
-        say(f"warning: no better than the rate of positives on split {verdict.split}: {verdict.words}")
+        warn(f"no better than the rate of positives on split {verdict.split}: {verdict.words}")
     if waiting and done["registered"]:
         say_registered(done["registered"], config)
     return {**done, "bundle": str(journal.directory.parent / "bundle")}  # where it is now: workspaces may be moved

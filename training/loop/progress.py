@@ -35,6 +35,11 @@ class EpochRecord:
     order_digests: list[str]
     """Per rank, of its rows in the order they were trained, since the last resume."""
 
+    def __str__(self) -> str:
+        valid = f", valid {self.valid['logloss']:.5f}" if self.valid else ""
+        speed = f"{self.rows_trained / max(self.seconds, 1e-9):,.0f} rows/s"
+        return f"epoch {self.epoch + 1}: logloss train {self.train_logloss:.5f}{valid}, {speed}"
+
 
 @dataclass
 class Progress:

@@ -41,6 +41,8 @@ class TrainRun:
     """Start from these weights, by value where its spec is another of the same fields; its model must be the run's."""
     tracker: Tracker | None = None
     """On rank 0 only."""
+    silent: bool = False
+    """One of many trials: no line an epoch."""
 
     @property
     def learned(self) -> Learned | None:

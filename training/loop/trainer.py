@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from fieldwise.features.errors import DivergedError
 from fieldwise.features.interrupt import Interrupted
-from fieldwise.features.terminal import BarStream
+from fieldwise.features.terminal import BarStream, bars, say
 from fieldwise.training.data.batches import Passes, Work
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
@@ -156,7 +156,7 @@ class Trainer:
         now = self.progress
         name = f"{self.network.settings.kind} epoch {now.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
-                   mininterval=0.5, disable=not self.world.first,
+                   mininterval=0.5, disable=not (self.world.first and bars()),
                    file=BarStream(sys.stderr), dynamic_ncols=True)  # fmt: skip
         with bar:
             started = time.perf_counter()
@@ -229,6 +229,8 @@ class Trainer:
         self.exchange.bytes = 0
         self._report(record)
         better = valid.get("logloss", -math.inf) < now.best_logloss
+        if self.world.first and not self.task.silent:
+            say(f"{record}{'' if better or not valid else ', no better'}")
         if better:
             self._remember()
         self.progress = Progress(

@@ -12,12 +12,13 @@ model's tag ``fieldwise.move`` first, then to alias and tags, and whoever moves 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,8 @@ class Registry:
 
         def version_made() -> str:
             there = [found for found in self._versions() if found.source == model_uri]
-            return str((there[0] if there else mlflow.register_model(model_uri, self.name)).version)
+            with redirect_stderr(io.StringIO()):  # MLflow prints what we say better
+                return str((there[0] if there else mlflow.register_model(model_uri, self.name)).version)
 
         version = tell(version_made)
 

@@ -1,0 +1,86 @@
+"""Words to people: one way to say them, three ways to show them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fieldwise.features.errors import InputError
+from fieldwise.features.terminal import LOG, STYLE, bars, say, set_style, warn
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(STYLE, "")
+    set_style()
+    yield
+    monkeypatch.undo()
+    set_style()
+
+
+def test_words_are_plain_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    say("read 3 files", "100 %d \x1b[31m\nforged")
+    warn("2 rows set aside")
+    assert capsys.readouterr().err == "read 3 files\n100 %d \\x1b[31m\\nforged\nwarning: 2 rows set aside\n"
+
+
+def test_quiet_keeps_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    set_style("quiet")
+    say("read 3 files")
+    warn("2 rows set aside")
+    LOG.error("fieldwise train: a defect\n  in lines")
+    assert capsys.readouterr().err == "warning: 2 rows set aside\nfieldwise train: a defect\n  in lines\n"
+    assert not bars()
+
+
+def test_verbose_says_when_and_where(capsys: pytest.CaptureFixture[str]) -> None:
+    set_style("verbose")
+    say("read 3 files")
+    seconds, unit, module, *rest = capsys.readouterr().err.split()
+    assert float(seconds) > 0
+    assert (unit, module, rest) == ("s", "test_terminal:", ["read", "3", "files"])
+
+
+def test_json_lines_tell_programs_what_an_error_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    set_style("json")
+    error = InputError("log.csv, line 3", expected="4 values", found="3", fix="Mend it.")
+    warn("two\nlines of postgresql://user:secret@host/d")
+    LOG.error("fieldwise features: %s", error, extra={"facts": error.facts})
+    warned, failed = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (warned["level"], warned["module"]) == ("warning", "test_terminal")
+    assert "secret" not in warned["message"]
+    assert failed["message"] == f"fieldwise features: {error}"
+    told = [failed[key] for key in ("level", "error", "where", "expected", "found", "fix", "exit_code")]
+    assert told == ["error", "InputError", "log.csv, line 3", "4 values", "3", "Mend it.", 2]
+
+
+def test_processes_that_are_started_take_after_us() -> None:
+    set_style("json")
+    set_style("quiet")
+    assert os.environ[STYLE] == "json,quiet"
+    code = "from fieldwise.features.terminal import say, warn; say('no'); warn('yes')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["yes"]
+
+
+def test_bars_are_drawn_for_a_terminal_that_the_starting_command_has() -> None:
+    assert not bars()  # captured
+    set_style("bars", "verbose")
+    assert bars()
+    set_style("json")
+    assert not bars()
+
+
+def test_who_embeds_us_may_take_the_words(capsys: pytest.CaptureFixture[str]) -> None:
+    taken: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: taken.append(record.getMessage())  # type: ignore[method-assign]
+    LOG.handlers = [handler]
+    say("read 3 files")
+    assert (taken, capsys.readouterr().err) == (["read 3 files"], "")
