@@ -124,13 +124,12 @@ def _settle(journal: Journal, config: Config, register: bool, force: bool) -> di
 def send_reports(config: Config) -> dict[str, int]:
     """Send what trainings of this workspace reported while MLflow was away. Returns how many reports.
 
-    Raises while some are left, naming them: TrackingError, or ConfigError where MLflow's silence is no cause.
+    Raises TrackingError while some are left, naming them.
     """
     registry(config)
     kept = send_kept(config.workspace_dir, _sender)
     if kept.troubles:
-        kind = ConfigError if all(trouble.exit_code == 2 for trouble in kept.troubles.values()) else TrackingError
-        raise kind(
+        raise TrackingError(
             "reports of trainings", expected="none left",
             found="; ".join(f"{directory}: {trouble.found}" for directory, trouble in kept.troubles.items()),
             fix="See that MLflow runs; where it refuses a name, the same `fieldwise train` with another sends them. Or "

@@ -148,7 +148,7 @@ def test_a_finished_training_takes_a_mended_name(config: str, capsys: pytest.Cap
     journal.write_text("\n".join([*lines, json.dumps({**json.loads(last), "register": "team/ctr"})]) + "\n")
     code, _, said = run(capsys, "send", "--config", config)
     assert code == 1
-    assert f"found 1 ({journal.parent}: Invalid model name 'team/ctr'. Names cannot contain '/' or ':')" in said
+    assert f"found {journal.parent}: Invalid model name 'team/ctr'. Names cannot contain '/' or ':'" in said
     code, result, said = run(capsys, *train, "--set", "tracking.model_name=team's ctr")
     assert code == 0
     assert result["registered"] == {"model": "team's ctr", "version": "1", "champion": "1", "challenger": "1"}
