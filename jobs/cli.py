@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import gc
 import json
 import os
 import signal
 import sys
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, known_error
@@ -32,14 +33,18 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [word for word in ("quiet", "verbose", "json") if getattr(options, word)]
     set_style(*chosen, *(["bars"] if sys.stderr.isatty() else []))
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
+    gc.set_threshold(50_000)  # imports make a million objects that stay: a look at them every 700 takes a second in all
 
     def last_words(number: int) -> None:
         if os.environ.get("RANK", "0") == "0" and FAILURES not in os.environ:  # else whoever started us speaks
             told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
             print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)  # no lock that a signal broke into
 
-    if argv is None:  # a process of our own: registered first, so it runs when nothing is left that could hang
-        atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
+    ended: list[int] = []
+    if argv is None:  # a process of our own: registered first, so it runs last
+        atexit.register(_leave, ended)
+        with suppress(OSError):  # whoever started us may listen to the result alone
+            print(f"fieldwise {options.called} ...", file=stderr, flush=True)  # imports take seconds
     with redirect_stderr(stderr), Interruptible(last_words) as signals:
         try:
             code = _run(options)
@@ -50,7 +55,19 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr = stderr
         for number in SIGNALS:
             signal.signal(number, lambda *_: os._exit(code))
+        ended.append(code)
     return code
+
+
+def _leave(ended: list[int]) -> None:
+    """The end of a process whose command has ended, after all that others registered: Python would take a second of
+    CPU to tear down its modules, and could hang."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended[0])
 
 
 def door(command: str, script: str) -> None:

@@ -24,23 +24,11 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
+from fieldwise.features.private import is_private
+
 _HERE = Path(__file__).parent
 _SYMBOLS = "symbols of one process"
 """What is true of the code in a file of this name; see `_name_apart`."""
-
-
-def _writable(directory: Path, owners: set[int], others: int) -> bool:
-    """Whether code can be kept in a directory, and nobody but ``owners`` could have put some there: it is theirs, and
-    ``others`` (bits of its mode) may not write."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = directory.lstat()  # a link may lead anywhere
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners or found.st_mode & others:
-            return False
-        with tempfile.TemporaryFile(dir=directory):
-            return True
-    except OSError:
-        return False
 
 
 def cache_dir(beside: Path = _HERE) -> Path:
@@ -50,10 +38,10 @@ def cache_dir(beside: Path = _HERE) -> Path:
         digest.update(source.read_bytes())
     name = f"numba-{digest.hexdigest()[:12]}"
     local = beside / "__pycache__" / name
-    if _writable(local, {os.getuid(), beside.stat().st_uid}, stat.S_IWOTH):
+    if is_private(local, {os.getuid(), beside.stat().st_uid}, stat.S_IWOTH):
         return local
     private = Path(tempfile.gettempdir()) / f"fieldwise-{os.getuid()}"
-    if not _writable(private, {os.getuid()}, stat.S_IWGRP | stat.S_IWOTH):
+    if not is_private(private, {os.getuid()}, stat.S_IWGRP | stat.S_IWOTH):
         private = Path(tempfile.mkdtemp(prefix="fieldwise-"))  # someone else's directory could hold someone else's code
     return private / name
 

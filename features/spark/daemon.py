@@ -11,12 +11,14 @@ import gc
 import os
 import zipimport
 
-import pandas  # noqa: F401 - Spark's Arrow workers ask for it
-from pyspark import daemon
+gc.disable()  # what imports make stays: looking through it every few hundred objects finds nothing
 
-import fieldwise.features.spark.counting
-import fieldwise.features.spark.tallying
-import fieldwise.features.spark.tasks  # noqa: F401
+import pandas  # noqa: E402, F401 - Spark's Arrow workers ask for it
+from pyspark import daemon  # noqa: E402
+
+import fieldwise.features.spark.counting  # noqa: E402
+import fieldwise.features.spark.tallying  # noqa: E402
+import fieldwise.features.spark.tasks  # noqa: E402, F401
 
 
 def _keep(self: zipimport.zipimporter) -> None:
@@ -28,4 +30,5 @@ if __name__ == "__main__":
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore[method-assign]
     gc.collect()
     gc.freeze()
+    gc.enable()
     daemon.manager()

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from fieldwise import PLACE
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.interrupt import Interruptible
+from fieldwise.features.spark.sharing import keep_list, sharing
 
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
 
@@ -69,7 +70,7 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
         settings["spark.log.level"] = "FATAL"
     else:
         short = source_bytes is not None and source_bytes < SMALL
-        options = [f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}", *([_SHORT_LIFE] if short else [])]
+        options = [f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}", *([_SHORT_LIFE] if short else []), *sharing(java)]
         settings["spark.driver.extraJavaOptions"] = " ".join(options)
     if not told.contains("spark.master"):
         settings["spark.master"] = os.environ.get("SPARK_MASTER", "local[*]")
@@ -83,6 +84,8 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
     logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)  # it logs what it raises
     with _our_signals():
         session = builder.getOrCreate()
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        keep_list(session.sparkContext._jvm)
     if not told.contains("spark.sql.shuffle.partitions"):
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))

@@ -28,7 +28,8 @@ def copy_code(folder: Path) -> None:
 
 def packages() -> str:
     """What is installed, one ``name==version`` per line."""
-    found = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
+    about = (each.metadata for each in metadata.distributions())  # read once: each look at it parses a file
+    found = sorted({f"{each['Name']}=={each['Version']}" for each in about}, key=str.lower)
     return "\n".join(found) + "\n"
 
 
