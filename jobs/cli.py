@@ -14,14 +14,14 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, known_error
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
-from fieldwise.features.terminal import LOG, TerminalStream, set_style
+from fieldwise.features.terminal import LOG, TerminalStream, say, set_style
 from fieldwise.jobs import commands
 
 
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     ended: list[int] = []
     if argv is None:  # a process of our own: registered first, so it runs last
         atexit.register(_leave, ended)
-        with suppress(OSError):  # whoever started us may listen to the result alone
-            print(f"fieldwise {options.called} ...", file=stderr, flush=True)  # imports take seconds
+        if "RANK" not in os.environ:
+            say(f"fieldwise {options.called} ...")  # imports take seconds
     with redirect_stderr(stderr), Interruptible(last_words) as signals:
         try:
             code = _run(options)
