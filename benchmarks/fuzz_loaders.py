@@ -47,8 +47,8 @@ from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_digest 
 from fieldwise.features.snapshot.publish import clean  # noqa: E402
 from fieldwise.features.source.raw import column_names, count_rows, read_range, split_ranges  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
-from fieldwise.pipelines.cycle.daily import _require_same  # noqa: E402
 from fieldwise.pipelines.cycle.record import Record  # noqa: E402
+from fieldwise.pipelines.cycle.start import require_same  # noqa: E402
 from fieldwise.pipelines.score.output import Output  # noqa: E402
 from fieldwise.pipelines.train.sweep import _read  # noqa: E402
 from fieldwise.training.data.cache import Seen  # noqa: E402
@@ -105,7 +105,7 @@ def load(kind: str, place: Path) -> None:
         _read_source(place)
     elif kind == "day":
         day = Record(str(place), DAY)
-        _require_same(day, load_config(place / "config"))
+        require_same(day, load_config(place / "config"))
     elif kind == "trial":
         _read(str(place), [TRIAL])
     elif kind == "scores":

@@ -233,6 +233,8 @@ def parser() -> argparse.ArgumentParser:
     daily.add_argument("--hold", action="store_true", help="the champion stays, whatever the gate says")
     daily.add_argument("--force", action="store_true", help="the challenger is promoted, whatever the gate says")
     daily.add_argument("--reason", metavar="TEXT", help="why, for the record")
+    daily.add_argument("--dry-run", action="store_true",
+                       help="only say what would be built, trained, decided and scored")  # fmt: skip
 
     first = add("bootstrap", "The first model from a range of days: spec, snapshots, training, registry.",
                 "fieldwise bootstrap --config configs/demo.yaml --from 2026-01-01 --to 2026-01-06")  # fmt: skip
@@ -247,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--to", type=_day, required=True, metavar="YYYY-MM-DD", dest="last")
         command.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
 
-    prune = add("prune", "Remove days' snapshots past their retention that nothing uses.",
+    prune = add("prune", "Remove days' snapshots and model versions past their retention that nothing uses.",
                 "fieldwise prune --config configs/demo.yaml --keep 30d --dry-run")  # fmt: skip
     prune.add_argument("--keep", metavar="DURATION", help="in place of the config's `retention`, such as 30d")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")

@@ -116,6 +116,10 @@ def daily(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.cycle.daily import Wish, run_day
 
     wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
+    if o.dry_run:
+        from fieldwise.pipelines.cycle.plan import plan_day
+
+        return plan_day(_load(o), date=o.date, refit=o.refit, wish=wish)
     return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
 
 

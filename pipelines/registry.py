@@ -72,7 +72,8 @@ def _found(reference: str | None, config: Config) -> tuple[str, Registered | Non
     if reference is not None and os.path.isfile(os.path.join(reference, "model.json")):
         return os.path.abspath(reference), None
     registry(config)  # connects
-    from fieldwise.training.tracking.registry import bundle_of, find
+    from fieldwise.training.tracking.fetch import bundle_of
+    from fieldwise.training.tracking.registry import find
 
     reference = reference or champion_of(config)
     known = find(reference)

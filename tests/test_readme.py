@@ -107,7 +107,7 @@ def test_the_tour(
     assert results["train"]["registered"]["version"] == "2"
     assert results["promote"] == {"model": "demo", "champion": "2", "former": "1"}
     assert results["rollback"] == {"model": "demo", "champion": "1", "former": "2"}
-    assert [each["decision"] for each in results["history"]["decisions"]] == ["promoted", "rolled back"]
+    assert [each["decision"] for each in results["history"]["decisions"]] == ["promoted", "promoted", "rolled back"]
     assert results["score-rows"]["rows"] == 600
     assert len(results["explain"]["rows"]) == 2
     row = results["explain"]["rows"][0]

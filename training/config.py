@@ -35,7 +35,7 @@ class CheckpointConfig(Strict):
     """Checkpoints kept; older ones are deleted."""
 
 
-_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None}
+_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None, "calibration": None}
 
 
 class TrainingConfig(Strict):
@@ -74,6 +74,10 @@ class TrainingConfig(Strict):
     """L1 penalty of ftrl, which makes weights true zeros; other optimizers have none."""
     patience: Annotated[int, Field(ge=1)] | None = 2
     """Epochs without a better validation logloss before training stops; null: train all epochs. The best are kept."""
+    calibration: Literal["isotonic", "platt"] | None = None
+    """What is fitted on the validation rows once training has ended, and applied to every probability; needs such rows.
+    A model that goes on from another one without any (``daily``) keeps that one's. Default: none. See
+    ``training.network.calibration``."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Of the initial weights and of every shuffle."""
     streams: Annotated[int, Field(ge=1, le=1024)] = 8

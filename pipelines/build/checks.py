@@ -49,13 +49,15 @@ def require_split(config: Config) -> None:
             fix=f"Add `split: {example}`; or `split: {{by: none}}` where whole snapshots get their roles by "
             "--train, --valid and --test.",
         )
-    if config.split.by != "none" and not config.split.valid and config.training.patience is not None:
-        raise ConfigError(
-            "split.valid",
-            expected="rows to validate on: training.patience stops by their logloss",
-            found="none",
-            fix="Set split.valid, or training.patience: null.",
-        )
+    needs = {"patience": "stops by their logloss", "calibration": "is fitted on them"}
+    for key, why in needs.items():
+        if config.split.by != "none" and not config.split.valid and getattr(config.training, key) is not None:
+            raise ConfigError(
+                "split.valid",
+                expected=f"rows to validate on: training.{key} {why}",
+                found="none",
+                fix=f"Set split.valid, or training.{key}: null.",
+            )
 
 
 def require_matches(splitter: Splitter, paths: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Context and item vectors for a vector index (inner product), and the recipe that makes it give our lists.
 
     query  q(c) = [u(c), 1]        item  x(i) = [v(i), b(i)]
-    logit(c, i) = a(c) + <q(c), x(i)>,   probability = 1 / (1 + exp(-(logit + logit_shift)))
+    logit(c, i) = a(c) + <q(c), x(i)>,   probability = 1 / (1 + exp(-g(logit + logit_shift)))
 
 a(c) is the same for all items, so the index ranks by <q, x> alone: build it over items.npy with the inner-product
 metric (FAISS: IndexFlatIP for exact lists, IndexHNSWFlat or IndexIVFFlat for approximate ones) and search it with
@@ -101,7 +101,9 @@ def export_factors(
         folder = Path(store.resolve(output.staging)[1])
         _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
         _write(folder, "contexts", ids, found, one=True)
-        recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "recipe": __doc__}
+        g = None if bundle.calibrator is None else bundle.calibrator.model_dump(mode="json")
+        recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "calibrator": g,
+                  "recipe": __doc__}  # fmt: skip
         (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
         files = [
             {"path": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

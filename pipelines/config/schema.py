@@ -113,7 +113,8 @@ class Config(FeatureConfig):
     daily: DailyConfig = DailyConfig()
     drift: DriftConfig = DriftConfig()
     retention: Duration | None = None
-    """How long days' snapshots are kept before the newest one, such as ``30d``: for ``fieldwise prune``."""
+    """How long days' snapshots and model versions are kept before the newest day, such as ``30d``: for ``fieldwise
+    prune``."""
     _file: str = PrivateAttr(default="")
     _overrides: list[str] = PrivateAttr(default_factory=list)
     _paths: list[list[str]] = PrivateAttr(default_factory=list)

@@ -12,6 +12,8 @@ the champion beyond chance, and where someone else moves the champion.
 
 A suspicious day is evaluated and learned from only after a person's word; lists are scored all the same. What a date
 has done is kept in its `Record`; a rerun goes on where that stopped, and of a finished date it says what was decided.
+Where the champion moved meanwhile (another date at the same time, a rollback), what was measured against the former one
+decides nothing: the date ends with exit code 1, and a rerun begins anew against the champion of then.
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ from itertools import islice
 from typing import Any
 
 from fieldwise.features.columns.moment import day_of
-from fieldwise.features.errors import ArtifactError, ConfigError, InputError, RefusedError
+from fieldwise.features.errors import BusyError, ConfigError, InputError, RefusedError
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
-from fieldwise.features.snapshot.record import EXPRESSIONS, differences
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.refit import refit_features, window
@@ -33,18 +34,25 @@ from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle import gate
 from fieldwise.pipelines.cycle.days import Built, build_day, days_to_learn, sound_of
-from fieldwise.pipelines.cycle.decisions import Decision, Verb, any_decision, carry_out, decide, record_decision
+from fieldwise.pipelines.cycle.decisions import carry_out
 from fieldwise.pipelines.cycle.evidence import against_older, compare, compared, day_under
 from fieldwise.pipelines.cycle.record import Record, alone, records_before
-from fieldwise.pipelines.cycle.sources import say_changed_sources, sources_of
+from fieldwise.pipelines.cycle.start import (
+    champion_now,
+    line_of,
+    require_begun_against,
+    require_same,
+    say_changed_sources,
+    sources_of,
+)
 from fieldwise.pipelines.cycle.suspicion import model_findings
-from fieldwise.pipelines.registry import OpenedModel, champion_of, open_model, registry
+from fieldwise.pipelines.decision import Decision, Verb, decide, record_decision
+from fieldwise.pipelines.registry import OpenedModel, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.launch import Days, train_ranks
-from fieldwise.pipelines.train.train import train_model
+from fieldwise.pipelines.train.train import drop_bundle, train_model
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.tracking import runs
-from fieldwise.training.tracking.registry import find
 
 Result = dict[str, Any]
 
@@ -70,7 +78,10 @@ class Wish:
             raise ConfigError("--hold", expected="no --force beside it", found="both", fix="Leave one of them out.")
 
 
-def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False, wish: Wish = Wish()) -> Result:
+NO_WISH = Wish()
+
+
+def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False, wish: Wish = NO_WISH) -> Result:
     """Run the cycle for one day.
 
     Args:
@@ -80,6 +91,7 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False, w
         RefusedError: something speaks against the day; lists are scored, nothing is learned or decided.
         InputError: the same, where the day's rows cannot be read.
         TrackingError: the registry does not answer.
+        BusyError: the champion moved before this date's decision on it, or another process is at the date.
         ConfigError: not a date.
         ArtifactError: no champion yet: train on a first snapshot.
     """
@@ -93,9 +105,10 @@ def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) ->
     repeated = record.whole
     runs.connect(config.tracking.uri, config.workspace_dir)
     runs.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
-    _require_same(record, config)
+    require_same(record, config)
+    require_begun_against(record, config)
     begun = record.steps.get("champion") if repeated or record.looked_at else None  # a day that was refused begins anew
-    champion = open_model(begun or _champion(config), config)
+    champion = open_model(begun or champion_now(config), config)
     reference = f"models:/{champion.name}/{champion.version}"
     if "sources" in record.steps:
         say_changed_sources(config, record, record.date)
@@ -106,7 +119,7 @@ def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) ->
     record.put("champion", reference)
     if not record.looked_at:
         _look_at(config, record, champion, wish)
-    start, since = _line(config, record, reference)
+    start, since = line_of(config, record, reference)
     challenger = _challenger(config, record, start, ranks, refit)
     _decide(config, record, champion, challenger, since, wish)
     _score(config, record)
@@ -161,19 +174,13 @@ def _refuse(config: Config, record: Record, built: Built) -> None:
     record_decision(config, Decision(**record.steps["suspicious"]["decision"]))  # twice is once
     _score(config, record)
     kind = InputError if built["exit_code"] == 2 else RefusedError
-    fix = f"Nothing was learned or decided from it; later dates leave it out. Mend its rows and run {record.date} again"
-    trust = "" if built["dir"] is None else ", or vouch for it: the same command with --trust --reason TEXT"
+    stays = "Nothing was learned or decided from the day; later dates leave it out."
+    again, vouch = f"run {record.date} again", "the same command with --trust --reason TEXT"
+    if refusal := built.get("refusal"):
+        where, fix = f"day {record.date}, {refusal['where']}", f"{refusal['fix']} {stays} Mend its rows and {again}."
+        raise kind(where, expected=refusal["expected"], found=refusal["found"], fix=fix)
     raise kind(f"day {record.date}", expected="a day like those before it", found="; ".join(built["findings"]),
-               fix=f"{fix}{trust}.")  # fmt: skip
-
-
-def _line(config: Config, record: Record, champion: str) -> tuple[str, list[str]]:
-    """The model that the challenger starts from, and the dates whose comparisons speak for its line."""
-    for earlier in records_before(config.workspace_dir, record.date):
-        line = earlier.steps.get("line")
-        if line is not None:
-            return (line["model"], line["dates"]) if line["champion"] == champion else (champion, [])
-    return champion, []
+               fix=f"{stays} Mend its rows and {again}, or vouch for it: {vouch}.")  # fmt: skip
 
 
 def _challenger(config: Config, record: Record, start: str, ranks: int, refit: bool) -> OpenedModel | None:
@@ -193,8 +200,14 @@ def _challenger(config: Config, record: Record, start: str, ranks: int, refit: b
         made = record.step(
             "registered", lambda: registry(config).register(found["trained"]["model_uri"], may_lead=False)
         )
+        drop_bundle(found["trained"]["bundle"], _name(record))  # the registry holds it now: one copy is enough
         return open_model(f"models:/{config.model_name}/{made['version']}", config)
     return None if found["model"] == record.steps["champion"] else open_model(found["model"], config)
+
+
+def _name(record: Record) -> str:
+    """Of the training."""
+    return f"daily {record.date}"
 
 
 def _train(
@@ -207,7 +220,7 @@ def _train(
         before, spec = [built["dir"] for built in refitted["snapshots"]], refitted["spec"]
     held_out = day_under(config, record, spec)
     say(f"challenger: {start} learns from {', '.join(days)} ...")
-    roles, name = Days(before, (), [held_out]), f"daily {record.date}"
+    roles, name = Days(before, (), [held_out]), _name(record)
     if ranks == 1:  # in this process: starting another one takes longer than a day's rows
         settings = config.training.model_copy(update={"epochs": config.daily.epochs, "patience": None})
         one = config.model_copy(update={"training": settings})
@@ -238,7 +251,11 @@ def _decide(
         found = gate.decide(pooled, today, settings, aged=aged)
         lost = pooled.difference("logloss", settings.confidence).low > 0
     intended = record.step("intended", lambda: _intend(config, record, challenger, found, wish).model_dump())
-    decision = Decision(**record.step("decision", lambda: carry_out(config, Decision(**intended)).model_dump()))
+    try:
+        decision = Decision(**record.step("decision", lambda: carry_out(config, Decision(**intended)).model_dump()))
+    except BusyError:
+        record.begin_anew()
+        raise
     say(f"{decision.decision}: {'; '.join(decision.findings) or decision.reason or ''}")
     stands = f"models:/{config.model_name}/{decision.now}"
     if challenger is None or lost or stands != reference:
@@ -270,7 +287,7 @@ def _intend(config: Config, record: Record, challenger: OpenedModel | None, foun
 def _score(config: Config, record: Record) -> None:
     """Lists of the date by whichever model is champion now, once for each."""
     if config.catalog is not None:
-        now = _champion(config)
+        now = champion_now(config)
         record.step(f"catalog by {now}", lambda: score_catalog(config, date=record.date, model=now))
         record.put("catalog", record.steps[f"catalog by {now}"])
 
@@ -296,36 +313,3 @@ def _result(config: Config, record: Record, champion: OpenedModel, *, repeated: 
         "drift": steps.get("today", {}).get("drift"),
         "catalog": steps.get("catalog"),
     }
-
-
-def _require_same(record: Record, config: Config) -> None:
-    """Raises ArtifactError where a date was begun, or done, with rows made otherwise than the config says now, and
-    where it was begun, and not done, by a version that decided otherwise."""
-    kept = record.steps.get("config")
-    if not record.whole and "challenger" in record.steps and not record.looked_at:
-        raise ArtifactError(record.path, expected="a day that was begun by this version", found="an earlier one's",
-                            fix=f"Remove the file to do {record.date} anew.")  # fmt: skip
-    if kept is None:  # not begun, or by an earlier version
-        return
-    keys = ("source", "join", *EXPRESSIONS, "time")
-    found = differences(kept, config.record, keys, names=("then", "config"), same_paths=True)
-    if found:
-        raise ArtifactError(
-            record.path,
-            expected=f"a day that was {'done' if record.whole else 'begun'} with this config",
-            found="; ".join(found),
-            fix=f"Use the config it was done with, or remove the file to do {record.date} anew.",
-        )
-
-
-def _champion(config: Config) -> str:
-    """The champion by its version: later promotions must not change what a rerun starts from."""
-    try:
-        found = find(champion_of(config))
-    except ArtifactError as error:
-        if not any_decision(config):
-            raise
-        fix = "Decisions were made here: put the registry back, or `fieldwise promote --version` one that it holds."
-        raise ArtifactError(error.where, expected="a champion", found=error.found, fix=fix) from error
-    assert found is not None
-    return found.reference

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from fieldwise.features.errors import InputError, RefusedError
+from fieldwise.features.errors import BusyError, InputError, RefusedError
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir, standing
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.drift import kept_expected
 from fieldwise.pipelines.build.features import Late, build_features, load_spec
 from fieldwise.pipelines.build.refit import window
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.cycle.record import Record
+from fieldwise.pipelines.cycle.record import Record, alone
 from fieldwise.pipelines.cycle.suspicion import Day, Finding, findings, refused_day
 from fieldwise.training.data.learned import Learned
 
 Built = dict[str, Any]
-"""A day: ``dir`` of its snapshot (None: its rows were refused), ``findings`` against it, in words, ``drift``, and the
-``exit_code`` of what they are."""
+"""A day: ``dir`` of its snapshot (None: its rows were refused), ``findings`` against it, in words, ``drift``, the
+``exit_code`` of what they are, and of refused rows the ``refusal``: the parts of the error."""
 
 
 def build_day(config: Config, date: str, spec: str, *, late: Late) -> Built:
@@ -31,7 +32,10 @@ def build_day(config: Config, date: str, spec: str, *, late: Late) -> Built:
         built = build_features(config, date=date, spec=spec, late=late)
     except (InputError, RefusedError) as error:
         told = refused_day(error)
-        return {"dir": None, "findings": [str(told)], "exit_code": error.exit_code, "drift": None}
+        parts = {"where": error.where, "expected": error.expected, "found": error.found, "fix": error.fix}
+        return {
+            "dir": None, "findings": [str(told)], "exit_code": error.exit_code, "drift": None, "refusal": parts
+        }  # fmt: skip
     found = _judged(config, date, built["dir"])
     return {"dir": built["dir"], "findings": [str(each) for each in found], "exit_code": 3, "drift": built["drift"]}
 
@@ -74,7 +78,15 @@ def sound_of(config: Config, days: Sequence[str], record: Record, spec: str) -> 
             if not unsound:
                 found[day] = built["dir"]
             elif built["dir"] is not None:  # it stands, and is nothing to compare others with
-                own.put("suspicious", built)
+                _tell_suspicious(config, day, built)
         if unsound:
             say(f"{day} is left out: {'; '.join(unsound)}")
     return found
+
+
+def _tell_suspicious(config: Config, day: str, built: Built) -> None:
+    """Record what was found against a day that no date has looked at; a process that is at the date finds it itself."""
+    with suppress(BusyError), alone(config.workspace_dir, day, patience=0):
+        own = Record(config.workspace_dir, day)
+        if not own.looked_at:
+            own.put("suspicious", built)

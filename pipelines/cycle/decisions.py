@@ -1,136 +1,29 @@
-"""Every decision on a champion, kept twice: in sealed files of the workspace, only ever added, and in the registry.
-
-    <workspace>/decisions/<time>-<version>.json    one decision, written once
-    fieldwise.decision.<time>                      tag of the version it was about, the same as JSON
-    fieldwise.decision, .parent, champion.logloss  tags and metrics of the run that trained the version
-
-A promotion and a rollback carry their tag within the move of the champion (``training.tracking.registry``), so none is
-without a record, wherever it was killed. Scores name their ``model_version``: its line in ``fieldwise history`` says
-who made it the champion, when, on which day's data and against what.
-"""
+"""How the champion moves: as the daily cycle decided, by a person's word, or back; and the history of all that."""
 
 from __future__ import annotations
 
-import getpass
-import math
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
-from typing import Any, Literal
-
-from pydantic import Field, ValidationError
+from collections.abc import Sequence
+from typing import Any
 
 from fieldwise.features import store
 from fieldwise.features.columns.moment import day_of
-from fieldwise.features.errors import ArtifactError, ConfigError, RefusedError, TrackingError
-from fieldwise.features.redact import redacted_tree
-from fieldwise.features.schema import Strict
-from fieldwise.features.store import bounded
-from fieldwise.features.store.kept import digest_of, read_record, sealed
-from fieldwise.features.terminal import say, warn
-from fieldwise.features.words import complaint
+from fieldwise.features.errors import ConfigError, RefusedError
+from fieldwise.features.terminal import say
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.decision import Decision, Verb, decide, decisions_of, record_decision
 from fieldwise.pipelines.registry import registry
-from fieldwise.training.tracking.journal import flat
-
-TAG = "fieldwise.decision"
-Verb = Literal["promoted", "kept", "refused", "forced", "rolled back"]
-_MOST_TAG, _MOST_WORDS = 3_000, 500
-"""Characters of a decision in the registry, whose stores take 5,000 in a tag: metrics go first, then long words."""
-_FIX = "Move it away: what it said of the registry is also in the version's tags."
-
-
-class Decision(Strict):
-    """What was decided, on what, by whom. Versions are those of the registered model."""
-
-    decision: Verb
-    time: str
-    """UTC, ISO 8601 to the microsecond."""
-    champion: str | None = None
-    """The version that stood."""
-    challenger: str | None = None
-    """The version that was judged; None where none was registered, and of rollbacks."""
-    now: str | None = None
-    """The version that stands since."""
-    date: str | None = None
-    """Day of the data that it follows from."""
-    parent: str | None = None
-    """Model whose weights the challenger started from."""
-    metrics: dict[str, Any] = Field(default_factory=dict)
-    """``champion``, ``challenger``: each metric on the day with its standard error (``_se``); ``pooled``, ``today`` and
-    ``<n> days ago``: both models' metrics, their difference and its interval."""
-    findings: list[str] = Field(default_factory=list)
-    """What the gate found, in words."""
-    reason: str | None = None
-    """A person's, or of a promotion by the gate what passed."""
-    config: str
-    """Digest of the config, defaults and overrides included."""
-    who: str
-    """user@host, or the scheduler's run."""
-
-    @property
-    def stamp(self) -> str:
-        """The time, as names of files and tags take it."""
-        return self.time.replace("-", "").replace(":", "")
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """For the version that it is about."""
-        text = self.model_dump_json(exclude_defaults=True)
-        if len(text) > _MOST_TAG:
-            words = [each[:_MOST_WORDS] for each in self.findings[:3]]
-            short: dict[str, Any] = {
-                "metrics": {},
-                "findings": words,
-                "reason": self.reason and self.reason[:_MOST_WORDS],
-            }
-            text = self.model_copy(update=short).model_dump_json(exclude_defaults=True)
-        return {f"{TAG}.{self.stamp}": text}
-
-
-def decide(
-    config: Config, decision: Verb, *, champion: str | None, challenger: str | None = None, **more: Any
-) -> Decision:
-    """A ``Decision`` of this moment and process; ``more`` are its other keys. Nothing is done or written."""
-    now = challenger if decision in ("promoted", "forced") else champion
-    time = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    who, digest = _who(), digest_of(config.unexpanded())
-    keys = {"now": now, "time": time, "who": who, "config": digest, **more}
-    return Decision(
-        **redacted_tree(_finite({"decision": decision, "champion": champion, "challenger": challenger, **keys}))
-    )
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with None for numbers that JSON lacks."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _who() -> str:
-    dag = os.environ.get("AIRFLOW_CTX_DAG_ID")
-    if dag:
-        return f"airflow {dag} {os.environ.get('AIRFLOW_CTX_DAG_RUN_ID', '')}".strip()
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # containers run under numbers that have no name
-        user = str(os.getuid())
-    return f"{user}@{platform.node()}"
 
 
 def carry_out(config: Config, decision: Decision) -> Decision:
     """Do what was decided, and record it; again, for the same decision, nothing is done or told twice.
 
-    Returns the decision as it came out: ``refused`` where the champion had changed, a later day had decided, or the
-    version was rejected meanwhile. Raises TrackingError when the registry is silent.
+    Returns the decision as it came out: ``refused`` where a later day had decided, or the version was rejected
+    meanwhile. Raises BusyError where the champion is another one than it was decided against: nothing is done or
+    recorded then. Raises TrackingError when the registry is silent.
     """
+    found = registry(config)
     if decision.decision in ("promoted", "forced"):
-        found = registry(config)
         forced = decision.decision == "forced"
         try:
             found.promote(
@@ -141,40 +34,10 @@ def carry_out(config: Config, decision: Decision) -> Decision:
             assert decision.challenger is not None
             found.reject(decision.challenger, str(error))  # so that no plain `promote` takes it
             decision = decision.model_copy(update={"decision": "refused", "findings": words, "now": stands})
+    else:
+        found.require_champion(decision.champion)
     record_decision(config, decision)
     return decision
-
-
-def record_decision(config: Config, decision: Decision) -> str:
-    """Add a decision to the workspace's record, and to the version and run that it is about; returns the file's path.
-
-    Twice is once. Raises TrackingError when the registry is silent: the file is there then.
-    """
-    about = decision.champion if decision.decision == "rolled back" else decision.challenger or decision.champion
-    path = store.join(_folder(config), f"{decision.stamp}-{about or 'none'}.json")
-    content = sealed(decision.model_dump())
-    try:
-        store.create_exclusive(path, content)
-    except FileExistsError:
-        if store.read_bytes(path) != content:
-            raise ArtifactError(
-                path, expected="this decision or none", found="another one", fix="Run it again."
-            ) from None
-    if about is not None:
-        run, metrics = {}, {}
-        if decision.challenger is not None:
-            facts = {
-                "": decision.decision,
-                ".champion": decision.champion,
-                ".date": decision.date,
-                ".reason": decision.reason,
-            }
-            run = {f"{TAG}{key}": value[:_MOST_WORDS] for key, value in facts.items() if value}
-            run |= {"fieldwise.parent": decision.parent or f"models:/{config.model_name}/{decision.champion}"}
-            metrics = {name: value for name, value in flat(decision.metrics) if isinstance(value, float)}
-        moment = round(1000 * datetime.fromisoformat(decision.time.replace("Z", "+00:00")).timestamp())
-        registry(config).note(about, decision.tags, run=run, metrics=metrics, time=moment)
-    return path
 
 
 def promote_model(
@@ -245,8 +108,7 @@ def history(config: Config, last: int | None = None) -> dict[str, Any]:
 
     Says them as a table on stderr, and which are left out with ``last``. Raises ArtifactError for a damaged file.
     """
-    found = {(each.time, each.champion, each.challenger): each for each in [*_told(config), *_kept(config)]}
-    decisions = sorted(found.values(), key=lambda each: each.time)
+    decisions = decisions_of(config)
     champions: list[dict[str, str | None]] = []
     for version, since in [(each.champion, None) for each in decisions[:1]] + [
         (each.now, each.time) for each in decisions
@@ -284,42 +146,3 @@ def _loss(decision: Decision, model: str) -> str | None:
     found = decision.metrics.get(model) or {}
     value, error = found.get("logloss"), found.get("logloss_se")
     return None if value is None else f"{value:.5f}" + ("" if error is None else f" +- {error:.5f}")
-
-
-def any_decision(config: Config) -> bool:
-    """Whether the workspace holds any."""
-    return bool(_files(config))
-
-
-def _files(config: Config) -> list[str]:
-    names = sorted(store.list_sizes(_folder(config)))
-    return [store.join(_folder(config), name) for name in names if name.endswith(".json") and not name.startswith(".")]
-
-
-def _kept(config: Config) -> list[Decision]:
-    """Of the workspace."""
-    what = "a decision, as it was recorded"
-    return [_read(read_record(path, what, _FIX) or {}, path) for path in _files(config)]
-
-
-def _told(config: Config) -> list[Decision]:
-    """Of the registry; none, with a warning, where it is silent."""
-    try:
-        texts = registry(config).notes(f"{TAG}.")
-    except TrackingError as error:
-        warn(f"only what the workspace holds: {error}")
-        return []
-    where = f"models:/{config.model_name}, a tag {TAG}.*"
-    return [_read(bounded.parse(text.encode(), where, "Delete or mend the tag."), where) for text in texts]
-
-
-def _read(value: Mapping[str, Any], where: str) -> Decision:
-    try:
-        return Decision.model_validate(value)
-    except ValidationError as error:
-        found = complaint(error, Decision)
-        raise ArtifactError(where, expected="a decision, as it was recorded", found=found, fix=_FIX) from error
-
-
-def _folder(config: Config) -> str:
-    return store.join(config.workspace_dir, "decisions")

@@ -47,6 +47,12 @@ class Record:
         self.steps[name] = result
         write_record(self.path, redacted_tree(_moved(self.steps, self._workspace, HERE)))
 
+    def begin_anew(self) -> None:
+        """Forget all steps but what was found against the day; what they have made stands, and is found again."""
+        kept = {name: self.steps[name] for name in ("suspicious",) if name in self.steps}
+        self.steps = kept
+        write_record(self.path, redacted_tree(_moved(kept, self._workspace, HERE)))
+
     @property
     def looked_at(self) -> bool:
         """Whether the date has found its day sound, or a person has."""
@@ -58,14 +64,15 @@ class Record:
         return [] if self.looked_at else list(self.steps.get("suspicious", {}).get("findings", []))
 
 
-def alone(workspace: str, date: str) -> AbstractContextManager[None]:
-    """One process at a date, in a local workspace. Raises BusyError where another one stays at it."""
+def alone(workspace: str, date: str, *, patience: float | None = None) -> AbstractContextManager[None]:
+    """One process at a date, in a local workspace. Raises BusyError where another one stays at it for longer than
+    ``patience`` seconds (default: `PATIENCE`)."""
     if "://" in workspace:
         return nullcontext()
     store.make_dir(folder := store.join(workspace, "daily"))
     fix = "Wait for it; this date then tells what it decided."
     return locked(store.join(folder, f".{date}.lock"), f"day {date}", expected="one process at it", fix=fix,
-                  patience=PATIENCE)  # fmt: skip
+                  patience=PATIENCE if patience is None else patience)  # fmt: skip
 
 
 def records_before(workspace: str, date: str) -> Iterator[Record]:

@@ -102,7 +102,7 @@ def refused_day(error: FieldwiseError) -> Finding:
     """
     if not isinstance(error, InputError | RefusedError):
         raise error
-    return Finding("build", "", str(error))
+    return Finding("build", "", f"{error.where}: expected {error.expected}, found {error.found.removesuffix('.')}")
 
 
 def findings(

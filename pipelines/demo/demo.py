@@ -17,6 +17,7 @@ from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.launch import train_ranks
@@ -26,6 +27,7 @@ from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of
 from fieldwise.training.network.bundle import load_bundle
+from fieldwise.training.network.calibration import measured_logits
 from fieldwise.training.network.network import Network
 
 ROWS = 350_000
@@ -66,9 +68,7 @@ def demo(
     losses = {kind: losses_of(config, result["bundle"]) for kind, result in results.items()}
     best = min(results, key=lambda kind: results[kind]["metrics"]["valid"]["logloss"])
     with _stage(f"registry and catalog of {day} with {best}"):
-        shop_model = registry(config)
-        registered = shop_model.register(results[best]["model_uri"])
-        shop_model.promote(registered["version"], anew=True)
+        registered = _lead(config, results[best])
         catalog = score_catalog(config, date=day)
     table = [_row(kind, result, float(losses[kind].mean()) - truth) for kind, result in results.items()]
     gaps = {f"{a}-{b}": _gap(losses[a] - losses[b], seed) for a in models for b in models if a != b}
@@ -78,6 +78,24 @@ def demo(
         "rows": shop.rows, "snapshot": snapshot["digest"], "truth_logloss": truth, "models": table, "gaps": gaps,
         "best": best, "registered": registered, "catalog": catalog, "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
+
+
+def _lead(config: Config, result: dict[str, Any]) -> dict[str, Any]:
+    """Register a model and make it the champion."""
+    model, metrics = registry(config), result["metrics"]["test"]
+    former = model.version_of("champion")
+    registered = model.register(result["model_uri"])
+    version = registered["version"]
+    if former is None:
+        record_first_champion(config, version, metrics)
+    elif former != version:
+        why = "the best of the demo's models"
+        decision = decide(
+            config, "promoted", champion=former, challenger=version, metrics={"challenger": metrics}, reason=why
+        )
+        model.promote(version, expected=former, anew=True, tags=decision.tags)
+        record_decision(config, decision)
+    return registered
 
 
 @contextmanager
@@ -97,7 +115,8 @@ def losses_of(config: Config, bundle_dir: str) -> Float64:
     losses = []
     with network.passes([[PlanReader(split.files, plan, [0], bundle.spec.slot_names)]]) as steps:
         for batch, compact in steps:
-            z = network.score(compact).astype(np.float64)
+            logits = network.score(compact)
+            z = measured_logits(logits, bundle.logit_shift, bundle.calibrator, downsampled=False).astype(np.float64)
             losses.append(np.logaddexp(0.0, z) - batch.label * z)
     return np.concatenate(losses)
 

@@ -1,4 +1,4 @@
-"""Remove days' snapshots and trainings past their retention, and none that something still needs."""
+"""Remove days' snapshots, trainings and model versions past their retention, and none that something still needs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fieldwise.features.snapshot import publish
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.decision import decisions_of
 from fieldwise.pipelines.registry import registry
 from fieldwise.training.tracking.journal import open_journal
 
@@ -30,6 +31,10 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
     trained or measured on, those of trainings that MLflow knows as running, those that a living job has a lease on, and
     snapshots of no day (``all``). A snapshot is first moved out of sight as a whole, then deleted. Of the trainings of
     ``daily`` goes what the workspace keeps beside MLflow: bundle and reports, once all of it has been sent.
+
+    Versions of the registered model go with their bundles, runs stay. A version's day is that of the last decision
+    about it, else the day it was made. Kept whatever their age: versions with an alias, the one that a rollback would
+    restore, and those that decisions of kept days name.
 
     Returns: removed, kept (name to reason, of those past their retention), dry_run.
     Raises ConfigError without a retention, or when it would take days that ``daily`` trains on.
@@ -65,6 +70,13 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         if not dry_run:
             shutil.rmtree(training)
         removed.append(f"training of {name}")
+    for version, reason in _versions(config, _first_kept(days, retention)).items():
+        name = f"models:/{config.model_name}/{version}"
+        stays = reason or (None if dry_run else registry(config).remove(version))
+        if stays:
+            kept[name] = stays
+        else:
+            removed.append(name)
     lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
     lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
     say(*(lines or ["nothing is past its retention"]))
@@ -83,6 +95,24 @@ def _first_kept(days: dict[str, str], retention: int) -> str:
     newest = max(days.values(), default=None)
     kept = retention - DAY
     return "" if newest is None else str(datetime.date.fromisoformat(newest) - datetime.timedelta(microseconds=kept))
+
+
+def _versions(config: Config, first_kept: str) -> dict[str, str | None]:
+    """Versions before a day that nothing in the registry points to; why they stay all the same, or None."""
+    decisions, own = decisions_of(config), f"models:/{config.model_name}/"
+    last: dict[str, str] = {}
+    named: dict[str, str] = {}
+    for each in decisions:
+        day = each.date or each.time[:10]
+        if each.challenger is not None:
+            last[each.challenger] = max(day, last.get(each.challenger, ""))
+        if day >= first_kept:
+            parent = (each.parent or "").removeprefix(own)
+            for version in (each.champion, each.challenger, each.now, parent):
+                if version:
+                    named[version] = f"a decision of {day} names it"
+    old = {version: last.get(version, str(made.date())) for version, made in registry(config).unaliased().items()}
+    return {version: named.get(version) for version, day in old.items() if day < first_kept}
 
 
 def _trainings(config: Config, first_kept: str) -> list[tuple[str, Path]]:

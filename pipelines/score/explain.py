@@ -83,6 +83,8 @@ def explain(scorer: Scorer, spec: FeatureSpec, slots: npt.NDArray[np.int32], raw
     return {
         "logit": explained.logit,
         "logit_shift": explained.logit_shift,
+        "calibration": explained.method,
+        "calibrated_logit": explained.calibrated,
         "probability": explained.probability,
         "bias": next(part.value for part in explained.parts if not part.fields),
         "values": {name: found[0] if len(found) == 1 else found for name, found in values.items()},
@@ -108,6 +110,8 @@ def _shown(value: pa.Scalar) -> Any:
 
 def _show(row: dict[str, Any], top: int) -> None:
     shift = f" {row['logit_shift']:+.4f} by calibration" if row["logit_shift"] else ""
+    if row["calibration"]:
+        shift += f", {row['calibrated_logit']:+.4f} by {row['calibration']} calibration"
     say(f"probability {row['probability']:.5f}, logit {row['logit']:+.4f}{shift}, bias {row['bias']:+.4f}")
     for term in row["terms"][:top]:
         named = " x ".join(f"{name}={row['values'][name]}" for name in term["fields"])

@@ -15,6 +15,7 @@ from pyspark import SparkContext, SparkFiles, TaskContext
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.models.settings import ModelSettings
 from fieldwise.training.network.bundle import Bundle
+from fieldwise.training.network.calibration import Isotonic, Platt
 
 TABLE = "weights.npy"
 
@@ -34,6 +35,7 @@ class Shipped:
     layout: Layout
     dense: dict[str, npt.NDArray[np.float32]]
     logit_shift: float
+    calibrator: Platt | Isotonic | None
 
     def path(self, name: str) -> Path:
         """A shipped file, on this machine."""
@@ -60,7 +62,7 @@ class Shipped:
         torch.set_num_threads(cores())
         gc.freeze()  # Spark's workers collect garbage after every task: let them leave torch's modules out
         table = np.load(self.path(TABLE), mmap_mode="r", allow_pickle=False)
-        return Scorer(PlainWeights(self.settings, self.layout, table, self.dense, self.logit_shift))
+        return Scorer(PlainWeights(self.settings, self.layout, table, self.dense, self.logit_shift, self.calibrator))
 
 
 def cores() -> int:
@@ -92,4 +94,5 @@ class Shipment:
             layout=bundle.layout,
             dense=bundle.dense,
             logit_shift=bundle.logit_shift,
+            calibrator=bundle.calibrator,
         )

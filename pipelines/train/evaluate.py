@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fieldwise.features.errors import ArtifactError
@@ -13,6 +14,7 @@ from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import evaluate
+from fieldwise.training.evaluation.slices import Slices
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
 
@@ -20,7 +22,8 @@ from fieldwise.training.ranks.world import World
 def evaluate_model(
     config: Config, *, snapshots: list[str] | None = None, model: str | None = None, role: str = "test"
 ) -> dict[str, Any]:
-    """Score every row of one role and measure.
+    """Score every row of one role and measure; ``reliability`` is that of all rows, and of each value of the fields
+    that ``daily.gate.slices`` names.
 
     Args:
         snapshots: default: the workspace's ``all``. Unsplit (daily) snapshots count for any role.
@@ -50,7 +53,11 @@ def evaluate_model(
     split.require_both_classes()
     world = World()
     world.use_threads(config.training.threads)
-    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
+    slices = Slices(bundle.spec, config.daily.gate.slices)
+    found = evaluate(
+        Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, calibrator=bundle.calibrator,
+        seen=Seen(verify=True), watch=slices.add,
+    )  # fmt: skip
     say_metrics(role, found)
     metrics = found.told()
     return {
@@ -60,4 +67,6 @@ def evaluate_model(
         "rows": metrics.pop("rows"),
         "positives": metrics.pop("positives"),
         "metrics": metrics,
+        "calibration": None if bundle.calibrator is None else bundle.calibrator.method,
+        "reliability": {"all": asdict(found.curve)} | slices.reliability(),
     }

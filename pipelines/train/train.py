@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fieldwise.features import store
 from fieldwise.features.columns.text import canonical
-from fieldwise.features.errors import ConfigError, FieldwiseError, RefusedError, TrackingError
+from fieldwise.features.errors import BusyError, ConfigError, FieldwiseError, RefusedError, TrackingError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.redact import redacted
 from fieldwise.features.report.page import PAGE
@@ -26,6 +26,7 @@ from fieldwise.features.snapshot.publish import reading
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import require_roles, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.decision import record_first_champion
 from fieldwise.pipelines.registry import open_model, registry, say_registered
 from fieldwise.pipelines.train.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
@@ -72,7 +73,7 @@ def train_model(
         fix = "Leave one of them out."
         raise ConfigError("--force", expected="a model to register", found="--no-register", fix=fix)
     task, origin = _task(config, open_days(config, days), init)
-    task.data.require_both_classes(valid=config.training.patience is not None)  # before anything is written
+    task.data.require_both_classes(valid=task.validates)  # before anything is written
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
         journal = None
         if world.first:
@@ -118,7 +119,19 @@ def _settle(journal: Journal, config: Config, register: bool, force: bool) -> di
         warn(f"no better than the rate of positives on split {verdict.split}: {verdict.words}")
     if waiting and done["registered"]:
         say_registered(done["registered"], config)
+    found = done["registered"]
+    if found and found["champion"] == found["version"]:
+        record_first_champion(config, found["version"], done["metrics"].get("test") or done["metrics"][verdict.split])
     return {**done, "bundle": str(journal.directory.parent / "bundle")}  # where it is now: workspaces may be moved
+
+
+def drop_bundle(bundle: str, name: str) -> None:
+    """Remove the workspace's copy of a model that a training of that name has made and the registry holds; it stays
+    where another training has taken its place since."""
+    place = Path(bundle).parent / "reports"
+    with suppress(BusyError), open_journal(place, _sender(place), patience=0) as journal:
+        if journal.opening.get("name") == name:
+            shutil.rmtree(bundle, ignore_errors=True)  # gone already: a rerun
 
 
 def send_reports(config: Config) -> dict[str, int]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import DivergedError, IntegrityError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import require_weights
+from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.batches import Work
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import Split
 from fieldwise.training.evaluation.metrics import FEW, Curve, Metrics
+from fieldwise.training.network.calibration import Isotonic, Platt, measured_logits
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
 
 _ROWS = 16384
 """Of a batch."""
+Watch = Callable[[Batch, Float32], None]
 
 
 @dataclass(frozen=True)
@@ -60,41 +64,66 @@ def evaluate(
     world: World,
     *,
     logit_shift: float = 0.0,
+    calibrator: Platt | Isotonic | None = None,
     streams: int = 8,
     seen: Seen | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
     with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
-        return measure(network, split, world, works, logit_shift=logit_shift)
+        return measure(network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, watch=watch)
 
 
 def measure(
-    network: Network, split: Split, world: World, works: Iterable[Work], *, logit_shift: float = 0.0
+    network: Network,
+    split: Split,
+    world: World,
+    works: Iterable[Work],
+    *,
+    logit_shift: float = 0.0,
+    calibrator: Platt | Isotonic | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
-    """Metrics of the network's logits, the same on every rank.
+    """Metrics of `collect`, the same on every rank. Raises InputError when a class has no weight, and as that does."""
+    total = collect(network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, watch=watch)
+    if split.weighted:
+        require_weights(split.role, *total.weights)
+    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())
+
+
+def collect(
+    network: Network,
+    split: Split,
+    world: World,
+    works: Iterable[Work],
+    *,
+    logit_shift: float = 0.0,
+    calibrator: Platt | Isotonic | None = None,
+    watch: Watch | None = None,
+) -> Metrics:
+    """What metrics of the network's calibrated logits follow from, of all ranks.
 
     Args:
         works: of this rank's `scan`.
-        logit_shift: the bundle's calibration. Rows whose negatives were downsampled (``split.negative_rate``) are
-            measured without it: the shift is what turns their rate into the true one.
+        logit_shift, calibrator: the bundle's; see `measured_logits`.
+        watch: is given each of this rank's batches with its logits.
 
-    Raises IntegrityError when the rows read are not those the manifests promise, InputError when a class has no weight.
+    Raises IntegrityError when the rows read are not those the manifests promise, DivergedError for infinite logits.
     """
-    shift = np.float32(0.0 if split.negative_rate else logit_shift)
     metrics, overflows = Metrics(), 0
     for batch, compact in works:
-        logits = network.score(compact) + shift
+        logits = measured_logits(network.score(compact), logit_shift, calibrator, downsampled=bool(split.negative_rate))
         finite = np.isfinite(logits)
         if finite.all():
             metrics.add(logits, batch.label, batch.weight)
+            if watch is not None:
+                watch(batch, logits)
         else:
             overflows += batch.rows - int(finite.sum())
     require_finite(split, world.sum(np.array([float(overflows)]))[0])  # together: no rank waits for one that stopped
     total = Metrics(world.sum(metrics.sums()))
     require_rows(split, total.rows)
-    if split.weighted:
-        require_weights(split.role, *total.weights)
-    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())
+    return total
 
 
 def require_finite(split: Split, overflows: float) -> None:

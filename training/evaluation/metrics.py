@@ -90,6 +90,12 @@ class Metrics:
         """Of negatives and of positives."""
         return float(self._scalars[1] - self._scalars[2]), float(self._scalars[2])
 
+    def by_logit(self) -> tuple[Float64, Float64, Float64]:
+        """Of every bin with any weight, in order: the logit of its mean prediction, weight of negatives, positives."""
+        negative, positive, predicted = self._histogram.T[:3]
+        p = np.clip(predicted / (negative + positive), 1e-300, 1 - 2.0**-53)
+        return np.log(p) - np.log1p(-p), negative, positive
+
     def values(self) -> dict[str, float]:
         """All metrics by name, each with its ``_se``. What one class alone leaves undefined (AUC, NE) is nan."""
         _, weight, positive, predicted, loss, _, ww, wwy, wwl, wwll, wwly, wwpp, wwpy = self._scalars

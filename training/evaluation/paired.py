@@ -40,6 +40,7 @@ from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import Split
 from fieldwise.training.evaluation.evaluate import require_finite, require_rows, scan
 from fieldwise.training.network.bundle import Bundle
+from fieldwise.training.network.calibration import measured_logits
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
 
@@ -51,7 +52,7 @@ METRICS = ("logloss", "normalized_entropy", "auc", "calibration")
 _ROWS, _POSITIVES, _WEIGHT, _POSITIVE, _LOSS, _PREDICTED = range(len(SUMS))
 _BINS = 1024
 """Of logits for AUC: every value has its own on small days; else equal shares of the first batch."""
-_MOST_VALUES = 1000
+MOST_VALUES = 1000
 """Of a field whose values are slices."""
 
 
@@ -232,8 +233,8 @@ def score_blocks(
     """
     networks = {name: Network.from_bundle(bundle) for name, bundle in models.items()}
     spec = next(iter(models.values())).spec
-    grouped = None if group is None else _slot(spec, group, "gate.group")
-    sliced = {name: _slot(spec, name, "gate.slices", _MOST_VALUES) for name in slices}
+    grouped = None if group is None else slot_of(spec, group, "gate.group")
+    sliced = {name: slot_of(spec, name, "gate.slices", MOST_VALUES) for name in slices}
     collectors = {name: _Collector([spec[field].size for field in sliced]) for name in models}
     first, *_ = networks.values()
     start, rows, overflows = int(split.files[0].sha256[:8], 16) if split.files else 0, 0, 0
@@ -245,7 +246,8 @@ def score_blocks(
             weight = np.ones(batch.rows) if batch.weight is None else batch.weight.astype(np.float64)
             for name, network in networks.items():
                 logits = network.score(compact if network is first else network.lookup(batch.slots))
-                logits = logits + np.float32(0.0 if split.negative_rate else models[name].logit_shift)
+                own, downsampled = models[name], bool(split.negative_rate)
+                logits = measured_logits(logits, own.logit_shift, own.calibrator, downsampled=downsampled)
                 finite = bool(np.isfinite(logits).all())
                 overflows += not finite
                 if finite:
@@ -258,7 +260,7 @@ def score_blocks(
     return {name: collector.sums(names) for name, collector in collectors.items()}
 
 
-def _slot(spec: FeatureSpec, name: str, key: str, most: int | None = None) -> int:
+def slot_of(spec: FeatureSpec, name: str, key: str, most: int | None = None) -> int:
     """The slot of a field of one value. ConfigError for any other, and for one of more local indices than ``most``."""
     fields = {field.name: field for field in spec.fields}
     if name not in fields:

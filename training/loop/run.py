@@ -45,6 +45,13 @@ class TrainRun:
     """One of many trials: no line an epoch."""
 
     @property
+    def validates(self) -> bool:
+        """Whether it needs validation rows: to stop early, or to be calibrated where no other model's calibrator is
+        there to be kept."""
+        calibrates = self.training.calibration is not None and self.warm_start is None
+        return self.training.patience is not None or calibrates
+
+    @property
     def learned(self) -> Learned | None:
         """What the model will have learned from, the warm start's line included; None where that does not tell."""
         before = Learned() if self.warm_start is None else self.warm_start.learned

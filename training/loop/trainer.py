@@ -27,7 +27,8 @@ from fieldwise.training.data.batches import Passes, Work
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
-from fieldwise.training.evaluation.evaluate import evaluate, measure, scan
+from fieldwise.training.evaluation.calibrate import fit_calibrator
+from fieldwise.training.evaluation.evaluate import collect, evaluate, measure, scan
 from fieldwise.training.loop.checkpoint import Checkpoints, read_into
 from fieldwise.training.loop.progress import EpochRecord, Progress
 from fieldwise.training.loop.proofs import (
@@ -41,6 +42,7 @@ from fieldwise.training.loop.run import TrainResult, TrainRun
 from fieldwise.training.loop.schedule import rate_at, require_parts, require_schedule
 from fieldwise.training.models.defaults import settle
 from fieldwise.training.network.bundle import save_bundle
+from fieldwise.training.network.calibration import Isotonic, Platt
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.shared import SharedMemory
 from fieldwise.training.ranks.world import StopSignal, World
@@ -78,7 +80,7 @@ class Trainer:
     def __init__(self, run: TrainRun, world: World, stop: StopSignal | None = None) -> None:
         self.task, self.world, self.config, self.data = run, world, run.training, run.data
         self.stop = stop or StopSignal()
-        self.data.require_both_classes(valid=self.config.patience is not None)
+        self.data.require_both_classes(valid=run.validates)
         world.use_threads(self.config.threads)
         self.network = Network.configured(
             self.data.spec, run.model, seed=self.config.seed, fused=self.config.fused, device=world.device,
@@ -274,18 +276,21 @@ class Trainer:
             values |= {f"valid_{name}": value for name, value in record.valid.items() if math.isfinite(value)}
             self.task.tracker.metrics(values, record.epoch)
 
-    def _save_best(self, place: str) -> str | None:
-        """End the training: the network takes the best weights, rank 0 saves them and knows their digest."""
+    def _save_best(self, place: str, *, whole: bool = True) -> str | None:
+        """End the training: the network takes the best weights, is calibrated if it is a ``whole`` training, and rank 0
+        saves it and knows its digest."""
         assert self.best is not None
         self.network.copy_from(self.best)
         self.best = None
         self.optimizer.state.clear()  # memory for what follows
         self.world.meet()  # each has copied its share
+        calibrator = self.calibrator = self._calibrator() if whole else None
         if not self.world.first:
             return None
         weight = self.network.table.weight.cpu().float().numpy()
         bundle = self.network.bundle(weight, self.network.dense(), self.logit_shift)
-        return save_bundle(place, replace(bundle, record=self.data.record, learned=self.task.learned))
+        found = replace(bundle, calibrator=calibrator, record=self.data.record, learned=self.task.learned)
+        return save_bundle(place, found)
 
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
@@ -293,18 +298,34 @@ class Trainer:
             stand = "" if self.checkpoints is None else f" Checkpoints in {self.task.checkpoint_dir} stay as they were."
             return f"No epoch had ended, so no weights are kept.{stand}"
         kept = f"{self.task.bundle_dir}.last-good"
-        self._save_best(kept)
+        self._save_best(kept, whole=False)
         return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
 
+    def _calibrator(self) -> Platt | Isotonic | None:
+        """Fitted on the validation rows, the same on every rank; without any, that of the model it started from."""
+        method, valid, before = self.config.calibration, self.data.valid, self.task.warm_start
+        if method is None:
+            return None
+        if not valid.files:
+            return None if before is None else before.calibrator
+        reader = scan(valid, self.network.spec, self.world, streams=self.config.streams)
+        with self.network.passes([[reader]], self.seen) as works:
+            rows = collect(self.network, valid, self.world, works, logit_shift=self.logit_shift)
+        found = fit_calibrator(method, rows)
+        if found is None and self.world.first:
+            say("warning: not calibrated: on the validation rows, a larger logit does not mean more positives")
+        return found
+
     def _conclude(self) -> TrainResult:
-        """Save the best weights and measure them on every split."""
+        """Save the best weights and measure them on every split: on the validation rows without the calibrator, which
+        was fitted there."""
         digest = self.world.share(self._save_best(self.task.bundle_dir))
         self.seen.room = 0  # what is read now is not read again
         splits = {role: getattr(self.data, role) for role in ("train", "valid", "test")}
         evaluations = {
             role: evaluate(
-                self.network, split, self.world, logit_shift=self.logit_shift, streams=self.config.streams,
-                seen=self.seen,
+                self.network, split, self.world, logit_shift=self.logit_shift,
+                calibrator=None if role == "valid" else self.calibrator, streams=self.config.streams, seen=self.seen,
             )
             for role, split in splits.items() if split.files
         }  # fmt: skip

@@ -41,6 +41,7 @@ from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.learned import Learned
 from fieldwise.training.models import ModelSettings, build_model, settings_of
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.network.calibration import Calibration, Isotonic, Platt
 
 WEIGHTS, MODEL, DATA, LEARNED = "weights.safetensors", "model.json", "data.json", "learned.json"
 
@@ -57,13 +58,6 @@ _MOST_HEADER_BYTES = 1 << 16
 
 _MOST_OTHER_BYTES = 64 << 20
 """Of weights beside the table."""
-
-
-class Calibration(Strict):
-    """``calibrated logit = logit + logit_shift``."""
-
-    logit_shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """log of the share of negatives the model was trained on; 0 when that was all."""
 
 
 class _ModelFile(Strict):
@@ -91,7 +85,9 @@ class Bundle:
     weight: Float32  # [rows, width]
     dense: dict[str, Float32]
     logit_shift: float = 0.0
-    """Added to a logit to undo negative downsampling; see ``Calibration``."""
+    """Added to a logit to undo negative downsampling; see ``training.network.calibration``."""
+    calibrator: Platt | Isotonic | None = None
+    """Turns the shifted logit into a calibrated one; None leaves it."""
     digest: str = field(default="", compare=False)
     """Known once saved or loaded."""
     record: dict[str, Any] | None = field(default=None, compare=False)
@@ -154,10 +150,14 @@ def _write(draft: Path, bundle: Bundle) -> str:
         rows=rows,
         width=width,
         spec_digest=bundle.spec.digest,
-        calibration=Calibration(logit_shift=bundle.logit_shift),
+        calibration=Calibration(logit_shift=bundle.logit_shift, calibrator=bundle.calibrator),
         weights_sha256=_sha256(draft / WEIGHTS),
     )
-    shown = model.model_dump(mode="json", exclude=None if model.own else {"own"})
+    shown = model.model_dump(mode="json")
+    if not model.own:
+        del shown["own"]
+    if bundle.calibrator is None:  # as earlier versions wrote it
+        del shown["calibration"]["calibrator"]
     text = (json.dumps(shown, indent=1, sort_keys=True) + "\n").encode()
     bundle.spec.save(str(draft))
     (draft / MODEL).write_bytes(text)
@@ -208,6 +208,7 @@ def load_bundle(directory: str | Path) -> Bundle:
         weight=tensors.pop("table", np.empty((0, 0), np.float32)),
         dense={name.removeprefix("dense."): tensor for name, tensor in tensors.items()},
         logit_shift=model.calibration.logit_shift,
+        calibrator=model.calibration.calibrator,
         record=_record(path / DATA),
         learned=_learned(path / LEARNED),
     )

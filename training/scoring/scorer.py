@@ -1,7 +1,7 @@
 """A bundle as a scorer: slots become float32 logits, logits become calibrated probabilities, a logit becomes reasons.
 
 logit       = float32(the float64 sum of training.kernels.exact)
-probability = 1 / (1 + exp(-(logit + logit_shift))): calibration never reorders
+probability = 1 / (1 + exp(-g(logit + logit_shift))): calibration (`training.network.calibration`) never reorders
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fieldwise.features.errors import ArtifactError, IntegrityError
 from fieldwise.training.kernels.exact import KINDS, Form, constant, score_rows
 from fieldwise.training.models import Model, ModelSettings, build_model, kinds
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.network.calibration import Isotonic, Platt
 from fieldwise.training.step.lookup import Lookup
 
 BLOCK = 8192
@@ -44,6 +45,8 @@ class Weights(Protocol):
     def dense(self) -> dict[str, Float32]: ...
     @property
     def logit_shift(self) -> float: ...
+    @property
+    def calibrator(self) -> Platt | Isotonic | None: ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class PlainWeights:
     weight: Float32
     dense: dict[str, Float32]
     logit_shift: float = 0.0
+    calibrator: Platt | Isotonic | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,14 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a row has its probability = 1 / (1 + exp(-(logit + logit_shift))), with logit = the sum of ``parts``."""
+    """Why a row has its probability = 1 / (1 + exp(-calibrated)), calibrated = g(logit + logit_shift), with logit = the
+    sum of ``parts``."""
 
     logit: float
     logit_shift: float
+    method: str | None
+    """Of the calibrator g; None: g(z) = z."""
+    calibrated: float
     probability: float
     parts: list[Contribution]
     """Bias, fields and pairs of fields, largest first."""
@@ -85,6 +93,7 @@ class Scorer:
 
     def __init__(self, model: Weights) -> None:
         self.kind, self.layout, self.logit_shift = model.settings.kind, model.layout, model.logit_shift
+        self.calibrator = model.calibrator
         self.table = constant(model.weight, np.float32)  # a memory map stays one
         self.dense = {name: np.asarray(value, np.float64) for name, value in model.dense.items()}
         self.bias = float(self.dense["bias"][0])
@@ -161,9 +170,14 @@ class Scorer:
 
     def calibrated(self, logits: Float32) -> Float32:
         """Probabilities of logits; a larger logit never gets a smaller one."""
-        z = logits.astype(np.float64) + self.logit_shift
+        z = self.calibrated_logits(logits)
         tail = np.exp(-np.abs(z))
         return (np.where(z >= 0, 1.0, tail) / (1.0 + tail)).astype(np.float32)
+
+    def calibrated_logits(self, logits: Float32) -> Float64:
+        """What probabilities are the logistic function of."""
+        z = logits.astype(np.float64) + self.logit_shift
+        return z if self.calibrator is None else self.calibrator(z)
 
     def require_pairwise(self) -> None:
         """Raises ArtifactError for a kind that does not claim to be a sum over fields and pairs of fields."""
@@ -203,7 +217,9 @@ class Scorer:
         if abs(missing) > _ROUNDING * math.fsum(map(abs, sums.values())):
             raise self._not_pairwise(f"a row whose parts miss {missing:.3g} of its logit {whole:.5g}")
         logit = np.array([whole], np.float32)
-        return Explanation(float(logit[0]), self.logit_shift, float(self.calibrated(logit)[0]), parts)
+        method = None if self.calibrator is None else self.calibrator.method
+        calibrated, probability = (float(of(logit)[0]) for of in (self.calibrated_logits, self.calibrated))
+        return Explanation(float(logit[0]), self.logit_shift, method, calibrated, probability, parts)
 
     def _sums(self, slots: Int32, threads: int) -> Float64:
         """Logits before rounding."""

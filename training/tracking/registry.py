@@ -19,17 +19,18 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
+from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from fieldwise.features import store
-from fieldwise.features.errors import ArtifactError, BusyError, RefusedError, TrackingError
+from fieldwise.features.errors import ArtifactError, BusyError, RefusedError
 from fieldwise.features.store.lock import locked
 from fieldwise.training.tracking.mlflow_store import artifact_folder, ask, tell, trouble
 
@@ -107,20 +108,21 @@ class Registry:
 
         Raises:
             ArtifactError: no such version.
-            RefusedError: the champion is another one now, the version was rejected, or a later day has decided.
+            BusyError: the champion is another one now.
+            RefusedError: the version was rejected, or a later day has decided.
         """
         with self._moving():
             wanted = version or self.version_of("challenger")
             if wanted is None:
-                raise _absent(f"models:/{self.name}@challenger", "Train first.")
+                raise absent(f"models:/{self.name}@challenger", "Train first.")
             found = ask(lambda: MlflowClient().get_model_version(self.name, wanted))
             if found is None:
-                raise _absent(f"models:/{self.name}/{wanted}", "Name a registered version.")
+                raise absent(f"models:/{self.name}/{wanted}", "Name a registered version.")
             champion, past = self.version_of("champion"), self.history()
             told_before = bool(tags) and set((tags or {}).items()) <= set(found.tags.items())
             if champion == wanted or told_before:  # by the same decision, whatever was decided since
                 return {"model": self.name, "champion": champion, "former": past[-1] if past else None}
-            self._require(expected, champion)
+            self.require_champion(expected)
             why = found.tags.get(REJECTED)
             if why is not None and not anew:
                 fix = f"To bring it back all the same: `fieldwise promote --version {wanted}`."
@@ -145,11 +147,11 @@ class Registry:
     ) -> dict[str, Any]:
         """Give the champion alias back to the ``former`` champion, and mark this one as rejected.
 
-        Raises ArtifactError where there is no former one, RefusedError where the champion is not the ``expected`` one.
+        Raises ArtifactError where there is no former one, BusyError where the champion is not the ``expected`` one.
         """
         with self._moving():
             champion, restored = self.version_of("champion"), self.former()
-            self._require(expected, champion)
+            self.require_champion(expected)
             past = self.history()
             past = past[: len(past) - 1 - past[::-1].index(restored)]
             told = {champion: {**(tags or {}), REJECTED: reason[:500]}} if champion else {}
@@ -176,12 +178,14 @@ class Registry:
             raise self._damaged(HISTORY, "former versions as JSON")
         return versions
 
-    def _require(self, expected: str | None, champion: str | None) -> None:
+    def require_champion(self, expected: str | None) -> None:
+        """Raises BusyError where the champion is another version than the ``expected`` one, if any is."""
+        champion = self.version_of("champion")
         if expected is not None and champion != expected:
-            raise RefusedError(
+            raise BusyError(
                 f"models:/{self.name}@champion", expected=f"version {expected}, against which was decided",
                 found=f"version {champion}" if champion else "none",
-                fix="Another decision, or a later day's, came first and stands; the next date is decided against it.",
+                fix="Another decision came first and stands. Run it again: it decides against the champion of then.",
             )  # fmt: skip
 
     @contextmanager
@@ -264,6 +268,42 @@ class Registry:
         told = {(key, v.version): text for v in tell(self._versions) for key, text in v.tags.items()}
         return [text for (key, _), text in sorted(told.items()) if key.startswith(prefix)]
 
+    def unaliased(self) -> dict[str, datetime]:
+        """Versions that no alias names and no rollback would restore, and when they were made (UTC). Raises
+        TrackingError when the store is silent: nothing is free then."""
+        model = ask(lambda: MlflowClient().get_registered_model(self.name))
+        if model is None:
+            return {}
+        past, there = self.history(), {str(each.version): each for each in tell(self._versions)}
+        former = next((version for version in reversed(past) if version in there), None)
+        named = {*(str(version) for version in model.aliases.values()), former}
+        made = {version: datetime.fromtimestamp(each.creation_timestamp / 1000, timezone.utc)
+                for version, each in there.items()}  # fmt: skip
+        return {version: made[version] for version in sorted(there, key=int) if version not in named}
+
+    def remove(self, version: str) -> str | None:
+        """Delete a version and the logged model behind it, its files first: what a kill leaves is found again.
+
+        Returns why it stays, if it does: another registered model stands for the same one. The run stays, with its
+        parameters, metrics and plots. Raises TrackingError when the store is silent or cannot delete files.
+        """
+        client = MlflowClient()
+        found = ask(lambda: client.get_model_version(self.name, version))
+        if found is None:
+            return None
+        same = tell(lambda: client.search_model_versions(f"run_id = '{found.run_id}'")) if found.run_id else []
+        others = [each for each in same if each.source == found.source]
+        others = [each for each in others if (each.name, str(each.version)) != (self.name, version)]
+        if others:
+            return f"models:/{others[0].name}/{others[0].version} is the same model"
+        logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", str(found.source))
+        model = None if logged is None else ask(lambda: client.get_logged_model(logged[1]))
+        if model is not None:
+            tell(lambda: get_artifact_repository(model.artifact_location).delete_artifacts())
+            tell(lambda: client.delete_logged_model(model.model_id))
+        ask(lambda: client.delete_model_version(self.name, version))
+        return None
+
     def _versions(self) -> list[Any]:
         quote = '"' if "'" in self.name else "'"
         return list(MlflowClient().search_model_versions(f"name = {quote}{self.name}{quote}"))
@@ -300,9 +340,6 @@ class Registry:
         return used
 
 
-_ELSEWHERE = "Download it, and name its directory."
-
-
 def find(reference: str) -> Registered | None:
     """The version that ``models:/NAME@alias`` or ``models:/NAME/3`` stands for now; None for other references.
 
@@ -317,39 +354,9 @@ def find(reference: str) -> Registered | None:
         version = _version_of(name, alias)
     found = None if version is None else ask(lambda: MlflowClient().get_model_version(name, version))
     if found is None:
-        raise _absent(reference, "Train and promote a model first, or name another.")
+        raise absent(reference, "Train and promote a model first, or name another.")
     known = [each for each in (alias, *ALIASES, *sorted(found.aliases)) if each in found.aliases]
     return Registered(name, str(found.version), alias or next(iter(known), None))
-
-
-def bundle_of(reference: str) -> str:
-    """Local bundle directory of ``models:/NAME@alias``, ``models:/NAME/3`` or a logged model's URI.
-
-    Raises:
-        ArtifactError: no such model, alias or version, or it holds no bundle.
-    """
-    if reference.startswith(("http://", "https://")):
-        expected = "a bundle directory or models:/NAME@alias"
-        raise ArtifactError(reference, expected=expected, found="a web address", fix=_ELSEWHERE)
-    try:
-        local = ask(lambda: mlflow.artifacts.download_artifacts(artifact_uri=reference))
-    except TrackingError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            if reference.startswith(("models:/", "runs:/")):
-                raise  # an artifact store's other errors pass
-            kind = ArtifactError if isinstance(error.__cause__, MlflowException) else TrackingError
-            raise kind(reference, expected="a place that answers", found=error.found, fix=_ELSEWHERE) from None
-        local = None
-    except ImportError as error:  # of the store's own library: boto3, google-cloud-storage, ...
-        raise ArtifactError(reference, expected="an installed library", found=str(error), fix=_ELSEWHERE) from None
-    if local is None:
-        raise _absent(reference, "Train and promote a model first, or name another.")
-    found = sorted(Path(local).glob("artifacts/*/model.json"))
-    if not found:
-        raise ArtifactError(
-            reference, expected="a model logged by fieldwise train", found="no bundle inside", fix="Name another model."
-        )
-    return str(found[0].parent)
 
 
 def _version_of(name: str, alias: str) -> str | None:
@@ -367,6 +374,7 @@ def _read(text: str) -> Any:
         return None
 
 
-def _absent(reference: str, fix: str) -> ArtifactError:
+def absent(reference: str, fix: str) -> ArtifactError:
+    """The error of a reference that stands for nothing."""
     found = f"nothing of that name in {mlflow.get_tracking_uri()}"
     return ArtifactError(reference, expected="a registered model", found=found, fix=fix)

@@ -95,6 +95,13 @@ def connect(uri: str | None, workspace: str) -> str:
     return uri
 
 
+def is_made(uri: str | None, workspace: str) -> bool:
+    """Whether ``connect`` would find a store rather than make one; a server counts as found."""
+    uri = uri or os.environ.get(STORE) or ("" if "://" in workspace else sqlite_uri(f"{workspace}/mlflow.db"))
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    return file is None or os.path.exists(file)
+
+
 def sqlite_uri(path: str) -> str:
     """The URI of an SQLite file, quoted where SQLAlchemy would read another path from the plain one."""
     plain = f"sqlite:///{path}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,11 +22,13 @@ from fieldwise.pipelines.cycle.backfill import backfill
 from fieldwise.pipelines.cycle.bootstrap import bootstrap
 from fieldwise.pipelines.cycle.daily import Wish, run_day
 from fieldwise.pipelines.cycle.days import sound_days
-from fieldwise.pipelines.cycle.decisions import decide, history, record_decision, rollback_model
+from fieldwise.pipelines.cycle.decisions import history, promote_model, rollback_model
 from fieldwise.pipelines.cycle.freshness import freshness, line_through
+from fieldwise.pipelines.cycle.plan import plan_day
 from fieldwise.pipelines.cycle.record import Record, alone
+from fieldwise.pipelines.decision import decide, record_decision
 from fieldwise.pipelines.operate.prune import prune
-from fieldwise.pipelines.registry import open_model
+from fieldwise.pipelines.registry import open_model, registry
 from tests.pipelines.cycle.days import DAY, ROWS, write_cycle, write_day
 
 
@@ -71,7 +76,7 @@ def test_dates_in_a_row(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert Path(lists.replace(DAY(6), DAY(8))).is_dir()  # lists are there all the same
     with pytest.raises(RefusedError):  # again, and nothing is done twice
         run_day(config, date=DAY(8))
-    assert [each["decision"] for each in history(config)["decisions"]] == ["kept", "kept", "refused"]
+    assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "kept", "kept", "refused"]
 
     # the day after goes through without a person, and leaves it out by name
     capsys.readouterr()
@@ -110,10 +115,13 @@ def test_dates_in_a_row(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert champions[-2:] == [champion, back["champion"]]
     assert all(one != other for one, other in pairwise(champions))
 
-    # what MLflow has all of goes with its retention
+    # what MLflow has all of goes with its retention, and so do versions that nothing names any longer
     pruned = prune(load(folder, "retention=3d", "daily.window=1"))["removed"]
     assert [name for name in pruned if "training" in name] == [f"training of daily {DAY(n)}" for n in (6, 7, 9)]
-    assert open_model(f"{first['challenger']}", config).version == "2"
+    assert first["challenger"] in pruned
+    with pytest.raises(ArtifactError, match="models:/cycle/2: expected a registered model, found nothing of that name"):
+        open_model(first["challenger"], config)
+    assert open_model(None, config).version == back["champion"]
 
 
 def test_a_suspicious_day_of_the_window_is_nothing_to_compare_with(begun: Path, tmp_path: Path) -> None:
@@ -163,8 +171,13 @@ def test_days_that_are_missing(begun: Path, tmp_path: Path, capsys: pytest.Captu
     shutil.copytree(begun, folder)
     config = load(folder)
     (folder / f"log-{DAY(6)}.csv").unlink()
-    with pytest.raises(InputError, match=r"day 2026-03-06: .* expected at least one file"):
+    with pytest.raises(InputError) as told:
         run_day(config, date=DAY(6))
+    words = f"source path 'log-{{date}}.csv': expected at least one file, found none at {folder}/log-{DAY(6)}.csv"
+    assert str(told.value).startswith(
+        f"day {DAY(6)}, {words}. Check the path; it is relative to the config file. Nothing was learned or "
+    )
+    assert history(config)["decisions"][-1]["findings"] == [words]
     (folder / f"log-{DAY(5)}.csv").unlink()
     shutil.rmtree(folder / "work" / "snapshots" / DAY(5))
     capsys.readouterr()
@@ -187,6 +200,108 @@ def test_one_process_at_a_date(begun: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(record, "PATIENCE", 0.1)
     with alone(config.workspace_dir, DAY(6)), pytest.raises(BusyError, match=f"found process {os.getpid()} at it"):
         run_day(config, date=DAY(6))
+
+
+class Meanwhile(io.StringIO):
+    """A stderr on which, once a step is told, something else happens before the step does."""
+
+    def __init__(self, step: str, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._step, self._acts = step, [act]
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if text == f"{self._step} ...\n" and self._acts:
+            self._acts.pop()()
+        return written
+
+
+def test_a_champion_that_moves_during_a_date(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(begun, tmp_path / "cycle")
+    config = load(tmp_path / "cycle")
+    force = Wish(force=True, reason="to see")
+    # two dates at once: the later one is promoted while the earlier one decides
+    monkeypatch.setattr(sys, "stderr", Meanwhile("decision", lambda: run_day(config, date=DAY(7), wish=force)))
+    with pytest.raises(BusyError, match="expected version 1, against which was decided, found version 3") as told:
+        run_day(config, date=DAY(6), wish=force)
+    assert told.value.exit_code == 1
+    again = run_day(config, date=DAY(6), wish=force)
+    assert (again["decision"], again["champion"], again["findings"]) == (
+        "kept",
+        "models:/cycle/3",
+        ["nothing to learn"],
+    )
+    # a rollback at the same moment, of a date that keeps the champion
+    monkeypatch.setattr(sys, "stderr", Meanwhile("decision", lambda: rollback_model(config)))
+    with pytest.raises(BusyError, match="expected version 3, against which was decided, found version 1"):
+        run_day(config, date=DAY(8), wish=Wish(hold=True))
+    after = run_day(config, date=DAY(8), wish=Wish(hold=True))
+    assert (after["decision"], after["champion"], after["now"]) == ("kept", "models:/cycle/1", "1")
+    assert after["learned"] == [DAY(n) for n in (5, 6, 7)], "the line of the champion that was rolled back has ended"
+    # between a kill and the rerun
+    monkeypatch.setattr(sys, "stderr", Meanwhile("comparison", stop))
+    with pytest.raises(KeyboardInterrupt):
+        run_day(config, date=DAY(9))
+    promote_model(config, "3")
+    monkeypatch.setattr(sys, "stderr", heard := Meanwhile("", stop))
+    assert run_day(config, date=DAY(9), wish=Wish(hold=True))["champion"] == "models:/cycle/3"
+    assert (
+        f"{DAY(9)} was begun against models:/cycle/1, and the champion is models:/cycle/3 now: it begins anew"
+        in heard.getvalue()
+    )
+    told_in_all = [(each["date"], each["decision"]) for each in history(config)["decisions"]]
+    assert told_in_all == [
+        (None, "promoted"), (DAY(7), "forced"), (DAY(6), "kept"), (None, "rolled back"), (DAY(8), "kept"),
+        (None, "promoted"), (DAY(9), "kept"),
+    ]  # fmt: skip
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """By path: time of change and bytes."""
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "cycle"
+    shutil.copytree(begun, folder)
+    config = load(folder)
+    registry(config)  # connects: the store's places follow the folder to where it was copied
+    before = files_of(folder)
+    told = plan_day(config, date=DAY(6))
+    assert told == {
+        "date": DAY(6), "dry_run": True, "done": None, "champion": "models:/cycle/1", "start": "models:/cycle/1",
+        "features": {DAY(n): "stands" for n in (3, 4, 5)} | {DAY(6): "would be built"}, "learns": [DAY(5)],
+        "pooled": [DAY(6)], "catalog": f"lists of {DAY(6)} by the champion of then",
+        "decision": f"promoted if its rows of {DAY(6)} show a gain beyond chance and nothing speaks against it; "
+        "else kept",
+    }  # fmt: skip
+    assert f"challenger: models:/cycle/1 would learn from {DAY(5)}\n" in capsys.readouterr().err
+    assert plan_day(config, date=DAY(6), wish=Wish(hold=True))["decision"] == "kept: held by a person"
+    assert plan_day(config, date=DAY(6), wish=Wish(force=True, reason="x"))["decision"] == "forced: x"
+    missing = plan_day(config, date=DAY(20))
+    assert missing["features"][DAY(20)].startswith("left out: source path 'log-{date}.csv': expected at least one file")
+    assert (missing["decision"], missing["catalog"]) == ("none", f"lists of {DAY(20)} by models:/cycle/1")
+    assert files_of(folder) == before, "it writes nothing"
+
+    done = run_day(config, date=DAY(6))
+    assert (done["learned"], done["champion"]) == (told["learns"], told["champion"]), "what it said was true"
+    after = files_of(folder)
+    assert plan_day(config, date=DAY(6))["done"] == "kept"
+    next_one = plan_day(config, date=DAY(7))
+    assert (next_one["start"], next_one["learns"], next_one["pooled"]) == (
+        done["challenger"], [DAY(6)], [DAY(6), DAY(7)]
+    )  # fmt: skip
+    assert files_of(folder) == after
+    empty = load(folder, f"workspace={tmp_path}/nothing")
+    with pytest.raises(ArtifactError, match=r"nothing: expected a registered model, found no store\. Train first\."):
+        plan_day(empty, date=DAY(6))
+    assert not (tmp_path / "nothing").exists()
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_date_that_an_earlier_version_began_is_refused(begun: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.record import Record
-from fieldwise.pipelines.cycle.sources import say_changed_sources, sources_of
+from fieldwise.pipelines.cycle.start import say_changed_sources, sources_of
 from fieldwise.pipelines.unchanged import changes
 from tests.pipelines.shop import shop_config, write_shop
 

@@ -9,19 +9,11 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from fieldwise.features.errors import ArtifactError, ConfigError, RefusedError
+from fieldwise.features.errors import ArtifactError, BusyError, ConfigError, RefusedError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.cycle.decisions import (
-    Decision,
-    carry_out,
-    decide,
-    history,
-    promote_model,
-    record_decision,
-    rollback_model,
-    table,
-)
+from fieldwise.pipelines.cycle.decisions import carry_out, history, promote_model, rollback_model, table
+from fieldwise.pipelines.decision import Decision, decide, record_decision, record_first_champion
 from fieldwise.pipelines.registry import registry
 from fieldwise.training.tracking import runs
 from tests.snapshots import PLANTED
@@ -86,13 +78,41 @@ def test_a_promotion_is_done_and_told_once_everywhere(config: Config) -> None:
     assert registry(config).version_of("champion") == "1", "nor done again"
 
 
-def test_what_came_in_between_is_a_refusal_with_its_words(config: Config) -> None:
+def test_against_a_champion_that_has_gone_nothing_is_done_or_told(config: Config) -> None:
     late = promoted(config)
+    kept = decide(config, "kept", champion="1", challenger="2", date="2026-01-05")
     carry_out(config, promoted(config, "3"))
+    for each in (late, kept):
+        with pytest.raises(BusyError, match="expected version 1, against which was decided, found version 3") as told:
+            carry_out(config, each)
+        assert told.value.exit_code == 1
+    assert [each["decision"] for each in history(config)["decisions"]] == ["promoted"]
+
+
+def test_an_older_day_is_refused_with_its_words(config: Config) -> None:
+    carry_out(config, promoted(config, date="2026-01-06"))
+    late = decide(config, "promoted", champion="2", challenger="3", date="2026-01-05")
     refused = carry_out(config, late)
-    assert (refused.decision, refused.now, refused.time) == ("refused", "3", late.time)
-    assert refused.findings[-1].startswith("models:/planted@champion: expected version 1, against which was decided")
-    assert [each["decision"] for each in history(config)["decisions"]] == ["refused", "promoted"]
+    assert (refused.decision, refused.now, refused.time) == ("refused", "2", late.time)
+    assert refused.findings[-1].startswith("models:/planted/3: expected a day from 2026-01-06 on")
+    assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "refused"]
+
+
+def test_the_first_champion_is_a_decision(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    MlflowClient().delete_registered_model_alias("planted", "champion")
+    MlflowClient().set_registered_model_alias("planted", "champion", "1")
+    for _ in range(2):  # as by a training that is asked for again
+        record_first_champion(config, "1", METRICS["champion"])
+    (first,) = history(config)["decisions"]
+    told = [first[key] for key in ("decision", "champion", "challenger", "now", "reason")]
+    assert told == ["promoted", None, "1", "1", "there was no champion"]
+    assert "0.46475 +- 0.00250" in capsys.readouterr().err
+    run = MlflowClient().get_run(MlflowClient().get_model_version("planted", "1").run_id).data
+    assert (run.tags["fieldwise.decision"], "fieldwise.parent" in run.tags) == ("promoted", False)
+    promote_model(config, "2")
+    promote_model(config, "1")
+    record_first_champion(config, "1", METRICS["champion"])
+    assert [each["now"] for each in history(config)["decisions"]] == ["1", "2", "1"]
 
 
 def test_another_decision_of_the_same_moment_is_no_less_kept(config: Config) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError
@@ -15,6 +17,7 @@ from fieldwise.features.snapshot.manifest import load_snapshot, standing
 from fieldwise.features.store.lease import Lease
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.decision import Verb, decide, record_decision
 from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.registry import registry
 from fieldwise.training.tracking import runs
@@ -92,6 +95,51 @@ def test_a_dead_lease_holds_nothing(config: Config) -> None:
     assert "2026-01-01" in prune(config, dry_run=True)["removed"]
     with Lease(path):
         assert "2026-01-01" in prune(config, dry_run=True)["kept"]
+
+
+def test_versions_past_the_retention_go_with_their_bundles(config: Config) -> None:
+    shop = registry(config)  # connects
+    client, experiment = MlflowClient(), runs.experiment_id(config.name, config.workspace_dir)
+    client.create_registered_model("shop")
+    client.create_registered_model("elsewhere")
+    places = {}
+
+    def version(number: int, *names: str) -> None:
+        run = client.create_run(experiment).info.run_id
+        model = client.create_logged_model(experiment, source_run_id=run)
+        places[str(number)] = Path(local_file_uri_to_path(model.artifact_location))
+        (places[str(number)] / "artifacts/bundle").mkdir(parents=True)
+        (places[str(number)] / "artifacts/bundle/model.json").write_text("{}")
+        client.finalize_logged_model(model.model_id, "READY")
+        for name in names:
+            client.create_model_version(name, f"models:/{model.model_id}", run)
+
+    def decided(verb: Verb, champion: str, challenger: str, date: str, parent: str) -> None:
+        more = {"date": date, "parent": f"models:/shop/{parent}"}
+        record_decision(config, decide(config, verb, champion=champion, challenger=challenger, **more))
+
+    for number in range(1, 9):
+        version(number, *(["shop", "elsewhere"] if number == 6 else ["shop"]))
+    client.set_registered_model_alias("shop", "champion", "2")
+    client.set_registered_model_alias("shop", "challenger", "5")
+    shop.promote("4", expected="2")
+    client.set_registered_model_alias("shop", "canary", "7")
+    for challenger in ("1", "3", "6", "7"):
+        decided("kept", "2", challenger, "2026-01-02", "2")
+    decided("kept", "4", "5", "2026-01-06", "3")
+    told = prune(config, dry_run=True)
+    assert [name for name in told["removed"] if name.startswith("models:")] == ["models:/shop/1", "models:/shop/6"]
+    assert all(place.exists() for place in places.values())
+    told = prune(config)
+    assert [name for name in told["removed"] if name.startswith("models:")] == ["models:/shop/1"]
+    assert {name: why for name, why in told["kept"].items() if name.startswith("models:")} == {
+        "models:/shop/3": "a decision of 2026-01-06 names it",
+        "models:/shop/6": "models:/elsewhere/1 is the same model",
+    }
+    stay = {"2", "3", "4", "5", "6", "7", "8"}  # 8 was made today, after all days of the log
+    assert {str(each.version) for each in client.search_model_versions("name = 'shop'")} == stay
+    assert {number for number, place in places.items() if place.exists()} == stay
+    assert shop.rollback()["champion"] == "2"
 
 
 @pytest.mark.parametrize(("retention", "said"), [(None, "found none"), ("3d", "expected at least 4d, found 3d")])

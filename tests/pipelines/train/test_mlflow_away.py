@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,43 +15,15 @@ from mlflow.tracking import MlflowClient
 from fieldwise.features.errors import ArtifactError, TrackingError
 from fieldwise.jobs.cli import main
 from fieldwise.training.tracking import runs
+from fieldwise.training.tracking.fetch import bundle_of
 from fieldwise.training.tracking.journal import Journal
-from fieldwise.training.tracking.registry import Registry, bundle_of
+from fieldwise.training.tracking.registry import Registry
 from fieldwise.training.tracking.sender import Sender
+from tests.mlflow_server import Server
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 pytestmark = pytest.mark.slow  # its tests are one story, told in order
 CONFIG = PLANTED + "training: {batch_size: 256, epochs: 2, threads: 1}\n"
-
-
-class Server:
-    """``mlflow server`` on a free port of this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port",
-                   str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
-                   "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
-        log = open(self.folder / "server.log", "wb")  # noqa: SIM115
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, number)
 
 
 @pytest.fixture(scope="module")

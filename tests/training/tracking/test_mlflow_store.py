@@ -14,8 +14,9 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
 from fieldwise.features.errors import ConfigError, TrackingError
 from fieldwise.training.tracking import runs
+from fieldwise.training.tracking.fetch import bundle_of
 from fieldwise.training.tracking.mlflow_store import TRIES, artifact_folder, store_uri, tell
-from fieldwise.training.tracking.registry import Registry, bundle_of, find
+from fieldwise.training.tracking.registry import Registry, find
 from tests.commands import together
 
 ANSWERS = {

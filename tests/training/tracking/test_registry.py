@@ -15,7 +15,8 @@ from fieldwise.features.errors import ArtifactError, BusyError, FieldwiseError, 
 from fieldwise.features.store.lock import locked
 from fieldwise.training.tracking import registry as module
 from fieldwise.training.tracking import runs
-from fieldwise.training.tracking.registry import DATE, MOVE, REJECTED, Registry, bundle_of
+from fieldwise.training.tracking.fetch import bundle_of
+from fieldwise.training.tracking.registry import DATE, MOVE, REJECTED, Registry
 from tests.commands import together
 
 _NAMES = itertools.count()
@@ -52,13 +53,14 @@ def tags(shop: Registry) -> dict[str, str]:
 
 def test_a_champion_that_changed_meanwhile(shop: Registry) -> None:
     assert shop.promote("2", expected="1") == {"model": shop.name, "champion": "2", "former": "1"}
-    with pytest.raises(RefusedError) as told:
+    with pytest.raises(BusyError) as told:
         shop.promote("3", expected="1")
     assert str(told.value) == (
         f"models:/{shop.name}@champion: expected version 1, against which was decided, found version 2. Another "
-        "decision, or a later day's, came first and stands; the next date is decided against it."
+        "decision came first and stands. Run it again: it decides against the champion of then."
     )
-    with pytest.raises(RefusedError, match="expected version 1, against which was decided, found version 2"):
+    assert told.value.exit_code == 1
+    with pytest.raises(BusyError, match="expected version 1, against which was decided, found version 2"):
         shop.rollback(expected="1")
     assert shop.promote("2", expected="1")["former"] == "1", "what was done stays done"
     assert (shop.version_of("champion"), shop.history()) == ("2", ["1"])
@@ -125,7 +127,7 @@ def test_a_move_killed_anywhere_is_finished_by_the_next_one(place: str, shop: Re
                 assert shop.history() == ["1"]
                 states.add("not begun")
                 continue
-            with pytest.raises(RefusedError, match="against which was decided"):
+            with pytest.raises(BusyError, match="against which was decided"):
                 shop.promote("4", expected="2")  # finishes what it finds, then finds another champion
             version = MlflowClient().get_model_version(shop.name, "3" if name == "promote" else "2").tags
             state = (

@@ -27,7 +27,8 @@ from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
 from fieldwise.training.tracking import runs
-from fieldwise.training.tracking.registry import Registry, bundle_of, find
+from fieldwise.training.tracking.fetch import bundle_of
+from fieldwise.training.tracking.registry import Registry, find
 from tests.environments import plant_decoys
 from tests.snapshots import hash_spec
 

@@ -1,0 +1,135 @@
+"""The daily cycle beside a real MLflow server: silent or refusing at any step, two dates at once, nothing left over."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from pyspark.sql import SparkSession
+
+from fieldwise.features.errors import ConfigError, TrackingError
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.cycle.bootstrap import bootstrap
+from fieldwise.pipelines.cycle.daily import Wish, run_day
+from fieldwise.pipelines.cycle.decisions import history
+from fieldwise.pipelines.cycle.record import Record
+from fieldwise.pipelines.registry import registry
+from tests.commands import Commands
+from tests.mlflow_server import Answer, Server, linked
+from tests.pipelines.cycle.days import DAY, write_cycle
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+FORCE = Wish(force=True, reason="to see")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.signal(signal.SIGKILL)
+    assert server.process is not None
+    server.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+
+def begun(folder: Path, uri: str, name: str) -> Config:
+    """A first model of three days; ``name``: of experiment and model, for one server serves all tests."""
+    write_cycle(folder, "shop.yaml", days=6)
+    named = [f"tracking.uri={uri}", f"tracking.experiment={name}", f"tracking.model_name={name}"]
+    config = load_config(folder / "shop.yaml", named)
+    bootstrap(config, first=DAY(1), last=DAY(3))
+    return config
+
+
+def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path, spark: SparkSession) -> None:
+    """Attempt after attempt hears a few answers more, then one is lost or not given, and none after it."""
+    with linked(server) as (link, uri):
+        config = begun(tmp_path, uri, "silent")
+        silences: list[TrackingError] = []
+        attempts, done = 0, None
+        while done is None:
+            allowed, last = 3 * attempts, ("lost", "silent")[attempts % 2]
+            link.through(silent_after(allowed, last))
+            attempts += 1
+            try:
+                done = run_day(config, date=DAY(4), wish=FORCE)
+            except TrackingError as error:
+                silences.append(error)
+        assert {error.exit_code for error in silences} == {1}
+        assert all("expected an answer" in str(error) for error in silences)
+        assert attempts > 10
+        assert (done["decision"], done["champion"], done["now"]) == ("forced", "models:/silent/1", "2")
+        assert [(each["decision"], each["date"]) for each in history(config)["decisions"]] == [
+            ("promoted", None), ("forced", DAY(4)),
+        ]  # fmt: skip
+        client = MlflowClient()
+        versions = client.search_model_versions("name = 'silent'")
+        assert sorted(str(each.version) for each in versions) == ["1", "2"]
+        experiment = client.get_experiment_by_name("silent")
+        runs = client.search_runs([experiment.experiment_id])
+        (run,) = [each for each in runs if each.info.run_name.startswith("daily")]
+        assert run.data.tags["fieldwise.decision"] == "forced"
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train_logloss")]
+        assert steps == list(range(len(steps)))
+        assert done["catalog"]["used_model"]["version"] == "2"
+
+
+def silent_after(allowed: int, last: Answer) -> Callable[[int, str, str], Answer]:
+    return lambda number, method, path: "passed on" if number < allowed else last if number == allowed else "silent"
+
+
+@pytest.mark.parametrize("step", ["runs/create", "model-versions/create", "registered-models/alias"])
+def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, spark: SparkSession, step: str) -> None:
+    name = step.replace("/", "-")
+    with linked(server) as (link, uri):
+        config = begun(tmp_path, uri, name)
+        link.through(lambda number, method, path: "refused" if method != "GET" and step in path else "passed on")
+        with pytest.raises(ConfigError, match="found INVALID_PARAMETER_VALUE: no") as told:
+            run_day(config, date=DAY(4), wish=FORCE)
+        assert told.value.exit_code == 2
+        link.through(lambda number, method, path: "passed on")
+        assert run_day(config, date=DAY(4), wish=FORCE)["decision"] == "forced"
+        assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "forced"]
+
+
+def test_two_dates_at_once_as_processes_and_nothing_left_behind(
+    server: Server, tmp_path: Path, spark: SparkSession
+) -> None:
+    config = begun(tmp_path, server.uri, "both")
+    commands = Commands(tmp_path)
+    named = [argument for each in config.overrides for argument in ("--set", each)]
+
+    def daily(number: int) -> str:
+        return commands("daily", "--date", DAY(number), "--force", "--reason", "to see", *named, code=(0, 1))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(daily, (4, 5)))
+    for number in (4, 5):  # as a scheduler tries again what ended with 1
+        done = json.loads(daily(number).splitlines()[-1])
+        assert done["decision"] in ("forced", "kept", "refused")
+        assert Record(config.workspace_dir, DAY(number)).whole
+    decisions = history(config)["decisions"]
+    assert sorted(each["date"] or "" for each in decisions) == ["", DAY(4), DAY(5)], "one decision of each date"
+    moves = {each["champion"]: each["now"] for each in decisions if each["decision"] in ("promoted", "forced")}
+    version = None
+    for _ in range(len(moves)):  # each was decided against the champion that stood
+        version = moves.pop(version)
+    assert not moves
+    assert registry(config).version_of("champion") == version
+    left = [path for path in (tmp_path / "tmp").iterdir() if path.name != "hsperfdata_root"]
+    assert left == []
+    bundles = list(Path(config.workspace_dir, "training").glob("*/bundle"))
+    assert len(bundles) == 1, "the first model's: a date's is in the registry alone"
