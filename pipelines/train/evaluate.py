@@ -50,7 +50,8 @@ def evaluate_model(
     split.require_both_classes()
     world = World()
     world.use_threads(config.training.threads)
-    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
+    seen = Seen(verify=True, reader=config.training.reader)
+    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=seen)
     say_metrics(role, found)
     metrics = found.told()
     return {

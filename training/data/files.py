@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -20,6 +21,9 @@ from fieldwise.features.errors import DamagedError, IntegrityError
 from fieldwise.training.data.plan import Plan, Segment
 
 _NAMED_ROWS = 5
+
+Columns = dict[str, npt.NDArray[Any]]
+"""Decoded rows of a file, by the names of its columns."""
 
 
 @dataclass(frozen=True)
