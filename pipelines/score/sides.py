@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -260,7 +260,7 @@ def _moment(text: str, date: str | None, spec: FeatureSpec) -> datetime:
             "catalog.time", expected="a day, because it holds {date}", found="none", fix="Pass --date YYYY-MM-DD."
         )
     moment = moment_of(text, date)
-    moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment
     for field in spec.fields:
         if isinstance(field.config, TimeField) and moments(pa.array([moment]), field.config.of)[2].any():
             raise ConfigError(

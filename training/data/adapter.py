@@ -129,6 +129,11 @@ def import_petastorm() -> None:
         importlib.import_module("petastorm")
     dataset = {"pq": _with(pq, ParquetDataset=_Dataset, ParquetDatasetPiece=_Piece)}
     types = {"np": _with(np, unicode_=np.str_, string_=np.bytes_)}
-    adapted = {"reader": dataset, "etl.dataset_metadata": dataset, "arrow_reader_worker": dataset | types, "unischema": types}
+    adapted = {
+        "reader": dataset,
+        "etl.dataset_metadata": dataset,
+        "arrow_reader_worker": dataset | types,
+        "unischema": types,
+    }
     for name, names in adapted.items():
         vars(importlib.import_module(f"petastorm.{name}")).update(names)

