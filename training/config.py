@@ -86,7 +86,8 @@ class TrainingConfig(Strict):
     """Decoded rows that a rank keeps from epoch to epoch, in MB (10^6 bytes); files beyond are read in every epoch. Any
     file falls to any rank in some epoch, so each rank would need room for all of them."""
     reader: Literal["petastorm", "arrow"] = "petastorm"
-    """What decodes snapshots: petastorm, or pyarrow alone where petastorm cannot be installed. Both read the same rows."""
+    """What decodes snapshots: petastorm, or pyarrow alone where petastorm cannot be installed. Both read the same
+    rows."""
     verify_checksums: bool = True
     """Compare the SHA-256 of every file with the manifest when it is first read."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
