@@ -33,6 +33,8 @@ class DataFile:
     path: str  # local path or URL
     rows: int
     sha256: str
+    identity: str = ""
+    """Of its rows, whatever wrote them, where its manifest tells; else of its bytes."""
 
     @property
     def url(self) -> str:

@@ -133,7 +133,7 @@ def test_a_pickle_beside_the_data_is_not_opened(snapshot: Snapshot, tmp_path: Pa
     schema = pq.read_schema(path / "part.parquet").with_metadata({b"dataset-toolkit.unischema.v1": payload})
     pq.write_metadata(schema, path / "_common_metadata")
     forged = snapshot.manifest.model_copy(update={"files": [entry.model_copy(update={"bytes": path.stat().st_size})]})
-    digest = snapshot_digest(forged.spec_digest, [entry.sha256])
+    digest = snapshot_digest(forged.spec_digest, [entry.identity])
     store.write_atomic(f"{snapshot.dir}/{MANIFEST}", forged.model_copy(update={"digest": digest}).to_json())
     file = DataFile(str(path), entry.rows, entry.sha256)
     plan = Plan([file.rows], batch_size=64, seed=5, epoch=2)
