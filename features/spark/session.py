@@ -115,8 +115,8 @@ def _no_context() -> ConfigError:
     return ConfigError(
         "Spark", expected="a session with a SparkContext, through which jobs hand out what their tasks share",
         found="Spark Connect, which has none",
-        fix="Unset SPARK_REMOTE, and start the command by spark-submit or with SPARK_MASTER. On Databricks use a cluster "
-        "of dedicated access mode: standard (shared) and serverless ones have Spark Connect alone.",
+        fix="Unset SPARK_REMOTE, and start the command by spark-submit or with SPARK_MASTER. On Databricks use a "
+        "cluster of dedicated access mode: standard (shared) and serverless ones have Spark Connect alone.",
     )  # fmt: skip
 
 
