@@ -1,5 +1,5 @@
-"""The Parquet files of a snapshot, written by tasks with pyarrow: fixed options, so equal rows give equal bytes, but for
-the writer's version in the footer.
+"""The Parquet files of a snapshot, written by tasks with pyarrow: fixed options, so equal rows give equal bytes but for
+the name of the writer in the footer.
 
 Slots are delta-encoded without compression: at 39 slots a third of the plain size (56 bytes a row), written faster than
 dictionaries and, unlike any compression, read at memory speed.
