@@ -52,12 +52,12 @@ def digest(directory: Path) -> str:
     the same weights come from training once or in parts."""
     whole = hashlib.sha256()
     for file in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "learned.json"):
-        content = rows([file]) if file.suffix == ".parquet" else hashlib.sha256(file.read_bytes()).hexdigest()
+        content = rows_of([file]) if file.suffix == ".parquet" else hashlib.sha256(file.read_bytes()).hexdigest()
         whole.update(f"{file.relative_to(directory)}\0{content}".encode())
     return whole.hexdigest()
 
 
-def rows(files: Iterable[Path]) -> str:
+def rows_of(files: Iterable[Path]) -> str:
     """SHA-256 over the rows of Parquet files, as Python shows them."""
     whole = hashlib.sha256()
     for file in files:
@@ -77,7 +77,7 @@ def demo(place: Path, rows: int) -> dict[str, Any]:
     table = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
     return {
         "snapshot": result["snapshot"], "bundles": bundles(place), "table": table,
-        "catalog": rows(sorted(Path(result["catalog"]["dir"]).glob("part-*.parquet"))),
+        "catalog": rows_of(sorted(Path(result["catalog"]["dir"]).glob("part-*.parquet"))),
     }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def beside(python: str, count: int, here: dict[str, Any]) -> int:
 
 def flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Digests by their dotted names."""
-    found = []
+    found: list[tuple[str, str]] = []
     for key, value in figures.items():
         found += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return found
