@@ -107,7 +107,7 @@ def _with(module: ModuleType, **names: Any) -> ModuleType:
 @contextmanager
 def _imports() -> Iterator[None]:
     """What petastorm imports and never uses here: its own client of HDFS, a class that it compares with."""
-    absent = {
+    absent: dict[str, dict[str, Any]] = {
         "pyarrow.filesystem": {"LocalFileSystem": _Stored},
         "petastorm.hdfs.namenode": {"HdfsNamenodeResolver": None, "HdfsConnector": None},
     }
