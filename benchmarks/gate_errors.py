@@ -120,7 +120,7 @@ class Pair:
         self.log, self.logits = log, (champion, challenger)
         self.worse = (log.loss(challenger) - log.loss(champion)).astype(np.float32)
 
-    def promoted(self, drawn: Int64, *, group: bool = False) -> int:
+    def promoted(self, drawn: npt.NDArray[np.integer], *, group: bool = False) -> int:
         """Days [days, rows] that promote; with ``group`` by users, who have ``PER_USER`` rows in turn.
 
         Nothing is promoted without a gain beyond the interval, which is looked at for all days at once; the gate itself

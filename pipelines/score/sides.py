@@ -86,8 +86,8 @@ class Side:
             ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
             reasons = first_of_rows(encoded.problems)
             bad = undecodable(have[self.id])
-            for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False)):
-                reasons[int(row)] = Problem(int(row), self.id, "undecodable" if bad[row] else "missing_id", "")
+            for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False)).tolist():
+                reasons[row] = Problem(row, self.id, "undecodable" if bad[row] else "missing_id", "")
             every = have | dict(zip(self.wanted, batch.columns, strict=True))
             whole = replace(raw, columns=Columns(every, columns.rows))
             rejects = [*raw.rejects]
