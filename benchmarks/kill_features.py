@@ -40,7 +40,7 @@ from benchmarks.record import RESULTS, record  # noqa: E402
 from fieldwise.features import store  # noqa: E402
 from fieldwise.features.errors import ArtifactError, FieldwiseError  # noqa: E402
 from fieldwise.features.process import die_with_parent  # noqa: E402
-from fieldwise.features.snapshot.manifest import MANIFEST, load_snapshot, snapshot_digest  # noqa: E402
+from fieldwise.features.snapshot.manifest import MANIFEST, load_snapshot  # noqa: E402
 from fieldwise.features.spark.session import spark_session  # noqa: E402
 from fieldwise.pipelines.build.features import build_features  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
@@ -108,7 +108,7 @@ def visible(directory: str, digest: str) -> str:
         return "partial"
     entries = snapshot.manifest.files
     sums = [hashlib.sha256(store.read_bytes(snapshot.path(entry))).hexdigest() for entry in entries]
-    is_whole = snapshot_digest(snapshot.spec.digest, sums) == digest and sums == [entry.sha256 for entry in entries]
+    is_whole = snapshot.manifest.digest == digest and sums == [entry.sha256 for entry in entries]
     return "whole" if is_whole else "partial"
 
 

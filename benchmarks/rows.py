@@ -67,7 +67,7 @@ def publish(directory: Path, sizes: list[int], slots: Slots, label: npt.NDArray[
         manifest = Manifest(
             id="all", spec_digest=spec.digest, source_fingerprint=ZEROS, request=ZEROS, data=attempt.data,
             slot_names=spec.slot_names, has_weight=False, files=files, quarantined={}, filtered=0, dropped_negatives=0,
-            negative_rate=None, fields={}, digest=snapshot_digest(spec.digest, [file.sha256 for file in files]),
+            negative_rate=None, fields={}, digest=snapshot_digest(spec.digest, [file.identity for file in files]),
         )  # fmt: skip
         attempt.publish(manifest, replace=True)
     return str(directory)

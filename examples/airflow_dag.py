@@ -19,7 +19,7 @@ CONFIG = os.environ.get("FIELDWISE_CONFIG", "shop.yaml")
 
 @dag(
     schedule="0 4 * * *",
-    start_date=datetime.datetime(2026, 1, 15, tzinfo=datetime.timezone.utc),
+    start_date=datetime.datetime(2026, 1, 15, tzinfo=datetime.UTC),
     catchup=True,
     max_active_runs=1,  # a date goes on from the one before
     default_args={"retries": 3, "retry_delay": datetime.timedelta(minutes=5)},

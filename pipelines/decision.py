@@ -16,7 +16,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -93,7 +93,7 @@ def decide(
 ) -> Decision:
     """A ``Decision`` of this moment and process; ``more`` are its other keys. Nothing is done or written."""
     now = challenger if decision in ("promoted", "forced") else champion
-    time = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    time = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     who, digest = _who(), digest_of(config.unexpanded())
     keys = {"now": now, "time": time, "who": who, "config": digest, **more}
     return Decision(

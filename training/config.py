@@ -89,6 +89,9 @@ class TrainingConfig(Strict):
     cache_mb: Annotated[int, Field(ge=0)] = 256
     """Decoded rows that a rank keeps from epoch to epoch, in MB (10^6 bytes); files beyond are read in every epoch. Any
     file falls to any rank in some epoch, so each rank would need room for all of them."""
+    reader: Literal["petastorm", "arrow"] = "petastorm"
+    """What decodes snapshots: petastorm, or pyarrow alone where petastorm cannot be installed. Both read the same
+    rows."""
     verify_checksums: bool = True
     """Compare the SHA-256 of every file with the manifest when it is first read."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
@@ -99,8 +102,9 @@ class TrainingConfig(Strict):
 
     def digested(self) -> dict[str, Any]:
         """What digests of a training cover: keys of later versions only where they change something, so that earlier
-        checkpoints and trials are found again."""
-        return self.model_dump(exclude={key for key, value in _LATER.items() if getattr(self, key) == value})
+        checkpoints and trials are found again. All readers read the same rows."""
+        unchanged = {key for key, value in _LATER.items() if getattr(self, key) == value}
+        return self.model_dump(exclude={"reader"} | unchanged)
 
     @model_validator(mode="after")
     def _whole_streams(self) -> TrainingConfig:

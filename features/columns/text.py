@@ -181,7 +181,7 @@ def text_numbers(views: Texts) -> tuple[Float64, Bool]:
     """``numbers`` of texts."""
     out, status = np.empty(len(views)), np.empty(len(views), np.uint8)
     if numerals.read_decimals(views.data, views.start, views.length, out, status):
-        for row in np.flatnonzero(status == numerals.HARD):
+        for row in np.flatnonzero(status == numerals.HARD).tolist():
             out[row] = float(views.bytes_at(row))
     return out, status == numerals.BAD
 

@@ -94,7 +94,7 @@ class NumberField(BaseField):
             if not numerals.bin_decimals(views.data, views.start, views.length, edges, small_bins, out[0], status):
                 return []
             hard = np.flatnonzero(status == numerals.HARD)
-            values = np.array([float(views.bytes_at(row)) for row in hard], np.float64)
+            values = np.array([float(views.bytes_at(row)) for row in hard.tolist()], np.float64)
             out[0][hard] = FIRST + np.searchsorted(edges, values, "right")
             return problems_of(self.name, "bad_number", status == numerals.BAD, columns, self.column)
 

@@ -14,9 +14,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from fieldwise.features import store
+from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import ArtifactError, InputError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.schema import Strict
@@ -48,9 +51,17 @@ class FileEntry(Strict):
     rows: Annotated[int, Field(ge=1)]
     positives: Count
     sha256: Sha256
+    """Of the file's bytes, which depend on the library that wrote them: tells damage."""
+    rows_sha256: Sha256 | None = None
+    """`rows_digest` of what the file holds, whatever wrote it; none in manifests of format 1."""
     bytes: Annotated[int, Field(ge=1)]
     weights: tuple[Weight, Weight] | None = None
     """Of the negatives and of the positives, summed; none where rows are not weighted, or in manifests from before."""
+
+    @property
+    def identity(self) -> str:
+        """What the file is to a snapshot's digest."""
+        return self.rows_sha256 or self.sha256
 
 
 class SourceEntry(Strict):
@@ -73,9 +84,10 @@ class FieldCounts(Strict):
 
 
 class Manifest(Strict):
-    """All of a snapshot but its rows. ``digest`` depends on the spec and the files' bytes alone."""
+    """All of a snapshot but its rows. ``digest`` depends on the spec and the files' rows alone."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
+    """1: the digest depends on the files' bytes, and with them on the version of pyarrow that wrote them."""
     id: PlainName
     spec_digest: Sha256
     source_fingerprint: Sha256
@@ -107,7 +119,9 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
-        if self.digest != snapshot_digest(self.spec_digest, [f.sha256 for f in self.files]):
+        if any((f.rows_sha256 is None) != (self.format_version == 1) for f in self.files):
+            raise ValueError("files of format 2 have rows_sha256, those of format 1 have none")
+        if self.digest != snapshot_digest(self.spec_digest, [f.identity for f in self.files]):
             raise ValueError("the digest does not follow from the spec digest and the files' checksums")
         if len({f.path for f in self.files}) != len(self.files):
             raise ValueError("two files of one name")
@@ -166,7 +180,7 @@ def _parse(directory: str) -> Manifest:
             fix="Build the snapshot with `fieldwise features`, or correct the path.",
         ) from None
     fix = "The snapshot is damaged or of another version: build it again with --replace."
-    return bounded.validated(text, Manifest, path, "a snapshot manifest of format 1", fix)
+    return bounded.validated(text, Manifest, path, "a snapshot manifest of format 1 or 2", fix)
 
 
 def standing(directory: str) -> Manifest | None:
@@ -192,9 +206,19 @@ def require_weights(role: str, negative: float, positive: float) -> None:
         )
 
 
-def snapshot_digest(spec_digest: str, checksums: list[str]) -> str:
-    """SHA-256 over the spec's digest and the files' checksums in order: no names, paths or times."""
-    return hashlib.sha256("\n".join([spec_digest, *checksums]).encode()).hexdigest()
+def snapshot_digest(spec_digest: str, identities: Iterable[str]) -> str:
+    """SHA-256 over the spec's digest and those of the files' rows, in order: no names, paths, times or writers."""
+    return hashlib.sha256("\n".join([spec_digest, *identities]).encode()).hexdigest()
+
+
+def rows_digest(slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None) -> str:
+    """SHA-256 over slots [n, S], label [n] and weight [n]: their shape, then column after column, little-endian."""
+    digest = hashlib.sha256(f"{slots.shape[0]} {slots.shape[1]} {weight is not None}\n".encode())
+    digest.update(np.ascontiguousarray(slots.T, "<i4").data)  # no copy of what is in Fortran order
+    for column in (label, weight):
+        if column is not None:
+            digest.update(np.ascontiguousarray(column, "<f4").data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

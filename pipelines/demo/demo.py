@@ -22,6 +22,7 @@ from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.launch import train_ranks
 from fieldwise.pipelines.train.measured import NAMES, with_error
+from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import TrainData
@@ -113,7 +114,8 @@ def losses_of(config: Config, bundle_dir: str) -> Float64:
     split = TrainData.of_one(load_snapshot(snapshot_dir(config.workspace_dir, "all"))).test
     plan = Plan([file.rows for file in split.files], batch_size=16384, streams=1, shuffle=False)
     losses = []
-    with network.passes([[PlanReader(split.files, plan, [0], bundle.spec.slot_names)]]) as steps:
+    reader = PlanReader(split.files, plan, [0], bundle.spec.slot_names)
+    with network.passes([[reader]], Seen(reader=config.training.reader)) as steps:
         for batch, compact in steps:
             logits = network.score(compact)
             z = measured_logits(logits, bundle.logit_shift, bundle.calibrator, downsampled=False).astype(np.float64)

@@ -122,7 +122,7 @@ class Shop:
         hour = _pick(daylight, self.uniform(rows, 3))
         usual = self.uniform(rows, 4) < 0.7
         device = np.where(usual, self.users["device"][user], (self.uniform(rows, 5) * SIZES["device"]).astype(np.int64))
-        position = _pick(0.75 ** np.arange(POSITIONS), self.uniform(rows, 6))
+        position = _pick(0.75 ** np.arange(POSITIONS, dtype=np.float64), self.uniform(rows, 6))
         x: dict[str, npt.NDArray] = {"user": user, "item": item, "hour": hour, "device": device, "position": position}
         x |= {name: self.users[name][user] for name in ("age", "gender", "city")}
         x |= {name: self.items[name][item] for name in ("category", "brand", "price", "tags")}

@@ -20,8 +20,9 @@ from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.train import launch
+from fieldwise.training.data.cache import Reader, row_groups_by
 
-PACKAGES = ("pyspark", "pyarrow", "petastorm", "torch", "mlflow", "numba", "numpy", "pandas")
+PACKAGES = ("pyspark", "pyarrow", "torch", "mlflow", "numba", "numpy", "pandas")
 
 
 def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]
     Raises:
         InputError: at least one check failed; all findings are on stderr.
     """
-    checks: dict[str, Callable[[], str]] = {"packages": _packages, "disk": _disk, "kernels": _kernels}
+    reader: Reader = "petastorm" if config is None else config.training.reader
+    checks: dict[str, Callable[[], str]] = {"packages": lambda: _packages(reader), "disk": _disk, "kernels": _kernels}
     if not quick:
         checks |= {"spark": _spark, "ranks": _ranks}
     if config is not None:
@@ -50,10 +52,12 @@ def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]
     return {"checks": found}
 
 
-def _packages() -> str:
+def _packages(reader: Reader) -> str:
     for name in PACKAGES:
         importlib.import_module(name)
-    return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    row_groups_by(reader)  # imports petastorm if snapshots are read through it
+    named = [*PACKAGES, "petastorm"] if reader == "petastorm" else PACKAGES
+    return ", ".join(f"{name} {metadata.version(name)}" for name in named)
 
 
 def _disk() -> str:

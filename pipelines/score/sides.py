@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -86,8 +86,8 @@ class Side:
             ids = identity(have[self.id], f"catalog.{self.name}: column {self.id!r}")
             reasons = first_of_rows(encoded.problems)
             bad = undecodable(have[self.id])
-            for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False)):
-                reasons[int(row)] = Problem(int(row), self.id, "undecodable" if bad[row] else "missing_id", "")
+            for row in np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False)).tolist():
+                reasons[row] = Problem(row, self.id, "undecodable" if bad[row] else "missing_id", "")
             every = have | dict(zip(self.wanted, batch.columns, strict=True))
             whole = replace(raw, columns=Columns(every, columns.rows))
             rejects = [*raw.rejects]
@@ -260,7 +260,7 @@ def _moment(text: str, date: str | None, spec: FeatureSpec) -> datetime:
             "catalog.time", expected="a day, because it holds {date}", found="none", fix="Pass --date YYYY-MM-DD."
         )
     moment = moment_of(text, date)
-    moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment
     for field in spec.fields:
         if isinstance(field.config, TimeField) and moments(pa.array([moment]), field.config.of)[2].any():
             raise ConfigError(

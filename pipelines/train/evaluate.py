@@ -56,7 +56,7 @@ def evaluate_model(
     slices = Slices(bundle.spec, config.daily.gate.slices)
     found = evaluate(
         Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, calibrator=bundle.calibrator,
-        seen=Seen(verify=True), watch=slices.add,
+        seen=Seen(verify=True, reader=config.training.reader), watch=slices.add,
     )  # fmt: skip
     say_metrics(role, found)
     metrics = found.told()

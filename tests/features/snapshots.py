@@ -30,7 +30,7 @@ def published(directory: str, data: str = "data-0") -> Manifest:
         id="all", spec_digest=spec.digest, source_fingerprint=SHA, request=SHA, data=data, slot_names=spec.slot_names,
         has_weight=False, files=[entry], quarantined={}, filtered=0, dropped_negatives=0, negative_rate=None,
         fields={"user": FieldCounts(values=10, missing=0, unseen=0)},
-        digest=snapshot_digest(spec.digest, [entry.sha256]),
+        digest=snapshot_digest(spec.digest, [entry.identity]),
     )  # fmt: skip
     store.write_atomic(store.join(directory, MANIFEST), manifest.to_json())
     return manifest

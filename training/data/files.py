@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -21,6 +22,9 @@ from fieldwise.training.data.plan import Plan, Segment
 
 _NAMED_ROWS = 5
 
+Columns = dict[str, npt.NDArray[Any]]
+"""Decoded rows of a file, by the names of its columns."""
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -29,6 +33,8 @@ class DataFile:
     path: str  # local path or URL
     rows: int
     sha256: str
+    identity: str = ""
+    """Of its rows, whatever wrote them, where its manifest tells; else of its bytes."""
 
     @property
     def url(self) -> str:

@@ -1,22 +1,15 @@
-"""Streams a plan's rows from Parquet into batches: the one place that meets Petastorm.
+"""Streams a plan's rows from Parquet into batches.
 
-One reader per rank gets an explicit, ordered list of file URLs, so order, shares and resume are the plan's alone.
-Decoding runs ahead in petastorm's thread, and what it decoded is put into order in a thread of
-`training.data.batches`. Files that `Seen` has room for are decoded once.
+One reader per rank gets an explicit, ordered list of files, so order, shares and resume are the plan's alone.
+Decoding runs ahead in a thread of `petastorm_reader` or `arrow_reader`, and what it decoded is put into order in a
+thread of `training.data.batches`. Files that `Seen` has room for are decoded once.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
-from types import SimpleNamespace
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -26,57 +19,13 @@ from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import FieldwiseError
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.files import DataFile, damaged, unreadable, verify_checksum
+from fieldwise.training.data.files import Columns, DataFile, damaged, unreadable, verify_checksum
 from fieldwise.training.data.plan import Plan, Segment
 from fieldwise.training.kernels.table import pick_rows
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from petastorm import make_batch_reader
-    from petastorm.etl import dataset_metadata
-    from petastorm.workers_pool import thread_pool
-    from pyarrow.filesystem import FileSystem
-
-
-# petastorm calls deprecated functions of pyarrow in its worker threads, once per file
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
-warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\.")
-warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
-
-
-def _no_schema(dataset: Any) -> Any:
-    raise dataset_metadata.PetastormMetadataError("a schema of petastorm's own is a pickle, and is not read")
-
-
-# petastorm unpickles a schema that it finds beside the data, and its list of what a pickle may name holds exec: here
-# every way to it ends, whatever a snapshot from elsewhere holds
-dataset_metadata.get_schema = _no_schema
-
-# its threads write tracebacks of errors that we get, and tell in our words
-thread_pool.sys = SimpleNamespace(stderr=io.StringIO())
 
 _AHEAD = 1 << 27  # bytes of rows in order, see files_ahead
 _LARGE = 1 << 24
 """Bytes of a file in order whose parts, needed at different times, do not keep each other in memory."""
-_QUEUED_FILES = 2  # decoded ahead by petastorm; its default of 50 would hold gigabytes
-
-
-class _Quoted(FileSystem):
-    """Local files by quoted paths, which petastorm takes from URLs as they are."""
-
-    pathsep = "/"
-
-    def isdir(self, path: str) -> bool:
-        return os.path.isdir(unquote(path))
-
-    def isfile(self, path: str) -> bool:
-        return os.path.isfile(unquote(path))
-
-    def exists(self, path: str) -> bool:
-        return os.path.exists(unquote(path))
-
-    def open(self, path: str, mode: str = "rb") -> Any:
-        return open(unquote(path), mode)
 
 
 class PlanReader:
@@ -154,23 +103,23 @@ class PlanReader:
             segments,
         )
 
-    def arrivals(self, columns: Iterator[Any]) -> Generator[Blocks, None, None]:
+    def arrivals(self, columns: Iterator[Columns]) -> Generator[Blocks, None, None]:
         """File after file, of what `decoded` gives, as the blocks that our streams take from it."""
         for file in self._wanted:
             yield self._blocks(file, next(columns))
 
-    def _blocks(self, file: int, columns: Any) -> Blocks:
+    def _blocks(self, file: int, columns: Columns) -> Blocks:
         permutation = self._plan.permutation(file)
-        slots = [getattr(columns, name) for name in self.slot_names]
-        if any(slot.dtype != np.int32 for slot in slots) or columns.label.dtype != np.float32:
+        slots = [columns[name] for name in self.slot_names]
+        if any(slot.dtype != np.int32 for slot in slots) or columns["label"].dtype != np.float32:
             raise damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
-        weight = getattr(columns, "weight", None)
+        weight = columns.get("weight")
         wanted = self._wanted[file]
         rows = np.concatenate([permutation[segment.first : segment.first + segment.rows] for segment in wanted])
         taken = np.empty((len(slots), len(rows)), np.int32)
         for slot, values in enumerate(slots):
             pick_rows(values, rows, taken[slot])
-        label, weights = columns.label[rows], None if weight is None else weight[rows]
+        label, weights = columns["label"][rows], None if weight is None else weight[rows]
         blocks, begin, large = Blocks(), 0, taken.nbytes > _LARGE
         for segment in wanted:
             part = slice(begin, begin + segment.rows)
@@ -206,12 +155,12 @@ Blocks = dict[tuple[int, int], _Block]
 """By (stream, file)."""
 
 
-def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, None]:
+def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, None, None]:
     """The columns of each file that the readers need, one after another; they are opened together, which takes long."""
     files = [file for reader in readers for file in reader.needs]
     kept = [seen.columns(file) for file in files]
     unread = [file for file, columns in zip(files, kept, strict=True) if columns is None]
-    with closing(_row_groups(list(unread))) as groups:
+    with closing(seen.row_groups(list(unread))) as groups:
         for file, columns in zip(files, kept, strict=True):
             if columns is None:
                 try:
@@ -227,24 +176,24 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Any, None, N
             yield columns
 
 
-def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Any]) -> Any:
+def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Columns]) -> Columns:
     """The columns of a file, which is one row group, but several are read as well."""
-    parts: list[Any] = []
+    parts: list[Columns] = []
     rows = 0
     while rows < file.rows:
         group = next(groups, None)
         if group is None:
             raise damaged(file, f"{rows} rows")
-        missing = [name for name in (*slot_names, "label") if not hasattr(group, name)]
+        missing = [name for name in (*slot_names, "label") if name not in group]
         if missing:
             raise damaged(file, f"no column {missing[0]}", expected=f"columns {slot_names[0]} ... and label")
-        rows += len(group.label)
+        rows += len(group["label"])
         parts.append(group)
     if rows > file.rows:
         raise damaged(file, f"{rows} rows")
     if len(parts) == 1:
         return parts[0]
-    return type(parts[0])(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def files_ahead(files: Sequence[DataFile], slots: int) -> int:
@@ -254,22 +203,3 @@ def files_ahead(files: Sequence[DataFile], slots: int) -> int:
     """
     largest = max((file.rows for file in files), default=0) * (slots + 1) * 4
     return max(1, min(_AHEAD // max(largest, 1), len(files) // 2, 8))
-
-
-def _row_groups(files: list[DataFile]) -> Generator[Any, None, None]:
-    """Decoded row groups of the files, in order; neighbours in one store are opened together.
-
-    One worker: with more, petastorm does not keep the order.
-    """
-    for (quoted, *_), store_files in groupby(files, key=lambda file: (file.quoted, *urlsplit(file.url)[:2])):
-        with make_batch_reader(
-            [file.url for file in store_files],
-            reader_pool_type="thread",
-            workers_count=1,
-            results_queue_size=_QUEUED_FILES,
-            shuffle_row_groups=False,
-            num_epochs=1,
-            hdfs_driver="libhdfs",
-            filesystem=_Quoted() if quoted else None,
-        ) as reader:
-            yield from reader

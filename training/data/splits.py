@@ -158,7 +158,7 @@ def _split(role: str, snapshots: Sequence[Snapshot]) -> Split:
         )
     return Split(
         role,
-        tuple(DataFile(snapshot.path(entry), entry.rows, entry.sha256) for snapshot, entry in entries),
+        tuple(DataFile(snapshot.path(entry), entry.rows, entry.sha256, entry.identity) for snapshot, entry in entries),
         positives=sum(entry.positives for _, entry in entries),
         weighted=any(snapshot.manifest.has_weight for snapshot in snapshots),
         weights=weights_of(entry for _, entry in entries),

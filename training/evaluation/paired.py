@@ -237,7 +237,7 @@ def score_blocks(
     sliced = {name: slot_of(spec, name, "gate.slices", MOST_VALUES) for name in slices}
     collectors = {name: _Collector([spec[field].size for field in sliced]) for name in models}
     first, *_ = networks.values()
-    start, rows, overflows = int(split.files[0].sha256[:8], 16) if split.files else 0, 0, 0
+    start, rows, overflows = int(split.files[0].identity[:8], 16) if split.files else 0, 0, 0
     with first.passes([[scan(split, spec, World(), streams=8)]], seen) as works:
         for batch, compact in works:
             # small days begin at different blocks: many of them fill all

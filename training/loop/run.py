@@ -72,7 +72,7 @@ class TrainRun:
         if self.training.schedule == "constant":
             beside.add("epochs")
         training = {key: value for key, value in self.training.digested().items() if key not in beside}
-        files = [[file.sha256 for file in split.files] for split in (self.data.train, self.data.valid)]
+        files = [[file.identity for file in split.files] for split in (self.data.train, self.data.valid)]
         warm = [self.warm_start.digest, self.line] if self.warm_start else None
         what = [self.model.model_dump(), training, self.data.spec.digest, files, warm]
         return digest_of(what)

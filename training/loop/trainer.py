@@ -110,7 +110,9 @@ class Trainer:
             self.network.lookup.direct = can_be_direct(
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
-        self.seen = Seen(verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6)
+        self.seen = Seen(
+            verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader
+        )
         self.warned_at = -math.inf
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None

@@ -40,9 +40,10 @@ class FieldwiseModel(mlflow.pyfunc.PythonModel):
 
 def _array(values: pd.Series) -> pa.Array:
     """Text, or lists of it."""
-    if any(isinstance(value, list | np.ndarray) for value in values):
-        return pa.array(values, pa.list_(pa.string()), from_pandas=True)
-    return pa.array(values, pa.string(), from_pandas=True)
+    plain = values.astype(object)  # pandas 3 keeps texts in Arrow, in several chunks after a concat
+    if any(isinstance(value, list | np.ndarray) for value in plain):
+        return pa.array(plain, pa.list_(pa.string()), from_pandas=True)
+    return pa.array(plain, pa.string(), from_pandas=True)
 
 
 mlflow.models.set_model(FieldwiseModel())

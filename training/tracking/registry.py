@@ -19,7 +19,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -277,7 +277,7 @@ class Registry:
         past, there = self.history(), {str(each.version): each for each in tell(self._versions)}
         former = next((version for version in reversed(past) if version in there), None)
         named = {*(str(version) for version in model.aliases.values()), former}
-        made = {version: datetime.fromtimestamp(each.creation_timestamp / 1000, timezone.utc)
+        made = {version: datetime.fromtimestamp(each.creation_timestamp / 1000, UTC)
                 for version, each in there.items()}  # fmt: skip
         return {version: made[version] for version in sorted(there, key=int) if version not in named}
 

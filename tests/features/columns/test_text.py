@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -61,9 +61,7 @@ EVER = TimeConfig(column="t", earliest=date(1, 1, 1), latest=date(9999, 12, 31))
 
 @given(st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)))
 def test_iso_moments_equal_pythons(moment: datetime) -> None:
-    expected = (moment.replace(tzinfo=timezone.utc) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // (
-        datetime.resolution
-    )
+    expected = (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // (datetime.resolution)
     for text in (moment.isoformat(), moment.isoformat(" "), moment.isoformat() + "Z", moment.isoformat() + "+00:00"):
         read, missing, bad = moments(pa.array([text]), EVER)
         assert (read[0], missing[0], bad[0]) == (expected, False, False), text
@@ -90,7 +88,7 @@ def test_iso_moments_equal_pythons(moment: datetime) -> None:
 def test_formats(config: dict[str, str], text: str, expected: str) -> None:
     read, _, bad = moments(pa.array([text]), TimeConfig(column="t", **config))
     assert not bad[0]
-    assert datetime.fromtimestamp(int(read[0]) / 1e6, timezone.utc).isoformat() == expected
+    assert datetime.fromtimestamp(int(read[0]) / 1e6, UTC).isoformat() == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ def test_bounds_are_written_only_where_they_are_not_the_default() -> None:
 
 
 def test_typed_moments() -> None:
-    when = datetime(2020, 7, 1, 12, tzinfo=timezone.utc)
+    when = datetime(2020, 7, 1, 12, tzinfo=UTC)
     micros = int(when.timestamp() * 1e6)
     zoned = pa.array([when, None], pa.timestamp("ns", "Asia/Tokyo"))
     read, missing, _ = moments(zoned, TimeConfig(column="t", zone="America/New_York"))

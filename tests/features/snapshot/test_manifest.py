@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
-from fieldwise.features.snapshot.manifest import MANIFEST, FileEntry, load_snapshot, snapshot_digest
+from fieldwise.features.snapshot.manifest import MANIFEST, FileEntry, load_snapshot, rows_digest, snapshot_digest
 from tests.features.snapshots import SHA, published
 
 
@@ -42,7 +45,8 @@ def test_digest_is_of_spec_and_checksums_alone():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 3}, "format_version"),
+        ({"format_version": 1}, "files of format 2 have rows_sha256, those of format 1 have none"),
         ({"digest": "0" * 64}, "does not follow"),
         ({"data": "../elsewhere"}, "data"),
         ({"surprise": 1}, "surprise"),
@@ -75,6 +79,40 @@ def test_truncated_file_and_foreign_spec_are_refused(tmp_path):
     FeatureSpec.assemble([config], {"user": config.fit(None)}).save(str(tmp_path / "data-0"))
     with pytest.raises(ArtifactError, match="feature spec"):
         load_snapshot(str(tmp_path))
+
+
+def test_digests_do_not_depend_on_the_writer(tmp_path):
+    """The same rows, written by another library with other options: other bytes, the same snapshot."""
+    manifest = published(str(tmp_path))
+    (entry,) = manifest.files
+    path = tmp_path / "data-0" / entry.path
+    pq.write_table(pq.read_table(path), path, version="1.0", compression="gzip")
+    rewritten = entry.model_copy(
+        update={"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+    )
+    assert rewritten.sha256 != entry.sha256
+    changed(str(tmp_path), files=[rewritten.model_dump(mode="json")])
+    assert load_snapshot(str(tmp_path)).manifest.digest == manifest.digest
+
+
+def test_rows_digests_are_these():
+    """Pinned: snapshots of different machines and versions are told apart and found equal by them."""
+    slots, label = np.array([[1, -2], [3, 4], [5, 6]], np.int32), np.array([0, 1, 0], np.float32)
+    packed = b"3 2 False\n" + struct.pack("<6i3f", 1, 3, 5, -2, 4, 6, 0, 1, 0)
+    assert rows_digest(slots, label, None) == hashlib.sha256(packed).hexdigest()
+    assert rows_digest(np.asfortranarray(slots), label, None) == hashlib.sha256(packed).hexdigest()
+    weighted = packed.replace(b"False", b"True") + struct.pack("<3f", 1, 0.5, 2)
+    assert rows_digest(slots, label, np.array([1, 0.5, 2], np.float32)) == hashlib.sha256(weighted).hexdigest()
+
+
+def test_snapshots_of_format_1_stay_what_they_are(tmp_path):
+    """Models name the snapshots that they have learned from by these digests."""
+    manifest = published(str(tmp_path))
+    entry = manifest.files[0].model_dump(mode="json")
+    del entry["rows_sha256"]
+    digest = snapshot_digest(manifest.spec_digest, [entry["sha256"]])
+    changed(str(tmp_path), files=[entry], digest=digest, format_version=1)
+    assert load_snapshot(str(tmp_path)).manifest.digest == digest != manifest.digest
 
 
 def test_equal_rows_give_equal_bytes(tmp_path):

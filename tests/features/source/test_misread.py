@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_each_column_is_told_once_under_the_key_that_says_how_it_reads() -> None
 
 def test_dates_in_ten_digits_that_read_as_seconds() -> None:
     def moment(seconds: int) -> datetime:
-        return datetime.fromtimestamp(seconds, timezone.utc)
+        return datetime.fromtimestamp(seconds, UTC)
 
     assert dates_in_digits(moment(2014102100), moment(2014103123)) == "%Y%m%d%H"
     assert dates_in_digits(moment(1410210059), moment(1410302359)) == "%y%m%d%H%M"

