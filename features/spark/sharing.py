@@ -97,6 +97,6 @@ def _make(home: Path) -> None:
                 draft.write_bytes(b"")
             os.replace(draft, home / _ARCHIVE)
         finally:
-            draft.unlink(missing_ok=True)
-            for left in home.glob(f"{_CLASSES}*"):  # of killed commands, too
-                left.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)  # interrupted, the list stays for the next command
+        for left in home.glob(f"{_CLASSES}*"):  # of killed commands, too
+            left.unlink(missing_ok=True)
