@@ -35,7 +35,7 @@ class CheckpointConfig(Strict):
     """Checkpoints kept; older ones are deleted."""
 
 
-_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None}
+_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None, "auto": False}
 
 
 class TrainingConfig(Strict):
@@ -92,6 +92,10 @@ class TrainingConfig(Strict):
     restarts: Annotated[int, Field(ge=0)] = 3
     """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    auto: bool = True
+    """Choose what is left out of learning_rate, l2 and model.dim by a short search on the validation rows, in
+    ``train`` and where the first model of ``daily`` is trained; a model that goes on from another one keeps what was
+    chosen for that. Without ``epochs``, training then goes on while validation improves. false: the model's priors."""
 
     def digested(self) -> dict[str, Any]:
         """What digests of a training cover: keys of later versions only where they change something, so that earlier
