@@ -52,6 +52,8 @@ LEAST_POSITIVES = 2_000
 """Rows of the rarer class in it, where there are as many."""
 FEWEST = 100
 """Rows of the rarer class without which there is no search."""
+WIDER = 2e-3
+"""Share by which it must be lower for a larger dim, which makes the model larger and slower."""
 MOST_NUMBERS = 1 << 27
 """Of a table that a larger dim may make: memory is the machine's, and the choice must not be."""
 BESIDE = 20
@@ -170,7 +172,7 @@ class Search:
                 if point == best.point or (name == "dim" and step > 1 and self._numbers(point) > MOST_NUMBERS):
                     break
                 trial = self._trial(point, best)
-                if not trial.valid < best.valid * (1 - self.better):
+                if not trial.valid < best.valid * (1 - self._worth(point, best.point)):
                     break
                 best = trial
             if best is not start:
@@ -225,6 +227,10 @@ class Search:
         model = self.run.model.model_copy(update={"dim": point.dim}) if point.dim else self.run.model
         return model, settled.model_copy(update=update)
 
+    def _worth(self, point: Point, before: Point) -> float:
+        """Share by which the logloss must be lower for a point to be better than the one before."""
+        return max(self.better, WIDER) if point.dim > before.dim else self.better
+
     def _numbers(self, point: Point) -> int:
         """Of the table."""
         network = build_model(resolved(self.settings(point, self.data)[0]), layout_of(self.data.spec))
@@ -251,7 +257,7 @@ class Search:
         words = f"learning_rate {training.learning_rate:.4g}, l2 {training.l2:.3g}"
         words += f", dim {model.dim}" if trial.point.dim else ""
         found = f"valid {trial.valid:.5f} after {trial.epochs} epochs" if trial.epochs else "diverged"
-        step = best is None or trial.valid < best.valid * (1 - self.better)
+        step = best is None or trial.valid < best.valid * (1 - self._worth(trial.point, best.point))
         say(f"settings {len(self.done)}: {words}: {found}{', best' if step else ''}")
         if self.run.tracker is not None:
             values = {"valid_logloss": trial.valid, "learning_rate": training.learning_rate, "l2": training.l2}
