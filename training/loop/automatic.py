@@ -44,6 +44,8 @@ TRIALS, EPOCHS = 16, 6
 """For which the sample is sized: trials, and passes through it of a usual one."""
 MOST_EPOCHS = 20
 """Of a trial."""
+PATIENCE = 2
+"""Epochs in which a trial must fall by ``BETTER``, or it ends."""
 LONGEST = 100
 """Epochs of a training whose config names none: patience ends it while time is well spent."""
 LEAST_ROWS = 20_000
@@ -62,7 +64,7 @@ FACTORS = {"learning_rate": 3.0, "l2": 4.0, "dim": 2.0}
 """By which a setting is moved at first."""
 ROUNDS = 2
 """In each the factors are the roots of those before; dim has one round."""
-BETTER, CHANCE = 2e-4, 0.06
+BETTER, CHANCE = 2e-4, 0.02
 """Share by which a logloss must be lower to be a step on, and that times the root of the validation rows of the rarer
 class: less is chance."""
 
@@ -203,7 +205,8 @@ class Search:
                     rows += each
                     losses = [record.valid["logloss"] for record in now.history]
                     left = training.epochs - now.epoch
-                    if fall(losses) < self.better * losses[-1] or losses[-1] - hope(losses, left) > goal:
+                    slow = len(losses) > 2 and min(losses[:-2]) - now.best_logloss < BETTER * now.best_logloss
+                    if slow or now.best_logloss - hope(losses, left) > goal:
                         break
         except DivergedError:
             return Trial(point, math.inf, 0, rows + each)
@@ -222,7 +225,7 @@ class Search:
             "l2": settled.l2 * point.l2,
         }
         if data is self.data:
-            update |= {"epochs": min(MOST_EPOCHS, given.epochs), "patience": 1}
+            update |= {"epochs": min(MOST_EPOCHS, given.epochs), "patience": PATIENCE}
             update |= {"warmup_steps": int(given.warmup_steps * share)}
         model = self.run.model.model_copy(update={"dim": point.dim}) if point.dim else self.run.model
         return model, settled.model_copy(update=update)
@@ -313,7 +316,7 @@ def hope(losses: Sequence[float], left: int) -> float:
     a geometric series of its last two steps comes to."""
     last, before = fall(losses), fall(losses[:-1])
     ratio = last / before if 0 < last < before < math.inf else 1.0
-    return min(last * left, math.inf if ratio == 1 else 2 * last * ratio / (1 - ratio))
+    return max(0.0, min(last * left, math.inf if ratio == 1 else 2 * last * ratio / (1 - ratio)))
 
 
 def _filled(run: TrainRun, chosen: Chosen) -> TrainRun:
