@@ -1,15 +1,14 @@
 """Settings that the data chooses: a short walk from the model's priors, each step a training that early stopping ends.
 
 What a config leaves open of learning rate, l2 and dim is moved, one setting at a time, by a factor, and again while the
-validation logloss falls; where neither way helps the factor is halved (in logarithms) in the next round: pattern search
-(Hooke and Jeeves 1961). It starts from what `training.models.defaults` would settle, and ends when its budget is spent
-or the smallest factors move nothing.
+validation logloss falls: pattern search (Hooke and Jeeves 1961). It starts from what `training.models.defaults` would
+settle. Large data are sampled, and the search has two rounds: in the second, on a larger sample, what was found is
+compared with the priors again, then moved by the factors' roots.
 
 The budget is counted in rows that pass through training, never in seconds, so the same input gives the same settings:
-``PASSES`` times the training rows and what ``NUMBERS`` buys, seconds on any machine. So that it buys some twenty
-trials, large data are sampled. A Gaussian prior does not depend on how many rows there are, so l2 = precision / rows is
-carried over from sample to all rows as that precision. A trial that falls no more, or too slowly to come first, is
-given up.
+``PASSES`` times the training rows and what ``NUMBERS`` buys, seconds on any machine. A Gaussian prior does not depend
+on how many rows there are, so l2 = precision / rows is carried over from sample to all rows as that precision. A trial
+that gains next to nothing, or that is behind the best one and falls too slowly to come first, is given up.
 """
 
 from __future__ import annotations
@@ -38,10 +37,12 @@ from fieldwise.training.ranks.world import StopSignal, World
 
 PASSES = 3
 """Through all training rows; a training itself takes about as many and more."""
-NUMBERS = 4e9
+NUMBERS = 6e9
 """Numbers of table rows that the search may touch beside: about ten seconds of one core."""
-TRIALS, EPOCHS = 16, 6
-"""For which the sample is sized: trials, and passes through it of a usual one."""
+SAMPLES = (1 / 160, 1 / 40)
+"""Of the budget, by round: a third of it for ten trials of five epochs, then the rest for six of a larger sample."""
+FIRST_SHARE = 0.4
+"""Of the budget that the first round may spend where another sample follows."""
 MOST_EPOCHS = 20
 """Of a trial."""
 PATIENCE = 2
@@ -62,8 +63,8 @@ BESIDE = 20
 """What a column of a row takes beside its numbers, in these."""
 FACTORS = {"learning_rate": 3.0, "l2": 4.0, "dim": 2.0}
 """By which a setting is moved at first."""
-ROUNDS = 2
-"""In each the factors are the roots of those before; dim has one round."""
+MOST_DIM = 4
+"""Times the dim that the model has by default."""
 BETTER, CHANCE = 2e-4, 0.02
 """Share by which a logloss must be lower to be a step on, and that times the root of the validation rows of the rarer
 class: less is chance."""
@@ -88,21 +89,27 @@ class Point:
 class Trial:
     """What a point came to."""
 
+    sample: int
+    """Training rows."""
     point: Point
-    valid: float
-    """Logloss; infinite where training diverged."""
-    epochs: int
-    """Of the best epoch."""
+    losses: tuple[float, ...]
+    """Validation logloss by epoch; none where training diverged."""
     rows: int
     """That passed through it."""
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"valid": self.valid if math.isfinite(self.valid) else None}
+    @property
+    def valid(self) -> float:
+        """The lowest loss; infinite where there is none."""
+        return min(self.losses, default=math.inf)
+
+    @property
+    def epochs(self) -> int:
+        """Until then."""
+        return 1 + self.losses.index(self.valid) if self.losses else 0
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Trial:
-        valid = math.inf if value["valid"] is None else value["valid"]
-        return Trial(Point(**value["point"]), valid, value["epochs"], value["rows"])
+        return Trial(value["sample"], Point(**value["point"]), tuple(value["losses"]), value["rows"])
 
 
 class Kept:
@@ -128,7 +135,7 @@ class Kept:
     def write(self, trials: Sequence[Trial]) -> None:
         if self.path is not None:
             store.make_dir(os.path.dirname(self.path))
-            write_record(self.path, {"request": self.request, "trials": [trial.as_json() for trial in trials]})
+            write_record(self.path, {"request": self.request, "trials": [asdict(trial) for trial in trials]})
 
 
 def open_keys(model: ModelConfig, training: TrainingConfig) -> list[str]:
@@ -147,31 +154,39 @@ class Search:
     def __init__(self, run: TrainRun, data: TrainData, world: World, stop: StopSignal | None = None) -> None:
         self.run, self.world, self.stop = run, world, stop
         self.kept = Kept(run)
-        self.known = {trial.point: trial for trial in world.share(self.kept.read() if world.first else None)}
-        self.done: dict[Point, Trial] = {}
+        known = world.share(self.kept.read() if world.first else None)
+        self.known = {(trial.sample, trial.point): trial for trial in known}
+        self.done: dict[tuple[int, Point], Trial] = {}
         self.budget = self.left = budget(run)
-        self.data = sampled(data, self.budget)
+        self.samples = [sampled(data, math.ceil(share * self.budget)) for share in SAMPLES]
+        self.data = self.samples[0]
         fewest = min(self.data.valid.positives, self.data.valid.rows - self.data.valid.positives)
         self.better = max(BETTER, CHANCE / math.sqrt(fewest))
         self.seen = Seen(verify=run.training.verify_checksums, room=run.training.cache_mb * 10**6)
 
     def choose(self) -> Chosen:
         """Walk from the priors to better settings."""
-        best = first = self._trial(Point(dim=resolved(self.run.model).dim))
+        best = priors = self._trial(Point(dim=resolved(self.run.model).dim))
         names = open_keys(self.run.model, self.run.training)
-        for number in range(ROUNDS):
-            for name in names:
-                if name != "dim" or number == 0:
-                    best = self._along(best, name, FACTORS[name] ** 0.5**number)
-        return self._chosen(best, first)
+        larger = self.samples[1].train.rows > self.data.train.rows
+        for name in names:
+            best = self._along(best, name, FACTORS[name], reserve=self.budget * (1 - FIRST_SHARE) * larger)
+        if larger:
+            self.data = self.samples[1]
+            best = self._trial(best.point)
+            priors = self._trial(priors.point, best)
+            best = min(priors, best, key=lambda trial: trial.valid)
+        for name in names:
+            best = self._along(best, name, FACTORS[name] if name == "dim" else FACTORS[name] ** 0.5)
+        return self._chosen(best, priors)
 
-    def _along(self, best: Trial, name: str, factor: float) -> Trial:
+    def _along(self, best: Trial, name: str, factor: float, reserve: float = 0) -> Trial:
         """Move one setting up while that helps; else down."""
         for step in (factor, 1 / factor):
             start = best
-            while self.left > 0:
+            while self.left > reserve:
                 point = best.point.moved(name, step)
-                if point == best.point or (name == "dim" and step > 1 and self._numbers(point) > MOST_NUMBERS):
+                if point == best.point or (name == "dim" and step > 1 and self._too_wide(point)):
                     break
                 trial = self._trial(point, best)
                 if not trial.valid < best.valid * (1 - self._worth(point, best.point)):
@@ -182,10 +197,11 @@ class Search:
         return best
 
     def _trial(self, point: Point, best: Trial | None = None) -> Trial:
-        if point in self.done:
-            return self.done[point]
-        trial = self.known.get(point) or self._train(point, best)
-        self.done[point] = trial
+        key = (self.data.train.rows, point)
+        if key in self.done:
+            return self.done[key]
+        trial = self.known.get(key) or self._train(point, best)
+        self.done[key] = trial
         self.left -= trial.rows
         if self.world.first:
             self.kept.write(list(self.done.values()))
@@ -194,23 +210,23 @@ class Search:
 
     def _train(self, point: Point, best: Trial | None) -> Trial:
         """Until early stopping, or until it is clear that it will not come first."""
-        goal = math.inf if best is None else best.valid
         model, training = self.settings(point, self.data)
         trainer = Trainer(TrainRun(self.data, model, training, bundle_dir=""), self.world, self.stop, self.seen)
         each = self.data.train.rows + self.data.valid.rows // 2
-        rows, now = 0, trainer.progress
+        goal, ahead = (math.inf, ()) if best is None else (best.valid, best.losses)
+        losses: list[float] = []
         try:
             with closing(trainer.epochs()) as epochs:
                 for now in epochs:
-                    rows += each
-                    losses = [record.valid["logloss"] for record in now.history]
-                    left = training.epochs - now.epoch
-                    slow = len(losses) > 2 and min(losses[:-2]) - now.best_logloss < BETTER * now.best_logloss
-                    if slow or now.best_logloss - hope(losses, left) > goal:
+                    losses.append(now.history[-1].valid["logloss"])
+                    lowest = min(losses)
+                    slow = len(losses) > 2 and min(losses[:-2]) - lowest < BETTER * lowest
+                    behind = lowest > min(ahead[: len(losses)], default=math.inf)
+                    if slow or (behind and lowest - hope(losses, training.epochs - now.epoch) > goal):
                         break
         except DivergedError:
-            return Trial(point, math.inf, 0, rows + each)
-        return Trial(point, now.best_logloss, now.best_epoch + 1, rows)
+            return Trial(self.data.train.rows, point, (), each * (1 + len(losses)))
+        return Trial(self.data.train.rows, point, tuple(losses), each * len(losses))
 
     def settings(self, point: Point, data: TrainData) -> tuple[ModelConfig, TrainingConfig]:
         """Model and training at a point, for so many rows."""
@@ -224,7 +240,7 @@ class Search:
             "learning_rate": settled.learning_rate * point.learning_rate,
             "l2": settled.l2 * point.l2,
         }
-        if data is self.data:
+        if data is not self.run.data:
             update |= {"epochs": min(MOST_EPOCHS, given.epochs), "patience": PATIENCE}
             update |= {"warmup_steps": int(given.warmup_steps * share)}
         model = self.run.model.model_copy(update={"dim": point.dim}) if point.dim else self.run.model
@@ -234,10 +250,9 @@ class Search:
         """Share by which the logloss must be lower for a point to be better than the one before."""
         return max(self.better, WIDER) if point.dim > before.dim else self.better
 
-    def _numbers(self, point: Point) -> int:
-        """Of the table."""
+    def _too_wide(self, point: Point) -> bool:
         network = build_model(resolved(self.settings(point, self.data)[0]), layout_of(self.data.spec))
-        return network.rows * network.width
+        return point.dim > MOST_DIM * network.default_dim or network.rows * network.width > MOST_NUMBERS
 
     def _chosen(self, best: Trial, first: Trial) -> Chosen:
         _, training = self.settings(best.point, self.run.data)
@@ -296,8 +311,8 @@ def automatic(run: TrainRun, world: World) -> TrainRun:
     with world.naming_silent_ranks(), StopSignal() as stop:
         search = Search(run, data, world, stop)
         if world.first:
-            sample, rows = search.data.train.rows, run.data.train.rows
-            of = f"all {rows:,}" if sample >= data.train.rows else f"{sample:,} of {rows:,}"
+            rows, sizes = run.data.train.rows, [sample.train.rows for sample in search.samples]
+            of = f"all {rows:,}" if sizes[0] == rows else f"{sizes[0]:,}, then {sizes[1]:,} of {rows:,}"
             share = search.budget / rows
             say(
                 f"settings: choosing {_named(names)} by trainings on {of} rows, at most {share:,.1f} epochs of them all"
@@ -338,10 +353,10 @@ def budget(run: TrainRun) -> int:
     return PASSES * run.data.train.rows + int(NUMBERS / (columns * (model.width + BESIDE)))
 
 
-def sampled(data: TrainData, budget: int) -> TrainData:
-    """So many rows that the budget buys ``TRIALS``, with enough of the rarer class to tell settings apart."""
+def sampled(data: TrainData, rows: int) -> TrainData:
+    """So many training rows and half as many to validate, with enough of the rarer class to tell settings apart."""
     parts = {}
-    for role, wanted in (("train", budget // (TRIALS * EPOCHS)), ("valid", budget // (2 * TRIALS * EPOCHS))):
+    for role, wanted in (("train", rows), ("valid", rows // 2)):
         split = getattr(data, role)
         fewest = min(split.positives, split.rows - split.positives)
         parts[role] = split.sample(max(wanted, LEAST_ROWS, math.ceil(LEAST_POSITIVES * split.rows / fewest)))

@@ -52,7 +52,7 @@ class Chosen(Strict):
     valid: Positive
     """Logloss of the best trial, on the rows that trials were validated on."""
     prior_valid: Positive | None
-    """Of the first one, which is what the priors would have given; None where it diverged."""
+    """Of the priors on the same rows, until they were given up; None where they diverged."""
 
     def fill(self, model: ModelConfig, training: TrainingConfig, rows: int) -> tuple[ModelConfig, TrainingConfig]:
         """Model and training with these settings where they name none, for a training of so many rows."""

@@ -142,7 +142,7 @@ def test_trials_that_are_known_are_not_trained_again(
         automatic(replace(run, tracker=Killed(2)), World())
     kept = module.Kept(run)
     first, second = kept.read()
-    kept.write([first, replace(second, valid=0.001)])  # a loss that no training gives
+    kept.write([first, replace(second, losses=(0.001,))])  # a loss that no training gives
     found = automatic(run, World())
     assert found.chosen is not None
     assert found.chosen.valid == 0.001
@@ -178,7 +178,7 @@ def test_large_data_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "LEAST_ROWS", 1000)
     monkeypatch.setattr(module, "LEAST_POSITIVES", 100)
     large = write_snapshot(tmp_path / "large", SPEC, {"train": [1000] * 20, "valid": [2500]}, logit=strong)
-    data = module.sampled(TrainData.of_one(large), 2000 * module.TRIALS * module.EPOCHS)
+    data = module.sampled(TrainData.of_one(large), 2000)
     assert 1990 <= data.train.rows <= 2020
     assert len(data.train.files) == 10
     assert 995 <= data.valid.rows <= 1005
