@@ -37,7 +37,7 @@ from fieldwise.training.ranks.world import StopSignal, World
 
 PASSES = 3
 """Through all training rows; a training itself takes about as many and more."""
-NUMBERS = 6e9
+NUMBERS = 1.2e10
 """Numbers of table rows that the search may touch beside: about ten seconds of one core."""
 SAMPLES = (1 / 160, 1 / 40)
 """Of the budget, by round: a third of it for ten trials of five epochs, then the rest for six of a larger sample."""
@@ -59,7 +59,7 @@ WIDER = 2e-3
 """Share by which it must be lower for a larger dim, which makes the model larger and slower."""
 MOST_NUMBERS = 1 << 27
 """Of a table that a larger dim may make: memory is the machine's, and the choice must not be."""
-BESIDE = 20
+BESIDE = 60
 """What a column of a row takes beside its numbers, in these."""
 FACTORS = {"learning_rate": 3.0, "l2": 4.0, "dim": 2.0}
 """By which a setting is moved at first."""
@@ -157,7 +157,9 @@ class Search:
         known = world.share(self.kept.read() if world.first else None)
         self.known = {(trial.sample, trial.point): trial for trial in known}
         self.done: dict[tuple[int, Point], Trial] = {}
-        self.budget = self.left = budget(run)
+        self.work = numbers(run.data, run.model)
+        self.budget = budget(run)
+        self.left: float = self.budget
         self.samples = [sampled(data, math.ceil(share * self.budget)) for share in SAMPLES]
         self.data = self.samples[0]
         fewest = min(self.data.valid.positives, self.data.valid.rows - self.data.valid.positives)
@@ -202,7 +204,7 @@ class Search:
             return self.done[key]
         trial = self.known.get(key) or self._train(point, best)
         self.done[key] = trial
-        self.left -= trial.rows
+        self.left -= trial.rows * numbers(self.data, self.settings(point, self.data)[0]) / self.work
         if self.world.first:
             self.kept.write(list(self.done.values()))
             self._tell(trial, best)
@@ -345,12 +347,17 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
 
 
-def budget(run: TrainRun) -> int:
-    """Training rows that may pass through all trials together."""
-    layout = layout_of(run.data.spec)
-    model = build_model(resolved(run.model), layout)
+def numbers(data: TrainData, config: ModelConfig) -> int:
+    """That a training row touches, about, or what takes as long."""
+    layout = layout_of(data.spec)
+    model = build_model(resolved(config), layout)
     columns = layout.slots + (len(slot_pairs(layout)[0]) if model.paired else 0)
-    return PASSES * run.data.train.rows + int(NUMBERS / (columns * (model.width + BESIDE)))
+    return columns * (model.width + BESIDE)
+
+
+def budget(run: TrainRun) -> int:
+    """Training rows that may pass through all trials together; of a larger dim, fewer."""
+    return PASSES * run.data.train.rows + int(NUMBERS / numbers(run.data, run.model))
 
 
 def sampled(data: TrainData, rows: int) -> TrainData:

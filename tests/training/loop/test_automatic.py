@@ -45,7 +45,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 @pytest.fixture(autouse=True)
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of some trials."""
-    monkeypatch.setattr(module, "NUMBERS", 4e7)
+    monkeypatch.setattr(module, "NUMBERS", 8e7)
 
 
 def run_of(snapshot: Snapshot, where: Path, model: dict[str, Any] | None = None, **training: Any) -> TrainRun:
