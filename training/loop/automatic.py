@@ -40,8 +40,8 @@ PASSES = 3
 NUMBERS = 1.2e10
 """Numbers of table rows that the search may touch beside: about ten seconds of one core."""
 SAMPLES = (1 / 160, 1 / 40)
-"""Of the budget, by round: a third of it for ten trials of five epochs, then the rest for six of a larger sample."""
-FIRST_SHARE = 0.4
+"""Of the budget, by round: for half of it some ten trials, then some four of a larger sample."""
+FIRST_SHARE = 0.5
 """Of the budget that the first round may spend where another sample follows."""
 MOST_EPOCHS = 20
 """Of a trial."""
@@ -140,8 +140,12 @@ class Kept:
 
 def open_keys(model: ModelConfig, training: TrainingConfig) -> list[str]:
     """What a search may move: keys that the config leaves out."""
-    found = [name for name in ("learning_rate", "l2") if getattr(training, name) is None]
-    return found + (["dim"] if MODELS[model.kind].latent and model.dim is None else [])
+    wanted = {
+        "learning_rate": training.learning_rate is None,
+        "dim": MODELS[model.kind].latent and model.dim is None,
+        "l2": training.l2 is None,  # last: it depends on both
+    }
+    return [name for name, is_open in wanted.items() if is_open]
 
 
 class Search:
@@ -168,10 +172,14 @@ class Search:
 
     def choose(self) -> Chosen:
         """Walk from the priors to better settings."""
-        best = priors = self._trial(Point(dim=resolved(self.run.model).dim))
-        names = open_keys(self.run.model, self.run.training)
+        names, start = open_keys(self.run.model, self.run.training), Point(dim=resolved(self.run.model).dim)
+        best = None
+        if "learning_rate" in names:  # first, since priors that are slow can then be given up
+            best = self._trial(start.moved("learning_rate", FACTORS["learning_rate"]))
+        priors = self._trial(start, best)
+        best = priors if best is None else min(priors, best, key=lambda trial: trial.valid)
         larger = self.samples[1].train.rows > self.data.train.rows
-        for name in names:
+        for name in names * 2:
             best = self._along(best, name, FACTORS[name], reserve=self.budget * (1 - FIRST_SHARE) * larger)
         if larger:
             self.data = self.samples[1]

@@ -105,7 +105,7 @@ def test_too_few_rows_to_choose_by_keep_the_priors(tmp_path: Path, capfd: pytest
     run = automatic(run_of(few, tmp_path), World())
     assert run.chosen is None
     assert (run.training.learning_rate, run.training.l2, run.model.dim) == (None, None, None)
-    assert "are too few to choose learning_rate, l2 and dim by" in capfd.readouterr().err
+    assert "are too few to choose learning_rate, dim and l2 by" in capfd.readouterr().err
 
 
 class Killed:
