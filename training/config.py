@@ -17,7 +17,8 @@ class ModelConfig(Strict):
     kind: str
     """The model, by name."""
     dim: Annotated[int, Field(ge=1)] | None = None
-    """Latent dimension k. Default: 16 for fm, 4 for ffm (per pair of fields). lr and poly2 have none."""
+    """Latent dimension k. Default: chosen by the data with ``training.auto``, from 16 for fm and 4 for ffm (per pair of
+    fields), which it is without. lr and poly2 have none."""
     pair_buckets: Annotated[int, Field(ge=1)] | None = None
     """Hashed pair rows of poly2. Default: 2^20. Other models have none."""
     init_scale: Annotated[float, Field(gt=0)] | None = None
@@ -35,14 +36,14 @@ class CheckpointConfig(Strict):
     """Checkpoints kept; older ones are deleted."""
 
 
-_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None, "calibration": None}
+_LATER = {"dense_learning_rate": None, "dense_l2": 0.0, "warm_rate": None, "calibration": None, "auto": False}
 
 
 class TrainingConfig(Strict):
     """How the model is trained."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
-    """At most; early stopping usually ends sooner."""
+    """At most; early stopping usually ends sooner. Left out, with ``auto`` and patience, it is 100."""
     batch_size: Annotated[int, Field(ge=1)] = 4096
     """Rows of one step over all ranks together; a multiple of ``streams``."""
     accumulate: Annotated[int, Field(ge=1)] = 1
@@ -54,7 +55,7 @@ class TrainingConfig(Strict):
     """Numbers of the embedding table in training: bfloat16 takes half the memory, rounded at random so that small steps
     add up; optimizer state and bundle stay float32. Not for lr and poly2."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Default: the model's own, see ``training.models.defaults``."""
+    """Default: chosen by the data with ``auto``, else the model's own, see ``training.models.defaults``."""
     warm_rate: Annotated[float, Field(gt=0)] | None = None
     """Times the learning rate, given or not, where training goes on from another model (``--init``, ``daily``).
     Default: sqrt(rows / rows that its line has learned from), see ``training.models.defaults``."""
@@ -63,8 +64,8 @@ class TrainingConfig(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the rate first rises; not with ftrl."""
     l2: Annotated[float, Field(ge=0)] | None = None
-    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: the model's prior /
-    rows, less where positives are rare; see ``training.models.defaults``."""
+    """Penalty l2/2 * |row|^2 of each row a step touches; never on the bias. Default: chosen by the data
+    with ``auto``, else the model's prior / rows, less where positives are rare; see ``training.models.defaults``."""
     dense_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of parameters beside the table (the bias, the layers of a network); same schedule. Default: the table's."""
     dense_l2: Annotated[float, Field(ge=0)] = 0.0
@@ -99,6 +100,10 @@ class TrainingConfig(Strict):
     restarts: Annotated[int, Field(ge=0)] = 3
     """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    auto: bool = True
+    """Choose what is left out of learning_rate, l2 and model.dim by a short search on the validation rows, in
+    ``train`` and where the first model of ``daily`` is trained; a model that goes on from another one keeps what was
+    chosen for that. Without ``epochs``, training then goes on while validation improves. false: the model's priors."""
 
     def digested(self) -> dict[str, Any]:
         """What digests of a training cover: keys of later versions only where they change something, so that earlier

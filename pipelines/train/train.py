@@ -32,6 +32,7 @@ from fieldwise.pipelines.train.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.data.splits import TrainData
+from fieldwise.training.loop.automatic import automatic
 from fieldwise.training.loop.checkpoint import Checkpoints
 from fieldwise.training.loop.memory import needed
 from fieldwise.training.loop.run import TrainResult, TrainRun
@@ -86,14 +87,15 @@ def train_model(
         if world.first:
             say_changes(config, _directories(config, days))
             say(str(needed(task.data, config.model, config.training, world.size, threads, world.ranks_on_host)))
-        result = train(replace(task, tracker=journal), world)
+        task = automatic(replace(task, tracker=journal), world)
+        result = train(task, world)
         if journal is None:
             return None
         for role, found in result.evaluations.items():
             say_metrics(role, found)
         _stage(journal.files, config, task.data, result)
         _stage_snapshots(journal.files, _directories(config, days))
-        summary = _summary(config, result) | ({"init": origin} if origin else {})
+        summary = _summary(config, task, result) | ({"init": origin} if origin else {})
         verdict = judge(summary["metrics"])
         try:
             journal.finish(
@@ -307,9 +309,10 @@ def _example(array: pa.Array) -> list[Any]:
     return list(canonical(array).to_pylist())
 
 
-def _summary(config: Config, result: TrainResult) -> dict[str, Any]:
+def _summary(config: Config, task: TrainRun, result: TrainResult) -> dict[str, Any]:
     return {
         "kind": config.model.kind,
+        "settings": None if task.chosen is None else task.chosen.model_dump(),
         "bundle": result.bundle_dir,
         "bundle_digest": result.bundle_digest,
         "best_epoch": result.best_epoch,

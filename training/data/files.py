@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -35,6 +35,19 @@ class DataFile:
     sha256: str
     identity: str = ""
     """Of its rows, whatever wrote them, where its manifest tells; else of its bytes."""
+    first: int = 0
+    """Of a part of the file: its first row."""
+    promised: int | None = None
+    """Rows of the whole file, where ``rows`` are a part of it."""
+
+    @property
+    def whole(self) -> int:
+        """Rows of the whole file."""
+        return self.rows if self.promised is None else self.promised
+
+    def part(self, first: int, rows: int) -> DataFile:
+        """Some of its rows."""
+        return replace(self, first=self.first + first, rows=rows, promised=self.whole)
 
     @property
     def url(self) -> str:
@@ -53,7 +66,9 @@ def name_rows(
     files: Sequence[DataFile], plan: Plan, origin: Sequence[Segment], rows: npt.NDArray[np.int64]
 ) -> list[str]:
     """Where rows of a batch lie, file by file; ``origin`` is the batch's, ``rows`` are positions in it."""
-    numbers = [plan.permutation(part.file)[part.first : part.first + part.rows] for part in origin]
+    numbers = [
+        files[part.file].first + plan.permutation(part.file)[part.first : part.first + part.rows] for part in origin
+    ]
     owners = [np.full(part.rows, part.file) for part in origin]
     if len(rows) == 0:
         return []
@@ -98,11 +113,11 @@ def damaged(file: DataFile, found: str, expected: str | None = None) -> Integrit
     elif bytes_found == file.sha256:
         reason = "The file is as it was published, so its manifest is at fault"
     fix = f"{reason}: build the snapshot again."
-    return kind(file.path, expected=expected or f"{file.rows} rows", found=found, fix=fix)
+    return kind(file.path, expected=expected or f"{file.whole} rows", found=found, fix=fix)
 
 
 def read_floats(file: DataFile, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
-    """Columns of float32 of a file, without petastorm. IntegrityError as of ``PlanReader``."""
+    """Columns of float32 of a file's rows, without petastorm. IntegrityError as of ``PlanReader``."""
     try:
         with store.opened(file.path) as stream:
             table = pq.ParquetFile(stream).read(columns=list(names))
@@ -112,7 +127,7 @@ def read_floats(file: DataFile, names: Sequence[str]) -> list[npt.NDArray[np.flo
     for name in names:
         if name not in table.column_names or table[name].type != pa.float32() or table[name].null_count:
             raise damaged(file, "other types or nulls", expected=f"float32 in {', '.join(names)}")
-    return [table[name].to_numpy().astype(np.float64) for name in names]
+    return [table[name].to_numpy()[file.first : file.first + file.rows].astype(np.float64) for name in names]
 
 
 def unreadable(file: DataFile, error: Exception) -> IntegrityError:

@@ -116,6 +116,7 @@ class PlanReader:
         weight = columns.get("weight")
         wanted = self._wanted[file]
         rows = np.concatenate([permutation[segment.first : segment.first + segment.rows] for segment in wanted])
+        rows += self._files[file].first
         taken = np.empty((len(slots), len(rows)), np.int32)
         for slot, values in enumerate(slots):
             pick_rows(values, rows, taken[slot])
@@ -180,7 +181,7 @@ def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Columns])
     """The columns of a file, which is one row group, but several are read as well."""
     parts: list[Columns] = []
     rows = 0
-    while rows < file.rows:
+    while rows < file.whole:
         group = next(groups, None)
         if group is None:
             raise damaged(file, f"{rows} rows")
@@ -189,7 +190,7 @@ def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Columns])
             raise damaged(file, f"no column {missing[0]}", expected=f"columns {slot_names[0]} ... and label")
         rows += len(group["label"])
         parts.append(group)
-    if rows > file.rows:
+    if rows > file.whole:
         raise damaged(file, f"{rows} rows")
     if len(parts) == 1:
         return parts[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ from fieldwise.features.snapshot.record import without_paths
 from fieldwise.training.data.files import DataFile, read_floats
 from fieldwise.training.data.learned import Learned
 from fieldwise.training.ranks.world import World
+
+_SAMPLED_FILES = 8
+"""From so many files, where there are as many, a sample is taken: files may differ, as days do."""
+_HELD_OUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,37 @@ class Split:
     @property
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
+
+    def sample(self, rows: int) -> Split:
+        """About ``rows`` of its rows: the first ones of files that lie evenly spread. Files hold rows in no order."""
+        if rows >= self.rows:
+            return self
+        every = max(1, min(self.rows // rows, len(self.files) // _SAMPLED_FILES))
+        files = self.files[::every]
+        share = min(1.0, rows / sum(file.rows for file in files))
+        return self._of([file.part(0, math.ceil(share * file.rows)) for file in files])
+
+    def held_out(self) -> tuple[Split, Split]:
+        """All but about a tenth of its rows, and that tenth, as ``valid``: by time where the rows are of several
+        snapshots, whose last ones are held out, else the last rows of every file."""
+        places = list(dict.fromkeys(os.path.dirname(file.path) for file in self.files))
+        last: list[DataFile] = []
+        for place in reversed(places[1:]):
+            last = [file for file in self.files if os.path.dirname(file.path) == place] + last
+            if sum(file.rows for file in last) >= _HELD_OUT * self.rows:
+                break
+        if last:
+            return self._of([file for file in self.files if file not in last]), self._of(last, "valid")
+        cuts = [(file, math.ceil((1 - _HELD_OUT) * file.rows)) for file in self.files]
+        return (
+            self._of([file.part(0, cut) for file, cut in cuts]),
+            self._of([file.part(cut, file.rows - cut) for file, cut in cuts if cut < file.rows], "valid"),
+        )
+
+    def _of(self, files: Sequence[DataFile], role: str | None = None) -> Split:
+        """Other files of the same snapshots. Positives are counted; of weights, nothing is known beforehand."""
+        positives = sum(int(read_floats(file, ["label"])[0].sum()) for file in files)
+        return replace(self, role=role or self.role, files=tuple(files), positives=positives, weights=None)
 
     def base_rate(self, world: World) -> float:
         """Weighted mean of the labels, in (0, 1). Weights are read; without them the manifests know."""

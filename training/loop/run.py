@@ -12,6 +12,7 @@ from fieldwise.training.data.learned import Learned
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import Evaluation
 from fieldwise.training.loop.progress import EpochRecord
+from fieldwise.training.models.defaults import Chosen
 from fieldwise.training.network.bundle import Bundle
 
 UNTOLD = 25
@@ -34,7 +35,7 @@ class TrainRun:
     model: ModelConfig
     training: TrainingConfig
     bundle_dir: str
-    """Local directory the bundle is written to."""
+    """Local directory the bundle is written to. Empty for a trial, whose weights nobody keeps."""
     checkpoint_dir: str | None = None
     """Local directory of checkpoints; a killed run of the same settings and data is resumed from it. None: none."""
     warm_start: Bundle | None = None
@@ -43,6 +44,8 @@ class TrainRun:
     """On rank 0 only."""
     silent: bool = False
     """One of many trials: no line an epoch."""
+    chosen: Chosen | None = None
+    """What the data has chosen of ``model`` and ``training``, for the bundle to tell."""
 
     @property
     def validates(self) -> bool:

@@ -11,7 +11,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def train(run: TrainRun, world: World) -> TrainResult:
 class Trainer:
     """One rank's share of a training run."""
 
-    def __init__(self, run: TrainRun, world: World, stop: StopSignal | None = None) -> None:
+    def __init__(self, run: TrainRun, world: World, stop: StopSignal | None = None, seen: Seen | None = None) -> None:
         self.task, self.world, self.config, self.data = run, world, run.training, run.data
         self.stop = stop or StopSignal()
         self.data.require_both_classes(valid=run.validates)
@@ -110,7 +110,7 @@ class Trainer:
             self.network.lookup.direct = can_be_direct(
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
-        self.seen = Seen(
+        self.seen = seen or Seen(
             verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader
         )
         self.warned_at = -math.inf
@@ -127,17 +127,23 @@ class Trainer:
             self.task.tracker.params(
                 {"model": self.task.model.model_dump(), "training": self.config.model_dump(), "ranks": self.world.size}
             )
+        try:
+            for _ in self.epochs():
+                pass
+        except DivergedError as error:
+            fix = f"{error.fix} {self._keep_last_good()}"
+            raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
+        return self._conclude()
+
+    def epochs(self) -> Generator[Progress, None, None]:
+        """Train until early stopping or the last epoch; where training stands after each epoch."""
         patience = self.config.patience or self.config.epochs
         readers = self._readers(self.progress.epoch, self.progress.step)
         with self.network.passes(readers, self.seen) as works, self.stop.remembered():
             while self.progress.epoch < self.config.epochs and self.progress.waited() < patience:
                 plan = self._plan(self.progress.epoch)
-                try:
-                    self._end_epoch(plan, self._train_epoch(plan, works), works)
-                except DivergedError as error:
-                    fix = f"{error.fix} {self._keep_last_good()}"
-                    raise DivergedError(error.where, expected=error.expected, found=error.found, fix=fix) from error
-        return self._conclude()
+                self._end_epoch(plan, self._train_epoch(plan, works), works)
+                yield self.progress
 
     def _readers(self, epoch: int, step: int) -> Iterator[list[PlanReader]]:
         """From a step on, of every epoch that may come: its training rows, then the validation rows."""
@@ -160,7 +166,7 @@ class Trainer:
         now = self.progress
         name = f"{self.network.settings.kind} epoch {now.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=plan.total, initial=now.rows_trained, desc=name, unit=" rows", unit_scale=True, leave=False,
-                   mininterval=0.5, disable=not (self.world.first and bars()),
+                   mininterval=0.5, disable=not (self.world.first and self.task.bundle_dir and bars()),
                    file=BarStream(sys.stderr), dynamic_ncols=True)  # fmt: skip
         with bar:
             started = time.perf_counter()
@@ -233,9 +239,9 @@ class Trainer:
         self.exchange.bytes = 0
         self._report(record)
         better = valid.get("logloss", -math.inf) < now.best_logloss
-        if self.world.first and not self.task.silent:
+        if self.world.first and self.task.bundle_dir and not self.task.silent:
             say(f"{record}{'' if better or not valid else ', no better'}")
-        if better:
+        if better and self.task.bundle_dir:
             self._remember()
         self.progress = Progress(
             epoch=now.epoch + 1,
@@ -291,8 +297,8 @@ class Trainer:
             return None
         weight = self.network.table.weight.cpu().float().numpy()
         bundle = self.network.bundle(weight, self.network.dense(), self.logit_shift)
-        found = replace(bundle, calibrator=calibrator, record=self.data.record, learned=self.task.learned)
-        return save_bundle(place, found)
+        found = replace(bundle, calibrator=calibrator, record=self.data.record)
+        return save_bundle(place, replace(found, learned=self.task.learned, chosen=self.task.chosen))
 
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""

@@ -18,9 +18,15 @@ Adagrad that had gone on would take steps shorter by about the root of the part'
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
-from fieldwise.training.config import TrainingConfig
+from pydantic import Field
+
+from fieldwise.features.schema import Strict
+from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.models import MODELS
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 RELATIVE_RATE = {"adam": 0.1}
 """Times Adagrad's learning rate. Adam's steps do not shrink over time."""
@@ -28,6 +34,35 @@ RELATIVE_RATE = {"adam": 0.1}
 
 RARE = 0.19
 """Share of positives below which they count as rare; priors were chosen at 0.19 and 0.55."""
+
+
+class Chosen(Strict):
+    """What a search on the data's own validation rows found (`training.loop.automatic`)."""
+
+    optimizer: str
+    learning_rate: Positive
+    l2: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    dim: Annotated[int, Field(ge=0)]
+    """0 for a model that has none."""
+    rows: Annotated[int, Field(ge=1)]
+    """Of the training that ``l2`` is meant for."""
+    epochs: Annotated[int, Field(ge=0)]
+    """After which validation was best."""
+    trials: Annotated[int, Field(ge=1)]
+    valid: Positive
+    """Logloss of the best trial, on the rows that trials were validated on."""
+    prior_valid: Positive | None
+    """Of the priors on the same rows, until they were given up; None where they diverged."""
+
+    def fill(self, model: ModelConfig, training: TrainingConfig, rows: int) -> tuple[ModelConfig, TrainingConfig]:
+        """Model and training with these settings where they name none, for a training of so many rows."""
+        found = {"learning_rate": self.learning_rate, "l2": self.l2 * self.rows / rows}
+        if self.optimizer != training.optimizer:
+            found = {}
+        open_ones = {name: value for name, value in found.items() if getattr(training, name) is None}
+        if self.dim and model.dim is None:
+            model = model.model_copy(update={"dim": self.dim})
+        return model, training.model_copy(update=open_ones)
 
 
 def settle(config: TrainingConfig, kind: str, rows: int, positives: int, line: int | None = None) -> TrainingConfig:

@@ -6,10 +6,11 @@
     data.json              what the training rows followed from (`features.snapshot.record`); bundles of old have none
     learned.json           which rows it has learned from, as part of its line (`training.data.learned`); bundles of old
                            have none
+    chosen.json            settings that a search has found for its line (`training.models.defaults`), where one has
 
 Nothing in it tells when, where or in which run it was made. Its digest is the SHA-256 of model.json, which holds the
-checksums of everything else but data.json and learned.json: the same rows may be asked for in several ways, and the
-same weights come from training once or in parts.
+checksums of everything else but data.json, learned.json and chosen.json: the same rows may be asked for in several
+ways, and the same weights come from training once or in parts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -40,10 +41,13 @@ from fieldwise.features.store import bounded
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.learned import Learned
 from fieldwise.training.models import ModelSettings, build_model, settings_of
+from fieldwise.training.models.defaults import Chosen
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.network.calibration import Calibration, Isotonic, Platt
 
 WEIGHTS, MODEL, DATA, LEARNED = "weights.safetensors", "model.json", "data.json", "learned.json"
+CHOSEN = "chosen.json"
+Told = TypeVar("Told", bound=Strict)
 
 
 _FIX = "The bundle is incomplete, damaged or of another version: train or export it again."
@@ -94,6 +98,8 @@ class Bundle:
     """What the training rows followed from, paths hidden (`features.snapshot.record`); None where that is not known."""
     learned: Learned | None = field(default=None, compare=False)
     """Of all trainings of its line; None where that is not known."""
+    chosen: Chosen | None = field(default=None, compare=False)
+    """What the data chose for its line; None where a config or the priors said it all."""
 
     @property
     def kind(self) -> str:
@@ -165,6 +171,8 @@ def _write(draft: Path, bundle: Bundle) -> str:
         (draft / DATA).write_text(json.dumps(bundle.record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if bundle.learned is not None:
         (draft / LEARNED).write_text(bundle.learned.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if bundle.chosen is not None:
+        (draft / CHOSEN).write_text(bundle.chosen.model_dump_json(indent=1) + "\n", encoding="utf-8")
     for name in (WEIGHTS, MODEL):
         with open(draft / name, "rb") as file:
             os.fsync(file.fileno())
@@ -210,7 +218,8 @@ def load_bundle(directory: str | Path) -> Bundle:
         logit_shift=model.calibration.logit_shift,
         calibrator=model.calibration.calibrator,
         record=_record(path / DATA),
-        learned=_learned(path / LEARNED),
+        learned=_told(path / LEARNED, Learned, "which rows it has learned from"),
+        chosen=_told(path / CHOSEN, Chosen, "the settings that a search has found"),
     )
     _check_shapes(path, model, bundle)
     return replace(bundle, digest=hashlib.sha256(text).hexdigest())
@@ -236,11 +245,10 @@ def _record(path: Path) -> dict[str, Any] | None:
     return dict(record)
 
 
-def _learned(path: Path) -> Learned | None:
+def _told(path: Path, kind: type[Told], what: str) -> Told | None:
     if not path.exists():
         return None
-    content = bounded.read(str(path), _MOST_MODEL_BYTES, _FIX)
-    return bounded.validated(content, Learned, str(path), "which rows it has learned from", _FIX)
+    return bounded.validated(bounded.read(str(path), _MOST_MODEL_BYTES, _FIX), kind, str(path), what, _FIX)
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -20,7 +20,7 @@ from fieldwise.training.data.batch import Batch, layout_of
 from fieldwise.training.data.batches import Passes
 from fieldwise.training.data.cache import Reader, Seen
 from fieldwise.training.data.files import DataFile, name_rows
-from fieldwise.training.data.plan import Plan
+from fieldwise.training.data.plan import Plan, Segment
 from fieldwise.training.data.prefetch import Prefetch
 from fieldwise.training.data.reader import PlanReader, files_ahead
 from fieldwise.training.data.splits import TrainData
@@ -69,6 +69,29 @@ def test_batches_hold_exactly_the_planned_rows(snapshot: Snapshot, world: int, s
                     assert batch.rows == 0
             assert batch.slots.flags.f_contiguous
             assert batch.origin == segments
+
+
+def test_parts_of_files_are_their_rows(snapshot: Snapshot) -> None:
+    """In training order, from wherever the part begins; names of rows count from the file's first."""
+    whole = TrainData.of([snapshot]).train.files
+    files = [whole[2].part(50, 200).part(10, 120), whole[4]]
+    plan = Plan([file.rows for file in files], batch_size=64, seed=5)
+    slots, label, _ = stored(whole[2])
+    batches = read(files, plan, range(8))
+    assert sum(batch.rows for batch in batches) == 240
+    got = [(s.first, block) for batch in batches for s, block in cut(batch) if s.file == 0]
+    rows = 60 + plan.permutation(0)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in sorted(got, key=lambda p: p[0])]), slots[rows])
+    at = next(i for i, part in enumerate(batches[0].origin) if part.file == 0)
+    position = sum(part.rows for part in batches[0].origin[:at])
+    row = 60 + int(plan.permutation(0)[batches[0].origin[at].first])
+    assert name_rows(files, plan, batches[0].origin, np.array([position])) == [f"{whole[2].path} row {row}"]
+    assert batches[0].label[position] == label[row]
+
+
+def cut(batch: Batch) -> list[tuple[Segment, np.ndarray]]:
+    ends = np.cumsum([part.rows for part in batch.origin])
+    return list(zip(batch.origin, np.split(batch.slots, ends[:-1]), strict=True))
 
 
 def test_rows_are_named_by_file_and_number(snapshot: Snapshot) -> None:

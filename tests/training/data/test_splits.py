@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from fieldwise.features.errors import ArtifactError, InputError
-from fieldwise.training.data.splits import TrainData
+from fieldwise.training.data.files import read_floats
+from fieldwise.training.data.splits import Split, TrainData
 from fieldwise.training.ranks.world import World
 from tests.snapshots import hash_spec, write_snapshot
 
 SPEC = hash_spec((20, 30))
+DAYS = {"2026-01-01": 9, "2026-01-02": 8, "2026-01-03": 7}
 
 
 def test_a_split_snapshot_and_days_as_roles(tmp_path: Path) -> None:
     split = write_snapshot(tmp_path / "s", SPEC, {"train": [30, 20], "valid": [10], "test": [15]})
     data = TrainData.of_one(split)
     assert [part.rows for part in (data.train, data.valid, data.test)] == [50, 10, 15]
-    days = [
-        write_snapshot(tmp_path / day, SPEC, {"all": [n]}, name=day) for day, n in (("d1", 9), ("d2", 8), ("d3", 7))
-    ]
+    days = [write_snapshot(tmp_path / day, SPEC, {"all": [n]}, name=day) for day, n in DAYS.items()]
     data = TrainData.of(days[:2], days[2:])
     assert [part.rows for part in (data.train, data.valid, data.test)] == [17, 7, 0]
     assert data.snapshots == {day.manifest.id: day.manifest.digest for day in days}
@@ -78,3 +78,35 @@ def test_base_rate_counts_weights(tmp_path: Path) -> None:
     weighted = TrainData.of([write_snapshot(tmp_path / "b", SPEC, {"train": [200, 300]}, weighted=True)]).train
     assert weighted.base_rate(World()) != pytest.approx(weighted.positives / 500, rel=1e-3)
     assert 0.1 < weighted.base_rate(World()) < 0.9
+
+
+def labels_of(split: Split) -> list[float]:
+    return [label for file in split.files for label in read_floats(file, ["label"])[0]]
+
+
+def test_a_sample_is_the_first_rows_of_files_spread_evenly(tmp_path: Path) -> None:
+    split = TrainData.of_one(write_snapshot(tmp_path / "s", SPEC, {"train": [100] * 20})).train
+    assert split.sample(2000) is split
+    sample = split.sample(300)
+    assert [file.path for file in sample.files] == [file.path for file in split.files[::2]]
+    assert [(file.first, file.rows, file.whole) for file in sample.files] == [(0, 30, 100)] * 10
+    assert (sample.rows, sample.positives) == (300, sum(labels_of(sample)))
+    assert labels_of(sample)[:30] == labels_of(split)[:30]
+    assert split.sample(1).rows == 10, "a row of every file"
+
+
+def test_a_tenth_is_held_out(tmp_path: Path) -> None:
+    """The last days, or of one snapshot the last rows of every file; no row is on both sides, none is lost."""
+    split = TrainData.of_one(write_snapshot(tmp_path / "s", SPEC, {"train": [105, 200, 3]})).train
+    train, valid = split.held_out()
+    assert [(file.first, file.rows) for file in train.files] == [(0, 95), (0, 180), (0, 3)]
+    assert [(file.first, file.rows) for file in valid.files] == [(95, 10), (180, 20)]
+    assert (train.role, valid.role) == ("train", "valid")
+    assert train.positives + valid.positives == split.positives == sum(labels_of(split))
+    assert valid.positives == sum(labels_of(valid))
+
+    sizes = {"2026-01-01": [500, 400], "2026-01-02": [60], "2026-01-03": [50, 1]}
+    days = [write_snapshot(tmp_path / day, SPEC, {"all": rows}, name=day) for day, rows in sizes.items()]
+    train, valid = TrainData.of(days).train.held_out()
+    assert [file.rows for file in train.files] == [500, 400]
+    assert [file.rows for file in valid.files] == [60, 50, 1], "one day is not a tenth"

@@ -66,6 +66,12 @@ def edit_learned(**changes: object) -> Callable[[Path], None]:
     return lambda directory: (directory / "learned.json").write_text(json.dumps(changes))
 
 
+def edit_chosen(**changes: object) -> Callable[[Path], None]:
+    sound = {"optimizer": "adagrad", "learning_rate": 0.1, "l2": 0.0, "dim": 4, "rows": 9, "epochs": 1, "trials": 1,
+             "valid": 0.5, "prior_valid": None}  # fmt: skip
+    return lambda directory: (directory / "chosen.json").write_text(json.dumps(sound | changes))
+
+
 def again(key: str) -> Callable[[Path], None]:
     """A key of model.json a second time: a reader that takes the first, and one that takes the last, would differ."""
 
@@ -125,6 +131,8 @@ DAMAGES = {
     "no day": (edit_learned(days=["2026-02-30"]), "days.0"),
     "a day of another spelling": (edit_learned(through="20260130"), "through"),
     "true for rows": (edit_learned(rows={"0" * 64: True}), "rows"),
+    "a rate that is none": (edit_chosen(learning_rate=-1.0), "learning_rate"),
+    "a setting of elsewhere": (edit_chosen(momentum=0.9), "momentum"),
     "not json": (lambda d: (d / "model.json").write_bytes(b"\x80\x04."), "JSON"),
     "huge json": (lambda d: (d / "model.json").write_bytes(b" " * (1 << 21)), "at most"),
     "lost tensor": (edit_weights(lambda t: t.pop("dense.bias")), "dense.bias"),
