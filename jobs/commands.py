@@ -88,6 +88,13 @@ def export_factors(o: argparse.Namespace) -> dict[str, Any]:
     return export_factors(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
 
 
+def evaluate_lists(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.lists.evaluate_lists import evaluate_lists
+
+    lists, out = o.lists and _here(o.lists), o.out and _here(o.out)
+    return evaluate_lists(_load(o), date=o.date, first=o.first, last=o.last, lists=lists, out=out)
+
+
 def explain(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.score.explain import explain_rows
 

@@ -21,6 +21,7 @@ from fieldwise.features.schema import Names, Strict
 from fieldwise.features.snapshot import record
 from fieldwise.pipelines.config.catalog import CatalogConfig, require_fields
 from fieldwise.pipelines.config.gate import GateConfig
+from fieldwise.pipelines.config.lists import ListsConfig
 from fieldwise.pipelines.config.suspicion import SuspicionConfig
 from fieldwise.pipelines.config.variables import with_variables
 from fieldwise.training.config import ModelConfig, TrainingConfig
@@ -110,6 +111,7 @@ class Config(FeatureConfig):
     catalog: CatalogConfig | None = None
     """What ``score-catalog`` scores; without it that command refuses."""
     scoring: ScoringConfig = ScoringConfig()
+    lists: ListsConfig = ListsConfig()
     daily: DailyConfig = DailyConfig()
     drift: DriftConfig = DriftConfig()
     retention: Duration | None = None

@@ -27,6 +27,7 @@ COMMANDS = [
     "score-rows",
     "score-catalog",
     "export-factors",
+    "evaluate-lists",
     "explain",
     "promote",
     "rollback",

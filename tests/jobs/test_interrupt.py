@@ -181,6 +181,7 @@ COMMANDS = {
     "features": [],
     "score-rows": ["--model", "BUNDLE"],
     "score-catalog": ["--model", "BUNDLE", "--date", "2026-01-02"],
+    "evaluate-lists": ["--lists", "lists", "--from", "2026-01-06"],
     "explain": ["--model", "BUNDLE"],
     "doctor": [],
     "send": [],
