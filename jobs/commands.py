@@ -95,6 +95,18 @@ def evaluate_lists(o: argparse.Namespace) -> dict[str, Any]:
     return evaluate_lists(_load(o), date=o.date, first=o.first, last=o.last, lists=lists, out=out)
 
 
+def similar_items(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.catalog.similar import similar
+
+    return similar(_load(o), "items", model=o.model, date=o.date, k=o.k, by=o.by, out=o.out and _here(o.out))
+
+
+def similar_contexts(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.catalog.similar import similar
+
+    return similar(_load(o), "contexts", model=o.model, date=o.date, k=o.k, by=o.by, out=o.out and _here(o.out))
+
+
 def explain(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.score.explain import explain_rows
 

@@ -28,6 +28,8 @@ COMMANDS = [
     "score-catalog",
     "export-factors",
     "evaluate-lists",
+    "similar-items",
+    "similar-contexts",
     "explain",
     "promote",
     "rollback",

@@ -182,6 +182,8 @@ COMMANDS = {
     "score-rows": ["--model", "BUNDLE"],
     "score-catalog": ["--model", "BUNDLE", "--date", "2026-01-02"],
     "evaluate-lists": ["--lists", "lists", "--from", "2026-01-06"],
+    "similar-items": ["--model", "BUNDLE", "--date", "2026-01-02"],
+    "similar-contexts": ["--model", "BUNDLE", "--date", "2026-01-02"],
     "explain": ["--model", "BUNDLE"],
     "doctor": [],
     "send": [],
