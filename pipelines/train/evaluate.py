@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fieldwise.features.errors import ArtifactError
@@ -9,9 +10,10 @@ from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot, snapsh
 from fieldwise.pipelines.agreement import require_measurable, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
-from fieldwise.pipelines.train.measured import say_metrics
+from fieldwise.pipelines.train.measured import say_group, say_metrics, say_slices
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import TrainData
+from fieldwise.training.evaluation.apart import Groups, Slices
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
@@ -50,9 +52,22 @@ def evaluate_model(
     split.require_both_classes()
     world = World()
     world.use_threads(config.training.threads)
-    found = evaluate(Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, seen=Seen(verify=True))
+    apart = config.evaluation
+    groups = None if apart.group is None else Groups(bundle.spec, apart.group)
+    slices = Slices(bundle.spec, apart.slices, apart.group) if apart.slices else None
+    observers = [each.add for each in (groups, slices) if each is not None]
+    network, shift, seen = Network.from_bundle(bundle), bundle.logit_shift, Seen(verify=True)
+    found = evaluate(network, split, world, logit_shift=shift, seen=seen, observers=observers)
     say_metrics(role, found)
     metrics = found.told()
+    more: dict[str, Any] = {}
+    if groups is not None:
+        more["group"] = {"field": apart.group, **groups.values()}
+        say_group(more["group"])
+    if slices is not None:
+        told = slices.found()
+        more["slices"] = [asdict(each) for each in told]
+        say_slices(told)
     return {
         "model": bundle.digest,
         "used_model": opened_model.facts,
@@ -60,4 +75,5 @@ def evaluate_model(
         "rows": metrics.pop("rows"),
         "positives": metrics.pop("positives"),
         "metrics": metrics,
+        **more,
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import DivergedError, IntegrityError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import require_weights
+from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.batches import Work
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
@@ -21,6 +23,8 @@ from fieldwise.training.ranks.world import World
 
 _ROWS = 16384
 """Of a batch."""
+Observer = Callable[[Batch, Float32], None]
+"""Is told every batch with its logits."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,21 @@ def evaluate(
     logit_shift: float = 0.0,
     streams: int = 8,
     seen: Seen | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
     with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
-        return measure(network, split, world, works, logit_shift=logit_shift)
+        return measure(network, split, world, works, logit_shift=logit_shift, observers=observers)
 
 
 def measure(
-    network: Network, split: Split, world: World, works: Iterable[Work], *, logit_shift: float = 0.0
+    network: Network,
+    split: Split,
+    world: World,
+    works: Iterable[Work],
+    *,
+    logit_shift: float = 0.0,
+    observers: Sequence[Observer] = (),
 ) -> Evaluation:
     """Metrics of the network's logits, the same on every rank.
 
@@ -87,6 +98,8 @@ def measure(
         finite = np.isfinite(logits)
         if finite.all():
             metrics.add(logits, batch.label, batch.weight)
+            for observe in observers:
+                observe(batch, logits)
         else:
             overflows += batch.rows - int(finite.sum())
     require_finite(split, world.sum(np.array([float(overflows)]))[0])  # together: no rank waits for one that stopped
