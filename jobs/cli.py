@@ -205,6 +205,24 @@ def parser() -> argparse.ArgumentParser:
     factors.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
     factors.add_argument("--out", metavar="DIR", help="local; default: <workspace>/factors")
 
+    lists = add("evaluate-lists", "Published lists against what happened afterwards, and beside popularity.",
+                "fieldwise evaluate-lists --config configs/demo.yaml --date 2026-01-07 --from 2026-01-07")  # fmt: skip
+    lists.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="the day of the lists")
+    lists.add_argument("--from", type=_day, metavar="YYYY-MM-DD", dest="first",
+                       help="first day they are measured on (default: the one after --date)")  # fmt: skip
+    lists.add_argument("--to", type=_day, metavar="YYYY-MM-DD", dest="last", help="last day (default: the first)")
+    lists.add_argument("--lists", metavar="DIR", help="default: <workspace>/scores/catalog/date=<date or all>")
+    lists.add_argument("--out", metavar="DIR", help="default: <workspace>/evaluations/lists")
+
+    for side in ("items", "contexts"):
+        similar = add(f"similar-{side}", f"Nearest neighbours of the catalog's {side} by the model's vectors.",
+                      f"fieldwise similar-{side} --config configs/demo.yaml --date 2026-01-07 --k 20")  # fmt: skip
+        _model(similar)
+        similar.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="replaces {date} in the catalog's paths")
+        similar.add_argument("--k", type=_count, default=10, help="how many neighbours (default: 10)")
+        similar.add_argument("--by", choices=["cosine", "inner"], default="cosine", help="default: cosine")
+        similar.add_argument("--out", metavar="DIR", help=f"default: <workspace>/similar/{side}")
+
     explain = add("explain", "Why rows score as they do: each field's and each pair's share of the logit.",
                   "fieldwise explain --config configs/movielens.yaml --rows 1")  # fmt: skip
     _model(explain)

@@ -88,6 +88,25 @@ def export_factors(o: argparse.Namespace) -> dict[str, Any]:
     return export_factors(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
 
 
+def evaluate_lists(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.lists.evaluate_lists import evaluate_lists
+
+    lists, out = o.lists and _here(o.lists), o.out and _here(o.out)
+    return evaluate_lists(_load(o), date=o.date, first=o.first, last=o.last, lists=lists, out=out)
+
+
+def similar_items(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.catalog.similar import similar
+
+    return similar(_load(o), "items", model=o.model, date=o.date, k=o.k, by=o.by, out=o.out and _here(o.out))
+
+
+def similar_contexts(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.catalog.similar import similar
+
+    return similar(_load(o), "contexts", model=o.model, date=o.date, k=o.k, by=o.by, out=o.out and _here(o.out))
+
+
 def explain(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.score.explain import explain_rows
 

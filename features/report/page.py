@@ -14,7 +14,7 @@ PAGE = "report.html"
 _BARS = 60
 """Bars a field's distribution is drawn with."""
 
-_STYLE = """
+STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; color: #222; }
 table { border-collapse: collapse; } th { text-align: left; border-bottom: 2px solid #888; }
 th, td { padding: .35em .8em .35em 0; vertical-align: top; } tr + tr td { border-top: 1px solid #ddd; }
@@ -29,10 +29,10 @@ def page(report: Report, title: str) -> str:
     negatives, positives = report.distribution.label
     rate = positives / max(1, negatives + positives)
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{_plain(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{_shown(title)}</h1><p>{report.rows:,} rows; of those for training {rate:.3%} positive "
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{plain(title)}</title><style>{STYLE}</style>",
+        f"<h1>{shown(title)}</h1><p>{report.rows:,} rows; of those for training {rate:.3%} positive "
         f"(before downsampling).</p>",
-        f"<p>First moment {_shown(report.moments[0])}, last {_shown(report.moments[1])}.</p>" if report.moments else "",
+        f"<p>First moment {shown(report.moments[0])}, last {shown(report.moments[1])}.</p>" if report.moments else "",
         _days(report),
         _quarantine(report),
         "<h2>Fields</h2><p>Bars: shares of missing and unseen values (orange), then of values in the order of their "
@@ -60,11 +60,11 @@ def _field(report: Report, name: str, field: FieldReport) -> str:
         moved = f"<span{far}>{shift.psi:.3f}</span><br><small>{shift.chance:.3f} by chance</small>"
     about = "&ge;" if field.overfull else "~" if buckets else ""
     top = "<br>".join(
-        f"{_shown(text[:40])} <small>{value.count / n:.1%}, {value.positives / value.count:.2%} positive</small>"
+        f"{shown(text[:40])} <small>{value.count / n:.1%}, {value.positives / value.count:.2%} positive</small>"
         for text, value in zip(field.top[:5], tally.top, strict=False)
     )
     return (
-        f"<tr><td><b>{_shown(name)}</b><br><small>{_shown(field.kind)}</small><td class=n>{about}{field.distinct:,}"
+        f"<tr><td><b>{shown(name)}</b><br><small>{shown(field.kind)}</small><td class=n>{about}{field.distinct:,}"
         f"<td class=n>{tally.missing / n:.2%}<td class=n>{tally.unseen / n:.2%}<td>{collisions}<td class=n>{moved}"
         f"<td>{_bars(tally.groups)}<td>{top}</tr>"
     )
@@ -74,10 +74,10 @@ def _quarantine(report: Report) -> str:
     if not report.quarantined:
         return ""
     rows = "".join(
-        f"<tr><td>{_shown(part.reason)}<td>{_shown(part.field)}<td class=n>{part.rows:,}<td>"
+        f"<tr><td>{shown(part.reason)}<td>{shown(part.field)}<td class=n>{part.rows:,}<td>"
         + "<br>".join(
-            f"<code>{_shown(sample.value)}</code> <small>{_shown(sample.where)}"
-            f"{', from ' + _shown(sample.origin) if sample.origin else ''}</small>"
+            f"<code>{shown(sample.value)}</code> <small>{shown(sample.where)}"
+            f"{', from ' + shown(sample.origin) if sample.origin else ''}</small>"
             for sample in part.samples
         )
         + "</tr>"
@@ -86,12 +86,12 @@ def _quarantine(report: Report) -> str:
     return f"<h2>Quarantine</h2><table><tr><th>reason<th>field<th>rows<th>such as</tr>{rows}</table>"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Text as markup that shows it as it is; whichever way its letters run, what stands around them does not turn."""
-    return f"<bdi>{_plain(text)}</bdi>"
+    return f"<bdi>{plain(text)}</bdi>"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     return escape(printable(text))
 
 
@@ -118,12 +118,12 @@ def _days(report: Report) -> str:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = "".join(
         f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3'>"
-        f"<title>{_plain(day.day)}: {day.rate:.3%} of {day.rows:,}</title></circle>"
+        f"<title>{plain(day.day)}: {day.rate:.3%} of {day.rows:,}</title></circle>"
         for (x, y), day in zip(points, days, strict=True)
     )
     first, last = days[0], days[-1]
     return (
         f"<h2>Label rate by day</h2><svg width='{points[-1][0] + 10:.0f}' height='116'>"
-        f"<polyline points='{line}'/>{dots}</svg><p><small>{_shown(first.day)} {first.rate:.3%} to "
-        f"{_shown(last.day)} {last.rate:.3%}; the top is {high:.3%}.</small></p>"
+        f"<polyline points='{line}'/>{dots}</svg><p><small>{shown(first.day)} {first.rate:.3%} to "
+        f"{shown(last.day)} {last.rate:.3%}; the top is {high:.3%}.</small></p>"
     )

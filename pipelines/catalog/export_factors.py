@@ -22,27 +22,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fieldwise.features import store
 from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import ConfigError
-from fieldwise.features.files.listing import list_files
-from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.terminal import say
-from fieldwise.features.words import listed
 from fieldwise.pipelines.agreement import require_model
-from fieldwise.pipelines.build.quality import judged_rejects, say_quarantined
-from fieldwise.pipelines.catalog.items import RANGE_BYTES, read_items, refuse_repeated
+from fieldwise.pipelines.build.quality import say_quarantined
+from fieldwise.pipelines.catalog.items import read_items
+from fieldwise.pipelines.catalog.vectors import read_contexts, require_vectors
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
-from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
-from fieldwise.pipelines.score.ids import together
+from fieldwise.pipelines.score.coverage import Coverage, require_known
 from fieldwise.pipelines.score.output import Output, target_of
 from fieldwise.pipelines.score.sides import split_sides
-from fieldwise.training.models import kinds, model_of
-from fieldwise.training.scoring.factors import Factors, context_factors, item_factors, require_factors
+from fieldwise.training.scoring.factors import Factors, context_factors, item_factors
 from fieldwise.training.scoring.scorer import Scorer
 
 
@@ -61,16 +56,8 @@ def export_factors(
     opened = open_model(model, config)
     bundle = opened.bundle
     require_model(bundle, config, "the model")
-    require_factors(bundle.kind)
     split = split_sides(config, bundle.spec, date)
-    if split.mixed or model_of(bundle.kind).paired:
-        able = listed(kind for kind in kinds("splits") if not model_of(kind).paired)
-        raise ConfigError(
-            "catalog",
-            expected="a score that is an inner product of context and item",
-            found=f"field {split.mixed[0]!r} over both" if split.mixed else f"model.kind {bundle.kind}",
-            fix=f"Export {able} over fields of one side each.",
-        )
+    require_vectors(bundle, split)
     scorer = Scorer(bundle)
     target = target_of(config, out, date, "factors")
     if not store.is_local(target):
@@ -79,28 +66,18 @@ def export_factors(
         )
     coverage = Coverage.of(bundle, config)
     items = read_items(config, split.items, bundle.spec, date, coverage)
-    side = split.contexts
-    ranges = split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES)
-    parts = [rows for rng in ranges for rows in side.rows(rng, bundle.spec)]
-    rejects = [reject for part in parts for reject in part.rejects]
-    bad = judged_rejects(config, "catalog.contexts", sum(len(p.ids) for p in parts), rejects, side.source.format)
-    say_quarantined(config, [*items.quarantined, *bad])
-    slots = np.concatenate([part.slots for part in parts])
-    ids = together([part.ids for part in parts], "catalog.contexts")
-    refuse_repeated(ids.take(pc.sort_indices(ids)), "catalog.contexts", side.id, "Give every context one row.")
-    tally = Tally(bundle.spec, coverage)
-    for part in parts:
-        tally.add(part.slots, part.columns)
-    for name, of, item in (("contexts", tally, False), ("items", items.tally, True)):
+    contexts = read_contexts(config, split.contexts, bundle.spec, date, coverage)
+    say_quarantined(config, [*items.quarantined, *contexts.quarantined])
+    for name, of, item in (("contexts", contexts.tally, False), ("items", items.tally, True)):
         shares = of.shares(split.fields(bundle.spec, item=item))
         require_known(config, bundle.spec, f"catalog.{name}", shares)
-    found = context_factors(scorer, split.of_item, slots)
+    found = context_factors(scorer, split.of_item, contexts.slots)
     output = Output(target, bundle.digest)
     output.standing()  # clears away what killed jobs left
     with output:
         folder = Path(store.resolve(output.staging)[1])
         _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
-        _write(folder, "contexts", ids, found, one=True)
+        _write(folder, "contexts", contexts.ids, found, one=True)
         g = None if bundle.calibrator is None else bundle.calibrator.model_dump(mode="json")
         recipe = {"model": bundle.digest, "kind": bundle.kind, "logit_shift": bundle.logit_shift, "calibrator": g,
                   "recipe": __doc__}  # fmt: skip
@@ -111,9 +88,9 @@ def export_factors(
         ]
         output.publish(files, {"date": date, "model": bundle.digest})
     seconds = time.perf_counter() - started
-    say(f"factors of {len(ids):,} contexts and {len(items.ids):,} items: {target}, {seconds:.1f} s")
+    say(f"factors of {len(contexts.ids):,} contexts and {len(items.ids):,} items: {target}, {seconds:.1f} s")
     return {
-        "dir": target, "contexts": len(ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1,
+        "dir": target, "contexts": len(contexts.ids), "items": len(items.ids), "dimensions": found.vectors.shape[1] + 1,
         "used_model": opened.facts,
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fieldwise.features.columns.batch import one_table
+from fieldwise.features.columns.batch import Columns, one_table
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.columns.text import canonical
 from fieldwise.features.errors import InputError
@@ -68,7 +68,7 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
         unread = sum(int(np.count_nonzero(rule.evaluate(part.columns)[1])) for part in parts)
         if unread:
             say(f"  catalog.filter: {unread:,} items hold a value that reads as no number, and are left out")
-        parts = [part.where(_true(rule, part.columns)) for part in parts]
+        parts = [part.where(holds(rule, part.columns)) for part in parts]
     ids = together([part.ids for part in parts], "catalog.items")
     if len(ids) == 0:
         raise InputError(
@@ -92,7 +92,7 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
     return items
 
 
-def _true(rule: Expression, columns: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+def holds(rule: Expression, columns: pa.RecordBatch | Columns) -> npt.NDArray[np.bool_]:
     """Rows where a rule holds; it does not where it has no value."""
     found = pc.fill_null(pc.cast(rule.evaluate(columns)[0], pa.bool_()), pa.scalar(False))
     kept: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)

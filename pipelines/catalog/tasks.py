@@ -224,7 +224,7 @@ def _pairs(todo: Inputs, kind: int, rng: FileRange, said: Said) -> Iterator[Part
         items = identity(raw.columns.array(item), f"catalog.{name}: column {item!r}")
         said.sample(name, read, items)
         ids, can = todo.ids.packed(read)
-        place = _places(todo.item_ids, items)
+        place = places_of(todo.item_ids, items)
         met = place >= 0
         if len(seen) < _LOOKED_AT:  # nobody knows yet which contexts there are
             valid = [ids_of.is_valid().to_numpy(zero_copy_only=False) for ids_of in (read, items)]
@@ -250,7 +250,7 @@ def _pointed(raw: RawBatch, column: str, rows: npt.NDArray[np.bool_], reason: st
     ]
 
 
-def _places(ids: pa.Array, wanted: pa.Array) -> npt.NDArray[np.int64]:
+def places_of(ids: pa.Array, wanted: pa.Array) -> npt.NDArray[np.int64]:
     """Position of every one of ``wanted`` among ``ids``, by canonical text; negative where it is none."""
     found = np.empty(len(wanted), np.int32)
     _index(ids).find(texts(wanted), found)

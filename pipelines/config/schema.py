@@ -20,7 +20,9 @@ from fieldwise.features.redact import redacted_tree
 from fieldwise.features.schema import Names, Strict
 from fieldwise.features.snapshot import record
 from fieldwise.pipelines.config.catalog import CatalogConfig, require_fields
+from fieldwise.pipelines.config.evaluation import EvaluationConfig
 from fieldwise.pipelines.config.gate import GateConfig
+from fieldwise.pipelines.config.lists import ListsConfig
 from fieldwise.pipelines.config.suspicion import SuspicionConfig
 from fieldwise.pipelines.config.variables import with_variables
 from fieldwise.training.config import ModelConfig, TrainingConfig
@@ -110,6 +112,8 @@ class Config(FeatureConfig):
     catalog: CatalogConfig | None = None
     """What ``score-catalog`` scores; without it that command refuses."""
     scoring: ScoringConfig = ScoringConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    lists: ListsConfig = ListsConfig()
     daily: DailyConfig = DailyConfig()
     drift: DriftConfig = DriftConfig()
     retention: Duration | None = None
@@ -129,6 +133,8 @@ class Config(FeatureConfig):
         gates = self.daily.gate
         require_fields("daily.gate.slices", gates.slices, names)
         require_fields("daily.gate.group", [gates.group] if gates.group else [], names)
+        require_fields("evaluation.slices", self.evaluation.slices, names)
+        require_fields("evaluation.group", [self.evaluation.group] if self.evaluation.group else [], names)
         if self.catalog is not None:
             require_fields("catalog.context_fields", self.catalog.context_fields or (), names)
             require_fields("catalog.item_fields", self.catalog.item_fields or (), names)

@@ -10,11 +10,12 @@ from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot, snapsh
 from fieldwise.pipelines.agreement import require_measurable, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
-from fieldwise.pipelines.train.measured import say_metrics
+from fieldwise.pipelines.train.measured import say_group, say_metrics, say_slices
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import TrainData
+from fieldwise.training.evaluation.apart import Groups, Slices
 from fieldwise.training.evaluation.evaluate import evaluate
-from fieldwise.training.evaluation.slices import Slices
+from fieldwise.training.evaluation.reliability import Reliability
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
 
@@ -23,7 +24,7 @@ def evaluate_model(
     config: Config, *, snapshots: list[str] | None = None, model: str | None = None, role: str = "test"
 ) -> dict[str, Any]:
     """Score every row of one role and measure; ``reliability`` is that of all rows, and of each value of the fields
-    that ``daily.gate.slices`` names.
+    that ``evaluation.slices`` names.
 
     Args:
         snapshots: default: the workspace's ``all``. Unsplit (daily) snapshots count for any role.
@@ -53,13 +54,25 @@ def evaluate_model(
     split.require_both_classes()
     world = World()
     world.use_threads(config.training.threads)
-    slices = Slices(bundle.spec, config.daily.gate.slices)
+    apart = config.evaluation
+    groups = None if apart.group is None else Groups(bundle.spec, apart.group)
+    slices = Slices(bundle.spec, apart.slices, apart.group) if apart.slices else None
+    curves = Reliability(bundle.spec, apart.slices)
     found = evaluate(
         Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, calibrator=bundle.calibrator,
-        seen=Seen(verify=True, reader=config.training.reader), watch=slices.add,
+        seen=Seen(verify=True, reader=config.training.reader),
+        observers=[each.add for each in (groups, slices, curves) if each is not None],
     )  # fmt: skip
     say_metrics(role, found)
     metrics = found.told()
+    more: dict[str, Any] = {}
+    if groups is not None:
+        more["group"] = {"field": apart.group, **groups.values()}
+        say_group(more["group"])
+    if slices is not None:
+        told = slices.found()
+        more["slices"] = [asdict(each) for each in told]
+        say_slices(told)
     return {
         "model": bundle.digest,
         "used_model": opened_model.facts,
@@ -68,5 +81,6 @@ def evaluate_model(
         "positives": metrics.pop("positives"),
         "metrics": metrics,
         "calibration": None if bundle.calibrator is None else bundle.calibrator.method,
-        "reliability": {"all": asdict(found.curve)} | slices.reliability(),
+        "reliability": {"all": asdict(found.curve)} | curves.by_slice(),
+        **more,
     }

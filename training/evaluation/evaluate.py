@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ from fieldwise.training.ranks.world import World
 
 _ROWS = 16384
 """Of a batch."""
-Watch = Callable[[Batch, Float32], None]
+Observer = Callable[[Batch, Float32], None]
+"""Is told every batch with its logits."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ def evaluate(
     calibrator: Platt | Isotonic | None = None,
     streams: int = 8,
     seen: Seen | None = None,
-    watch: Watch | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Evaluation:
     """Score every row of the split once and `measure`."""
     with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
-        return measure(network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, watch=watch)
+        return measure(
+            network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, observers=observers
+        )
 
 
 def measure(
@@ -82,10 +85,10 @@ def measure(
     *,
     logit_shift: float = 0.0,
     calibrator: Platt | Isotonic | None = None,
-    watch: Watch | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Evaluation:
     """Metrics of `collect`, the same on every rank. Raises InputError when a class has no weight, and as that does."""
-    total = collect(network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, watch=watch)
+    total = collect(network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, observers=observers)
     if split.weighted:
         require_weights(split.role, *total.weights)
     return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())
@@ -99,14 +102,14 @@ def collect(
     *,
     logit_shift: float = 0.0,
     calibrator: Platt | Isotonic | None = None,
-    watch: Watch | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Metrics:
     """What metrics of the network's calibrated logits follow from, of all ranks.
 
     Args:
         works: of this rank's `scan`.
         logit_shift, calibrator: the bundle's; see `measured_logits`.
-        watch: is given each of this rank's batches with its logits.
+        observers: are told each of this rank's batches with its calibrated logits.
 
     Raises IntegrityError when the rows read are not those the manifests promise, DivergedError for infinite logits.
     """
@@ -116,8 +119,8 @@ def collect(
         finite = np.isfinite(logits)
         if finite.all():
             metrics.add(logits, batch.label, batch.weight)
-            if watch is not None:
-                watch(batch, logits)
+            for observe in observers:
+                observe(batch, logits)
         else:
             overflows += batch.rows - int(finite.sum())
     require_finite(split, world.sum(np.array([float(overflows)]))[0])  # together: no rank waits for one that stopped

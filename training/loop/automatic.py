@@ -168,7 +168,9 @@ class Search:
         self.data = self.samples[0]
         fewest = min(self.data.valid.positives, self.data.valid.rows - self.data.valid.positives)
         self.better = max(BETTER, CHANCE / math.sqrt(fewest))
-        self.seen = Seen(verify=run.training.verify_checksums, room=run.training.cache_mb * 10**6)
+        self.seen = Seen(
+            verify=run.training.verify_checksums, room=run.training.cache_mb * 10**6, reader=run.training.reader
+        )
 
     def choose(self) -> Chosen:
         """Walk from the priors to better settings."""

@@ -20,7 +20,7 @@ from fieldwise.training.evaluation import calibrate
 from fieldwise.training.evaluation.calibrate import fit_calibrator
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.evaluation.metrics import Metrics
-from fieldwise.training.evaluation.slices import Slices
+from fieldwise.training.evaluation.reliability import Reliability
 from fieldwise.training.loop.run import TrainResult, TrainRun
 from fieldwise.training.loop.trainer import train
 from fieldwise.training.network.bundle import load_bundle, save_bundle
@@ -193,15 +193,15 @@ def test_downsampled_rows_are_measured_at_their_own_rate(tmp_path: Path) -> None
 def test_reliability_of_slices(data: TrainData, tmp_path: Path) -> None:
     trained(tmp_path / "b", data, "platt")
     bundle = load_bundle(tmp_path / "b")
-    slices, seen = Slices(SPEC, ["f2"]), []
+    slices, seen = Reliability(SPEC, ["f2"]), []
     evaluate(
         Network.from_bundle(bundle), data.test, World(), calibrator=bundle.calibrator,
-        watch=lambda batch, logits: (slices.add(batch, logits), seen.append((batch, logits))),
+        observers=[slices.add, lambda batch, logits: seen.append((batch, logits))],
     )  # fmt: skip
     slots = np.concatenate([batch.slots for batch, _ in seen])
     label = np.concatenate([batch.label for batch, _ in seen]).astype(float)
     p = 1 / (1 + np.exp(-np.concatenate([logits for _, logits in seen]).astype(float)))
-    found = slices.reliability()
+    found = slices.by_slice()
     assert list(found) == [f"f2 = {SPEC.value_of('f2', local)}" for local in np.unique(slots[:, 2])]
     for local in np.unique(slots[:, 2]):
         mine, told = slots[:, 2] == local, found[f"f2 = {SPEC.value_of('f2', local)}"]

@@ -18,7 +18,7 @@ BINS = 10
 """Of logits, the same for all slices: about equal shares of the first batch."""
 
 
-class Slices:
+class Reliability:
     """Collects the rows that ``evaluate`` lets it ``add``.
 
     Args:
@@ -26,7 +26,7 @@ class Slices:
     """
 
     def __init__(self, spec: FeatureSpec, fields: Sequence[str]) -> None:
-        self._slots = {name: slot_of(spec, name, "daily.gate.slices", MOST_VALUES) for name in fields}
+        self._slots = {name: slot_of(spec, name, "evaluation.slices", MOST_VALUES) for name in fields}
         self._spec, self._edges = spec, np.empty(0)
         self._sums = {name: np.zeros((spec[name].size * BINS, 3)) for name in fields}  # w, w y, w p
 
@@ -41,7 +41,7 @@ class Slices:
             for sums, column in zip(self._sums[name].T, (weight, weight * y, weight * p), strict=True):
                 sums += np.bincount(cell, column, len(sums))
 
-    def reliability(self) -> dict[str, dict[str, Any]]:
+    def by_slice(self) -> dict[str, dict[str, Any]]:
         """By ``field = value`` of those with rows: the curve, the calibration (predicted over observed positives; None
         without any), and ECE over these bins."""
         found = {}

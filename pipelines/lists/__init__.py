@@ -1,0 +1,1 @@
+"""Published lists, measured by what happened afterwards."""

@@ -1,0 +1,171 @@
+"""Published lists, measured by what happened afterwards, beside the most popular items and random ones."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from fieldwise.features import store
+from fieldwise.features.columns.expression import Expression
+from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.text import canonical
+from fieldwise.features.config import SourceConfig
+from fieldwise.features.errors import InputError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.source.quarantine import Example
+from fieldwise.features.source.raw import split_ranges
+from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.session import spark_session
+from fieldwise.features.store.kept import read_record
+from fieldwise.features.terminal import say
+from fieldwise.pipelines.build.quality import judged, say_quarantined
+from fieldwise.pipelines.catalog.items import RANGE_BYTES
+from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.lists import tasks
+from fieldwise.pipelines.lists.asked import Asked, days_after, events_of, history_of, pairs_of
+from fieldwise.pipelines.lists.described import Eligible, Side, read_eligible
+from fieldwise.pipelines.lists.measure import Measured, Yardsticks
+from fieldwise.pipelines.lists.page import PAGE, page
+from fieldwise.pipelines.lists.results import figures, logged, told
+from fieldwise.pipelines.lists.sources import Table
+from fieldwise.pipelines.registry import registry
+from fieldwise.pipelines.score.output import MANIFEST, target_of
+
+RESULT = "lists.json"
+_MOST_PLACES = 4096
+
+
+def evaluate_lists(
+    config: Config,
+    *,
+    date: str | None = None,
+    first: str | None = None,
+    last: str | None = None,
+    lists: str | None = None,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Measure lists of ``score-catalog``, or any Parquet of its first columns, on what happened afterwards.
+
+    Every context with a wanted item counts once, whether or not it has a list; an item that is not in the catalog
+    counts as wanted and was never listed. All of it is Spark's work, in memory for the catalog's items and a batch.
+
+    Args:
+        date: of the lists; stands for ``{date}`` in the catalog's paths.
+        first, last: the days that the lists are measured on; default: the one after ``date``.
+        lists: their directory; default ``<workspace>/scores/catalog/date=<date or all>``.
+        out: default ``<workspace>/evaluations/lists``; ``lists.json`` and ``report.html`` go to ``date=<date or all>``.
+
+    Returns: what ``lists.json`` holds, without slices.
+
+    Raises: ConfigError, InputError, ArtifactError (exit code 2), RefusedError (3) past the tolerated share of
+    unreadable rows, TrackingError (1) where MLflow does not take the metrics: the result is written by then.
+    """
+    started = time.perf_counter()
+    config.require_catalog()
+    days = days_after(date, first, last)
+    place = lists or target_of(config, None, date, "scores", "catalog")
+    manifest = read_record(store.join(place, MANIFEST), "the manifest of published lists", "Score the catalog again.")
+    pairs = _pairs(config, place, days, date)
+    items = read_eligible(config, date)
+    measured, seen = _measure(config, pairs, items, date)
+    found = {
+        "date": date,
+        "lists": {"dir": place} | {key: (manifest or {}).get(key) for key in ("model", "model_version", "digest")},
+        "days": days,
+        "items": len(items.ids),
+        **figures(config.lists, measured, *seen),
+    }
+    target = target_of(config, out, date, "evaluations", "lists")
+    store.make_dir(target)
+    store.write_atomic(store.join(target, RESULT), (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    store.write_atomic(store.join(target, PAGE), page(found, f"{config.name}: lists of {date or 'all'}").encode())
+    say(*told(found), f"lists measured: {target}, {time.perf_counter() - started:.1f} s")
+    version = found["lists"]["model_version"]
+    if version is not None and str(version).isdecimal():
+        moment = day_of(days[-1]) if days else datetime.date(1970, 1, 1)
+        since = (moment - datetime.date(1970, 1, 1)).days * 86_400_000
+        registry(config).note(version, {}, run={}, metrics=logged(found), time=since)
+    shown = {key: value for key, value in found.items() if key != "slices"}
+    return {**shown, "dir": target, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def _pairs(config: Config, place: str, days: list[str], date: str | None) -> dict[str, Asked]:
+    """All tables of contexts and items, and their files."""
+    catalog = config.require_catalog()
+    source = SourceConfig(path=[resolve(place, config.base)], format="parquet")
+    listed = Table(source, "context_id", "item_id", Expression("rank"))
+    pairs = {
+        "lists": Asked(listed, list_files(source, config.base)),
+        "events": events_of(config, days),
+        "history": history_of(config, days, date),
+    }
+    for name in ("exclude", "candidates"):
+        table = getattr(catalog, name)
+        if table is not None:
+            pairs[name] = pairs_of(config, table, date)
+    return pairs
+
+
+def _measure(
+    config: Config, pairs: dict[str, Asked], items: Eligible, date: str | None
+) -> tuple[Measured, tuple[dict[str, Counter[str]], Any]]:
+    """What all tasks have measured; what was read, by table; [N] how often each item was wanted before."""
+    spark = spark_session("fieldwise evaluate-lists")
+    lists, context = config.lists, spark.sparkContext
+    sliced = Side.of(config, "contexts", lists.context_slices, date) if lists.context_slices else None
+    read = {name: (asked.rows.source, asked.files) for name, asked in pairs.items()}
+    if sliced is not None:
+        read["contexts"] = sliced.source, list_files(sliced.source, config.base, date)
+    ranges = [(name, rng) for name, (source, files) in read.items() for rng in split_ranges(source, files, RANGE_BYTES)]
+    ids = canonical(items.ids).cast(pa.string())
+    inputs = tasks.Inputs({name: asked.rows for name, asked in pairs.items()}, sliced, tuple(ranges), ids)
+    rows = mapped(numbered(spark, len(ranges)), tasks.read_task(context.broadcast(inputs)), tasks.ROW).persist()
+    try:
+        seen, wanted = _heard(config, collect(rows.filter(F.col("kind") < 0), "read"), read, len(ids))
+        popular = np.empty(len(ids), np.int64)
+        popular[np.argsort(-wanted[1], kind="stable")] = np.arange(1, len(ids) + 1)
+        of = Yardsticks(
+            tuple(lists.cutoffs), popular, wanted[0] == 0, "candidates" in pairs, tuple(lists.context_slices),
+            items.slices,
+        )  # fmt: skip
+        places = max(context.defaultParallelism, min(len(ranges), _MOST_PLACES))
+        sorted_rows = rows.filter(F.col("kind") >= 0).repartition(places, "key").sortWithinPartitions("key", "context")
+        measured = Measured(of)
+        for row in collect(mapped(sorted_rows, tasks.measure_task(context.broadcast(of)), tasks.FOUND), "measure"):
+            measured.hear(row["what"], row["about"], bytes(row["data"]))
+    finally:
+        rows.unpersist()
+    return measured, (seen, wanted[1])
+
+
+def _heard(config: Config, rows: list[Any], read: dict[str, Any], items: int) -> tuple[dict[str, Counter[str]], Any]:
+    """Counts by table, and [2, items] rows and positives of the history. RefusedError for too many unreadable rows."""
+    counts = {name: Counter[str]() for name in read}
+    bad: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in read}
+    examples: dict[str, list[Example]] = {name: [] for name in read}
+    wanted = np.zeros((2, items), np.int64)
+    for row in rows:
+        payload = bytes(row["payload"])
+        if row["kind"] == tasks.COUNTS:
+            item, *found = np.frombuffer(payload, np.int64).reshape(-1, 3).T
+            wanted[:, item] += np.stack(found)
+            continue
+        said = json.loads(payload)
+        counts[said["name"]].update(said["counts"])
+        bad[said["name"]].update({(reason, field): n for reason, field, n in said["bad"]})
+        examples[said["name"]] += [Example(*each) for each in said["examples"]]
+    for name, (source, _) in read.items():
+        found = judged(config, f"lists: {name}", counts[name]["rows"], bad[name], examples[name], source.format)
+        say_quarantined(config, found)
+        counts[name]["unreadable"] = sum(part.rows for part in found)
+    if not counts["events"]["positives"]:
+        none, fix = f"none among {counts['events']['rows']:,} rows", "Check --from, --to and lists.events."
+        raise InputError("evaluate-lists", expected="pairs that happened after the lists", found=none, fix=fix)
+    return counts, wanted
