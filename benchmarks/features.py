@@ -125,7 +125,7 @@ def run_spark(task: Task, tuned: bool) -> Runs:
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
 
-    from fieldwise.features.spark.session import java_environment
+    from fieldwise.features.java.home import java_environment
 
     os.environ.update(java_environment() | os.environ)
     builder = SparkSession.builder.master(os.environ["SPARK_MASTER"]).config("spark.log.level", "ERROR")

