@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
 from fieldwise.features.errors import ArtifactError, TrackingError
 from fieldwise.training.tracking.mlflow_store import ask
@@ -49,12 +50,12 @@ def bundle_of(reference: str) -> str:
     return str(found[0].parent)
 
 
-def _bundles(reference: str) -> str:
+def _bundles(reference: str) -> str | None:
     """Local directory of a logged model's artifacts: where they lie, or for a server or object store a copy, once."""
     asked = get_artifact_repository(reference)
-    store = getattr(asked, "repo", asked)  # which models:/ and runs:/ stand for
+    store = asked.repo if isinstance(asked, ModelsArtifactRepository) else asked
     if isinstance(store, LocalArtifactRepository):
-        return str(store.download_artifacts("artifacts"))
+        return os.path.join(store.artifact_dir, "artifacts") if os.path.isdir(store.artifact_dir) else None
     place = str(store.artifact_uri)
     if place not in _FETCHED:
         folder = TemporaryDirectory(prefix="fieldwise-model-")

@@ -270,10 +270,13 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     registry(config)  # connects: the store's places follow the folder to where it was copied
     before = files_of(folder)
     told = plan_day(config, date=DAY(6))
+    features = told.pop("features")
+    assert features.pop("2026-02-28").startswith("left out: source path 'log-{date}.csv': expected at least one file")
+    assert features.pop("2026-02-27").startswith("left out: ")
+    assert features == {DAY(n): "stands" for n in (3, 4, 5)} | {DAY(6): "would be built"}
     assert told == {
         "date": DAY(6), "dry_run": True, "done": None, "champion": "models:/cycle/1", "start": "models:/cycle/1",
-        "features": {DAY(n): "stands" for n in (3, 4, 5)} | {DAY(6): "would be built"}, "learns": [DAY(5)],
-        "pooled": [DAY(6)], "catalog": f"lists of {DAY(6)} by the champion of then",
+        "learns": [DAY(5)], "pooled": [DAY(6)], "catalog": f"lists of {DAY(6)} by the champion of then",
         "decision": f"promoted if its rows of {DAY(6)} show a gain beyond chance and nothing speaks against it; "
         "else kept",
     }  # fmt: skip
