@@ -109,7 +109,7 @@ class Trainer:
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
         self.seen = seen or Seen(verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6)
-        self.warned_at = -math.inf
+        self.warned_at = -math.inf if run.bundle_dir else math.inf  # trials are too short to say who is slow
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.checkpoints = None
