@@ -59,8 +59,8 @@ class Split:
             last = [file for file in self.files if os.path.dirname(file.path) == place] + last
             if sum(file.rows for file in last) >= _HELD_OUT * self.rows:
                 break
-        if last:
-            return self._of([file for file in self.files if file not in last]), self._of(last, "valid")
+        if held := set(last):
+            return self._of([file for file in self.files if file not in held]), self._of(last, "valid")
         cuts = [(file, math.ceil((1 - _HELD_OUT) * file.rows)) for file in self.files]
         return (
             self._of([file.part(0, cut) for file, cut in cuts]),

@@ -43,7 +43,7 @@ SAMPLES = (1 / 160, 1 / 40)
 """Of the budget, by round: for half of it some ten trials, then some four of a larger sample."""
 FIRST_SHARE = 0.5
 """Of the budget that the first round may spend where another sample follows."""
-MOST_EPOCHS = 20
+MOST_EPOCHS = 30
 """Of a trial."""
 PATIENCE = 2
 """Epochs in which a trial must fall by ``BETTER``, or it ends."""
@@ -61,6 +61,8 @@ MOST_NUMBERS = 1 << 27
 """Of a table that a larger dim may make: memory is the machine's, and the choice must not be."""
 BESIDE = 60
 """What a column of a row takes beside its numbers, in these."""
+SURE = 0.05
+"""The same of what is chosen against the priors, which are right more often than not."""
 FACTORS = {"learning_rate": 3.0, "l2": 4.0, "dim": 2.0}
 """By which a setting is moved at first."""
 MOST_DIM = 4
@@ -96,6 +98,8 @@ class Trial:
     """Validation logloss by epoch; none where training diverged."""
     rows: int
     """That passed through it."""
+    free: bool = True
+    """It was not given up for being behind another one."""
 
     @property
     def valid(self) -> float:
@@ -109,7 +113,7 @@ class Trial:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Trial:
-        return Trial(value["sample"], Point(**value["point"]), tuple(value["losses"]), value["rows"])
+        return Trial(value["sample"], Point(**value["point"]), tuple(value["losses"]), value["rows"], value["free"])
 
 
 class Kept:
@@ -159,15 +163,16 @@ class Search:
         self.run, self.world, self.stop = run, world, stop
         self.kept = Kept(run)
         known = world.share(self.kept.read() if world.first else None)
-        self.known = {(trial.sample, trial.point): trial for trial in known}
-        self.done: dict[tuple[int, Point], Trial] = {}
+        self.known = {(trial.sample, trial.point, trial.free): trial for trial in known}
+        self.done: dict[tuple[int, Point, bool], Trial] = {}
         self.work = numbers(run.data, run.model)
         self.budget = budget(run)
         self.left: float = self.budget
         self.samples = [sampled(data, math.ceil(share * self.budget)) for share in SAMPLES]
         self.data = self.samples[0]
-        fewest = min(self.data.valid.positives, self.data.valid.rows - self.data.valid.positives)
-        self.better = max(BETTER, CHANCE / math.sqrt(fewest))
+        valid = self.samples[-1].valid
+        self.fewest = min(valid.positives, valid.rows - valid.positives)
+        self.better = max(BETTER, CHANCE / math.sqrt(self.fewest))
         self.seen = Seen(
             verify=run.training.verify_checksums, room=run.training.cache_mb * 10**6, reader=run.training.reader
         )
@@ -187,10 +192,16 @@ class Search:
             self.data = self.samples[1]
             best = self._trial(best.point)
             priors = self._trial(priors.point, best)
-            best = min(priors, best, key=lambda trial: trial.valid)
+            best = self._surely(best, priors)
         for name in names:
             best = self._along(best, name, FACTORS[name] if name == "dim" else FACTORS[name] ** 0.5)
-        return self._chosen(best, priors)
+        if best.point != start and self.left > MOST_EPOCHS * self._each:
+            priors = self._trial(start)  # slow ones may come first in the end
+        return self._chosen(self._surely(best, priors), priors)
+
+    def _surely(self, best: Trial, priors: Trial) -> Trial:
+        """The priors, unless the other is better beyond doubt."""
+        return best if best.valid < priors.valid * (1 - max(BETTER, SURE / math.sqrt(self.fewest))) else priors
 
     def _along(self, best: Trial, name: str, factor: float, reserve: float = 0) -> Trial:
         """Move one setting up while that helps; else down."""
@@ -209,9 +220,10 @@ class Search:
         return best
 
     def _trial(self, point: Point, best: Trial | None = None) -> Trial:
-        key = (self.data.train.rows, point)
-        if key in self.done:
-            return self.done[key]
+        key = (self.data.train.rows, point, best is None)
+        for earlier in ((*key[:2], True), key):  # one that went on to its end says as much as one that was given up
+            if earlier in self.done:
+                return self.done[earlier]
         trial = self.known.get(key) or self._train(point, best)
         self.done[key] = trial
         self.left -= trial.rows * numbers(self.data, self.settings(point, self.data)[0]) / self.work
@@ -220,11 +232,16 @@ class Search:
             self._tell(trial, best)
         return trial
 
+    @property
+    def _each(self) -> int:
+        """Training rows that take as long as an epoch with its validation."""
+        return self.data.train.rows + self.data.valid.rows // 2
+
     def _train(self, point: Point, best: Trial | None) -> Trial:
         """Until early stopping, or until it is clear that it will not come first."""
         model, training = self.settings(point, self.data)
         trainer = Trainer(TrainRun(self.data, model, training, bundle_dir=""), self.world, self.stop, self.seen)
-        each = self.data.train.rows + self.data.valid.rows // 2
+        each = self._each
         goal, ahead = (math.inf, ()) if best is None else (best.valid, best.losses)
         losses: list[float] = []
         try:
@@ -237,8 +254,8 @@ class Search:
                     if slow or (behind and lowest - hope(losses, training.epochs - now.epoch) > goal):
                         break
         except DivergedError:
-            return Trial(self.data.train.rows, point, (), each * (1 + len(losses)))
-        return Trial(self.data.train.rows, point, tuple(losses), each * len(losses))
+            return Trial(self.data.train.rows, point, (), each * (1 + len(losses)), best is None)
+        return Trial(self.data.train.rows, point, tuple(losses), each * len(losses), best is None)
 
     def settings(self, point: Point, data: TrainData) -> tuple[ModelConfig, TrainingConfig]:
         """Model and training at a point, for so many rows."""

@@ -113,7 +113,7 @@ class Trainer:
         self.seen = seen or Seen(
             verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader
         )
-        self.warned_at = -math.inf
+        self.warned_at = -math.inf if run.bundle_dir else math.inf  # trials are too short to say who is slow
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.checkpoints = None

@@ -170,8 +170,7 @@ def test_the_budget_ends_a_search(snapshot: Snapshot, tmp_path: Path, monkeypatc
     monkeypatch.setattr(module, "PASSES", 1)
     run = automatic(run_of(snapshot, tmp_path, {"dim": 4}), World())
     assert run.chosen is not None
-    assert run.chosen.trials == 1
-    assert run.chosen.valid == run.chosen.prior_valid
+    assert run.chosen.trials == 2, "the priors and a faster rate"
 
 
 def test_large_data_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +216,8 @@ def test_ranks_choose_alike(snapshot: Snapshot, tmp_path: Path) -> None:
 
 
 def chosen_by_rank(world: World, snapshot: str, where: Path) -> dict[str, Any]:
-    run = automatic(run_of(load_snapshot(snapshot), where, {"dim": 4}, patience=2), world)
+    module.NUMBERS = 8e7  # in a process of its own
+    run = automatic(run_of(load_snapshot(snapshot), where, {"dim": 4}, batch_size=1024), world)
     assert run.chosen is not None
     return run.chosen.model_dump()
 
