@@ -133,6 +133,31 @@ class SnapshotConfig(Strict):
     """Share of the training split's negatives to keep; which ones stays the same on every run. Default: all."""
 
 
+class NegativesConfig(Strict):
+    """Rows for a log that holds only what people did (watched, bought, played): items drawn for every positive.
+
+    A negative is the positive's row with another item: the columns that the items have come from them, side tables are
+    joined by its id, all others stay; its label is 0. Negatives are drawn in every split, so that training can be
+    stopped by them; how good lists are, `evaluate-lists` says. Probabilities are those of being the positive among the
+    drawn, not of an event: only their order means anything.
+    """
+
+    items: SourceConfig
+    """What may be drawn, one row each."""
+    context: str
+    """Column of the log: whose items are known."""
+    item: str
+    """Column of the log and of the items: their id."""
+    per_positive: Annotated[int, Field(ge=1, le=1000)] = 4
+    """How many are drawn for each positive."""
+    by: Annotated[str, Field(pattern=r"^(uniform|popularity(\^\d+(\.\d+)?)?)$")] = "popularity^0.75"
+    """uniform: all items alike. popularity^p: by the number of an item's positives among the training rows, to the
+    power p (Mikolov et al. 2013 took 0.75); items without any are then never drawn."""
+    exclude: Literal["seen"] | None = "seen"
+    """seen: no item that the row's context has anywhere in the log that was read, rows of later splits included. A
+    day's snapshot knows that day's log alone. null: any item may be drawn."""
+
+
 class FeatureConfig(Strict):
     """Everything between raw logs and a snapshot."""
 
@@ -152,6 +177,8 @@ class FeatureConfig(Strict):
     of everything ends that long before the newest row. The source must hold the day and those before it as they are
     known at the day's end. Needs ``time``. Default: labels are in the log from the start."""
     split: SplitConfig = SplitConfig()
+    negatives: NegativesConfig | None = None
+    """For logs of positives. Default: the log has its negatives."""
     fields: Annotated[list[AnyField], Field(min_length=1)]
     """What a row is made of, in order; their kinds follow below."""
     snapshot: SnapshotConfig = SnapshotConfig()
@@ -173,6 +200,9 @@ class FeatureConfig(Strict):
         if self.label_delay is not None and self.time is None:
             fix = "Name the column: `time: COLUMN`."
             raise ConfigError("label_delay", expected="a `time` that it is counted from", found="no `time`", fix=fix)
+        if self.negatives is not None and self.snapshot.negative_rate is not None:
+            fix = "Lower negatives.per_positive."
+            raise ConfigError("snapshot.negative_rate", expected="none beside `negatives`", found="both", fix=fix)
         if self.snapshot.negative_rate is not None and self.split.by == "none":
             raise ConfigError(
                 "snapshot.negative_rate",

@@ -25,7 +25,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.unchanged import Stamps, stamps_of
 from fieldwise.training.network.bundle import Bundle
 
-ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay")
+ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay", "negatives")
 SPLIT = ("split", "snapshot")
 """Of a snapshot of everything: days are whole."""
 _MOST = 8
@@ -188,4 +188,5 @@ def is_dated(config: Config) -> bool:
 
 def source_stamps(config: Config, files: Sequence[SourceFile], date: str | None) -> Stamps:
     """Of the files that a snapshot is built from, those of side tables too."""
-    return stamps_of([*files, *(file for join in config.join for file in list_files(join, config.base, date))])
+    others = [*config.join, *([config.negatives.items] if config.negatives else [])]
+    return stamps_of([*files, *(file for source in others for file in list_files(source, config.base, date))])

@@ -1,6 +1,7 @@
 """The passes of a feature build as Spark jobs. Spark decides who reads which bytes; nothing here depends on its answer.
 
 survey   (split by time)              moments -> the two thresholds, and the rows of every role
+known    (negatives)                  pairs and positives of items -> what negatives are drawn by
 tally    (fitting, or rows unknown)   values -> the spec; rows of every role
 encode                                rows -> files, through the shuffle or straight
 """
@@ -21,6 +22,7 @@ from fieldwise.features.fields import fitting
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.fields.vocabulary import VocabularyField
 from fieldwise.features.snapshot.manifest import ROLES, FileEntry
+from fieldwise.features.source.negatives import Negatives, read_items
 from fieldwise.features.source.quarantine import Example
 from fieldwise.features.spark import tallying, tasks
 from fieldwise.features.spark.reading import Counts, Job, span
@@ -77,6 +79,22 @@ def _moment_at(moments: DataFrame, target: float, total: int) -> tuple[int, int]
             before += row["count"]
     assert low is not None
     return (low, before) if target - before <= before + at - target else (low + 1, before + at)
+
+
+def with_negatives(spark: SparkSession, job: Job) -> Job:
+    """The job with all that negatives are drawn by; itself where the config asks for none."""
+    config, context = job.config.negatives, spark.sparkContext
+    if config is None:
+        return job
+    items = read_items(config, job.base, job.reader.value.columns)
+    told = mapped(_ranges(spark, job), tallying.known_task(job, context.broadcast(items)), tallying.KNOWN)
+    known, counts = np.empty(0, np.uint64), np.zeros(len(items.ids), np.int64)
+    parts = [known]
+    for row in collect(told, "known pairs"):
+        parts.append(np.frombuffer(row["pairs"], np.uint64))
+        counts[np.frombuffer(row["places"], np.int64)] += np.frombuffer(row["counts"], np.int64)
+    known = np.unique(np.concatenate(parts))
+    return replace(job, negatives=context.broadcast(Negatives.of(config, items, counts, known)))
 
 
 def tally(spark: SparkSession, job: Job, *, fit: bool) -> tuple[pa.Table, Counts]:

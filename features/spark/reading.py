@@ -16,11 +16,13 @@ from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.base import Problem, all_but, first_of_rows
 from fieldwise.features.snapshot.manifest import ROLES
 from fieldwise.features.source.log import LogBatch, LogReader
+from fieldwise.features.source.negatives import Negatives
 from fieldwise.features.source.rows import FileRange, Reject
 from fieldwise.features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",),
+("undrawn",): negatives that could not be drawn,
 ("rejected", reason, field), ("unencodable", reason, field): of the rows, those a first pass knows the encoder will
 reject, ("read", path): all rows of a source file, whatever became of them, ("joined", table): rows that found their
 key, ("day", day, role), ("day_positives", day, role), ("hour", hour of the day), ("example", JSON of an
@@ -38,12 +40,16 @@ class Job:
     bytes: int
     """Of all files, as stored."""
     splitter: Splitter
+    base: str = ""
+    """Where relative paths start."""
+    negatives: Broadcast[Negatives] | None = None
 
     @property
     def keeps_all(self) -> bool:
         """Whether every line that can be read becomes a row of role ``all``."""
         config = self.config
-        return config.split.by == "none" and config.snapshot.negative_rate is None and self.reader.value.keeps_all
+        as_read = config.snapshot.negative_rate is None and config.negatives is None
+        return config.split.by == "none" and as_read and self.reader.value.keeps_all
 
 
 @dataclass
@@ -125,7 +131,7 @@ def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:
 
 
 def read_rows(job: Job, index: int, findings: Findings) -> Iterator[tuple[LogBatch, Roles]]:
-    """The rows of one range with their roles, without the negatives that sampling drops."""
+    """The rows of one range with their roles, without the negatives that sampling drops, with those that are drawn."""
     rate = job.config.snapshot.negative_rate
     for batch in read_log(job, index, findings):
         roles = job.splitter.of_rows(batch.columns, batch.time, batch.path)
@@ -137,3 +143,12 @@ def read_rows(job: Job, index: int, findings: Findings) -> Iterator[tuple[LogBat
             batch, roles = batch.take(keep), roles[keep]
         if batch.rows:
             yield batch, roles
+        if batch.rows and job.negatives is not None:
+            assert batch.label is not None
+            negatives = job.negatives.value
+            drawn, positive = negatives.rows(job.reader.value, batch, job.files.index(batch.path))
+            findings.reject(drawn.rejects)
+            wanted = negatives.config.per_positive * int(np.count_nonzero(batch.label > 0))
+            findings.counts["undrawn",] += wanted - drawn.rows
+            if drawn.rows:
+                yield drawn, roles[positive]

@@ -12,10 +12,13 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+from pyspark import Broadcast
 
 from fieldwise.features.columns.batch import Columns
 from fieldwise.features.columns.hashing import xxh64_array
+from fieldwise.features.columns.vocabulary import TextIndex
 from fieldwise.features.fields import fitting
+from fieldwise.features.source.negatives import Items, known_pairs, places
 from fieldwise.features.source.quarantine import examples
 from fieldwise.features.source.raw import count_rows
 from fieldwise.features.spark import placement
@@ -27,6 +30,7 @@ TALLY = "field int, key binary, count bigint"
 COUNTS_FIELD = -1
 """Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
 
+KNOWN = "pairs binary, places binary, counts binary"
 _TALLY_ROWS = 1 << 18
 _TALLY_SEED = 0x7A11
 _PAYLOAD_ROWS = 4096
@@ -52,6 +56,27 @@ def count_task(job: Job) -> Task:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for index in indices(batches):
             yield pa.record_batch([pa.array([count_rows(job.config.source, job.ranges[index])], pa.int64())], ["count"])
+
+    return run
+
+
+def known_task(job: Job, items: Broadcast[Items]) -> Task:
+    """(pairs, places, counts): what negatives must know of the log, by range: hashes of its pairs, and how often each
+    item is a positive of training."""
+    config = job.config.negatives
+    assert config is not None
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        ids = TextIndex(items.value.ids)
+        for index in indices(batches):
+            for batch, roles in read_rows(job, index, Findings()):
+                assert batch.label is not None
+                positive = (batch.label > 0) & (roles != VALID) & (roles != TEST)
+                place = places(ids, batch.columns, config.item)
+                found, counts = np.unique(place[positive & (place >= 0)], return_counts=True)
+                told = (known_pairs(config, batch.columns), found, counts)
+                columns = [pa.array([array.tobytes()], pa.binary()) for array in told]
+                yield pa.record_batch(columns, ["pairs", "places", "counts"])
 
     return run
 

@@ -43,6 +43,9 @@ def wanted(config: Config) -> Iterator[tuple[str, str]]:
         yield from ((key, column) for column in (Expression(text, key).columns if text is not None else ()))
     if config.time is not None:
         yield "time", config.time.column
+    if config.negatives is not None:
+        yield "negatives.context", config.negatives.context
+        yield "negatives.item", config.negatives.item
     if config.split.key is not None:
         yield "split.key", config.split.key
 

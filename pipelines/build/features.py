@@ -137,7 +137,8 @@ def publish_snapshot(
     files = source_files(config, days)
     stamps = source_stamps(config, files, date)
     marks = digest_of(stamps)
-    request = digest_of([marks, config.features.model_dump(mode="json"), date, frozen and frozen.digest])
+    asked = config.features.model_dump(mode="json", exclude=None if config.negatives else {"negatives"})
+    request = digest_of([marks, asked, date, frozen and frozen.digest])
     identity = Identity(_place(config, date, frozen, replace), marks, request, config.record)
     directory = snapshot_dir(config.workspace_dir, identity.id)
     publish.clean(directory)
@@ -198,6 +199,8 @@ def _build(
     found = require_readable(written.counts, config, written.examples)
     require_rows(written.counts, job.splitter)
     require_weighted(written.files)
+    if written.counts["undrawn",]:
+        say(f"  negatives: {written.counts['undrawn',]:,} were not drawn, for contexts that have nearly all items")
     require_moments(config.time, written.moments)
     spec.save(attempt.data_dir)
     merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
@@ -216,7 +219,8 @@ def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job,
         job, rows = build.survey(spark, job)
         if rows.total():  # without any, the count below says why
             require_rows(rows, job.splitter)
-    counted = rows.total() > 0 and config.snapshot.negative_rate is None
+    job = build.with_negatives(spark, job)
+    counted = rows.total() > 0 and config.snapshot.negative_rate is None and config.negatives is None
     spec = frozen
     if spec is None or (config.snapshot.shuffle == "global" and not counted):
         values, rows = build.tally(spark, job, fit=spec is None)
@@ -239,6 +243,7 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
         ranges=tuple(split_ranges(config.source, files, RANGE_BYTES)),
         bytes=sum(file.size for file in files),
         splitter=splitter,
+        base=config.base,
     )
     if config.label_delay is None or days:
         return job
@@ -247,7 +252,8 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
 
 
 def _reader(spark: SparkSession, config: Config, period: Period | None) -> Broadcast[LogReader]:
-    return spark.sparkContext.broadcast(LogReader(config.features, config.base, period=period))
+    keep = [] if config.negatives is None else [config.negatives.context, config.negatives.item]
+    return spark.sparkContext.broadcast(LogReader(config.features, config.base, period=period, keep=keep))
 
 
 def load_spec(place: str, config: Config) -> FeatureSpec:

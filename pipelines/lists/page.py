@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fieldwise.features.report.page import STYLE, shown
+from fieldwise.features.report.page import STYLE, plain, shown
 from fieldwise.pipelines.lists.measure import SYSTEMS
 from fieldwise.training.evaluation import exposure
 from fieldwise.training.evaluation.ranking import NAMES
@@ -25,7 +25,7 @@ def page(found: Mapping[str, Any], title: str) -> str:
     when = f" from {days[0]} to {days[-1]}" if days else ""
     legend = ", ".join(f"<b class={name}>{name}</b>" for name in SYSTEMS)
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{shown(title)}</title>",
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{plain(title)}</title>",
         f"<style>{STYLE}{_OWN}svg text {{ font-size: 10px; }}</style><h1>{shown(title)}</h1>",
         f"<p>{counts['lists']:,} lists of model {shown(str(found['lists']['model_version']))}; wanted"
         f"{shown(when)}: {counts['pairs']:,} pairs of {counts['contexts']:,} contexts, in a catalog of "
