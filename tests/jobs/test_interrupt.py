@@ -153,7 +153,7 @@ def line_of(name: str, number: signal.Signals) -> str:
 def test_a_training_leaves_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -> None:
     train = ("-m", "fieldwise.jobs.cli", "train", "--config", planted(tmp_path))
     command = Command(*train)
-    wait(lambda: "epoch 3/" in command.words(), command)
+    wait(lambda: "epoch 3:" in command.words(), command)
     code, out, words = command.end(signal.SIGINT, group=True)
     assert (code, out, words[-1]) == (130, "", line_of("train", signal.SIGINT))
     assert not any("Traceback" in line for line in words)
