@@ -13,7 +13,7 @@ import pytest
 
 from fieldwise.features.errors import InputError, RefusedError
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
-from fieldwise.pipelines.catalog.tasks import _places
+from fieldwise.pipelines.catalog.tasks import places_of
 from tests.pipelines.catalogs import DAY, expected, published, read, rows_of
 from tests.pipelines.shop import shop_config, write_bundle
 
@@ -201,12 +201,12 @@ def test_the_ids_of_one_catalog_are_not_taken_for_anothers() -> None:
 
     for job in range(0, 30, 3):
         earlier = ids(job)
-        _places(earlier, ids(job))
+        places_of(earlier, ids(job))
         where = id(earlier)
         del earlier
         others = [ids(job + 3)]
         while id(others[-1]) != where and len(others) < 1000:
             others.append(ids(job + 3))
-        here, none = _places(others[-1], pa.array([f"item {job + 5}", f"item {job + 1}"]))
+        here, none = places_of(others[-1], pa.array([f"item {job + 5}", f"item {job + 1}"]))
         assert here == 2
         assert none < 0

@@ -56,4 +56,4 @@ def test_rows_lists_and_explanations(
     assert (p != before["probability"].to_numpy()).any()
     falls = np.diff(p)[context[1:] == context[:-1]]
     assert (falls <= 0).all()
-    assert (falls == 0).any() == isinstance(calibrator, Isotonic)
+    assert (falls == 0).any() or not isinstance(calibrator, Isotonic)
