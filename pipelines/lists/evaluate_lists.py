@@ -154,8 +154,8 @@ def _heard(config: Config, rows: list[Any], read: dict[str, Any], items: int) ->
     for row in rows:
         payload = bytes(row["payload"])
         if row["kind"] == tasks.COUNTS:
-            item, *found = np.frombuffer(payload, np.int64).reshape(-1, 3).T
-            wanted[:, item] += np.stack(found)
+            item, *happened = np.frombuffer(payload, np.int64).reshape(-1, 3).T
+            wanted[:, item] += np.stack(happened)
             continue
         said = json.loads(payload)
         counts[said["name"]].update(said["counts"])
