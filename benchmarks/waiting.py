@@ -34,7 +34,7 @@ def main() -> None:
         catalog = (f"catalog={{contexts: {{path: {place}/shop/users.csv}}, context_id: user, "
                    f"items: {{path: {place}/shop/items.csv}}, item_id: item, time: '{{date}}T19:00:00', "
                    "fixed: {position: 1}}")  # fmt: skip
-        figures = {}
+        figures: dict[str, dict[str, dict[str, float | None]]] = {}
         for state in ("cold", "warm"):
             work = f"{place}/{state}"
             where = ["--config", file, "--set", f"workspace={work}", "--set", catalog]
