@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
@@ -35,7 +34,7 @@ def main() -> None:
         catalog = (f"catalog={{contexts: {{path: {place}/shop/users.csv}}, context_id: user, "
                    f"items: {{path: {place}/shop/items.csv}}, item_id: item, time: '{{date}}T19:00:00', "
                    "fixed: {position: 1}}")  # fmt: skip
-        figures: dict[str, Any] = {}
+        figures: dict[str, dict[str, dict[str, float | None]]] = {}
         for state in ("cold", "warm"):
             work = f"{place}/{state}"
             where = ["--config", file, "--set", f"workspace={work}", "--set", catalog]

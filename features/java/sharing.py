@@ -1,9 +1,9 @@
 """Class-data sharing: what Spark's JVM loads and verifies at each start is kept in an archive that later JVMs map.
 
-A date of 5,000 rows loads 13,000 classes, half of its JVM's CPU seconds; the Java that comes with the installation has
-no archive of its own. The first JVM lists its classes, the next command makes the archive before it starts its own, and
-later ones map it: a machine that lives for one command pays for no archive. The JVM compares an archive with its own
-build and with the jars, and goes on without it where they differ.
+A date of 5,000 rows loads 13,000 classes: 6.5 CPU seconds of its JVM, 3.7 with an archive of them. The Java that comes
+with the installation has no archive of its own. The first JVM lists its classes, the next command makes the archive
+before it starts its own, and later ones map it: a machine that lives for one command pays for no archive. The JVM
+compares an archive with its own build and with the jars, and goes on without it where they differ.
 """
 
 from __future__ import annotations
