@@ -44,6 +44,13 @@ def warn(line: str) -> None:
     LOG.warning(line, stacklevel=2)
 
 
+def last_words(line: str, stream: TextIO | TerminalStream) -> None:
+    """An error's line, without the lock of a handler: a signal may have come while a line was written."""
+    record = LOG.makeRecord(LOG.name, logging.ERROR, __file__, 0, line, (), None)
+    stream.write(_formatter().format(record) + "\n")
+    stream.flush()
+
+
 def bars() -> bool:
     """Whether to draw bars: on a terminal, which may be that of the command that started us."""
     style = _style()
@@ -56,13 +63,17 @@ def set_style(*words: str) -> None:
         os.environ[STYLE] = ",".join(sorted(_style() | {*words}))
     style = _style()
     LOG.handlers = [_ToPeople()]
-    LOG.handlers[0].setFormatter(_Lines() if "json" in style else _Words("verbose" in style))
+    LOG.handlers[0].setFormatter(_formatter())
     LOG.setLevel(logging.WARNING if "quiet" in style else logging.INFO)
     LOG.propagate = False
 
 
 def _style() -> set[str]:
     return set(os.environ.get(STYLE, "").split(",")) - {""}
+
+
+def _formatter() -> logging.Formatter:
+    return _Lines() if "json" in _style() else _Words("verbose" in _style())
 
 
 class _ToPeople(logging.StreamHandler[Any]):

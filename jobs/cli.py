@@ -21,7 +21,7 @@ from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, 
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
-from fieldwise.features.terminal import LOG, TerminalStream, say, set_style
+from fieldwise.features.terminal import LOG, TerminalStream, last_words, say, set_style
 from fieldwise.jobs import commands
 
 
@@ -35,17 +35,17 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
     gc.set_threshold(50_000)  # imports make a million objects that stay: a look at them every 700 takes a second in all
 
-    def last_words(number: int) -> None:
+    def say_interrupted(number: int) -> None:
         if os.environ.get("RANK", "0") == "0" and FAILURES not in os.environ:  # else whoever started us speaks
             told = f"interrupted by {signal.Signals(number).name}; nothing half-written is left, run it again to go on"
-            print(f"fieldwise {options.called}: {told}", file=stderr, flush=True)  # no lock that a signal broke into
+            last_words(f"fieldwise {options.called}: {told}", stderr)
 
     ended: list[int] = []
     if argv is None:  # a process of our own: registered first, so it runs last
         atexit.register(_leave, ended)
         if "RANK" not in os.environ:
             say(f"fieldwise {options.called} ...")  # imports take seconds
-    with redirect_stderr(stderr), Interruptible(last_words) as signals:
+    with redirect_stderr(stderr), Interruptible(say_interrupted) as signals:
         try:
             code = _run(options)
         except Interrupted as interrupted:

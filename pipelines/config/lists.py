@@ -25,7 +25,7 @@ class ListsConfig(Strict):
     the days."""
     history: PairsConfig | None = None
     """A table of pairs that happened before, in place of the source's rows."""
-    history_days: Annotated[int, Field(ge=1)] | None = None
+    history_days: Annotated[int, Field(ge=1, le=3650)] | None = None
     """How many days before the first one measured are what came before. Default: all that the source holds; where its
     path names the day, ``daily.window``."""
     context: str | None = None

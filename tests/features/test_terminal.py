@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from fieldwise.features.errors import InputError
-from fieldwise.features.terminal import LOG, STYLE, bars, say, set_style, warn
+from fieldwise.features.terminal import LOG, STYLE, bars, last_words, say, set_style, warn
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,15 @@ def test_json_lines_tell_programs_what_an_error_is_made_of(capsys: pytest.Captur
     assert failed["message"] == f"fieldwise features: {error}"
     told = [failed[key] for key in ("level", "error", "where", "expected", "found", "fix", "exit_code")]
     assert told == ["error", "InputError", "log.csv, line 3", "4 values", "3", "Mend it.", 2]
+
+
+def test_last_words_of_a_signal_are_a_json_line_too() -> None:
+    stream = io.StringIO()
+    last_words("fieldwise daily: interrupted", stream)
+    set_style("json")
+    last_words("fieldwise daily: interrupted", stream)
+    plain, line = stream.getvalue().splitlines()
+    assert (plain, json.loads(line)["message"]) == ("fieldwise daily: interrupted",) * 2
 
 
 def test_processes_that_are_started_take_after_us() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from fieldwise.features.errors import ArtifactError, BusyError, ConfigError, RefusedError
+from fieldwise.features.store.kept import sealed
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.decisions import carry_out, history, promote_model, rollback_model, table
@@ -187,3 +189,23 @@ def test_a_decision_that_no_tag_holds_goes_without_its_figures(config: Config) -
     (text,) = decision.tags.values()
     assert len(text) < 3_000
     assert Decision(**json.loads(text)).findings == decision.findings[:3]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"metrics": {"challenger": {"logloss": "x"}}}, "metrics: challenger.logloss must be a number, got 'x'"),
+        ({"metrics": {"champion": {"logloss": True}}}, "champion.logloss"),
+        ({"time": "\u202e2026-01-06T03:10:02.123456Z"}, "at time where"),
+    ],
+)
+def test_forged_records_are_named(config: Config, change: dict[str, Any], found: str) -> None:
+    """With a seal of their own: what is told of them must hold even so."""
+    path = Path(record_decision(config, promoted(config)))
+    record = json.loads(path.read_text())
+    record.pop("seal")
+    path.write_bytes(sealed(record | change))
+    with pytest.raises(ArtifactError) as raised:
+        history(config)
+    assert found in raised.value.found
+    assert path.name in raised.value.where
