@@ -43,7 +43,7 @@ _FIX = "Move it away: what it said of the registry is also in the version's tags
 def _of_numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     for name, value in flat(metrics):
         if value is not None and type(value) not in (int, float):
-            raise ValueError(f"{name} must be a number, got {value!r}"[:200])
+            raise ValueError(f"{name} is {value!r}, no number"[:200])
     return metrics
 
 
