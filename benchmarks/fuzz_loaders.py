@@ -236,7 +236,7 @@ def _make_fit(kind: str, path: Path, content: bytes, document: Any) -> None:
     elif path.name == "manifest.json" and isinstance(document, dict):
         try:
             document["digest"] = snapshot_digest(document["spec_digest"], _identities(document))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             return
         path.write_text(json.dumps(document))
 
