@@ -19,8 +19,8 @@ test: lint
 
 # What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first.
 stack: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features tests/training/data tests/pipelines/score \
-		tests/pipelines/catalog
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/snapshot \
+		tests/features/columns tests/training/data tests/pipelines/score tests/pipelines/catalog/test_score_catalog.py
 	$(BIN)/pytest -m slow tests/features/spark/test_cluster.py
 
 slow: $(READY)
