@@ -17,11 +17,10 @@ demo: $(READY)
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first.
+# What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first. `make slow` has its cluster.
 stack: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/snapshot \
-		tests/features/columns tests/training/data tests/pipelines/score tests/pipelines/catalog/test_score_catalog.py
-	$(BIN)/pytest -m slow tests/features/spark/test_cluster.py
+		tests/training/data tests/pipelines/score tests/pipelines/catalog/test_score_catalog.py
 
 slow: $(READY)
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
