@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, TrackingError
@@ -40,13 +40,6 @@ _MOST_TAG, _MOST_WORDS = 3_000, 500
 _FIX = "Move it away: what it said of the registry is also in the version's tags."
 
 
-def _of_numbers(metrics: dict[str, Any]) -> dict[str, Any]:
-    for name, value in flat(metrics):
-        if value is not None and type(value) not in (int, float):
-            raise ValueError(f"{name} is {value!r}, no number"[:200])
-    return metrics
-
-
 class Decision(Strict):
     """What was decided, on what, by whom. Versions are those of the registered model."""
 
@@ -63,7 +56,7 @@ class Decision(Strict):
     """Day of the data that it follows from."""
     parent: str | None = None
     """Model whose weights the challenger started from."""
-    metrics: Annotated[dict[str, Any], AfterValidator(_of_numbers)] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
     """``champion``, ``challenger``: each metric on the day with its standard error (``_se``); ``pooled``, ``today`` and
     ``<n> days ago``: both models' metrics, their difference and its interval."""
     findings: list[str] = Field(default_factory=list)

@@ -143,6 +143,8 @@ def table(decisions: Sequence[Decision]) -> list[str]:
 
 
 def _loss(decision: Decision, model: str) -> str | None:
-    found = decision.metrics.get(model) or {}
-    value, error = found.get("logloss"), found.get("logloss_se")
-    return None if value is None else f"{value:.5f}" + ("" if error is None else f" +- {error:.5f}")
+    found = decision.metrics.get(model)
+    value, error = (found.get(name) for name in ("logloss", "logloss_se")) if isinstance(found, dict) else (None, None)
+    if not isinstance(value, float):
+        return None
+    return f"{value:.5f}" + (f" +- {error:.5f}" if isinstance(error, float) else "")
