@@ -20,7 +20,7 @@ from fieldwise.features.snapshot.manifest import Manifest, Snapshot
 from fieldwise.features.snapshot.record import Record, differences, field_differences, same_files, without_paths
 from fieldwise.features.source.log import days_read
 from fieldwise.features.store.kept import digest_of
-from fieldwise.features.terminal import say, warn
+from fieldwise.features.terminal import warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.unchanged import Stamps, stamps_of
 from fieldwise.training.network.bundle import Bundle
@@ -92,8 +92,8 @@ def say_changes(config: Config, directories: Sequence[str]) -> None:
     for directory in directories:
         manifest = Manifest.load(directory)
         if manifest.config is None:
-            say(
-                f"warning: {directory} was built by an earlier version and does not tell its config: only its fields "
+            warn(
+                f"{directory} was built by an earlier version and does not tell its config: only its fields "
                 "were compared. Build it again with --replace to have all of it compared."
             )
         elif manifest.config["source"]["path"] == config.record["source"]["path"]:
@@ -103,8 +103,8 @@ def say_changes(config: Config, directories: Sequence[str]) -> None:
             except (FieldwiseError, OSError):  # the logs need not be at hand where models are trained
                 continue
             if now != manifest.source_fingerprint:
-                say(
-                    f"warning: the source's files are not those that {directory} was built from (by path, size or time "
+                warn(
+                    f"the source's files are not those that {directory} was built from (by path, size or time "
                     "of change). Build it again with `fieldwise features --replace` to train on what they hold now."
                 )
 

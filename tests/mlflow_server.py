@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
+
+import pytest
 
 
 class Server:
@@ -42,9 +45,22 @@ class Server:
                 time.sleep(0.2)
         raise AssertionError((self.folder / "server.log").read_text())
 
+    def end(self) -> None:
+        """If it was started."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+
     def signal(self, number: int) -> None:
         assert self.process is not None
         os.killpg(self.process.pid, number)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Requests to a server are given up after so long, and made once."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
 
 
 Answer = Literal["passed on", "silent", "lost", "refused"]

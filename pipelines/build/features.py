@@ -36,7 +36,7 @@ from fieldwise.features.spark.reading import Counts, Job
 from fieldwise.features.spark.session import spark_session
 from fieldwise.features.spark.split import TRAIN, Splitter
 from fieldwise.features.store.kept import digest_of
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import (
     asked_otherwise,
     fields_apart,
@@ -174,8 +174,8 @@ def _takes_place(
     if late == "refuse" or told or not same_spec:
         differs = shortened(told) or "the same config over other source files, or another spec"
         raise publish.other_request(found, directory, differs, anew)
-    say(
-        f"warning: the source's files are not those that {directory} was built from (by path, size or time of change): "
+    warn(
+        f"the source's files are not those that {directory} was built from (by path, size or time of change): "
         + ("it is built again" if late == "rebuild" else f"it stands. To take them in: `{anew}`")
     )
     return late == "rebuild"
@@ -200,7 +200,7 @@ def _build(
     require_rows(written.counts, job.splitter)
     require_weighted(written.files)
     if written.counts["undrawn",]:
-        say(f"  negatives: {written.counts['undrawn',]:,} were not drawn, for contexts that have nearly all items")
+        warn(f"{written.counts['undrawn',]:,} negatives were not drawn, for contexts that have nearly all items")
     require_moments(config.time, written.moments)
     spec.save(attempt.data_dir)
     merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)

@@ -11,7 +11,7 @@ from fieldwise.features.errors import InputError, RefusedError
 from fieldwise.features.source.misread import dates_in_digits, remedies
 from fieldwise.features.source.quarantine import Example, Quarantined, count, examples, quarantined
 from fieldwise.features.source.rows import Reject
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 
 _MOST = 10
 """Reasons that are told; the others are counted."""
@@ -77,11 +77,11 @@ def say_moments(time: TimeConfig | None, moments: Sequence[str]) -> None:
     say(f"  moments {moments[0]} to {moments[1]}")
     first, last = (datetime.fromisoformat(moment) for moment in moments)
     if last > datetime.now(UTC) + timedelta(days=1):
-        say("  warning: the last moment lies in the future: check time.format and time.zone")
+        warn("the last moment lies in the future: check time.format and time.zone")
     format = dates_in_digits(first, last) if time.format == "auto" else None
     if format is not None:
         said = f"{int(last.timestamp())} was read as epoch seconds, but is a moment as {format}, too"
-        say(f"  warning: if the log holds digits: {said}; set time.format if that is meant")
+        warn(f"if the log holds digits: {said}; set time.format if that is meant")
 
 
 def require_moments(time: TimeConfig | None, moments: Sequence[int]) -> None:

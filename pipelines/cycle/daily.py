@@ -27,7 +27,7 @@ from typing import Any
 from fieldwise.features.columns.moment import day_of
 from fieldwise.features.errors import BusyError, ConfigError, InputError, RefusedError
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.refit import refit_features, window
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
@@ -146,7 +146,8 @@ def _look_at(config: Config, record: Record, champion: OpenedModel, wish: Wish) 
     if built["findings"] and not (wish.trust and built["dir"]):
         _refuse(config, record, built)
     if built["findings"]:
-        say(*(f"warning: trusted by a person ({wish.reason}): {each}" for each in built["findings"]))
+        for each in built["findings"]:
+            warn(f"trusted by a person ({wish.reason}): {each}")
         built["trusted"] = wish.reason
         measured = measured or _measure(config, built["dir"], record.steps["champion"])
     record.step("sources", stamps)

@@ -102,8 +102,8 @@ def say_changed_sources(config: Config, record: Record, date: str) -> None:
     steps = record.steps  # earlier versions kept every day that a date had built
     built = {day: steps.get(f"features {day}", steps.get("today", {})).get("dir") for day in changed}
     builds = [f"`{rebuild(config, place, day, fields=False)}`, " for day, place in built.items() if place]
-    say(
-        f"warning: {was}, and what was built stays, but its source has changed since: "
+    warn(
+        f"{was}, and what was built stays, but its source has changed since: "
         f"{'; '.join(words[:_MOST])}{more}. To do it anew: {''.join(builds)}remove {record.path}, and run the same "
         "`fieldwise daily` again."
     )

@@ -33,8 +33,8 @@ MOST_VALUES = 200
 
 
 @dataclass(frozen=True)
-class Side:
-    """Contexts or items. Picklable: side tables travel with it."""
+class DescribedSide:
+    """Contexts or items by columns that no model needs to know. Picklable: side tables travel with it."""
 
     name: str
     source: SourceConfig
@@ -45,7 +45,7 @@ class Side:
     wanted: tuple[str, ...]
 
     @staticmethod
-    def of(config: Config, name: str, wanted: Sequence[str], date: str | None) -> Side:
+    def of(config: Config, name: str, wanted: Sequence[str], date: str | None) -> DescribedSide:
         """``contexts`` or ``items`` of the catalog. InputError for a column that neither they nor side tables have."""
         catalog = config.require_catalog()
         source: SourceConfig = getattr(catalog, name)
@@ -66,7 +66,7 @@ class Side:
                     fix="Name a column of theirs or of a side table.",
                 )  # fmt: skip
         read = dict.fromkeys([id, *(column for column in wanted if column in own), *(table.on for table in tables)])
-        return Side(name, source, id, tuple(read), tuple(tables), tuple(wanted))
+        return DescribedSide(name, source, id, tuple(read), tuple(tables), tuple(wanted))
 
     def rows(self, rng: FileRange) -> Iterator[tuple[pa.Array, Columns, list[Reject]]]:
         """(ids, all columns, rows that could not be read); an id is null where there is none."""
@@ -101,7 +101,7 @@ def read_eligible(config: Config, date: str | None) -> Eligible:
     catalog = config.require_catalog()
     rule = None if catalog.filter is None else Expression(catalog.filter, "catalog.filter")
     slices = config.lists.item_slices
-    side = Side.of(config, "items", list(dict.fromkeys([*slices, *(rule.columns if rule else ())])), date)
+    side = DescribedSide.of(config, "items", list(dict.fromkeys([*slices, *(rule.columns if rule else ())])), date)
     ids, values, rejects = list[pa.Array](), {name: list[pa.Array]() for name in slices}, list[Reject]()
     for rng in split_ranges(side.source, list_files(side.source, config.base, date), RANGE_BYTES):
         for found, columns, bad in side.rows(rng):

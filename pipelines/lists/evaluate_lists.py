@@ -30,7 +30,7 @@ from fieldwise.pipelines.catalog.items import RANGE_BYTES
 from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.lists import tasks
 from fieldwise.pipelines.lists.asked import Asked, days_after, events_of, history_of, pairs_of
-from fieldwise.pipelines.lists.described import Eligible, Side, read_eligible
+from fieldwise.pipelines.lists.described import DescribedSide, Eligible, read_eligible
 from fieldwise.pipelines.lists.measure import Measured, Yardsticks
 from fieldwise.pipelines.lists.page import PAGE, page
 from fieldwise.pipelines.lists.results import figures, logged, told
@@ -119,7 +119,7 @@ def _measure(
     """What all tasks have measured; what was read, by table; [N] how often each item was wanted before."""
     spark = spark_session("fieldwise evaluate-lists")
     lists, context = config.lists, spark.sparkContext
-    sliced = Side.of(config, "contexts", lists.context_slices, date) if lists.context_slices else None
+    sliced = DescribedSide.of(config, "contexts", lists.context_slices, date) if lists.context_slices else None
     read = {name: (asked.rows.source, asked.files) for name, asked in pairs.items()}
     if sliced is not None:
         read["contexts"] = sliced.source, list_files(sliced.source, config.base, date)

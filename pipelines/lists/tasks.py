@@ -26,7 +26,7 @@ from fieldwise.features.source.rows import FileRange, Reject
 from fieldwise.features.spark.errors import Task
 from fieldwise.features.spark.reading import indices
 from fieldwise.pipelines.catalog.tasks import places_of
-from fieldwise.pipelines.lists.described import Side, values_of
+from fieldwise.pipelines.lists.described import DescribedSide, values_of
 from fieldwise.pipelines.lists.measure import Measured, Yardsticks
 from fieldwise.pipelines.lists.packed import EVENT, EXCLUDED, LISTED, ONLY, RECORD, SEEN, SLICES, starts, whole_contexts
 from fieldwise.pipelines.lists.sources import Log, Rows, Table
@@ -45,7 +45,7 @@ class Inputs:
     """What reading tasks read, by name."""
 
     pairs: dict[str, Log | Table]
-    contexts: Side | None
+    contexts: DescribedSide | None
     """Where slices are cut by columns of theirs."""
     ranges: tuple[tuple[str, FileRange], ...]
     items: pa.Array
@@ -95,7 +95,9 @@ def _counted(item: Int64, wanted: Bool) -> pa.RecordBatch:
     return _one(COUNTS, np.column_stack(counts).astype(np.int64).tobytes())
 
 
-def _contexts(side: Side, rng: FileRange, told: Counter[str], rejects: list[Reject]) -> Iterator[pa.RecordBatch]:
+def _contexts(
+    side: DescribedSide, rng: FileRange, told: Counter[str], rejects: list[Reject]
+) -> Iterator[pa.RecordBatch]:
     for ids, columns, bad in side.rows(rng):
         rejects += bad
         texts = pc.cast(ids, pa.string())

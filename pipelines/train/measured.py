@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.training.evaluation.apart import Slice
 from fieldwise.training.evaluation.evaluate import Evaluation
 
@@ -26,7 +26,7 @@ def say_metrics(role: str, found: Evaluation) -> None:
     shown = ", ".join(f"{word} {with_error(found.values, name)}" for name, word in NAMES.items())
     say(f"{role}: {found.rows:,} rows, {found.positives:,} positive: {shown}")
     if found.few:
-        say(f"  warning: {role} has {found.few}")
+        warn(f"{role} has {found.few}")
 
 
 def say_group(found: Mapping[str, Any]) -> None:

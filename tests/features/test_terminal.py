@@ -14,6 +14,7 @@ import pytest
 
 from fieldwise.features.errors import InputError
 from fieldwise.features.terminal import LOG, STYLE, bars, last_words, say, set_style, warn
+from tests.commands import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,11 @@ def test_last_words_of_a_signal_are_a_json_line_too() -> None:
     last_words("fieldwise daily: interrupted", stream)
     plain, line = stream.getvalue().splitlines()
     assert (plain, json.loads(line)["message"]) == ("fieldwise daily: interrupted",) * 2
+
+
+def test_every_warning_is_one_that_quiet_keeps() -> None:
+    rooms = (path for room in ("features", "training", "pipelines", "jobs") for path in (ROOT / room).rglob("*.py"))
+    assert [path.name for path in rooms if "warning: " in path.read_text()] == ["terminal.py"]
 
 
 def test_processes_that_are_started_take_after_us() -> None:

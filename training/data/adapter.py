@@ -1,7 +1,7 @@
 """petastorm 0.12.1 on a current Arrow: the names of pyarrow 14 and numpy 1 that it looks up, where those are gone.
 
 They are put into petastorm's own modules. pyarrow and numpy, which other libraries of the process share, stay as they
-are; one name stands in `sys.modules` while petastorm is imported. With the old names at hand nothing is adapted.
+are; two names stand in `sys.modules` while petastorm is imported. With the old names at hand nothing is adapted.
 """
 
 from __future__ import annotations

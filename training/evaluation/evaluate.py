@@ -70,25 +70,16 @@ def evaluate(
     seen: Seen | None = None,
     observers: Sequence[Observer] = (),
 ) -> Evaluation:
-    """Score every row of the split once and `measure`."""
+    """Score every row of the split once, `collect` and `measure`."""
     with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
-        return measure(
+        found = collect(
             network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, observers=observers
         )
+    return measure(split, found)
 
 
-def measure(
-    network: Network,
-    split: Split,
-    world: World,
-    works: Iterable[Work],
-    *,
-    logit_shift: float = 0.0,
-    calibrator: Platt | Isotonic | None = None,
-    observers: Sequence[Observer] = (),
-) -> Evaluation:
-    """Metrics of `collect`, the same on every rank. Raises InputError when a class has no weight, and as that does."""
-    total = collect(network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, observers=observers)
+def measure(split: Split, total: Metrics) -> Evaluation:
+    """Metrics of what `collect` has found of a split. Raises InputError when a class has no weight."""
     if split.weighted:
         require_weights(split.role, *total.weights)
     return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())

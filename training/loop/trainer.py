@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from fieldwise.features.errors import DivergedError
 from fieldwise.features.interrupt import Interrupted
-from fieldwise.features.terminal import BarStream, bars, say
+from fieldwise.features.terminal import BarStream, bars, say, warn
 from fieldwise.training.data.batches import Passes, Work
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
@@ -254,7 +254,9 @@ class Trainer:
         """Metrics of the validation rows. No weight changes meanwhile, so a stop does not wait: rank 0 saves alone."""
         try:
             with self.stop.at_once():
-                return measure(self.network, self.data.valid, self.world, works, logit_shift=self.logit_shift).values
+                valid = self.data.valid
+                found = collect(self.network, valid, self.world, works, logit_shift=self.logit_shift)
+                return measure(valid, found).values
         except Interrupted:
             if self.checkpoints is not None and self.world.first:
                 self.checkpoints.save(self.progress, self._state(), self.best)
@@ -321,7 +323,7 @@ class Trainer:
             rows = collect(self.network, valid, self.world, works, logit_shift=self.logit_shift)
         found = fit_calibrator(method, rows)
         if found is None and self.world.first:
-            say("warning: not calibrated: on the validation rows, a larger logit does not mean more positives")
+            warn("not calibrated: on the validation rows, a larger logit does not mean more positives")
         return found
 
     def _conclude(self) -> TrainResult:

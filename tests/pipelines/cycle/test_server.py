@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from fieldwise.pipelines.cycle.decisions import history
 from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.registry import registry
 from tests.commands import Commands
-from tests.mlflow_server import Answer, Server, linked
+from tests.mlflow_server import Answer, Server, hurry, linked
 from tests.pipelines.cycle.days import DAY, write_cycle
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -33,16 +32,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
-    server.signal(signal.SIGKILL)
-    assert server.process is not None
-    server.process.wait()
+    server.end()
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    hurry(monkeypatch, seconds=60)
 
 
 def begun(folder: Path, uri: str, name: str) -> Config:

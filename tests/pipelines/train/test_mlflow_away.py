@@ -19,7 +19,7 @@ from fieldwise.training.tracking.fetch import bundle_of
 from fieldwise.training.tracking.journal import Journal
 from fieldwise.training.tracking.registry import Registry
 from fieldwise.training.tracking.sender import Sender
-from tests.mlflow_server import Server
+from tests.mlflow_server import Server, hurry
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 pytestmark = pytest.mark.slow  # its tests are one story, told in order
@@ -31,16 +31,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Not started yet; the tests of this file follow one another."""
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
-    if server.process is not None:
-        server.signal(signal.SIGKILL)
-        server.process.wait()
+    server.end()
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    hurry(monkeypatch, seconds=3)
 
 
 @pytest.fixture(scope="module")
