@@ -72,11 +72,13 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         removed.append(f"training of {name}")
     for version, reason in _versions(config, _first_kept(days, retention)).items():
         name = f"models:/{config.model_name}/{version}"
-        stays = reason or (None if dry_run else registry(config).remove(version))
+        stays = reason or registry(config).held(version)
         if stays:
             kept[name] = stays
-        else:
-            removed.append(name)
+            continue
+        if not dry_run:
+            registry(config).remove(version)
+        removed.append(name)
     lines = [f"{name}: {'would be ' if dry_run else ''}removed" for name in removed]
     lines += [f"{name}: kept, {reason}" for name, reason in kept.items()]
     say(*(lines or ["nothing is past its retention"]))

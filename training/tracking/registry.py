@@ -281,28 +281,38 @@ class Registry:
                 for version, each in there.items()}  # fmt: skip
         return {version: made[version] for version in sorted(there, key=int) if version not in named}
 
-    def remove(self, version: str) -> str | None:
-        """Delete a version and the logged model behind it, its files first: what a kill leaves is found again.
-
-        Returns why it stays, if it does: another registered model stands for the same one. The run stays, with its
-        parameters, metrics and plots. Raises TrackingError when the store is silent or cannot delete files.
-        """
+    def held(self, version: str) -> str | None:
+        """Why a version cannot be removed, if it cannot: another registered model stands for the same one, or its files
+        lie where MLflow keeps no model's, so that removing them could take others."""
         client = MlflowClient()
         found = ask(lambda: client.get_model_version(self.name, version))
-        if found is None:
+        if found is not None and found.run_id:
+            for other in tell(lambda: client.search_model_versions(f"run_id = '{found.run_id}'")):
+                if other.source == found.source and (other.name, str(other.version)) != (self.name, version):
+                    return f"models:/{other.name}/{other.version} is the same model"
+        model = self._logged(version)
+        if model is None or str(model.artifact_location).endswith(f"/models/{model.model_id}/artifacts"):
             return None
-        same = tell(lambda: client.search_model_versions(f"run_id = '{found.run_id}'")) if found.run_id else []
-        others = [each for each in same if each.source == found.source]
-        others = [each for each in others if (each.name, str(each.version)) != (self.name, version)]
-        if others:
-            return f"models:/{others[0].name}/{others[0].version} is the same model"
-        logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", str(found.source))
-        model = None if logged is None else ask(lambda: client.get_logged_model(logged[1]))
+        return f"its files lie in {model.artifact_location}, where MLflow keeps no model's"
+
+    def remove(self, version: str) -> None:
+        """Delete a version that nothing holds and the logged model behind it, its files first: what a kill leaves is
+        found again.
+
+        The run stays, with its parameters, metrics and plots. Raises TrackingError when the store is silent or cannot
+        delete files.
+        """
+        client, model = MlflowClient(), self._logged(version)
         if model is not None:
             tell(lambda: get_artifact_repository(model.artifact_location).delete_artifacts())
             tell(lambda: client.delete_logged_model(model.model_id))
         ask(lambda: client.delete_model_version(self.name, version))
-        return None
+
+    def _logged(self, version: str) -> Any:
+        """The logged model that a version stands for; None where that is gone, or was logged otherwise."""
+        found = ask(lambda: MlflowClient().get_model_version(self.name, version))
+        named = re.fullmatch(r"models:/(m-[0-9a-f]+)", "" if found is None else str(found.source))
+        return None if named is None else ask(lambda: MlflowClient().get_logged_model(named[1]))
 
     def _versions(self) -> list[Any]:
         quote = '"' if "'" in self.name else "'"

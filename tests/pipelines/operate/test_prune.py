@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -118,25 +120,32 @@ def test_versions_past_the_retention_go_with_their_bundles(config: Config) -> No
         more = {"date": date, "parent": f"models:/shop/{parent}"}
         record_decision(config, decide(config, verb, champion=champion, challenger=challenger, **more))
 
-    for number in range(1, 9):
+    for number in range(1, 10):
         version(number, *(["shop", "elsewhere"] if number == 6 else ["shop"]))
     client.set_registered_model_alias("shop", "champion", "2")
     client.set_registered_model_alias("shop", "challenger", "5")
     shop.promote("4", expected="2")
     client.set_registered_model_alias("shop", "canary", "7")
-    for challenger in ("1", "3", "6", "7"):
+    (mine := Path(config.workspace_dir).parent / "mine").mkdir()
+    (mine / "letter").write_text("mine")
+    forged = client.get_model_version("shop", "9").source.removeprefix("models:/")
+    with closing(sqlite3.connect(Path(config.workspace_dir, "mlflow.db"))) as store, store:
+        store.execute("UPDATE logged_models SET artifact_location = ? WHERE model_id = ?", (mine.as_uri(), forged))
+    for challenger in ("1", "3", "6", "7", "9"):
         decided("kept", "2", challenger, "2026-01-02", "2")
     decided("kept", "4", "5", "2026-01-06", "3")
     told = prune(config, dry_run=True)
-    assert [name for name in told["removed"] if name.startswith("models:")] == ["models:/shop/1", "models:/shop/6"]
+    assert [name for name in told["removed"] if name.startswith("models:")] == ["models:/shop/1"]
     assert all(place.exists() for place in places.values())
     told = prune(config)
     assert [name for name in told["removed"] if name.startswith("models:")] == ["models:/shop/1"]
     assert {name: why for name, why in told["kept"].items() if name.startswith("models:")} == {
         "models:/shop/3": "a decision of 2026-01-06 names it",
         "models:/shop/6": "models:/elsewhere/1 is the same model",
+        "models:/shop/9": f"its files lie in {mine.as_uri()}, where MLflow keeps no model's",
     }
-    stay = {"2", "3", "4", "5", "6", "7", "8"}  # 8 was made today, after all days of the log
+    assert (mine / "letter").exists()
+    stay = {"2", "3", "4", "5", "6", "7", "8", "9"}  # 8 was made today, after all days of the log
     assert {str(each.version) for each in client.search_model_versions("name = 'shop'")} == stay
     assert {number for number, place in places.items() if place.exists()} == stay
     assert shop.rollback()["champion"] == "2"
