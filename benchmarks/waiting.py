@@ -33,7 +33,7 @@ def main() -> None:
         file, days = shop(Path(place) / "shop", drifting=False, days=3, rows_per_day=5000)
         catalog = (f"catalog={{contexts: {{path: {place}/shop/users.csv}}, context_id: user, "
                    f"items: {{path: {place}/shop/items.csv}}, item_id: item, time: '{{date}}T19:00:00', "
-                   "fixed: {position: 1}}")  # fmt: skip
+                   "fixed: {position: 1, device: phone}}")  # fmt: skip
         figures: dict[str, dict[str, dict[str, float | None]]] = {}
         for state in ("cold", "warm"):
             work = f"{place}/{state}"
