@@ -81,7 +81,9 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
         settings["spark.log.level"] = "FATAL"
     else:
         short = source_bytes is not None and source_bytes < SMALL
-        options = [f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}", *([_SHORT_LIFE] if short else []), *sharing(java)]
+        shared, environment = sharing(java)
+        os.environ.update(environment)
+        options = [f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}", *([_SHORT_LIFE] if short else []), *shared]
         settings["spark.driver.extraJavaOptions"] = " ".join(options)
     if not told.contains("spark.master"):
         settings["spark.master"] = os.environ.get("SPARK_MASTER", "local[*]")
