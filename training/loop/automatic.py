@@ -14,22 +14,21 @@ that gains next to nothing, or that is behind the best one and falls too slowly 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from fieldwise.features import store
-from fieldwise.features.errors import ArtifactError, DivergedError
-from fieldwise.features.store.kept import read_record, write_record
+from fieldwise.features.errors import DivergedError
 from fieldwise.features.terminal import say
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import TrainData
+from fieldwise.training.evaluation.clustered import ClusteredLoss, surely_lower
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer
+from fieldwise.training.loop.trials import Kept, Point, Trial
 from fieldwise.training.models import MODELS, build_model, resolved
 from fieldwise.training.models.defaults import Chosen, settle
 from fieldwise.training.models.layout import slot_pairs
@@ -70,76 +69,6 @@ MOST_DIM = 4
 BETTER, CHANCE = 2e-4, 0.02
 """Share by which a logloss must be lower to be a step on, and that times the root of the validation rows of the rarer
 class: less is chance."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """Factors on what `settle` gives, and the dim."""
-
-    learning_rate: float = 1.0
-    l2: float = 1.0
-    dim: int = 0
-    """0 for a model that has none."""
-
-    def moved(self, name: str, factor: float) -> Point:
-        value: Any = getattr(self, name) * factor
-        value = max(1, round(value)) if name == "dim" else float(f"{value:.6g}")
-        return replace(self, **{name: value})
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a point came to."""
-
-    sample: int
-    """Training rows."""
-    point: Point
-    losses: tuple[float, ...]
-    """Validation logloss by epoch; none where training diverged."""
-    rows: int
-    """That passed through it."""
-    free: bool = True
-    """It was not given up for being behind another one."""
-
-    @property
-    def valid(self) -> float:
-        """The lowest loss; infinite where there is none."""
-        return min(self.losses, default=math.inf)
-
-    @property
-    def epochs(self) -> int:
-        """Until then."""
-        return 1 + self.losses.index(self.valid) if self.losses else 0
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> Trial:
-        return Trial(value["sample"], Point(**value["point"]), tuple(value["losses"]), value["rows"], value["free"])
-
-
-class Kept:
-    """Trials on disk, by rank 0 alone: a search that was killed does not train them again."""
-
-    def __init__(self, run: TrainRun) -> None:
-        self.path = None if run.checkpoint_dir is None else store.join(run.checkpoint_dir, "settings.json")
-        self.request = run.request
-
-    def read(self) -> list[Trial]:
-        """Of a search for the same; none, with a word on stderr, where the file is damaged."""
-        if self.path is None:
-            return []
-        try:
-            record = read_record(self.path, "trials of settings", "It is written anew.")
-            if record is None or record["request"] != self.request:
-                return []
-            return [Trial.from_json(value) for value in record["trials"]]
-        except (ArtifactError, KeyError, TypeError) as error:
-            say(f"trials passed over: {error}")
-            return []
-
-    def write(self, trials: Sequence[Trial]) -> None:
-        if self.path is not None:
-            store.make_dir(os.path.dirname(self.path))
-            write_record(self.path, {"request": self.request, "trials": [asdict(trial) for trial in trials]})
 
 
 def open_keys(model: ModelConfig, training: TrainingConfig) -> list[str]:
@@ -201,7 +130,8 @@ class Search:
 
     def _surely(self, best: Trial, priors: Trial) -> Trial:
         """The priors, unless the other is better beyond doubt."""
-        return best if best.valid < priors.valid * (1 - max(BETTER, SURE / math.sqrt(self.fewest))) else priors
+        lower = best.valid < priors.valid * (1 - max(BETTER, SURE / math.sqrt(self.fewest)))
+        return best if lower and (not priors.blocks or surely_lower(best.blocks, priors.blocks)) else priors
 
     def _along(self, best: Trial, name: str, factor: float, reserve: float = 0) -> Trial:
         """Move one setting up while that helps; else down."""
@@ -244,18 +174,22 @@ class Search:
         each = self._each
         goal, ahead = (math.inf, ()) if best is None else (best.valid, best.losses)
         losses: list[float] = []
+        clustered = ClusteredLoss(self.data.spec)
+        blocks: tuple[Any, ...] = ()
+        trainer.observers.append(clustered.add)
         try:
             with closing(trainer.epochs()) as epochs:
                 for now in epochs:
                     losses.append(now.history[-1].valid["logloss"])
-                    lowest = min(losses)
+                    taken, lowest = tuple(clustered.take(self.world)), min(losses)
+                    blocks = taken if losses.index(lowest) == len(losses) - 1 else blocks
                     slow = len(losses) > 2 and min(losses[:-2]) - lowest < BETTER * lowest
                     behind = lowest > min(ahead[: len(losses)], default=math.inf)
                     if slow or (behind and lowest - hope(losses, training.epochs - now.epoch) > goal):
                         break
         except DivergedError:
             return Trial(self.data.train.rows, point, (), each * (1 + len(losses)), best is None)
-        return Trial(self.data.train.rows, point, tuple(losses), each * len(losses), best is None)
+        return Trial(self.data.train.rows, point, tuple(losses), each * len(losses), best is None, blocks)
 
     def settings(self, point: Point, data: TrainData) -> tuple[ModelConfig, TrainingConfig]:
         """Model and training at a point, for so many rows."""

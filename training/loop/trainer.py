@@ -28,7 +28,7 @@ from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.evaluation.calibrate import fit_calibrator
-from fieldwise.training.evaluation.evaluate import collect, evaluate, measure, scan
+from fieldwise.training.evaluation.evaluate import Observer, collect, evaluate, measure, scan
 from fieldwise.training.loop.checkpoint import Checkpoints, read_into
 from fieldwise.training.loop.progress import EpochRecord, Progress
 from fieldwise.training.loop.proofs import (
@@ -113,6 +113,8 @@ class Trainer:
         self.seen = seen or Seen(
             verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader
         )
+        self.observers: list[Observer] = []
+        """Of the validation rows of every epoch."""
         self.warned_at = -math.inf if run.bundle_dir else math.inf  # trials are too short to say who is slow
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
@@ -255,7 +257,9 @@ class Trainer:
         try:
             with self.stop.at_once():
                 valid = self.data.valid
-                found = collect(self.network, valid, self.world, works, logit_shift=self.logit_shift)
+                found = collect(
+                    self.network, valid, self.world, works, logit_shift=self.logit_shift, observers=self.observers
+                )
                 return measure(valid, found).values
         except Interrupted:
             if self.checkpoints is not None and self.world.first:
