@@ -63,6 +63,9 @@ class DailyConfig(Strict):
     late: Literal["keep", "rebuild"] = "keep"
     """What becomes of the snapshot of a day before D whose source files have changed since, because rows came late or a
     file was touched: it stands, which is said, or is built again where the challenger has not learned from it."""
+    lists: bool = True
+    """Whether the newest lists of a day before D are measured on D's log, as `evaluate-lists` measures them. Nothing
+    depends on the figures; without a `catalog` there are none."""
     gate: GateConfig = GateConfig()
     suspicion: SuspicionConfig = SuspicionConfig()
 
