@@ -46,6 +46,7 @@ def wanted(config: Config) -> Iterator[tuple[str, str]]:
     if config.negatives is not None:
         yield "negatives.context", config.negatives.context
         yield "negatives.item", config.negatives.item
+    yield from (("beside", column) for column in config.beside)
     if config.split.key is not None:
         yield "split.key", config.split.key
 

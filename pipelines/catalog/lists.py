@@ -69,12 +69,17 @@ def _best(
     """Places of the best k by (logit descending, item ascending), at most ``cap`` of a category (0: no limit), and the
     ``least`` of some, whatever else is better."""
     order = np.lexsort((items, -logits))
+    if not cap and not least:
+        return order[:k]
     own = category[order]
     by_category = np.argsort(own, kind="stable")
     first = np.searchsorted(own[by_category], own[by_category])
     nth = np.empty(len(own), np.int64)
     nth[by_category] = np.arange(len(own)) - first
-    due = nth < np.array([least.get(int(kind), 0) for kind in own], np.int64)
+    counts = np.zeros(int(category.max(initial=0)) + 1, np.int64)
+    for kind, count in least.items():
+        counts[kind : kind + 1] = count  # none of a category that nothing may be of
+    due = nth < counts[own]
     may = nth < (cap or len(own))
     return order[due | (may & ~due & (np.cumsum(may & ~due) <= k - due.sum()))]
 

@@ -136,8 +136,8 @@ class Config(FeatureConfig):
         gates = self.daily.gate
         require_fields("daily.gate.slices", gates.slices, names)
         require_fields("daily.gate.group", [gates.group] if gates.group else [], names)
-        require_fields("evaluation.slices", self.evaluation.slices, names)
-        require_fields("evaluation.group", [self.evaluation.group] if self.evaluation.group else [], names)
+        require_fields("evaluation.slices", self.evaluation.slices, names, self.beside)
+        require_fields("evaluation.group", [self.evaluation.group] if self.evaluation.group else [], names, self.beside)
         if self.catalog is not None:
             require_fields("catalog.context_fields", self.catalog.context_fields or (), names)
             require_fields("catalog.item_fields", self.catalog.item_fields or (), names)
