@@ -181,7 +181,16 @@ class FeatureConfig(Strict):
     """For logs of positives. Default: the log has its negatives."""
     fields: Annotated[list[AnyField], Field(min_length=1)]
     """What a row is made of, in order; their kinds follow below."""
+    beside: Names = Field(default_factory=list)
+    """Raw columns of the log or of side tables that travel beside a snapshot's rows, for ``evaluation.group`` and
+    ``evaluation.slices``; no field of the model."""
     snapshot: SnapshotConfig = SnapshotConfig()
+
+    def asked(self) -> dict[str, Any]:
+        """All keys that say something, as JSON: those of later versions only where they are set, so that what was asked
+        for before is the same."""
+        later = {key for key in ("negatives", "beside") if not getattr(self, key)}
+        return self.model_dump(mode="json", exclude=later)
 
     @model_validator(mode="before")
     @classmethod
@@ -191,6 +200,9 @@ class FeatureConfig(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> FeatureConfig:
         check_fields(self.fields)
+        if len(set(self.beside)) < len(self.beside):
+            twin = next(name for name in self.beside if self.beside.count(name) > 1)
+            raise ConfigError("beside", expected="each column once", found=f"{twin!r} twice", fix="Remove one.")
         for key in ("label", "weight", "filter"):
             if getattr(self, key) is not None:
                 Expression(getattr(self, key), key)  # does it parse?

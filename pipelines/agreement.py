@@ -167,6 +167,15 @@ def asked_otherwise(directory: str, found: Manifest, config: Config, day: str | 
     return told
 
 
+def beside_otherwise(found: Manifest, config: Config) -> list[str]:
+    """Whether other columns travel beside a snapshot's rows than the config names; the rows are the same."""
+    sides = ("snapshot", "config")
+    return (
+        [] if found.config is None
+        else differences(found.config, config.record, ["beside"], names=sides, same_paths=True)
+    )  # fmt: skip
+
+
 def shortened(differences: Sequence[str]) -> str:
     """For a message."""
     more = f"; and {len(differences) - _MOST} more" if len(differences) > _MOST else ""

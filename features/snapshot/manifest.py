@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
 from fieldwise.features import store
-from fieldwise.features.arrays import Float32
+from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.errors import ArtifactError, InputError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.schema import Strict
@@ -42,8 +42,26 @@ Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 
 
+MOST_TEXTS = 1000
+"""Values of a column beside the rows whose texts a manifest keeps."""
+
+
+def beside_name(at: int) -> str:
+    """In the files, of a column beside the rows."""
+    return f"beside_{at:04d}"
+
+
+class Beside(Strict):
+    """A raw column that travels beside the rows: XXH64 of its canonical texts, as int64."""
+
+    column: str
+    values: Annotated[list[str], Field(max_length=MOST_TEXTS)] | None
+    """In ascending order, the empty text for missing ones; None where they are more."""
+
+
 class FileEntry(Strict):
-    """One Parquet file: one row group, int32 slots, float32 label and, if the snapshot has it, weight."""
+    """One Parquet file: one row group, int32 slots, float32 label and, if the snapshot has them, a float32 weight and
+    int64 columns beside the rows."""
 
     path: PlainName
     """Name inside the data directory."""
@@ -113,6 +131,8 @@ class Manifest(Strict):
     """Rows of the log that found their key in a side table, by the table's files and key."""
     config: dict[str, Any] | None = None
     """What was asked for, as `features.snapshot.record` keeps it. Snapshots of earlier versions have none."""
+    beside: Annotated[list[Beside], FailFast()] = Field(default_factory=list)
+    """In the order of their columns in the files."""
     sources: list[SourceEntry] | None = None
     """The log's files in order, those without rows too; None in snapshots of older versions."""
     digest: Sha256
@@ -123,6 +143,8 @@ class Manifest(Strict):
             raise ValueError("files of format 2 have rows_sha256, those of format 1 have none")
         if self.digest != snapshot_digest(self.spec_digest, [f.identity for f in self.files]):
             raise ValueError("the digest does not follow from the spec digest and the files' checksums")
+        if len({each.column for each in self.beside}) != len(self.beside):
+            raise ValueError("two columns of one name beside the rows")
         if len({f.path for f in self.files}) != len(self.files):
             raise ValueError("two files of one name")
         if [ROLES.index(f.role) for f in self.files] != sorted(ROLES.index(f.role) for f in self.files):
@@ -145,7 +167,8 @@ class Manifest(Strict):
         return sum(f.rows for f in self.files_of(roles))
 
     def to_json(self) -> bytes:
-        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+        content = self.model_dump(mode="json", exclude=None if self.beside else {"beside"})  # as of earlier versions
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
     @staticmethod
     def load(directory: str) -> Manifest:
@@ -211,13 +234,19 @@ def snapshot_digest(spec_digest: str, identities: Iterable[str]) -> str:
     return hashlib.sha256("\n".join([spec_digest, *identities]).encode()).hexdigest()
 
 
-def rows_digest(slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None) -> str:
-    """SHA-256 over slots [n, S], label [n] and weight [n]: their shape, then column after column, little-endian."""
-    digest = hashlib.sha256(f"{slots.shape[0]} {slots.shape[1]} {weight is not None}\n".encode())
+def rows_digest(
+    slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None, beside: Int64 | None = None
+) -> str:
+    """SHA-256 over slots [n, S], label [n], weight [n] and what is ``beside`` [n, B]: their shape, then column after
+    column, little-endian."""
+    more = "" if beside is None else f" {beside.shape[1]}"
+    digest = hashlib.sha256(f"{slots.shape[0]} {slots.shape[1]} {weight is not None}{more}\n".encode())
     digest.update(np.ascontiguousarray(slots.T, "<i4").data)  # no copy of what is in Fortran order
     for column in (label, weight):
         if column is not None:
             digest.update(np.ascontiguousarray(column, "<f4").data)
+    if beside is not None:
+        digest.update(np.ascontiguousarray(beside.T, "<i8").data)
     return digest.hexdigest()
 
 

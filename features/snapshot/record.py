@@ -26,10 +26,9 @@ _SHOWN = 80
 
 def record_of(config: FeatureConfig, paths: Sequence[Sequence[str]] = ()) -> dict[str, Any]:
     """The record of a config; ``paths``: those of the source and of each join as they were written."""
-    record = config.model_dump(mode="json", exclude={"fields"})
-    if record["negatives"] is None:
-        del record["negatives"]  # as records of earlier versions have it
-    else:
+    record = config.asked()
+    del record["fields"]
+    if "negatives" in record:
         del record["negatives"]["items"]["path"]  # how it reads, not where it lies
     for block, written in zip((record["source"], *record["join"]), paths, strict=False):
         block["path"] = list(written)

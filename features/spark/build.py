@@ -21,7 +21,8 @@ from pyspark.sql import functions as F
 from fieldwise.features.fields import fitting
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.fields.vocabulary import VocabularyField
-from fieldwise.features.snapshot.manifest import ROLES, FileEntry
+from fieldwise.features.snapshot.beside import Values
+from fieldwise.features.snapshot.manifest import ROLES, Beside, FileEntry
 from fieldwise.features.source.negatives import Negatives, read_items
 from fieldwise.features.source.quarantine import Example
 from fieldwise.features.spark import tallying, tasks
@@ -156,6 +157,8 @@ class Written:
     examples: list[Example]
     moments: list[int]
     """The first and the last; empty for a log without time."""
+    beside: list[Beside]
+    """What travels beside the rows."""
     repeated: int | None
     """Rows that repeat another; None where they were written in source order, without a look at their neighbours."""
 
@@ -173,13 +176,16 @@ def encode(spark: SparkSession, job: Job, spec: FeatureSpec, directory: str, row
         told = collect_reports(placed.repartition(len(places.keys), "place"), sort, "encode")
     files = sorted((r for r in told if "file" in r), key=lambda r: (ROLES.index(r["file"]["role"]), r["place"]))
     repeated = sum(r["repeated"] for r in files) if job.config.snapshot.shuffle == "global" else None
-    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [], [], repeated)
+    written = Written([FileEntry.model_validate(r["file"]) for r in files], Counter(), [], [], [], [], repeated)
+    values = Values(job.config.beside)
     for report in (r for r in told if "counts" in r):
         written.counts.update({tuple(key): count for key, count in report["counts"]})
         written.rejects += [report["quarantine"]] if report["quarantine"] else []
         written.examples += [Example(*example) for example in report["examples"]]
         written.moments = span([*written.moments, *report["moments"]])
+        values.merge(report["values"])
     written.rejects.sort()
+    written.beside = values.beside()
     return written
 
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fieldwise.features import store
-from fieldwise.features.arrays import Float32
+from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.redact import redacted
-from fieldwise.features.snapshot.manifest import ROLES, FileEntry, rows_digest
+from fieldwise.features.snapshot.manifest import ROLES, FileEntry, beside_name, rows_digest
 from fieldwise.features.source.rows import Reject
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -35,19 +35,29 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-def snapshot_schema(slot_names: Sequence[str], has_weight: bool) -> pa.Schema:
+def snapshot_schema(slot_names: Sequence[str], has_weight: bool, beside: int = 0) -> pa.Schema:
+    """``beside``: how many columns travel beside the rows."""
     names = ["label", "weight"] if has_weight else ["label"]
     return pa.schema(
         [pa.field(name, pa.int32(), nullable=False) for name in slot_names]
         + [pa.field(name, pa.float32(), nullable=False) for name in names]
+        + [pa.field(beside_name(at), pa.int64(), nullable=False) for at in range(beside)]
     )
 
 
-def parquet_bytes(schema: pa.Schema, slots: npt.NDArray[np.int32], label: Float32, weight: Float32 | None) -> pa.Buffer:
-    """One row group of slots [n, S] (Fortran order), label [n] and weight [n]."""
+def parquet_bytes(
+    schema: pa.Schema,
+    slots: npt.NDArray[np.int32],
+    label: Float32,
+    weight: Float32 | None,
+    beside: Int64 | None = None,
+) -> pa.Buffer:
+    """One row group of slots [n, S] (Fortran order), label [n], weight [n] and ``beside`` [n, B] (Fortran order)."""
     columns = [pa.array(slots[:, at]) for at in range(slots.shape[1])] + [pa.array(label)]
     if weight is not None:
         columns.append(pa.array(weight))
+    if beside is not None:
+        columns += [pa.array(beside[:, at]) for at in range(beside.shape[1])]
     sink = pa.BufferOutputStream()
     names = schema.names[: slots.shape[1]]
     with pq.ParquetWriter(
@@ -71,9 +81,10 @@ def write_rows(
     slots: npt.NDArray[np.int32],
     label: Float32,
     weight: Float32 | None,
+    beside: Int64 | None = None,
 ) -> FileEntry:
     """Write one file under a name no other attempt uses, and report it."""
-    data = parquet_bytes(schema, slots, label, weight)
+    data = parquet_bytes(schema, slots, label, weight, beside)
     name = f"{ROLES[role]}-{index}-{uuid.uuid4().hex[:12]}.parquet"
     store.write_new(store.join(directory, name), data)
     return FileEntry(
@@ -82,7 +93,7 @@ def write_rows(
         rows=len(label),
         positives=int(np.count_nonzero(label)),
         sha256=hashlib.sha256(data).hexdigest(),
-        rows_sha256=rows_digest(slots, label, weight),
+        rows_sha256=rows_digest(slots, label, weight, beside),
         bytes=len(data),
         weights=None if weight is None else _weights(label, weight),
     )

@@ -14,6 +14,7 @@ from pyspark import Broadcast
 from fieldwise.features.columns.moment import HOUR, TimeConfig, to_local
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.base import Problem, all_but, first_of_rows
+from fieldwise.features.snapshot.beside import Texts
 from fieldwise.features.snapshot.manifest import ROLES
 from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.negatives import Negatives
@@ -60,6 +61,8 @@ class Findings:
     rejects: list[Reject] = field(default_factory=list)
     moments: list[int] = field(default_factory=list)
     """The first and the last; empty without any."""
+    values: Texts = field(default_factory=list)
+    """Of columns beside the rows."""
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         for reject in rejects:

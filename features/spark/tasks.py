@@ -10,17 +10,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
 
-from fieldwise.features.arrays import Float32
-from fieldwise.features.columns.hashing import xxh64_rows
+from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.fields.base import all_but, first_of_rows
 from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.snapshot import beside
 from fieldwise.features.snapshot.manifest import FileEntry
 from fieldwise.features.source.quarantine import examples
 from fieldwise.features.spark import files, placement
@@ -47,37 +48,48 @@ class EncodedRows:
     slots: npt.NDArray[np.int32]
     label: Float32
     weight: Float32 | None
+    beside: Int64 | None = None
 
     def take(self, keep: npt.NDArray[np.bool_]) -> EncodedRows:
         if keep.all():
             return self
         slots = np.compress(keep, self.slots.T, axis=1).T
         return EncodedRows(
-            self.roles[keep], slots, self.label[keep], None if self.weight is None else self.weight[keep]
+            self.roles[keep],
+            slots,
+            self.label[keep],
+            None if self.weight is None else self.weight[keep],
+            None if self.beside is None else self.beside[keep],
         )
 
 
 def encode_rows(job: Job, spec: Broadcast[FeatureSpec], index: int, findings: Findings) -> Iterator[EncodedRows]:
     """Encode a range; rows the encoder cannot read join the rejects."""
+    names = job.config.beside
+    values = beside.Values(names)
     for batch, roles in read_rows(job, index, findings):
         encoded = encoder_of(spec.value).encode(batch.columns)
         slots = encoded.slots
-        if encoded.problems:
-            first = first_of_rows(encoded.problems)
+        problems = [*encoded.problems, *beside.problems_of(batch.columns, names)]
+        if problems:
+            first = first_of_rows(problems)
             findings.reject(map(batch.reject, first.values()))
             keep = all_but(first, batch.rows)
             batch, roles, slots = batch.take(keep), roles[keep], np.compress(keep, slots.T, axis=1).T
         findings.count_roles(batch, roles)
         findings.count_days(batch, roles, job.config.time)
         assert batch.label is not None
-        yield EncodedRows(roles, slots, batch.label, batch.weight)
+        values.add(batch.columns)
+        yield EncodedRows(roles, slots, batch.label, batch.weight, beside.hashed(batch.columns, names))
+    findings.values = values.told()
 
 
 def _report(findings: Findings, directory: str, index: int) -> bytes:
     """A task's last word: its counts, and the file its rejects went to."""
     part = files.write_rejects(directory, index, findings.rejects) if findings.rejects else None
     counts = [[list(key), count] for key, count in findings.counts.items()]
-    told = {"counts": counts, "quarantine": part, "examples": examples(findings.rejects), "moments": findings.moments}
+    told = {"counts": counts, "quarantine": part, "examples": examples(findings.rejects), "moments": findings.moments,
+            "values": findings.values}  # fmt: skip
     return json.dumps(told).encode()
 
 
@@ -85,7 +97,7 @@ class _RangeWriter:
     """Writes one range's rows in source order: a file per role whenever enough rows are held."""
 
     def __init__(self, job: Job, spec: Broadcast[FeatureSpec], directory: str, index: int) -> None:
-        self._schema = files.snapshot_schema(spec.value.slot_names, job.config.weight is not None)
+        self._schema = _schema(job, spec.value)
         self._limit = job.config.snapshot.rows_per_file
         self._directory, self._index = directory, index
         self._held: dict[int, list[EncodedRows]] = {}
@@ -111,14 +123,20 @@ class _RangeWriter:
             np.asfortranarray(np.concatenate([part.slots for part in parts])),
             np.concatenate([part.label for part in parts]),
             _joined([part.weight for part in parts]),
+            _joined([part.beside for part in parts]),
         )
         self._written += 1
         return _file_report([self._index, self._written], entry)
 
 
-def _joined(parts: list[Float32 | None]) -> Float32 | None:
+def _joined(parts: list[Any]) -> Any:
+    """One array in Fortran order; None where there is none."""
     given = [part for part in parts if part is not None]
-    return np.concatenate(given) if given else None
+    return np.asfortranarray(np.concatenate(given)) if given else None
+
+
+def _schema(job: Job, spec: FeatureSpec) -> pa.Schema:
+    return files.snapshot_schema(spec.slot_names, job.config.weight is not None, len(job.config.beside))
 
 
 def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
@@ -160,8 +178,8 @@ def place_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory
             held: list[placement.Packed] = []
             numbers: list[Numbers] = []
             for rows in encode_rows(job, spec, index, findings):
-                packed = placement.pack(rows.slots, rows.label, rows.weight)
-                keys = xxh64_rows(packed, job.config.snapshot.seed)
+                packed = placement.pack(rows.slots, rows.label, rows.weight, rows.beside)
+                keys = placement.keys_of(packed, job.config.snapshot.seed, len(job.config.beside))
                 number = np.empty(len(packed), np.int64)
                 for role in np.unique(rows.roles).tolist():
                     mine = rows.roles == role
@@ -197,7 +215,7 @@ def _placed(
 
 def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory: str) -> Task:
     """(report): collect each file's rows, bring them into their order, write; reports pass through."""
-    schema = files.snapshot_schema(spec.value.slot_names, job.config.weight is not None)
+    schema, wide = _schema(job, spec.value), len(job.config.beside)
     file_of = {key: number for number, key in enumerate(places.keys)}
     last = len(places.keys) - 1
 
@@ -210,9 +228,9 @@ def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory:
                 else:
                     held.setdefault(file_of[place], []).append(payload.as_buffer())
         for file in sorted(held):
-            rows = np.frombuffer(b"".join(held.pop(file)), np.uint8).reshape(-1, 4 * len(schema))
-            order, repeated = placement.order_of(rows, xxh64_rows(rows, job.config.snapshot.seed))
-            columns = placement.unpack(rows, order, spec.value.slots)
+            rows = np.frombuffer(b"".join(held.pop(file)), np.uint8).reshape(-1, 4 * (len(schema) + wide))
+            order, repeated = placement.order_of(rows, placement.keys_of(rows, job.config.snapshot.seed, wide))
+            columns = placement.unpack(rows, order, spec.value.slots, wide)
             role = places.role_of(file)
             number = file - places.first[role]
             entry = files.write_rows(directory, role, f"{number:05d}", schema, *columns)

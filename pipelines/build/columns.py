@@ -46,6 +46,7 @@ def wanted(config: Config) -> Iterator[tuple[str, str]]:
     if config.negatives is not None:
         yield "negatives.context", config.negatives.context
         yield "negatives.item", config.negatives.item
+    yield from (("beside", column) for column in config.beside)
     if config.split.key is not None:
         yield "split.key", config.split.key
 
@@ -72,14 +73,15 @@ def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
 
 
 def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int, list[str] | None]) -> None:
-    """Ids, filter and cap are columns of their sources, and every field's columns are in contexts or items."""
+    """Ids, filter and categories are columns of their sources, and every field's columns are in contexts or items."""
     contexts, items = (_side(config, source, joined) for source in (catalog.contexts, catalog.items))
     rule = () if catalog.filter is None else Expression(catalog.filter, "catalog.filter").columns
-    cap = [] if catalog.cap is None else [catalog.cap.column]
+    cap, least = ([] if rule is None else [rule.column] for rule in (catalog.cap, catalog.at_least))
     sides = [("context_id", [catalog.context_id], contexts, catalog.contexts),
              ("item_id", [catalog.item_id], items, catalog.items),
              ("filter", rule, items, catalog.items),
-             ("cap.column", cap, items, catalog.items)]  # fmt: skip
+             ("cap.column", cap, items, catalog.items),
+             ("at_least.column", least, items, catalog.items)]  # fmt: skip
     for name, pairs in (("exclude", catalog.exclude), ("candidates", catalog.candidates)):
         if pairs is not None:
             ids = [pairs.context or catalog.context_id, pairs.item or catalog.item_id]

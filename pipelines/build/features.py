@@ -39,6 +39,7 @@ from fieldwise.features.store.kept import digest_of
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import (
     asked_otherwise,
+    beside_otherwise,
     fields_apart,
     is_dated,
     rebuild,
@@ -137,8 +138,7 @@ def publish_snapshot(
     files = source_files(config, days)
     stamps = source_stamps(config, files, date)
     marks = digest_of(stamps)
-    asked = config.features.model_dump(mode="json", exclude=None if config.negatives else {"negatives"})
-    request = digest_of([marks, asked, date, frozen and frozen.digest])
+    request = digest_of([marks, config.features.asked(), date, frozen and frozen.digest])
     identity = Identity(_place(config, date, frozen, replace), marks, request, config.record)
     directory = snapshot_dir(config.workspace_dir, identity.id)
     publish.clean(directory)
@@ -169,13 +169,15 @@ def _takes_place(
 ) -> bool:
     """Whether another snapshot shall replace the standing one of another request. ArtifactError where neither may."""
     told = asked_otherwise(directory, found, config, date)
+    beside = shortened(beside_otherwise(found, config))
     same_spec = frozen is not None and found.spec_digest == frozen.digest
     anew = rebuild(config, directory, date, fields=frozen is None)
     if late == "refuse" or told or not same_spec:
-        differs = shortened(told) or "the same config over other source files, or another spec"
+        differs = shortened(told) or beside or "the same config over other source files, or another spec"
         raise publish.other_request(found, directory, differs, anew)
+    files = f"the source's files are not those that {directory} was built from (by path, size or time of change): "
     warn(
-        f"the source's files are not those that {directory} was built from (by path, size or time of change): "
+        (f"{directory}: {beside}: " if beside else files)
         + ("it is built again" if late == "rebuild" else f"it stands. To take them in: `{anew}`")
     )
     return late == "rebuild"
@@ -252,7 +254,7 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
 
 
 def _reader(spark: SparkSession, config: Config, period: Period | None) -> Broadcast[LogReader]:
-    keep = [] if config.negatives is None else [config.negatives.context, config.negatives.item]
+    keep = [*config.beside, *([config.negatives.context, config.negatives.item] if config.negatives else [])]
     return spark.sparkContext.broadcast(LogReader(config.features, config.base, period=period, keep=keep))
 
 

@@ -66,6 +66,7 @@ def manifest_of(
         sources=[SourceEntry(path=redacted(path), rows=counts["read", path]) for path in job.files],
         request=identity.request,
         config=identity.config,
+        beside=written.beside,
     )
 
 

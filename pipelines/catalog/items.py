@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.source.rows import Reject
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.build.quality import judged_rejects
+from fieldwise.pipelines.config.catalog import AtLeastConfig
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.coverage import Coverage, Tally
 from fieldwise.pipelines.score.ids import together
@@ -36,6 +37,8 @@ class Items:
     ids: pa.Array
     slots: npt.NDArray[np.int32]
     category: npt.NDArray[np.int32]
+    least: tuple[tuple[int, int], ...]
+    """``catalog.at_least``: categories and how many."""
     rows: int
     """Of the source, eligible or not."""
     rejects: list[Reject]
@@ -81,15 +84,24 @@ def read_items(config: Config, side: Side, spec: FeatureSpec, date: str | None, 
     ids = ids.take(order)
     refuse_repeated(ids, "catalog.items", side.id, "Remove the duplicates, or tell them apart by catalog.filter.")
     slots = np.concatenate([part.slots for part in parts])[order.to_numpy()]
-    category = np.zeros(len(ids), np.int32)
     tally = Tally(spec, coverage)
     for part in parts:
         tally.add(part.slots, part.columns)
-    items = Items(ids, slots, category, total, rejects, bad, [part.columns for part in parts], order, tally)
-    if catalog.cap is not None:
-        text = canonical(items.columns([catalog.cap.column]).column(0).combine_chunks()).cast(pa.string())
-        category[:] = pc.fill_null(text, "").dictionary_encode().indices.to_numpy()
-    return items
+    none = np.zeros(len(ids), np.int32)
+    items = Items(ids, slots, none, (), total, rejects, bad, [part.columns for part in parts], order, tally)
+    return items if catalog.category is None else _with_categories(items, catalog.category, catalog.at_least)
+
+
+def _with_categories(items: Items, column: str, at_least: AtLeastConfig | None) -> Items:
+    """Says which values of ``at_least`` no item has."""
+    text = canonical(items.columns([column]).column(0).combine_chunks()).cast(pa.string())
+    coded = pc.fill_null(text, "").dictionary_encode()
+    codes = {value: code for code, value in enumerate(coded.dictionary.to_pylist())}
+    wanted = {} if at_least is None else at_least.items
+    if lacking := [repr(value) for value in wanted if value not in codes]:
+        warn(f"catalog.at_least: no eligible item has {column} {', '.join(lacking)}; lists hold none")
+    least = tuple((codes[value], count) for value, count in wanted.items() if value in codes)
+    return replace(items, category=coded.indices.to_numpy().astype(np.int32), least=least)
 
 
 def holds(rule: Expression, columns: pa.RecordBatch | Columns) -> npt.NDArray[np.bool_]:

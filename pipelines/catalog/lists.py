@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -10,7 +13,7 @@ from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.pipelines.catalog.tasks import Lists, Model, Pairs
 from fieldwise.training.kernels.select import Lists as Positions
 from fieldwise.training.scoring.items import Catalog
-from fieldwise.training.scoring.topk import top_k
+from fieldwise.training.scoring.quotas import top_k_at_least
 
 IDS, RAW, CATEGORY = "ids.arrow", "items.arrow", "__category"
 """Files beside the catalog's arrays: item ids in order; the items' raw columns and their categories."""
@@ -20,11 +23,13 @@ def factored_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
     """Payloads are the contexts' slots."""
     scorer, catalog = model.shipped.scorer(), model.shipped.once("catalog", lambda: Catalog.load(model.shipped.path))
     slots = np.frombuffer(b"".join(payloads.to_pylist()), np.int32).reshape(-1, model.shipped.layout.slots)
-    ranking = top_k(
+    parts = [(model.shipped.once(f"category {n}", partial(catalog.of_category, n)), count) for n, count in model.least]
+    ranking = top_k_at_least(
         scorer,
         catalog,
         slots,
         model.k,
+        parts,
         exclude=Positions(*exclude),
         only=None if only is None else Positions(*only),
         per_category=model.cap,
@@ -47,7 +52,7 @@ def pairwise_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
         columns = [mine[n] if n in mine.column_names else context[n].take(same) for n in model.spec.raw_columns]
         slots = encoder.encode(pa.Table.from_arrays(columns, list(model.spec.raw_columns))).slots
         found = scorer.logits(slots)
-        best = _best(allowed, found, mine[CATEGORY].to_numpy(), model.k, model.cap)
+        best = _best(allowed, found, mine[CATEGORY].to_numpy(), model.k, model.cap, dict(model.least))
         items.append(allowed[best])
         logits.append(found[best])
         starts.append(starts[-1] + len(best))
@@ -58,18 +63,25 @@ def pairwise_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
 
 
 def _best(
-    items: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], category: npt.NDArray[np.int32], k: int, cap: int
-) -> npt.NDArray[np.intp]:
-    """Places of the best k by (logit descending, item ascending), at most ``cap`` of a category."""
+    items: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], category: npt.NDArray[np.int32], k: int, cap: int,
+    least: Mapping[int, int],
+) -> npt.NDArray[np.intp]:  # fmt: skip
+    """Places of the best k by (logit descending, item ascending), at most ``cap`` of a category (0: no limit), and the
+    ``least`` of some, whatever else is better."""
     order = np.lexsort((items, -logits))
-    if cap:
-        own = category[order]
-        by_category = np.argsort(own, kind="stable")
-        first = np.searchsorted(own[by_category], own[by_category])
-        nth = np.empty(len(own), np.int64)
-        nth[by_category] = np.arange(len(own)) - first
-        order = order[nth < cap]
-    return order[:k]
+    if not cap and not least:
+        return order[:k]
+    own = category[order]
+    by_category = np.argsort(own, kind="stable")
+    first = np.searchsorted(own[by_category], own[by_category])
+    nth = np.empty(len(own), np.int64)
+    nth[by_category] = np.arange(len(own)) - first
+    counts = np.zeros(int(category.max(initial=0)) + 1, np.int64)
+    for kind, count in least.items():
+        counts[kind : kind + 1] = count  # none of a category that nothing may be of
+    due = nth < counts[own]
+    may = nth < (cap or len(own))
+    return order[due | (may & ~due & (np.cumsum(may & ~due) <= k - due.sum()))]
 
 
 def _ids(model: Model) -> pa.Array:

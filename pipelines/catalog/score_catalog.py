@@ -83,7 +83,8 @@ def score_catalog(
     split = split_sides(config, bundle.spec, date)
     target = target_of(config, out, date, "scores", "catalog")
     stamps = _stamps(config, catalog, date)
-    asked = catalog.model_dump(mode="json", exclude={"max_unmatched"})
+    unset = set() if catalog.at_least else {"at_least"}  # as in requests of earlier versions
+    asked = catalog.model_dump(mode="json", exclude={"max_unmatched", *unset})
     output = Output(target, [_RULES, bundle.digest, version, date, asked, stamps])
     found = output.standing()
     if found is not None:
@@ -136,7 +137,7 @@ class _Run:
                 if lists is pairwise_lists:
                     self._require_small(counts["contexts"] * len(items.ids))
                 borders = self._borders(encoded, counts["contexts"])
-                model = self.spark.sparkContext.broadcast(self._model(*writing.result(), bool(counts["wide"])))
+                model = self.spark.sparkContext.broadcast(self._model(*writing.result(), items, bool(counts["wide"])))
                 keys = shuffle_keys(len(borders) + 1)
                 schema = tasks.PLACED.format(id=self._ids.spark)
                 placed = mapped(encoded.filter(F.col("kind") != REPORT), tasks.place_task(borders, keys), schema)
@@ -256,12 +257,13 @@ class _Run:
         _write_arrow(shipment.path(RAW), raw.append_column(CATEGORY, pa.array(items.category)))
         return shipment, [IDS, RAW]
 
-    def _model(self, shipment: Shipment, names: list[str], wide: bool) -> Model:
+    def _model(self, shipment: Shipment, names: list[str], items: Items, wide: bool) -> Model:
         """Send it, and say where it is."""
         return Model(
             shipped=shipment.send(names),
             k=self.catalog.k,
             cap=self.catalog.cap.items if self.catalog.cap else 0,
+            least=items.least,
             only=self.catalog.candidates is not None,
             version=self.version,
             directory=self.staging,

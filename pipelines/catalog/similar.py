@@ -88,7 +88,7 @@ def similar(
     target = target_of(config, out, date, "similar", side)
     sources: list[SourceConfig] = [catalog.items if side == "items" else catalog.contexts, *config.join]
     stamps = stamps_of(file for source in sources for file in list_files(source, config.base, date))
-    asked = catalog.model_dump(mode="json", exclude={"max_unmatched", "k", "cap", "exclude", "candidates"})
+    asked = catalog.model_dump(mode="json", exclude={"max_unmatched", "k", "cap", "at_least", "exclude", "candidates"})
     output = Output(target, [_RULES, bundle.digest, opened.label, date, asked, k, by, stamps])
     manifest, status = output.standing(), "already published"
     if manifest is None:

@@ -104,6 +104,8 @@ class Model:
     shipped: Shipped
     k: int
     cap: int
+    least: tuple[tuple[int, int], ...]
+    """Categories, and how many items of each a list holds at least."""
     only: bool
     """Lists hold candidates alone."""
     version: str

@@ -33,6 +33,16 @@ class CapConfig(Strict):
     """Most items of one kind in a list."""
 
 
+class AtLeastConfig(Strict):
+    """At least so many items of some kinds in a list, where there are so many that may be in it."""
+
+    column: str
+    """Column of the items; that of ``cap``, if there is one."""
+    items: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    """Fewest items of a list by value of the column, such as ``{news: 2, local: 1}``; in all at most ``k``, and none
+    more than ``cap`` allows. ``''`` stands for items without a value."""
+
+
 class CatalogConfig(Strict):
     """Sources of contexts and items, and what a list may hold.
 
@@ -63,6 +73,8 @@ class CatalogConfig(Strict):
     """Expression on the items' columns; only items where it is true are eligible."""
     cap: CapConfig | None = None
     """Limit per category."""
+    at_least: AtLeastConfig | None = None
+    """Minimum of categories: the best of them are in the list, whatever else is better."""
     context_fields: Names | None = None
     """Fields taken from the context, where the rule above says otherwise."""
     item_fields: Names | None = None
@@ -81,17 +93,36 @@ class CatalogConfig(Strict):
             raise ValueError(f"field {both[0]!r} in one of context_fields and item_fields")
         if self.filter is not None:
             Expression(self.filter, "catalog.filter")  # does it parse?
+        if self.at_least is not None:
+            self._possible(self.at_least)
         if self.time is not None:
             moment_of(self.time, "2000-01-01")
         return self
 
+    def _possible(self, at_least: AtLeastConfig) -> None:
+        most = self.k if self.cap is None else min(self.k, self.cap.items)
+        if self.cap is not None and self.cap.column != at_least.column:
+            raise ValueError(f"at_least.column {self.cap.column!r}, that of cap")
+        if sum(at_least.items.values()) > self.k:
+            raise ValueError(f"at_least.items of at most k = {self.k} in all")
+        if max(at_least.items.values()) > most:
+            raise ValueError(f"at_least.items of at most {most} each, as cap says")
 
-def require_fields(key: str, chosen: Sequence[str], names: Sequence[str]) -> None:
-    """ConfigError for fields that a key names and the config does not have."""
+    @property
+    def category(self) -> str | None:
+        """The column of the items that ``cap`` and ``at_least`` tell kinds by."""
+        rule = self.cap or self.at_least
+        return None if rule is None else rule.column
+
+
+def require_fields(key: str, chosen: Sequence[str], names: Sequence[str], beside: Sequence[str] | None = None) -> None:
+    """ConfigError for fields that a key names and the config does not have; nor ``beside``, where these serve, too."""
     for name in chosen:
-        if name not in names:
-            fix = words.nearest(name, names, "Name these only.")
-            raise ConfigError(key, expected=f"fields of the model: {', '.join(names)}", found=name, fix=fix)
+        if name not in names and name not in (beside or ()):
+            fix = words.nearest(name, [*names, *(beside or ())], "Name these only.")
+            fix += "" if beside is None else " Raw columns serve once `beside` names them."
+            columns = f", or columns of `beside`: {', '.join(beside)}" if beside else ""
+            raise ConfigError(key, expected=f"fields of the model: {', '.join(names)}{columns}", found=name, fix=fix)
 
 
 def moment_of(text: str, date: str | None) -> datetime:

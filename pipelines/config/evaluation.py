@@ -11,8 +11,13 @@ class EvaluationConfig(Strict):
     """Ranking within groups, and slices."""
 
     group: str | None = None
-    """Field of one value, such as ``user`` or ``session``, within which rows are ranked: AUC weighted by a group's size
-    (GAUC) and NDCG. Its missing values are one group, its unseen ones another."""
+    """Column of ``beside``, or a field of one value, such as ``user`` or ``session``, within which rows are ranked: AUC
+    weighted by a group's size (GAUC) and NDCG. Its missing values are one group, and a field's unseen ones another."""
     slices: Names = Field(default_factory=list)
-    """Fields of one value and at most 1,000 local indices: every value's rows are measured by themselves, the worst
-    normalized entropy first."""
+    """Columns of ``beside``, or fields of one value, with at most 1,000 values: every value's rows are measured by
+    themselves, the worst normalized entropy first."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that rows are told apart by."""
+        return [*([self.group] if self.group else []), *self.slices]

@@ -63,6 +63,9 @@ class DailyConfig(Strict):
     late: Literal["keep", "rebuild"] = "keep"
     """What becomes of the snapshot of a day before D whose source files have changed since, because rows came late or a
     file was touched: it stands, which is said, or is built again where the challenger has not learned from it."""
+    lists: bool = True
+    """Whether the newest lists of a day before D are measured on D's log, as `evaluate-lists` measures them. Nothing
+    depends on the figures; without a `catalog` there are none."""
     gate: GateConfig = GateConfig()
     suspicion: SuspicionConfig = SuspicionConfig()
 
@@ -133,8 +136,8 @@ class Config(FeatureConfig):
         gates = self.daily.gate
         require_fields("daily.gate.slices", gates.slices, names)
         require_fields("daily.gate.group", [gates.group] if gates.group else [], names)
-        require_fields("evaluation.slices", self.evaluation.slices, names)
-        require_fields("evaluation.group", [self.evaluation.group] if self.evaluation.group else [], names)
+        require_fields("evaluation.slices", self.evaluation.slices, names, self.beside)
+        require_fields("evaluation.group", [self.evaluation.group] if self.evaluation.group else [], names, self.beside)
         if self.catalog is not None:
             require_fields("catalog.context_fields", self.catalog.context_fields or (), names)
             require_fields("catalog.item_fields", self.catalog.item_fields or (), names)

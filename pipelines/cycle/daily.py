@@ -5,6 +5,7 @@
     comparison   champion and challenger on the day's rows, pooled with those of the dates since the line left it
     decision     by ``cycle.gate``; carried out against the champion that was measured, and recorded
     catalog      scored with whichever model is champion then
+    lists        those of the day before, measured on the day's log; nothing depends on the figures
 
 A line begins at the champion and goes on from date to date, so a challenger that is kept back loses no day's rows, and
 small gains add up until they are beyond chance. It ends where its challenger becomes champion, where it is worse than
@@ -47,6 +48,7 @@ from fieldwise.pipelines.cycle.start import (
 )
 from fieldwise.pipelines.cycle.suspicion import model_findings
 from fieldwise.pipelines.decision import Decision, Verb, decide, record_decision
+from fieldwise.pipelines.lists.yesterday import measure_yesterdays, note_yesterdays
 from fieldwise.pipelines.registry import OpenedModel, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.launch import Days, train_ranks
@@ -123,6 +125,7 @@ def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) ->
     challenger = _challenger(config, record, start, ranks, refit)
     _decide(config, record, champion, challenger, since, wish)
     _score(config, record)
+    _measure_lists(config, record)
     record.step("done", lambda: True)
     return _result(config, record, champion, repeated=False)
 
@@ -293,6 +296,12 @@ def _score(config: Config, record: Record) -> None:
         record.put("catalog", record.steps[f"catalog by {now}"])
 
 
+def _measure_lists(config: Config, record: Record) -> None:
+    """Yesterday's, last of all: lists for today do not wait for it."""
+    if config.catalog is not None and config.daily.lists:
+        note_yesterdays(config, record.step("lists", lambda: measure_yesterdays(config, record.date)))
+
+
 def _result(config: Config, record: Record, champion: OpenedModel, *, repeated: bool) -> Result:
     """Of a finished date, by its record: those of earlier versions tell less."""
     steps = record.steps
@@ -313,4 +322,5 @@ def _result(config: Config, record: Record, champion: OpenedModel, *, repeated: 
         "now": decision.get("now"),
         "drift": steps.get("today", {}).get("drift"),
         "catalog": steps.get("catalog"),
+        "lists": steps.get("lists"),
     }

@@ -15,6 +15,7 @@ from fieldwise.pipelines.cycle.daily import NO_WISH, Wish
 from fieldwise.pipelines.cycle.days import days_to_learn
 from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.cycle.start import champion_now, line_of, require_same
+from fieldwise.pipelines.lists.yesterday import newest_before
 from fieldwise.pipelines.registry import open_model, registry
 from fieldwise.training.tracking.runs import is_made
 
@@ -28,7 +29,7 @@ def plan_day(config: Config, *, date: str, refit: bool = False, wish: Wish = NO_
 
     Returns: date, ``done`` (what was decided, of a finished date; else None), champion, ``features`` (by day: stands,
     would be built, or why not), ``start`` and ``learns`` of the challenger, ``pooled`` (the dates whose rows are
-    compared), ``decision`` and ``catalog`` in words.
+    compared), ``decision``, ``catalog`` and ``lists`` (which would be measured on the day) in words.
 
     Raises as ``run_day`` does before any work: ArtifactError without a champion, TrackingError, ConfigError.
     """
@@ -66,11 +67,12 @@ def plan_day(config: Config, *, date: str, refit: bool = False, wish: Wish = NO_
         say(f"{date} would be refused (exit code 2): nothing is learned or decided from it")
     elif learned:
         say(f"challenger: {start} would learn from {', '.join(learned)}{', under a spec fitted on them' * refit}")
-    say(f"decision: {decision}", f"catalog: {lists}")
+    measured = _measured(config, date) if readable else "none"
+    say(f"decision: {decision}", f"catalog: {lists}", f"lists: {measured}")
     return {
         "date": date, "dry_run": True, "done": None, "champion": reference, "features": features, "start": start,
         "learns": learned if readable else [], "pooled": [*since, date] if readable else [], "decision": decision,
-        "catalog": lists,
+        "catalog": lists, "lists": measured,
     }  # fmt: skip
 
 
@@ -88,6 +90,16 @@ def _state(config: Config, day: str, digest: str, *, own: bool) -> str:
     except InputError as error:
         return f"left out: {error}"
     return BUILT
+
+
+def _measured(config: Config, date: str) -> str:
+    """Which lists would be measured on the day."""
+    if config.catalog is None:
+        return "none: the config has no `catalog`"
+    if not config.daily.lists:
+        return "none: `daily.lists` is false"
+    own = newest_before(config, date)
+    return "none: there are none of a day before" if own is None else f"those of {own} would be measured on {date}"
 
 
 def _decision(

@@ -6,6 +6,7 @@ import datetime
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,18 @@ def evaluate_lists(
     unreadable rows, TrackingError (1) where MLflow does not take the metrics: the result is written by then.
     """
     started = time.perf_counter()
+    found, target = measure_lists(config, date=date, first=first, last=last, lists=lists, out=out)
+    say(*told(found), f"lists measured: {target}, {time.perf_counter() - started:.1f} s")
+    note_lists(config, found)
+    shown = {key: value for key, value in found.items() if key != "slices"}
+    return {**shown, "dir": target, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def measure_lists(
+    config: Config, *, date: str | None, first: str | None, last: str | None, lists: str | None = None,
+    out: str | None = None,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """What ``lists.json`` holds, and the directory that holds it; nobody is told. See `evaluate_lists`."""
     config.require_catalog()
     days = days_after(date, first, last)
     place = lists or target_of(config, None, date, "scores", "catalog")
@@ -86,14 +99,17 @@ def evaluate_lists(
     store.make_dir(target)
     store.write_atomic(store.join(target, RESULT), (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     store.write_atomic(store.join(target, PAGE), page(found, f"{config.name}: lists of {date or 'all'}").encode())
-    say(*told(found), f"lists measured: {target}, {time.perf_counter() - started:.1f} s")
-    version = found["lists"]["model_version"]
+    return found, target
+
+
+def note_lists(config: Config, found: Mapping[str, Any]) -> None:
+    """Tell the run of the registered model that made the lists, if one did, their metrics on their last day. Twice is
+    once. Raises TrackingError."""
+    version, days = found["lists"]["model_version"], found["days"]
     if version is not None and str(version).isdecimal():
         moment = day_of(days[-1]) if days else datetime.date(1970, 1, 1)
         since = (moment - datetime.date(1970, 1, 1)).days * 86_400_000
         registry(config).note(version, {}, run={}, metrics=logged(found), time=since)
-    shown = {key: value for key, value in found.items() if key != "slices"}
-    return {**shown, "dir": target, "seconds": round(time.perf_counter() - started, 3)}
 
 
 def _pairs(config: Config, place: str, days: list[str], date: str | None) -> dict[str, Asked]:

@@ -117,6 +117,13 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _table([["", "contexts", *SYSTEMS], *rows[:FIRST_SLICES]])
 
 
+def told_shortly(found: Mapping[str, Any]) -> str:
+    """The middle of the metrics, beside the yardsticks, in one line."""
+    by, of = found["by"], found["metrics"][found["by"]]
+    beside = ", ".join(f"{system} {of[system]['value']:.5f}" for system in SYSTEMS[1:])
+    return f"{by} {_shown(of['lists'])}; {beside}; {found['counts']['contexts']:,} contexts"
+
+
 def _shown(estimate: Mapping[str, float | None], sign: str = "") -> str:
     """``0.12340 (0.12001 to 0.12700)``"""
     value, low, high = estimate["value"], estimate["low"], estimate["high"]

@@ -150,7 +150,7 @@ def split_sides(config: Config, spec: FeatureSpec, date: str | None) -> Split:
                     for c in f.config.columns}  # fmt: skip
     context_columns &= has_context
     item_columns = (item_columns & has_item) - (context_columns if mixed else set())
-    further = [] if catalog.cap is None else [catalog.cap.column]
+    further = [] if catalog.category is None else [catalog.category]
     if catalog.filter is not None:
         further += Expression(catalog.filter, "catalog.filter").columns
     contexts = _side(
@@ -213,7 +213,7 @@ def _columns(config: Config, source: SourceConfig, date: str | None) -> list[str
         return names
     catalog = config.require_catalog()
     asked = [column for field in config.fields for column in field.columns] + [join.on for join in config.join]
-    asked += [catalog.context_id, catalog.item_id, *([catalog.cap.column] if catalog.cap else [])]
+    asked += [catalog.context_id, catalog.item_id, *([catalog.category] if catalog.category else [])]
     asked += Expression(catalog.filter, "catalog.filter").columns if catalog.filter is not None else ()
     return list(dict.fromkeys([*first_keys(files), *sorted(keys_found(files, set(asked)))]))
 

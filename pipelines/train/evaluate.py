@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from fieldwise.features.errors import ArtifactError
-from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot, snapshot_dir
-from fieldwise.pipelines.agreement import require_measurable, require_snapshots, say_changes
+from fieldwise.features.snapshot.manifest import MOST_TEXTS, Beside, Snapshot, beside_name, load_snapshot, snapshot_dir
+from fieldwise.pipelines.agreement import rebuild, require_measurable, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.train.measured import say_group, say_metrics, say_slices
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.apart import Groups, Slices
+from fieldwise.training.evaluation.cuts import Columns
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.evaluation.reliability import Reliability
 from fieldwise.training.network.network import Network
@@ -24,7 +26,7 @@ def evaluate_model(
     config: Config, *, snapshots: list[str] | None = None, model: str | None = None, role: str = "test"
 ) -> dict[str, Any]:
     """Score every row of one role and measure; ``reliability`` is that of all rows, and of each value of the fields
-    that ``evaluation.slices`` names.
+    and columns that ``evaluation.slices`` names.
 
     Args:
         snapshots: default: the workspace's ``all``. Unsplit (daily) snapshots count for any role.
@@ -55,13 +57,15 @@ def evaluate_model(
     world = World()
     world.use_threads(config.training.threads)
     apart = config.evaluation
-    groups = None if apart.group is None else Groups(bundle.spec, apart.group)
-    slices = Slices(bundle.spec, apart.slices, apart.group) if apart.slices else None
-    curves = Reliability(bundle.spec, apart.slices)
+    columns = Columns(bundle.spec, _beside(config, opened), apart.names)
+    groups = None if apart.group is None else Groups(columns, apart.group)
+    slices = Slices(columns, apart.slices, apart.group) if apart.slices else None
+    curves = Reliability(columns, apart.slices)
     found = evaluate(
         Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, calibrator=bundle.calibrator,
         seen=Seen(verify=True, reader=config.training.reader),
         observers=[each.add for each in (groups, slices, curves) if each is not None],
+        beside=[beside_name(at) for at in columns.read],
     )  # fmt: skip
     say_metrics(role, found)
     metrics = found.told()
@@ -84,3 +88,29 @@ def evaluate_model(
         "reliability": {"all": asdict(found.curve)} | curves.by_slice(),
         **more,
     }
+
+
+def _beside(config: Config, snapshots: Sequence[Snapshot]) -> list[Beside]:
+    """What travels beside the rows of all snapshots: of a column's values those of any.
+
+    ArtifactError for one that lacks a column which is to tell rows apart, or has them in another order.
+    """
+    first, *others = (snapshot.manifest.beside for snapshot in snapshots)
+    wanted = [name for name in config.evaluation.names if name in config.beside]
+    for snapshot in snapshots:
+        names = [each.column for each in snapshot.manifest.beside]
+        lacking = [name for name in wanted if name not in names]
+        if lacking or (wanted and names != [each.column for each in first]):
+            day = snapshot.manifest.day
+            raise ArtifactError(
+                snapshot.dir, expected=f"the columns {', '.join(config.beside)} beside its rows",
+                found=", ".join(names) or "none", fix=f"Build it again: `{rebuild(config, snapshot.dir, day, False)}`.",
+            )  # fmt: skip
+    return [
+        Beside(column=one.column, values=_together([one, *same])) for one, *same in zip(first, *others, strict=True)
+    ] if wanted else []  # fmt: skip
+
+
+def _together(columns: Sequence[Beside]) -> list[str] | None:
+    every = {value for column in columns for value in column.values or ()}
+    return None if len(every) > MOST_TEXTS or any(column.values is None for column in columns) else sorted(every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,23 @@ def expected(shop: Path, bundle_dir: str, k: int, **rules: Any) -> list[tuple[st
         raw = raw.append_column("when", pa.array([f"{DAY}T18:30:00"] * n)).append_column("position", pa.array([1] * n))
         slots = encoder.encode(raw).slots
         logits, probabilities = scorer.logits(slots), scorer.probabilities(slots)
-        used: dict[str, int] = {}
-        rank = 0
+        order = []
         for i in sorted(range(n), key=lambda i: (-logits[i], items["item"][i].as_py())):
             item = items.slice(i, 1).to_pylist()[0]
             pair = (u["user"], item["item"])
             allowed = int(item["stock"]) >= rules.get("stock", 0) and pair not in rules.get("exclude", set())
-            allowed = allowed and ("only" not in rules or pair in rules["only"])
-            if rank < k and allowed and used.get(item["category"], 0) < rules.get("cap", n):
-                used[item["category"]] = used.get(item["category"], 0) + 1
-                rank += 1
-                rows.append((u["user"], rank, item["item"], float(probabilities[i])))
+            if allowed and ("only" not in rules or pair in rules["only"]):
+                order.append((i, item["item"], item["category"]))
+        chosen: list[int] = []
+        for category, count in rules.get("at_least", {}).items():
+            chosen += [i for i, _, own in order if own == category][:count]
+        used = Counter(own for i, _, own in order if i in chosen)
+        for i, _, own in order:
+            if len(chosen) < k and i not in chosen and used[own] < rules.get("cap", n):
+                used[own] += 1
+                chosen.append(i)
+        listed = [(i, name) for i, name, _ in order if i in chosen]
+        rows += [(u["user"], rank, name, float(probabilities[i])) for rank, (i, name) in enumerate(listed, 1)]
     return rows
 
 

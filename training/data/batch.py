@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fieldwise.features.arrays import Float32
+from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.data.plan import Segment
 from fieldwise.training.models.layout import Layout
@@ -21,6 +21,7 @@ class Batch:
     label: Float32  # [B]
     weight: Float32 | None  # [B], None: every row weighs 1
     origin: list[Segment]  # segments of the plan, in row order
+    beside: Int64 | None = None  # [B, columns] that the reader was asked for, see `PlanReader`
 
     @property
     def rows(self) -> int:

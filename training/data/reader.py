@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from fieldwise.features.arrays import Float32
+from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.errors import FieldwiseError
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
@@ -40,6 +40,7 @@ class PlanReader:
         streams: the plan's streams to read, see ``Plan.streams_of``.
         slot_names: the slot columns in order.
         start_step: first step to yield.
+        beside: names, in the files, of columns to read that travel beside the rows.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class PlanReader:
         slot_names: Sequence[str],
         *,
         start_step: int = 0,
+        beside: Sequence[str] = (),
     ) -> None:
         self.rows, self.ahead = 0, files_ahead(files, len(slot_names))
         self.digest = xxhash.xxh3_64()  # of all rows handed out, in their order
         self._files, self._plan, self._streams = files, plan, streams
-        self.slot_names, self._start_step = slot_names, start_step
+        self.slot_names, self._start_step, self._beside = slot_names, start_step, list(beside)
         self._wanted: dict[int, list[Segment]] = {}  # by file, in the order of first need
         for segment in plan.reads(streams, start_step):
             self._wanted.setdefault(segment.file, []).append(segment)
@@ -66,6 +68,11 @@ class PlanReader:
         """The batches of this reader alone."""
         with closing(decoded([self], seen)) as columns:
             yield from self.batches(self.arrivals(columns))
+
+    @property
+    def columns(self) -> list[str]:
+        """That every file must have."""
+        return [*self.slot_names, "label", *self._beside]
 
     @property
     def needs(self) -> list[DataFile]:
@@ -93,7 +100,8 @@ class PlanReader:
 
     def _assemble(self, parts: list[_Block], segments: list[Segment]) -> Batch:
         if not parts:
-            parts = [_Block(0, np.empty((len(self.slot_names), 0), np.int32), np.empty(0, np.float32), None)]
+            nothing = np.empty((0, len(self._beside)), np.int64)
+            parts = [_Block(0, np.empty((len(self.slot_names), 0), np.int32), np.empty(0, np.float32), None, nothing)]
         weights = [part.weight for part in parts if part.weight is not None]  # of all files or of none
         slots = np.concatenate([part.slots for part in parts], axis=1)
         return Batch(
@@ -101,6 +109,7 @@ class PlanReader:
             np.concatenate([part.label for part in parts]),
             np.concatenate(weights) if weights else None,
             segments,
+            np.concatenate([part.beside for part in parts]) if self._beside else None,
         )
 
     def arrivals(self, columns: Iterator[Columns]) -> Generator[Blocks, None, None]:
@@ -113,7 +122,9 @@ class PlanReader:
         slots = [columns[name] for name in self.slot_names]
         if any(slot.dtype != np.int32 for slot in slots) or columns["label"].dtype != np.float32:
             raise damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
-        weight = columns.get("weight")
+        weight, beside = columns.get("weight"), [columns[name] for name in self._beside]
+        if any(column.dtype != np.int64 for column in beside):
+            raise damaged(self._files[file], "other types or nulls", expected="int64 beside the rows")
         wanted = self._wanted[file]
         rows = np.concatenate([permutation[segment.first : segment.first + segment.rows] for segment in wanted])
         rows += self._files[file].first
@@ -121,13 +132,15 @@ class PlanReader:
         for slot, values in enumerate(slots):
             pick_rows(values, rows, taken[slot])
         label, weights = columns["label"][rows], None if weight is None else weight[rows]
+        more = np.stack([column[rows] for column in beside], 1) if beside else np.empty((len(rows), 0), np.int64)
         blocks, begin, large = Blocks(), 0, taken.nbytes > _LARGE
         for segment in wanted:
             part = slice(begin, begin + segment.rows)
             own, begin = taken[:, part], begin + segment.rows
             blocks[(segment.stream, file)] = _Block(
-                segment.first, own.copy() if large else own, label[part], None if weights is None else weights[part]
-            )
+                segment.first, own.copy() if large else own, label[part],
+                None if weights is None else weights[part], more[part],
+            )  # fmt: skip
         return blocks
 
 
@@ -139,13 +152,14 @@ class _Block:
     slots: npt.NDArray[np.int32]  # [S, rows]: gathering along a slot is what caches like
     label: Float32
     weight: Float32 | None
+    beside: Int64  # [rows, columns]
     taken: int = 0
 
     def take(self, segment: Segment) -> _Block:
         part = slice(segment.first - self.first, segment.first - self.first + segment.rows)
         self.taken += segment.rows
         weight = None if self.weight is None else self.weight[part]
-        return _Block(segment.first, self.slots[:, part], self.label[part], weight)
+        return _Block(segment.first, self.slots[:, part], self.label[part], weight, self.beside[part])
 
     @property
     def spent(self) -> bool:
@@ -165,7 +179,7 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, Non
         for file, columns in zip(files, kept, strict=True):
             if columns is None:
                 try:
-                    columns = _whole(file, readers[0].slot_names, groups)
+                    columns = _whole(file, readers[0].columns, groups)
                     seen.add(file, columns)
                 except FieldwiseError:
                     raise
@@ -177,19 +191,19 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, Non
             yield columns
 
 
-def _whole(file: DataFile, slot_names: Sequence[str], groups: Iterator[Columns]) -> Columns:
-    """The columns of a file, which is one row group, but several are read as well."""
+def _whole(file: DataFile, names: Sequence[str], groups: Iterator[Columns]) -> Columns:
+    """The columns of a file, which is one row group, but several are read as well; the weight, if it has one, too."""
     parts: list[Columns] = []
     rows = 0
     while rows < file.whole:
         group = next(groups, None)
         if group is None:
             raise damaged(file, f"{rows} rows")
-        missing = [name for name in (*slot_names, "label") if name not in group]
+        missing = [name for name in names if name not in group]
         if missing:
-            raise damaged(file, f"no column {missing[0]}", expected=f"columns {slot_names[0]} ... and label")
+            raise damaged(file, f"no column {missing[0]}", expected=f"columns {names[0]} ... and label")
         rows += len(group["label"])
-        parts.append(group)
+        parts.append({name: group[name] for name in (*names, "weight") if name in group})  # nobody keeps the others
     if rows > file.whole:
         raise damaged(file, f"{rows} rows")
     if len(parts) == 1:

@@ -7,35 +7,35 @@ With rows of a group g in the order of their logits, W_g their weight, and group
   logit share the mean of their places' terms (McSherry and Najork 2008)
 
 A model that only knows which users click gains nothing here, as it does in AUC. Errors are those of ratios over
-independent groups. Groups need all of their rows: 16 bytes a row are held. Slices are sums alone.
+independent groups. Groups need all of their rows: 20 bytes a row are held. Slices are sums alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fieldwise.features.arrays import Float32, Float64, Int32, Int64
-from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.data.batch import Batch
-from fieldwise.training.evaluation.paired import MOST_VALUES, SLICE_BLOCKS, SUMS, interval, jackknifed, slot_of
+from fieldwise.training.evaluation.cuts import Columns
+from fieldwise.training.evaluation.paired import SLICE_BLOCKS, SUMS, interval, jackknifed
 
 
 class Groups:
-    """Rows of groups, collected; a group is a local index of one field."""
+    """Rows of groups, collected; a group is a local index of one field, or a value of a column beside the rows."""
 
-    def __init__(self, spec: FeatureSpec, field: str) -> None:
-        self._slot = slot_of(spec, field, "evaluation.group")
-        self._parts: list[tuple[Int32, Float32, Float32, Float32]] = []
+    def __init__(self, columns: Columns, name: str) -> None:
+        self._of = columns.groups(name)
+        self._parts: list[tuple[Int64, Float32, Float32, Float32]] = []
 
     def add(self, batch: Batch, logits: Float32) -> None:
         weight = np.ones(batch.rows, np.float32) if batch.weight is None else batch.weight
-        group = batch.slots[:, self._slot].astype(np.int32)
-        self._parts.append((group, logits + np.float32(0), batch.label.copy(), weight.copy()))  # -0.0 is 0.0
+        logits = logits + np.float32(0)  # -0.0 is 0.0
+        self._parts.append((self._of(batch).copy(), logits, batch.label.copy(), weight.copy()))
 
     def values(self) -> dict[str, float]:
         """Metrics with their errors, how many ``groups`` have both classes, and the share of weight in them."""
@@ -86,7 +86,8 @@ def grouped(group: Int32 | Int64, logit: Float32, label: Float32, weight: Float6
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows of one value of a field. ``low`` and ``high``: ends of calibration's interval, None where there is none."""
+    """Rows of one value of a field or a column. ``low`` and ``high``: ends of calibration's interval, None where there
+    is none."""
 
     name: str
     rows: int
@@ -100,14 +101,13 @@ class Slice:
 
 
 class Slices:
-    """Sums of slices: every local index of some fields."""
+    """Sums of slices: every value of some fields or columns."""
 
-    def __init__(self, spec: FeatureSpec, fields: Mapping[str, None] | list[str], group: str | None = None) -> None:
-        """``group``: a field whose rows belong together, so that intervals bear their errors being alike."""
-        self._spec = spec
-        self._slots = {name: slot_of(spec, name, "evaluation.slices", MOST_VALUES) for name in fields}
-        self._tables = {name: np.zeros((spec[name].size * SLICE_BLOCKS, len(SUMS))) for name in fields}
-        self._group = None if group is None else slot_of(spec, group, "evaluation.group")
+    def __init__(self, columns: Columns, names: Sequence[str], group: str | None = None) -> None:
+        """``group``: what rows belong together by, so that intervals bear their errors being alike."""
+        self._cuts = {name: columns.cuts(name) for name in names}
+        self._tables = {name: np.zeros((cuts.size * SLICE_BLOCKS, len(SUMS))) for name, cuts in self._cuts.items()}
+        self._group = None if group is None else columns.groups(group)
         self._rows = 0
 
     def add(self, batch: Batch, logits: Float32) -> None:
@@ -115,9 +115,9 @@ class Slices:
         w = np.ones(len(z)) if batch.weight is None else batch.weight.astype(np.float64)
         p = 1 / (1 + np.exp(-np.maximum(z, -700.0)))
         columns = [np.ones(len(z)), y > 0, w, w * y, w * (np.logaddexp(0.0, z) - y * z), w * p]
-        block = self._rows + np.arange(len(z)) if self._group is None else batch.slots[:, self._group].astype(np.int64)
-        for name, slot in self._slots.items():
-            cell = batch.slots[:, slot].astype(np.int64) * SLICE_BLOCKS + block % SLICE_BLOCKS
+        block = self._rows + np.arange(len(z)) if self._group is None else self._group(batch)
+        for name, cuts in self._cuts.items():
+            cell = cuts.of(batch) * SLICE_BLOCKS + block % SLICE_BLOCKS
             for at, column in enumerate(columns):
                 self._tables[name][:, at] += np.bincount(cell, column, len(self._tables[name]))
         self._rows += batch.rows
@@ -126,9 +126,9 @@ class Slices:
         """Those that have rows of any weight, the worst normalized entropy first; those of one class alone last."""
         slices = []
         for name, table in self._tables.items():
-            for local, sums in enumerate(table.reshape(-1, SLICE_BLOCKS, len(SUMS))):
+            for number, sums in enumerate(table.reshape(-1, SLICE_BLOCKS, len(SUMS))):
                 if sums[:, 2].sum() > 0:
-                    slices.append(_slice(f"{name} = {self._spec.value_of(name, local)}", sums, confidence))
+                    slices.append(_slice(f"{name} = {self._cuts[name].name(number)}", sums, confidence))
         return sorted(slices, key=lambda each: (-(each.normalized_entropy or -1.0), each.name))
 
 

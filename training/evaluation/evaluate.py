@@ -52,11 +52,12 @@ class Evaluation:
         return counts | {name: float(value) for name, value in self.values.items()}
 
 
-def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int) -> PlanReader:
-    """This rank's share of all rows, in order."""
+def scan(split: Split, spec: FeatureSpec, world: World, *, streams: int, beside: Sequence[str] = ()) -> PlanReader:
+    """This rank's share of all rows, in order, with what is ``beside`` them."""
     plan = Plan([file.rows for file in split.files], batch_size=-(-_ROWS // streams) * streams, streams=streams,
                 shuffle=False)  # fmt: skip
-    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names)
+    return PlanReader(split.files, plan, plan.streams_of(world.rank, world.size), spec.slot_names,
+                      beside=beside)  # fmt: skip
 
 
 def evaluate(
@@ -69,9 +70,10 @@ def evaluate(
     streams: int = 8,
     seen: Seen | None = None,
     observers: Sequence[Observer] = (),
+    beside: Sequence[str] = (),
 ) -> Evaluation:
-    """Score every row of the split once, `collect` and `measure`."""
-    with network.passes([[scan(split, network.spec, world, streams=streams)]], seen) as works:
+    """Score every row of the split once, `collect` and `measure`; observers are told what is ``beside`` the rows."""
+    with network.passes([[scan(split, network.spec, world, streams=streams, beside=beside)]], seen) as works:
         found = collect(
             network, split, world, works, logit_shift=logit_shift, calibrator=calibrator, observers=observers
         )

@@ -78,6 +78,21 @@ class Catalog:
     def groups(self) -> Lists:
         return Lists(self.start, self.item)
 
+    def of_category(self, category: int) -> tuple[Catalog, Int64]:
+        """The items of a category as a catalog of their own, and their positions in this one, ascending."""
+        own = self.category == category
+        members = self.item[np.repeat(own, np.diff(self.start))]
+        positions = np.sort(members)
+        arrays = {name: constant(getattr(self, name)[own], getattr(self, name).dtype) for name in _OF_GROUPS}
+        part = Catalog(
+            of_item=self.of_item,
+            category=constant(np.zeros(int(own.sum())), np.int32),
+            start=constant(np.r_[0, np.cumsum(np.diff(self.start)[own])], np.int64),
+            item=constant(np.searchsorted(positions, members), np.int64),
+            **arrays,
+        )
+        return part, positions
+
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """One .npy file per array, at ``path(name)``; returns the names."""
         names = {f"catalog-{name}.npy": getattr(self, name) for name in ARRAYS}
@@ -108,6 +123,7 @@ ARRAYS = (
     "start",
     "item",
 )
+_OF_GROUPS = ("slots", "linear", "vectors", "precise", "half", "lost", "norm", "error")
 
 
 def share(scorer: Scorer) -> float:

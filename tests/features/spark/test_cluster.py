@@ -1,5 +1,5 @@
 """The same bytes on one core, and on a standalone cluster of two workers of which one loses its executor mid-job:
-snapshots and catalog scores.
+snapshots and catalog scores. Negatives are drawn alike on one core, on two, and on the cluster.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 from fieldwise.features.java.home import java_environment
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from tests.features.spark.test_build import config_of, write_day
+from tests.pipelines.build.test_negatives import watched
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -147,6 +148,20 @@ def test_snapshots_have_the_same_digest_on_one_core_and_on_a_cluster_that_loses_
     assert {path.name for path in data.glob("t*-*.parquet")} == {
         f["path"] for f in manifest["files"] if f["path"].startswith("t")
     }
+
+
+def test_negatives_are_the_same_on_one_core_on_two_and_on_a_cluster(
+    cluster: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    watched(tmp_path, source={"path": "part-*.csv"})
+    header, *lines = (tmp_path / "log.csv").read_text().splitlines()
+    for part in range(6):  # ranges that two workers share
+        (tmp_path / f"part-{part}.csv").write_text("\n".join([header, *lines[part::6]]) + "\n")
+    digests = {}
+    for name, master in (("cluster", cluster[0]), ("one", "local[1]"), ("two", "local[2]")):
+        with running(BUILD, master, tmp_path / "watched.yaml", tmp_path / name) as build:
+            digests[name] = digest_of(build)
+    assert len(set(digests.values())) == 1, digests
 
 
 def test_catalog_scores_are_the_same_on_a_cluster_that_loses_an_executor(

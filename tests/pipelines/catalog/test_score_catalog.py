@@ -39,23 +39,30 @@ def test_equals_scoring_every_pair(shop: Path, kind: str) -> None:
 @pytest.mark.usefixtures("spark")
 @given(
     st.sampled_from(["lr", "poly2", "fm", "ffm", "fwfm"]), st.integers(0, 10_000), st.integers(0, 4),
-    st.sampled_from([None, 1, 2, 3]), st.integers(1, 80), st.integers(0, 900),
+    st.sampled_from([None, 1, 2, 3]), st.integers(1, 80), st.integers(0, 900), st.booleans(),
 )  # fmt: skip
 @settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate])  # an example takes seconds
-@example(kind="ffm", seed=3, stock=2, cap=2, k=9, pairs=900)
+@example(kind="ffm", seed=3, stock=2, cap=2, k=9, pairs=900, quotas=True)
 def test_a_shops_rules(
-    tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int, stock: int, cap: int | None, k: int, pairs: int
-) -> None:
-    """In stock, not seen yet, at most so many of a category, all at once, of random models and shops."""
+    tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int, stock: int, cap: int | None, k: int, pairs: int,
+    quotas: bool,
+) -> None:  # fmt: skip
+    """In stock, not seen yet, at most and at least so many of a category, all at once, of random models and shops."""
     shop, draw = tmp_path_factory.mktemp("shop"), np.random.default_rng(seed)
     write_shop(shop, seed=seed)
     seen = {(f"u{draw.integers(45):03d}", f"i{draw.integers(65):03d}") for _ in range(pairs)}
     (shop / "seen.csv").write_text("item,user\n" + "".join(f"{i},{u}\n" for u, i in sorted(seen)) + ",u001\ni001,\n")
     capped = None if cap is None else {"column": "category", "items": cap}
-    config = shop_config(shop, kind, k=k, filter=f"stock >= {stock}", exclude={"path": "seen.csv"}, cap=capped)
+    rules: dict[str, Any] = {} if cap is None else {"cap": cap}
+    least = {"c": min(k, cap or 3), "": 1} if quotas and k > 3 else None
+    rules |= {} if least is None else {"at_least": least}
+    at_least = None if least is None else {"column": "category", "items": least}
+    config = shop_config(
+        shop, kind, k=k, filter=f"stock >= {stock}", exclude={"path": "seen.csv"}, cap=capped, at_least=at_least
+    )
     bundle = write_bundle(shop, config, seed)
     found = rows_of(published(score_catalog(config, model=bundle, date=DAY)))
-    assert found == expected(shop, bundle, k, stock=stock, exclude=seen, **({} if cap is None else {"cap": cap}))
+    assert found == expected(shop, bundle, k, stock=stock, exclude=seen, **rules)
 
 
 def test_sources_with_quoted_line_breaks_and_columns_by_position(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +98,9 @@ def test_a_cross_of_both_sides_is_scored_pair_by_pair_or_refused(shop: Path) -> 
     result = score_catalog(config, model=bundle, date=DAY)
     assert result["by"] == "pairs"
     assert rows_of(published(result)) == expected(shop, bundle, 7)
+    due = {"column": "category", "items": {"b": 3}}
+    found = score_catalog(shop_config(shop, fields=[*FIELDS, CROSS], at_least=due), model=bundle, date=DAY, out="due")
+    assert rows_of(published(found)) == expected(shop, bundle, 7, at_least={"b": 3})
     small = shop_config(shop, fields=[*FIELDS, CROSS], max_pairs=2399)
     with pytest.raises(
         ConfigError, match="field 'user_category' reads columns of both contexts and items, found 2,400"
@@ -157,6 +167,27 @@ def test_the_order_of_rows_and_the_cut_into_files_do_not_matter(shop: Path, monk
     monkeypatch.setattr("fieldwise.pipelines.catalog.score_catalog.RANGE_BYTES", 64)
     second = score_catalog(config, model=bundle, date=DAY, out=str(shop / "elsewhere"))
     assert second["digest"] == first["digest"]
+
+
+def test_minimums_that_no_item_can_serve_are_said(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = shop_config(shop, at_least={"column": "category", "items": {"z": 2}})
+    bundle = write_bundle(shop, config)
+    found = rows_of(published(score_catalog(config, model=bundle, date=DAY)))
+    assert "warning: catalog.at_least: no eligible item has category 'z'; lists hold none\n" in capsys.readouterr().err
+    assert found == expected(shop, bundle, 7)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "words"),
+    [
+        ({"items": {"a": 4, "b": 4}}, r"at most k = 7 in all"),
+        ({"items": {"a": 3}}, r"at most 2 each, as cap says"),
+        ({"column": "tags", "items": {"a": 1}}, r"at_least\.column 'category', that of cap"),
+    ],
+)
+def test_minimums_that_contradict_are_refused(shop: Path, catalog: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        shop_config(shop, cap={"column": "category", "items": 2}, at_least={"column": "category", **catalog})
 
 
 def test_duplicates_are_refused(shop: Path) -> None:

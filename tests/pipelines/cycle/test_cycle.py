@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ArtifactError, BusyError, ConfigError, InputError, RefusedError
@@ -27,6 +28,7 @@ from fieldwise.pipelines.cycle.freshness import freshness, line_through
 from fieldwise.pipelines.cycle.plan import plan_day
 from fieldwise.pipelines.cycle.record import Record, alone
 from fieldwise.pipelines.decision import decide, record_decision
+from fieldwise.pipelines.lists.evaluate_lists import evaluate_lists
 from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.registry import open_model, registry
 from tests.pipelines.cycle.days import DAY, ROWS, write_cycle, write_day
@@ -122,6 +124,41 @@ def test_dates_in_a_row(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(ArtifactError, match="models:/cycle/2: expected a registered model, found nothing of that name"):
         open_model(first["challenger"], config)
     assert open_model(None, config).version == back["champion"]
+
+
+def test_yesterdays_lists_are_measured(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cycle"
+    shutil.copytree(begun, folder)
+    config = load(folder)
+    assert run_day(config, date=DAY(6))["lists"] == {"date": None, "why": "none of a day before"}
+    assert f"no lists of a day before {DAY(6)} to measure on it\n" in capsys.readouterr().err
+
+    # killed before it is recorded, the date measures again
+    with monkeypatch.context() as killed:
+        killed.setattr(sys, "stderr", Meanwhile("lists", stop))
+        with pytest.raises(KeyboardInterrupt):
+            run_day(config, date=DAY(7))
+    done = run_day(config, date=DAY(7))
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lists of")]
+    by_hand = evaluate_lists(config, date=DAY(6))
+    assert done["lists"] == {key: by_hand[key] for key in done["lists"]}
+    assert (done["lists"]["date"], done["lists"]["days"]) == (DAY(6), [DAY(7)])
+    value = by_hand["metrics"]["ndcg@10"]["lists"]["value"]
+    assert [line.partition(" (")[0] for line in said] == [f"lists of {DAY(6)} on {DAY(7)}: ndcg@10 {value:.5f}"]
+    version = MlflowClient().get_model_version("cycle", by_hand["lists"]["model_version"])
+    assert MlflowClient().get_run(version.run_id).data.metrics["lists/ndcg_at_10"] == value
+    assert Record(config.workspace_dir, DAY(7)).steps["lists"] == done["lists"]
+
+    # the newest before are measured; what cannot be measured stops nothing; and nobody has to want figures
+    shutil.rmtree(folder / "work" / "scores" / "catalog" / f"date={DAY(7)}")
+    wrong = run_day(load(folder, "lists.context=nobody"), date=DAY(8))
+    assert (wrong["decision"], wrong["lists"]["date"]) == ("kept", DAY(6))
+    assert "'nobody'" in wrong["lists"]["why"]
+    command = f"evaluate-lists --config {folder}/cycle.yaml --set=lists.context=nobody --date {DAY(6)} --from {DAY(8)}`"
+    assert command in capsys.readouterr().err
+    assert run_day(load(folder, "daily.lists=false"), date=DAY(9))["lists"] is None
 
 
 def test_a_suspicious_day_of_the_window_is_nothing_to_compare_with(begun: Path, tmp_path: Path) -> None:
@@ -277,6 +314,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert told == {
         "date": DAY(6), "dry_run": True, "done": None, "champion": "models:/cycle/1", "start": "models:/cycle/1",
         "learns": [DAY(5)], "pooled": [DAY(6)], "catalog": f"lists of {DAY(6)} by the champion of then",
+        "lists": "none: there are none of a day before",
         "decision": f"promoted if its rows of {DAY(6)} show a gain beyond chance and nothing speaks against it; "
         "else kept",
     }  # fmt: skip
@@ -296,6 +334,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert (next_one["start"], next_one["learns"], next_one["pooled"]) == (
         done["challenger"], [DAY(6)], [DAY(6), DAY(7)]
     )  # fmt: skip
+    assert next_one["lists"] == f"those of {DAY(6)} would be measured on {DAY(7)}"
     assert files_of(folder) == after
     empty = load(folder, f"workspace={tmp_path}/nothing")
     with pytest.raises(ArtifactError, match=r"nothing: expected a registered model, found no store\. Train first\."):

@@ -13,6 +13,7 @@ from fieldwise.features.errors import ConfigError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.evaluation.apart import Groups, Slices, grouped
+from fieldwise.training.evaluation.cuts import Columns
 from tests.snapshots import hash_spec
 
 
@@ -80,7 +81,7 @@ def test_slices_in_closed_form(spec: FeatureSpec) -> None:
     """One value's rate is predicted exactly, another's is twice what is predicted, a third has no positive."""
     slots = np.repeat(np.array([[3, 3], [4, 3], [5, 3]], np.int32), 1000, axis=0)
     label = np.concatenate([np.arange(1000) % 5 == 0, np.arange(1000) % 5 < 2, np.zeros(1000)]).astype(np.float32)
-    slices = Slices(spec, ["f0"])
+    slices = Slices(Columns(spec), ["f0"])
     for batch in batches(slots, label, None, 700):
         slices.add(batch, np.full(batch.rows, math.log(0.2 / 0.8), np.float32))
     found = {each.name.split(" = ")[1]: each for each in slices.found()}
@@ -105,7 +106,7 @@ def test_batches_make_no_difference(spec: FeatureSpec) -> None:
     label, weight = (draw.random(900) < 0.4).astype(np.float32), draw.uniform(0.5, 2, 900).astype(np.float32)
     logits, told = draw.standard_normal(900).astype(np.float32), []
     for size in (900, 64):
-        slices, groups, at = Slices(spec, ["f0"], "f1"), Groups(spec, "f1"), 0
+        slices, groups, at = Slices(Columns(spec), ["f0"], "f1"), Groups(Columns(spec), "f1"), 0
         for batch in batches(slots, label, weight, size):
             for each in (slices, groups):
                 each.add(batch, logits[at : at + batch.rows])
@@ -120,4 +121,4 @@ def test_batches_make_no_difference(spec: FeatureSpec) -> None:
 
 def test_fields_that_cannot_serve(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.slices: expected a field of one value of at most 1,000 local"):
-        Slices(hash_spec((5000,)), ["f0"])
+        Slices(Columns(hash_spec((5000,))), ["f0"])

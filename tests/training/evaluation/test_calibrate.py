@@ -18,6 +18,7 @@ from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation import calibrate
 from fieldwise.training.evaluation.calibrate import fit_calibrator
+from fieldwise.training.evaluation.cuts import Columns
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.evaluation.metrics import Metrics
 from fieldwise.training.evaluation.reliability import Reliability
@@ -193,7 +194,7 @@ def test_downsampled_rows_are_measured_at_their_own_rate(tmp_path: Path) -> None
 def test_reliability_of_slices(data: TrainData, tmp_path: Path) -> None:
     trained(tmp_path / "b", data, "platt")
     bundle = load_bundle(tmp_path / "b")
-    slices, seen = Reliability(SPEC, ["f2"]), []
+    slices, seen = Reliability(Columns(SPEC), ["f2"]), []
     evaluate(
         Network.from_bundle(bundle), data.test, World(), calibrator=bundle.calibrator,
         observers=[slices.add, lambda batch, logits: seen.append((batch, logits))],
