@@ -181,7 +181,7 @@ class Log:
                 id="all", spec_digest=spec.digest, source_fingerprint=ZEROS, request=ZEROS, data=attempt.data,
                 slot_names=spec.slot_names, has_weight=False, files=files, quarantined={}, filtered=0,
                 dropped_negatives=0, negative_rate=self.negative_rate, fields={},
-                digest=snapshot_digest(spec.digest, [file.sha256 for file in files]),
+                digest=snapshot_digest(spec.digest, [file.identity for file in files]),
             )  # fmt: skip
             attempt.publish(manifest, replace=True)
         return str(directory)

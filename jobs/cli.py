@@ -150,8 +150,8 @@ def parser() -> argparse.ArgumentParser:
                                "(default: the champion's)")  # fmt: skip
     features.add_argument("--replace", action="store_true", help="replace a published snapshot")
 
-    train = add("train", "Train one model on snapshots, log it, register it as challenger.",
-                "fieldwise train --config configs/movielens.yaml --ranks 2 --set model.kind=fm")  # fmt: skip
+    train = add("train", "Train a model on snapshots, or choose it of its family; log it, register it as challenger.",
+                "fieldwise train --config configs/movielens.yaml --ranks 2 --set model.kind=auto")  # fmt: skip
     train.add_argument("--train", metavar="DIR", action="append", default=[],
                        help="snapshots to train on (default: the workspace's `all`, by its own splits)")  # fmt: skip
     train.add_argument("--valid", metavar="DIR", action="append", default=[], help="snapshots to validate on")
@@ -184,6 +184,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
     _model(evaluate)
     evaluate.add_argument("--role", default="test", choices=["train", "valid", "test"], help="default: test")
+
+    compare = add("compare", "Models side by side on the same rows, with intervals of what they differ by.",
+                  "fieldwise compare models:/demo/1 models:/demo@challenger --config configs/demo.yaml")  # fmt: skip
+    compare.add_argument(
+        "models", metavar="MODEL", nargs="+", help="bundle directory or models:/NAME@alias, two or more"
+    )
+    compare.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
+    compare.add_argument("--role", default="test", choices=["train", "valid", "test"], help="default: test")
 
     rows = add("score-rows", "Probabilities for raw rows in the source's own format.",
                "fieldwise score-rows --config configs/criteo.yaml --out scores")  # fmt: skip

@@ -40,14 +40,11 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
-    from fieldwise.pipelines.train.launch import Days, inside_rank, train_ranks
+    from fieldwise.pipelines.train.family import train_best
+    from fieldwise.pipelines.train.launch import Days
 
     days = Days(o.train, o.valid, o.test)
-    if o.ranks > 1 and not inside_rank():
-        return train_ranks(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
-    from fieldwise.pipelines.train.train import train_model
-
-    return train_model(_load(o), days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
+    return train_best(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
 
 
 def send(o: argparse.Namespace) -> dict[str, Any]:
@@ -66,6 +63,12 @@ def evaluate(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.train.evaluate import evaluate_model
 
     return evaluate_model(_load(o), snapshots=o.snapshot, model=o.model, role=o.role)
+
+
+def compare(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.train.compare import compare_models
+
+    return compare_models(_load(o), o.models, snapshots=o.snapshot, role=o.role)
 
 
 def score_rows(o: argparse.Namespace) -> dict[str, Any]:

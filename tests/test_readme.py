@@ -103,6 +103,8 @@ def test_the_tour(
         if name == "features":
             assert results[name]["status"] == "already published"
     assert results["train"]["registered"]["version"] == "2"
+    assert [each["version"] for each in results["compare"]["models"]] == ["1", "2"]
+    assert results["compare"]["rows"] == 600
     assert results["promote"] == {"model": "demo", "champion": "2", "former": "1"}
     assert results["rollback"] == {"model": "demo", "champion": "1", "former": "2"}
     assert [each["decision"] for each in results["history"]["decisions"]] == ["promoted", "promoted", "rolled back"]

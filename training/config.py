@@ -15,7 +15,7 @@ class ModelConfig(Strict):
     model_config = ConfigDict(extra="allow")  # the keys of one kind alone, which its own file declares and checks
 
     kind: str
-    """The model, by name."""
+    """The model, by name, or ``auto``."""
     dim: Annotated[int, Field(ge=1)] | None = None
     """Latent dimension k. Default: chosen by the data with ``training.auto``, from 16 for fm and 4 for ffm (per pair of
     fields), which it is without. lr and poly2 have none."""

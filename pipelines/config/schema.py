@@ -26,6 +26,7 @@ from fieldwise.pipelines.config.lists import ListsConfig
 from fieldwise.pipelines.config.suspicion import SuspicionConfig
 from fieldwise.pipelines.config.variables import with_variables
 from fieldwise.training.config import ModelConfig, TrainingConfig
+from fieldwise.training.models import member
 from fieldwise.training.models.keys import model_keys, plain
 
 if TYPE_CHECKING:
@@ -189,6 +190,22 @@ class Config(FeatureConfig):
     def workspace_dir(self) -> str:
         """Absolute directory or URL of the workspace."""
         return resolve(self.workspace or os.path.join("work", self.name), self.base)
+
+    @property
+    def local_workspace(self) -> str:
+        """``workspace_dir``. ConfigError where it is a URL, since training needs a directory."""
+        if "://" in self.workspace_dir:
+            fix = "Set workspace."
+            raise ConfigError("workspace", expected="a local directory to train in", found=self.workspace_dir, fix=fix)
+        return self.workspace_dir
+
+    def of_kind(self, kind: str) -> Config:
+        """This config with a kind in the place of ``auto``, also where another process loads it by ``arguments``."""
+        model = member(self.model, kind)
+        left_out = [key for key, value in self.model if value is not None and getattr(model, key) is None]
+        one = self.model_copy(update={"model": model})
+        one._overrides = [*self._overrides, f"model.kind={kind}", *(f"model.{key}=null" for key in left_out)]
+        return one
 
     @property
     def experiment(self) -> str:

@@ -16,7 +16,8 @@ from fieldwise.pipelines.build.drift import keep_expected, spec_dir
 from fieldwise.pipelines.build.features import publish_snapshot
 from fieldwise.pipelines.build.refit import fit_days
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.train.launch import Days, train_ranks
+from fieldwise.pipelines.train.family import train_best
+from fieldwise.pipelines.train.launch import Days
 
 
 def days_between(first: str, last: str) -> list[str]:
@@ -52,7 +53,8 @@ def first_model(config: Config, days: Sequence[str], *, ranks: int = 1, register
     keep_expected(config, reduce(add, [report.distribution for _, report in built[: len(training)]]))
     places = [result["dir"] for result, _ in built]
     roles = Days(places[: len(training)], places[len(training) :])
-    trained = train_ranks(config, ranks, roles, register=register)
+    trained = train_best(config, ranks, roles, register=register)
+    assert trained is not None  # no rank of others
     return {"days": days, "valid": days[-held_out:], "spec_digest": spec.digest, **trained}
 
 

@@ -87,7 +87,7 @@ def _allowed(comparison: Comparison, config: GateConfig) -> float:
 def _slices(pooled: Comparison, config: GateConfig) -> list[str]:
     slices = pooled.slices(config.confidence, min_rows=config.min_rows, min_positives=config.min_positives)
     return [
-        f"slice {name}, a loss of more than {config.max_slice_loss:.2%}: logloss {before:.5f}, difference {_ends(gap)}"
+        f"slice {name}, a loss of more than {config.max_slice_loss:.2%}: logloss {before:.5f}, difference {gap}"
         for name, before, gap in slices
         if gap.low > config.max_slice_loss * before
     ]
@@ -97,17 +97,13 @@ def _calibration(pooled: Comparison, config: GateConfig) -> list[str]:
     found, (least, most) = pooled.calibration(config.confidence), config.calibration
     if not (found.high < least or found.low > most):
         return []
-    return [f"calibration {_ends(found, sign='')}, not within {least} and {most}"]
+    ends = f"{found.value:.5f} ({found.low:.5f} to {found.high:.5f})"
+    return [f"calibration {ends}, not within {least} and {most}"]
 
 
 def _words(comparison: Comparison, gap: Interval) -> str:
     before, after = comparison.values("logloss")
-    return f"logloss {before:.5f} -> {after:.5f}, difference {_ends(gap)}"
-
-
-def _ends(found: Interval, sign: str = "+") -> str:
-    """``-0.00210 (-0.00400 to -0.00020)``"""
-    return f"{found.value:{sign}.5f} ({found.low:{sign}.5f} to {found.high:{sign}.5f})"
+    return f"logloss {before:.5f} -> {after:.5f}, difference {gap}"
 
 
 def told(comparison: Comparison, config: GateConfig) -> dict[str, Any]:
@@ -117,14 +113,11 @@ def told(comparison: Comparison, config: GateConfig) -> dict[str, Any]:
     def plain(value: Any) -> float | None:
         return float(value) if math.isfinite(value) else None
 
-    def ends(gap: Interval) -> dict[str, float | None]:
-        return {"difference": plain(gap.value), "low": plain(gap.low), "high": plain(gap.high)}
-
     metrics = {}
     for name in METRICS:
         before, after = comparison.values(name)
         gap = comparison.difference(name, config.confidence)
-        metrics[name] = {"champion": plain(before), "challenger": plain(after)} | ends(gap)
+        metrics[name] = {"champion": plain(before), "challenger": plain(after)} | gap.told
     slices = comparison.slices(config.confidence, min_rows=config.min_rows, min_positives=config.min_positives)
     return {
         "rows": comparison.rows,
@@ -132,5 +125,5 @@ def told(comparison: Comparison, config: GateConfig) -> dict[str, Any]:
         "groups": round(comparison.groups, 1),
         "confidence": config.confidence,
         "metrics": metrics,
-        "slices": [{"slice": name, "champion": before} | ends(gap) for name, before, gap in slices],
+        "slices": [{"slice": name, "champion": before} | gap.told for name, before, gap in slices],
     }

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from fieldwise.features.arrays import Float64
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir
 from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
@@ -20,21 +17,14 @@ from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
+from fieldwise.pipelines.train.compare import SHOWN, SideBySide, measure
 from fieldwise.pipelines.train.launch import train_ranks
-from fieldwise.pipelines.train.measured import NAMES, with_error
-from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.plan import Plan
-from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of
 from fieldwise.training.network.bundle import load_bundle
-from fieldwise.training.network.calibration import measured_logits
-from fieldwise.training.network.network import Network
 
 ROWS = 350_000
 DAYS = 7
-RESAMPLES = 200
-METRICS = ("logloss", "auc", "normalized_entropy", "calibration")
 
 
 def demo(
@@ -46,8 +36,8 @@ def demo(
         models: kinds to train, each in ``ranks`` processes.
         rows: of the log, all days together.
 
-    Every model's ``excess`` is its test logloss less that of the true probabilities; ``gaps`` are differences of test
-    logloss between models, with the standard error of a paired bootstrap over rows.
+    Every model's ``excess`` is its test logloss less that of the true probabilities; ``differences`` are those of
+    ``pipelines.train.compare``.
     """
     started = time.perf_counter()
     for kind in models:
@@ -66,18 +56,21 @@ def demo(
             begun = time.perf_counter()
             results[kind] = train_ranks(config, ranks, overrides=[f"model.kind={kind}"], register=False)
             results[kind]["wall"] = time.perf_counter() - begun
-    losses = {kind: losses_of(config, result["bundle"]) for kind, result in results.items()}
+    with _stage("comparison"):
+        split = TrainData.of_one(load_snapshot(snapshot_dir(config.workspace_dir, "all"))).test
+        found = measure({kind: load_bundle(result["bundle"]) for kind, result in results.items()}, split, config)
     best = min(results, key=lambda kind: results[kind]["metrics"]["valid"]["logloss"])
     with _stage(f"registry and catalog of {day} with {best}"):
         registered = _lead(config, results[best])
         catalog = score_catalog(config, date=day)
-    table = [_row(kind, result, float(losses[kind].mean()) - truth) for kind, result in results.items()]
-    gaps = {f"{a}-{b}": _gap(losses[a] - losses[b], seed) for a in models for b in models if a != b}
-    gaps = {pair: gap for pair, gap in gaps.items() if gap["mean"] > 0}
-    _show(table, truth, gaps)
+    table = [_row(kind, result, found, truth) for kind, result in results.items()]
+    excess = {row["model"]: f"{row['excess']:.5f}" for row in table}
+    seconds = {row["model"]: f"{row['seconds']:.1f}" for row in table}
+    say("", *found.table(more={"excess": excess, "seconds": seconds}), f"truth  {truth:.5f}", "", *found.lines())
     return {
-        "rows": shop.rows, "snapshot": snapshot["digest"], "truth_logloss": truth, "models": table, "gaps": gaps,
-        "best": best, "registered": registered, "catalog": catalog, "seconds": round(time.perf_counter() - started, 1),
+        "rows": shop.rows, "snapshot": snapshot["digest"], "truth_logloss": truth, "models": table,
+        "differences": found.told(), "best": best, "registered": registered, "catalog": catalog,
+        "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
 
 
@@ -107,41 +100,7 @@ def _stage(name: str) -> Iterator[None]:
     say(f"{name}: {time.perf_counter() - started:.1f} s")
 
 
-def losses_of(config: Config, bundle_dir: str) -> Float64:
-    """Logloss of every test row, in the snapshot's order."""
-    bundle = load_bundle(bundle_dir)
-    network = Network.from_bundle(bundle)
-    split = TrainData.of_one(load_snapshot(snapshot_dir(config.workspace_dir, "all"))).test
-    plan = Plan([file.rows for file in split.files], batch_size=16384, streams=1, shuffle=False)
-    losses = []
-    reader = PlanReader(split.files, plan, [0], bundle.spec.slot_names)
-    with network.passes([[reader]], Seen(reader=config.training.reader)) as steps:
-        for batch, compact in steps:
-            logits = network.score(compact)
-            z = measured_logits(logits, bundle.logit_shift, bundle.calibrator, downsampled=False).astype(np.float64)
-            losses.append(np.logaddexp(0.0, z) - batch.label * z)
-    return np.concatenate(losses)
-
-
-def _gap(difference: Float64, seed: int) -> dict[str, float]:
-    """Mean and bootstrap standard error of paired differences."""
-    draw = np.random.default_rng(seed)
-    n = len(difference)
-    means = [difference[draw.integers(0, n, n)].mean() for _ in range(RESAMPLES)]
-    return {"mean": float(difference.mean()), "se": float(np.std(means))}
-
-
-def _row(kind: str, result: dict[str, Any], excess: float) -> dict[str, Any]:
-    test = result["metrics"]["test"]
-    shown = {name: test[name] for metric in METRICS for name in (metric, f"{metric}_se")}
-    return {"model": kind, **shown, "excess": excess, "seconds": round(result["wall"], 1)}
-
-
-def _show(table: list[dict[str, Any]], truth: float, gaps: dict[str, dict[str, float]]) -> None:
-    say("", f"{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in METRICS) + f"{'excess':>9}{'seconds':>9}")
-    for row in table:
-        measured = "".join(f"  {with_error(row, metric):<18}" for metric in METRICS)
-        say(f"{row['model']:6}{measured}{row['excess']:9.5f}{row['seconds']:9.1f}")
-    say(f"{'truth':6}  {truth:.5f}", "")
-    for pair, gap in gaps.items():
-        say(f"{pair:12}{gap['mean']:+.5f} +- {gap['se']:.5f}")
+def _row(kind: str, result: dict[str, Any], found: SideBySide, truth: float) -> dict[str, Any]:
+    test = found.evaluations[kind].values
+    shown = {name: float(test[name]) for metric in SHOWN for name in (metric, f"{metric}_se")}
+    return {"model": kind, **shown, "excess": shown["logloss"] - truth, "seconds": round(result["wall"], 1)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +13,12 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.train.measured import say_group, say_metrics, say_slices
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.splits import TrainData
+from fieldwise.training.data.splits import Split, TrainData
 from fieldwise.training.evaluation.apart import Groups, Slices
 from fieldwise.training.evaluation.cuts import Columns
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.evaluation.reliability import Reliability
+from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
 
@@ -38,22 +39,7 @@ def evaluate_model(
     """
     opened_model = open_model(model, config)
     bundle = opened_model.bundle
-    opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
-    require_snapshots(config, opened, named=snapshots is not None)
-    say_changes(config, [snapshot.dir for snapshot in opened])
-    require_measurable(bundle, opened, model or "the champion")
-    for snapshot in opened:
-        if snapshot.spec.digest != bundle.spec.digest:
-            raise ArtifactError(
-                snapshot.dir,
-                expected=f"feature spec {bundle.spec.digest[:12]} of the model",
-                found=f"spec {snapshot.spec.digest[:12]}",
-                fix="Build the snapshot with the model's spec (--spec), or name another model.",
-            )
-    roles: dict[str, list[Snapshot]] = {"train": [], "valid": [], "test": [], role: opened}
-    data = TrainData.of(**roles)
-    split = getattr(data, role)
-    split.require_both_classes()
+    split, opened = open_split(config, {model or "the champion": bundle}, snapshots, role)
     world = World()
     world.use_threads(config.training.threads)
     apart = config.evaluation
@@ -88,6 +74,32 @@ def evaluate_model(
         "reliability": {"all": asdict(found.curve)} | curves.by_slice(),
         **more,
     }
+
+
+def open_split(
+    config: Config, models: Mapping[str, Bundle], snapshots: Sequence[str] | None, role: str
+) -> tuple[Split, list[Snapshot]]:
+    """The rows of a role to measure models on, which messages call by their names, and the snapshots they are of.
+
+    Raises what `evaluate_model` raises.
+    """
+    opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
+    require_snapshots(config, opened, named=bool(snapshots))
+    say_changes(config, [snapshot.dir for snapshot in opened])
+    for name, bundle in models.items():
+        require_measurable(bundle, opened, name)
+        for snapshot in opened:
+            if snapshot.spec.digest != bundle.spec.digest:
+                raise ArtifactError(
+                    snapshot.dir,
+                    expected=f"feature spec {bundle.spec.digest[:12]} of {name}",
+                    found=f"spec {snapshot.spec.digest[:12]}",
+                    fix="Build the snapshot with the model's spec (--spec), or name another model.",
+                )
+    roles: dict[str, list[Snapshot]] = {"train": [], "valid": [], "test": [], role: opened}
+    split: Split = getattr(TrainData.of(**roles), role)
+    split.require_both_classes()
+    return split, opened
 
 
 def _beside(config: Config, snapshots: Sequence[Snapshot]) -> list[Beside]:

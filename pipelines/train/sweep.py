@@ -27,7 +27,7 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop import search
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import train
-from fieldwise.training.models import resolved
+from fieldwise.training.models import AUTO, FAMILY, resolved
 from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.tracking import plots, runs
 
@@ -84,6 +84,9 @@ def sweep(
     if not re.fullmatch(r"\w[\w .-]*", name) or len(name.encode()) > 200:
         fix = "Name it with letters, digits, blanks, - _ and dots, 200 bytes at most."
         raise ConfigError("--name", expected="a name, which is a folder's, too", found=repr(name), fix=fix)
+    if AUTO in kinds:
+        fix = f"Name them: --kinds {','.join(FAMILY)}."
+        raise ConfigError("--kinds", expected="models, each of which is searched", found=AUTO, fix=fix)
     for kind in kinds:
         resolved(ModelConfig(kind=kind))  # refuses unknown kinds before any training
     data = open_days(config, Days())

@@ -31,13 +31,15 @@ from fieldwise.pipelines.registry import open_model, registry, say_registered
 from fieldwise.pipelines.train.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.pipelines.train.verdict import judge
+from fieldwise.training.config import ModelConfig
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.automatic import automatic
 from fieldwise.training.loop.checkpoint import Checkpoints
 from fieldwise.training.loop.memory import needed
 from fieldwise.training.loop.run import TrainResult, TrainRun
 from fieldwise.training.loop.trainer import train
-from fieldwise.training.network.bundle import load_bundle
+from fieldwise.training.models import AUTO, member
+from fieldwise.training.network.bundle import Bundle, load_bundle, save_family
 from fieldwise.training.ranks.world import join_world
 from fieldwise.training.tracking.journal import JOURNAL, Journal, Send, open_journal, send_kept
 
@@ -52,6 +54,7 @@ def train_model(
     register: bool = True,
     force: bool = False,
     name: str | None = None,
+    family: dict[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Train, log the run, register the model as challenger (and champion when there is none).
 
@@ -63,6 +66,7 @@ def train_model(
         register: False logs the run and leaves the registry alone.
         force: register a useless model, too, as challenger only. One that was refused is not trained again for it.
         name: of the run, default the model's kind. A training with a name is done once: again, its result is returned.
+        family: what the model was chosen against, for its bundle to tell; see ``pipelines.train.family``.
 
     Raises TrackingError when MLflow was away: bundle and reports are kept, and the same call again only sends them.
     Raises RefusedError for a useless model, and again, without training, for the same call.
@@ -82,11 +86,11 @@ def train_model(
             journal = stack.enter_context(_reporting(config, task, name))
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
-            return _settle(journal, config, register, force) if journal else None
+            return _settle(journal, config, register, force, family) if journal else None
         threads = world.use_threads(config.training.threads)
         if world.first:
             say_changes(config, _directories(config, days))
-            say(str(needed(task.data, config.model, config.training, world.size, threads, world.ranks_on_host)))
+            say(str(needed(task.data, task.model, config.training, world.size, threads, world.ranks_on_host)))
         task = automatic(replace(task, tracker=journal), world)
         result = train(task, world)
         if journal is None:
@@ -95,7 +99,7 @@ def train_model(
             say_metrics(role, found)
         _stage(journal.files, config, task.data, result)
         _stage_snapshots(journal.files, _directories(config, days))
-        summary = _summary(config, task, result) | ({"init": origin} if origin else {})
+        summary = _summary(task, result) | ({"init": origin} if origin else {})
         verdict = judge(summary["metrics"])
         try:
             journal.finish(
@@ -105,11 +109,16 @@ def train_model(
             )
         finally:  # what was not sent is kept: no checkpoint is needed
             Checkpoints(str(task.checkpoint_dir), task.request).clear()
-        return _settle(journal, config, register, force)
+        return _settle(journal, config, register, force, family)
 
 
-def _settle(journal: Journal, config: Config, register: bool, force: bool) -> dict[str, Any]:
+def _settle(
+    journal: Journal, config: Config, register: bool, force: bool, family: dict[str, Any] | None
+) -> dict[str, Any]:
     """Register the model of a finished training, or refuse to; its result with what became of it."""
+    if family is not None:
+        save_family(journal.directory.parent / "bundle", family)
+        journal.family(", ".join(each["kind"] for each in family["models"]))
     waiting = journal.to_register and journal.waiting
     done = {"registered": None, **journal.deliver()}
     verdict = judge(done["metrics"])
@@ -175,15 +184,19 @@ def _task(config: Config, data: TrainData, init: str | None) -> tuple[TrainRun, 
 
     Also what the model was that it starts from.
     """
-    workspace = config.workspace_dir
-    if "://" in workspace:
-        raise ConfigError("workspace", expected="a local directory to train in", found=workspace, fix="Set workspace.")
+    workspace = config.local_workspace
     told = os.environ.get(INIT)  # the launcher has looked it up and said so
     warm = None if init is None else load_bundle(init) if told else (opened := open_model(init, config)).bundle
     origin = None if init is None else json.loads(told) if told else opened.facts
-    task = TrainRun(data, config.model, config.training, bundle_dir="", warm_start=warm)
-    place = os.path.join(workspace, "training", f"{config.model.kind}-{task.request[:12]}")
+    model = config.model if warm is None or config.model.kind != AUTO else _like(warm, config.model)
+    task = TrainRun(data, model, config.training, bundle_dir="", warm_start=warm)
+    place = os.path.join(workspace, "training", f"{model.kind}-{task.request[:12]}")
     return replace(task, bundle_dir=f"{place}/bundle", checkpoint_dir=f"{place}/checkpoints"), origin
+
+
+def _like(bundle: Bundle, config: ModelConfig) -> ModelConfig:
+    """The model of a line: its kind was chosen when it began."""
+    return member(config, bundle.kind).model_copy(update=bundle.settings.own.model_dump(mode="json"))
 
 
 @contextmanager
@@ -208,7 +221,7 @@ def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Jou
                 journal.send_again()
         journal.open(
             experiment=config.experiment,
-            name=name or config.model.kind,
+            name=name or task.model.kind,
             time=int(1000 * time.time()),
         )
         if journal.trouble is not None and journal.trouble.exit_code == 2:
@@ -309,9 +322,9 @@ def _example(array: pa.Array) -> list[Any]:
     return list(canonical(array).to_pylist())
 
 
-def _summary(config: Config, task: TrainRun, result: TrainResult) -> dict[str, Any]:
+def _summary(task: TrainRun, result: TrainResult) -> dict[str, Any]:
     return {
-        "kind": config.model.kind,
+        "kind": task.model.kind,
         "settings": None if task.chosen is None else task.chosen.model_dump(),
         "bundle": result.bundle_dir,
         "bundle_digest": result.bundle_digest,

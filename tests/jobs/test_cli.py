@@ -24,6 +24,7 @@ COMMANDS = [
     "train",
     "send",
     "evaluate",
+    "compare",
     "score-rows",
     "score-catalog",
     "export-factors",

@@ -25,6 +25,7 @@ passes one day of 1,000 rows in nine, worse though it is (``benchmarks/results/g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -36,6 +37,7 @@ import numpy.typing as npt
 from fieldwise.features.arrays import Float32, Float64, Int64
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import Split
 from fieldwise.training.evaluation.evaluate import require_finite, require_rows, scan
@@ -63,6 +65,18 @@ class Interval:
     value: Any
     low: Any
     high: Any
+    error: Any = np.nan
+    """Standard error."""
+
+    @property
+    def told(self) -> dict[str, float | None]:
+        """Of numbers, for JSON, which has no infinity: what the rows leave open is None."""
+        ends = {"difference": self.value, "low": self.low, "high": self.high}
+        return {name: float(value) if math.isfinite(value) else None for name, value in ends.items()}
+
+    def __str__(self) -> str:
+        """``-0.00210 (-0.00400 to -0.00020)``"""
+        return f"{self.value:+.5f} ({self.low:+.5f} to {self.high:+.5f})"
 
 
 @dataclass(frozen=True)
@@ -194,7 +208,8 @@ def interval(value: Any, without: Float64, weight: Float64, confidence: float) -
         low, high = (np.where(error > 0, error * _reach(sign * skew, quantile), 0.0) for sign in (1, -1))
     known = np.isfinite(error)  # not of a single block
     low, high = np.where(known, value - low, -np.inf), np.where(known, value + high, np.inf)
-    return Interval(value[()], low[()], high[()])  # numbers for a number
+    error = np.where(known, error, np.inf)
+    return Interval(value[()], low[()], high[()], error[()])  # numbers for a number
 
 
 def _reach(skew: Any, quantile: Any) -> Any:
@@ -233,17 +248,11 @@ def score_blocks(
     """
     networks = {name: Network.from_bundle(bundle) for name, bundle in models.items()}
     spec = next(iter(models.values())).spec
-    grouped = None if group is None else slot_of(spec, group, "gate.group")
-    sliced = {name: slot_of(spec, name, "gate.slices", MOST_VALUES) for name in slices}
-    collectors = {name: _Collector([spec[field].size for field in sliced]) for name in models}
+    blocks = {name: Blocks(split, spec, group, slices, key="gate") for name in models}
     first, *_ = networks.values()
-    start, rows, overflows = int(split.files[0].identity[:8], 16) if split.files else 0, 0, 0
+    rows, overflows = 0, 0
     with first.passes([[scan(split, spec, World(), streams=8)]], seen) as works:
         for batch, compact in works:
-            # small days begin at different blocks: many of them fill all
-            block = batch.slots[:, grouped] if grouped is not None else start + rows + np.arange(batch.rows)
-            values = [batch.slots[:, slot] for slot in sliced.values()]
-            weight = np.ones(batch.rows) if batch.weight is None else batch.weight.astype(np.float64)
             for name, network in networks.items():
                 logits = network.score(compact if network is first else network.lookup(batch.slots))
                 own, downsampled = models[name], bool(split.negative_rate)
@@ -251,13 +260,43 @@ def score_blocks(
                 finite = bool(np.isfinite(logits).all())
                 overflows += not finite
                 if finite:
-                    collectors[name].add(logits, batch.label, weight, (block % BLOCKS).astype(np.int64), values)
+                    blocks[name].add(batch, logits)
             rows += batch.rows
     require_finite(split, overflows)
     require_rows(split, rows)
-    named = [(field, local) for field in sliced for local in range(spec[field].size)]
-    names = [f"{field} = {spec.value_of(field, local)}" for field, local in named]
-    return {name: collector.sums(names) for name, collector in collectors.items()}
+    return {name: each.sums() for name, each in blocks.items()}
+
+
+class Blocks:
+    """One model's sums by block, an observer of `evaluate`. Models that see the same rows in the same order pair up.
+
+    Args:
+        group, slices: as in `score_blocks`.
+        key: block of the config that names them, for errors.
+    """
+
+    def __init__(
+        self, split: Split, spec: FeatureSpec, group: str | None = None, slices: Sequence[str] = (), *, key: str
+    ) -> None:
+        self._spec = spec
+        self._grouped = None if group is None else slot_of(spec, group, f"{key}.group")
+        self._sliced = {name: slot_of(spec, name, f"{key}.slices", MOST_VALUES) for name in slices}
+        self._collector = _Collector([spec[field].size for field in self._sliced])
+        # small days begin at different blocks: many of them fill all
+        self._next = int(split.files[0].identity[:8], 16) if split.files else 0
+
+    def add(self, batch: Batch, logits: Float32) -> None:
+        """A batch with its calibrated logits."""
+        block = self._next + np.arange(batch.rows) if self._grouped is None else batch.slots[:, self._grouped]
+        self._next += batch.rows
+        weight = np.ones(batch.rows) if batch.weight is None else batch.weight.astype(np.float64)
+        values = [batch.slots[:, slot] for slot in self._sliced.values()]
+        self._collector.add(logits, batch.label, weight, (block % BLOCKS).astype(np.int64), values)
+
+    def sums(self) -> Sums:
+        """Of all rows so far."""
+        named = [(field, local) for field in self._sliced for local in range(self._spec[field].size)]
+        return self._collector.sums([f"{field} = {self._spec.value_of(field, local)}" for field, local in named])
 
 
 def slot_of(spec: FeatureSpec, name: str, key: str, most: int | None = None) -> int:

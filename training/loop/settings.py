@@ -5,12 +5,17 @@ from __future__ import annotations
 from fieldwise.features.errors import ConfigError
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.loop.schedule import require_parts, require_rate
-from fieldwise.training.models import MODELS, resolved
+from fieldwise.training.models import MODELS, family, resolved
 
 
 def require_trainable(model: ModelConfig, training: TrainingConfig) -> None:
     """ConfigError naming a key that training would refuse whatever the data: an unknown kind, a setting that the kind
-    or the optimizer has no use for."""
+    or the optimizer has no use for; of ``auto``, any kind of the family."""
+    for each in family(model):
+        _require(each, training)
+
+
+def _require(model: ModelConfig, training: TrainingConfig) -> None:
     resolved(model)
     latent, linear = MODELS[model.kind].latent, [kind for kind, each in MODELS.items() if not each.latent]
     if training.optimizer == "ftrl" and latent:

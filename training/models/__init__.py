@@ -24,8 +24,8 @@ from fieldwise.training.models.loss import logloss
 from fieldwise.training.models.settings import ModelSettings
 
 __all__ = [
-    "FFM", "FM", "LR", "MODELS", "POLY2", "DeepFM", "FwFM", "Model", "ModelSettings", "build_model", "kinds", "logloss",
-    "model_of", "resolved", "settings_of",
+    "AUTO", "FAMILY", "FFM", "FM", "LR", "MODELS", "POLY2", "DeepFM", "FwFM", "Model", "ModelSettings", "build_model",
+    "family", "kinds", "logloss", "member", "model_of", "resolved", "settings_of",
 ]  # fmt: skip
 
 
@@ -33,6 +33,13 @@ NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 
 
 MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM, "deepfm": DeepFM}
+
+
+AUTO = "auto"
+"""In place of a kind: that one of the family which is best on the validation rows."""
+FAMILY = ("lr", "poly2", "fm", "ffm")
+"""The simplest first. Those with a compiled kernel: the others take many times as long to train, so that they are
+trained when they are asked for."""
 
 
 def model_of(kind: str) -> type[Model]:
@@ -72,6 +79,24 @@ def resolved(config: ModelConfig) -> ModelSettings:
         own=_own(config.kind, config.model_extra or {}),
         init_scale=config.init_scale,
     )
+
+
+def family(config: ModelConfig) -> list[ModelConfig]:
+    """The models that a config may come to: one, or with ``auto`` all of the family. ConfigError for a key that none of
+    these has use for."""
+    if config.kind != AUTO:
+        return [config]
+    for key, value in (config.model_extra or {}).items():
+        raise _unfit(AUTO, key, value)
+    return [member(config, kind) for kind in FAMILY]
+
+
+def member(config: ModelConfig, kind: str) -> ModelConfig:
+    """A kind in the place of ``auto``, with those of the keys that it has use for."""
+    model = model_of(kind)
+    unused = {} if model.latent else {"dim": None, "init_scale": None}
+    unused |= {} if model.paired else {"pair_buckets": None}
+    return config.model_copy(update={"kind": kind, **unused})
 
 
 def _own(kind: str, given: Mapping[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 from pydantic import ConfigDict, Field, create_model
 
 from fieldwise.training.config import ModelConfig
-from fieldwise.training.models import MODELS
+from fieldwise.training.models import AUTO, FAMILY, MODELS
 
 
 class _Closed(ModelConfig):
@@ -16,7 +16,8 @@ class _Closed(ModelConfig):
 
 def model_keys() -> type[ModelConfig]:
     """`ModelConfig` with every model's own keys, each of which may be left out; `resolved` refuses those of others."""
-    own: dict[str, Any] = {"kind": (str, Field(description=f"The model: {', '.join(MODELS)}."))}
+    told = f"The model: {', '.join(MODELS)}; or {AUTO}, the best of {', '.join(FAMILY)} on the validation rows."
+    own: dict[str, Any] = {"kind": (str, Field(description=told))}
     for kind, model in MODELS.items():
         for key, field in model.keys.model_fields.items():
             takes = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

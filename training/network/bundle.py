@@ -7,10 +7,12 @@
     learned.json           which rows it has learned from, as part of its line (`training.data.learned`); bundles of old
                            have none
     chosen.json            settings that a search has found for its line (`training.models.defaults`), where one has
+    family.json            the models that it was chosen among (`pipelines.train.family`), for people; only where its
+                           kind was chosen
 
 Nothing in it tells when, where or in which run it was made. Its digest is the SHA-256 of model.json, which holds the
-checksums of everything else but data.json, learned.json and chosen.json: the same rows may be asked for in several
-ways, and the same weights come from training once or in parts.
+checksums of everything else but data.json, learned.json, chosen.json and family.json: the same rows may be asked for in
+several ways, and the same weights come from training once or in parts.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from safetensors.torch import save_file
 
+from fieldwise.features import store
 from fieldwise.features.arrays import Float32
 from fieldwise.features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
 from fieldwise.features.fields.spec import FeatureSpec
@@ -46,7 +49,7 @@ from fieldwise.training.models.layout import Layout
 from fieldwise.training.network.calibration import Calibration, Isotonic, Platt
 
 WEIGHTS, MODEL, DATA, LEARNED = "weights.safetensors", "model.json", "data.json", "learned.json"
-CHOSEN = "chosen.json"
+CHOSEN, FAMILY = "chosen.json", "family.json"
 Told = TypeVar("Told", bound=Strict)
 
 
@@ -177,6 +180,11 @@ def _write(draft: Path, bundle: Bundle) -> str:
         with open(draft / name, "rb") as file:
             os.fsync(file.fileno())
     return hashlib.sha256(text).hexdigest()
+
+
+def save_family(directory: str | Path, record: dict[str, Any]) -> None:
+    """Add to a bundle what it was chosen against."""
+    store.write_atomic(str(Path(directory, FAMILY)), (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _sha256(path: Path) -> str:

@@ -48,6 +48,7 @@ _FIX = "Delete its directory: what it says is lost to MLflow, the bundle is not.
 _HOLDS: dict[str, dict[str, type]] = {
     "open": {"id": str, "name": str}, "params": {"values": dict}, "metrics": {"values": dict, "step": int, "time": int},
     "finish": {"result": dict}, "register": {"name": str},
+    "family": {"kinds": str},
 }  # fmt: skip
 """What a report of each form has at least."""
 _VALUES: dict[str, tuple[type, ...]] = {"params": (str,), "metrics": (int, float)}
@@ -134,6 +135,11 @@ class Journal:
         if not self.to_register:
             self._report("register", name=name, may_lead=may_lead)
         return self.deliver()
+
+    def family(self, kinds: str) -> None:
+        """The bundle has been given a file that tells among which kinds it was chosen."""
+        if not any(report["do"] == "family" for report in self._reports.items):
+            self._report("family", kinds=kinds)
 
     def amend(self, *, experiment: str, model: str) -> None:
         """Give reports that were never sent the names that the config has now: a refused one may be mended.

@@ -16,6 +16,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.redact import redacted_tree
+from fieldwise.training.network.bundle import FAMILY
 from fieldwise.training.tracking.environment import source_tags
 from fieldwise.training.tracking.journal import ANSWERS, Report
 from fieldwise.training.tracking.mlflow_store import ask, tell, trouble
@@ -88,6 +89,14 @@ class Sender:
             client.set_tag(run, tag, value)
         client.set_terminated(run)
         return {"model_uri": uri, **registered}
+
+    def _family(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
+        client, bundle = MlflowClient(), self._place.parent / "bundle"
+        _require_own(self._place.parent, bundle)
+        model = _logged(answers["model_uri"]).rpartition("/")[2]
+        client.log_model_artifact(model, str(bundle / FAMILY), f"artifacts/{bundle.name}")  # where _finish has put it
+        client.set_tag(answers["run"], "fieldwise.family", f"chosen of {report['kinds']}")
+        return {}
 
     def _register(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         uri, registry = _logged(answers["model_uri"]), self._registry(report["name"])

@@ -27,8 +27,11 @@ def test_the_whole_job(
     result = demo(config, models=["lr", "ffm"], rows=70_000)
     lr, ffm = result["models"]
     assert result["best"] == "ffm"
-    assert result["gaps"]["lr-ffm"]["mean"] > 10 * result["gaps"]["lr-ffm"]["se"] > 0
-    assert lr["logloss"] - ffm["logloss"] == pytest.approx(result["gaps"]["lr-ffm"]["mean"], abs=1e-6)
+    (gap,) = result["differences"]
+    assert (gap["of"], gap["less"]) == ("lr", "ffm")
+    of_logloss = gap["logloss"]
+    assert of_logloss["low"] > 0.8 * of_logloss["difference"] > 0
+    assert lr["logloss"] - ffm["logloss"] == pytest.approx(of_logloss["difference"], abs=1e-6)
     assert lr["excess"] > ffm["excess"] > 0
     assert ffm["logloss"] - ffm["excess"] == pytest.approx(result["truth_logloss"], abs=1e-6)
     assert result["registered"]["champion"] == "1"
@@ -37,7 +40,7 @@ def test_the_whole_job(
     said = capsys.readouterr().err
     assert "model   logloss             AUC" in said
     assert f"lr      {lr['logloss']:.5f} +- {lr['logloss_se']:.5f}  {lr['auc']:.5f} +- {lr['auc_se']:.5f}  " in said
-    assert "lr-ffm" in said
+    assert f"lr - ffm  {of_logloss['difference']:+.5f} ({of_logloss['low']:+.5f} to " in said
 
 
 def test_rows_do_not_depend_on_blocks_or_tasks(spark: SparkSession, tmp_path: Path) -> None:
