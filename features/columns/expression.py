@@ -167,6 +167,7 @@ class Expression:
 _HABITS = (
     (r"(?<![=!<>])=(?![=])", "Compare by two signs: `==`."),
     (r"<>", "Write `!=`."),
+    (r"(?<![\w.])0\d", "Write numbers without leading zeros; put dates and codes in quotes."),
     (r"&&|\|\||\b(?:AND|OR|NOT|IN|IS|NULL)\b", "Write `and`, `or`, `not`, `in`, `is null` in small letters."),
 )
 """What people are used to from other languages, and its remedy."""

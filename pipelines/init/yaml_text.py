@@ -12,8 +12,6 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from fieldwise.features.terminal import printable
 
 WIDTH = 116
@@ -31,7 +29,17 @@ def scalar(value: Any) -> str:
     text = str(value)
     if _WORD.fullmatch(text) and text.lower() not in _KEYWORDS:
         return text
-    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf")).strip()
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(char: str) -> str:
+    """Inside double quotes: what has no shape, or turns the direction of writing, by its number."""
+    if char in '"\\':
+        return f"\\{char}"
+    number = ord(char)
+    if char.isprintable():
+        return char
+    return f"\\x{number:02x}" if number < 1 << 8 else f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
 
 
 def key(name: str) -> str:

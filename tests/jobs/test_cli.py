@@ -99,7 +99,7 @@ def test_a_misspelt_key(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("training.batch_size=many", "training.batch_size: expected"),
         ("fields=[{name: color, kind: hash, buckets: 10}]", "color"),
         ("split.valid=0.0001", "split.valid"),
-        ("label=f0 >= 'a'", "both classes"),
+        ("label=click >= 0", "both classes"),
     ],
 )
 def test_features_that_cannot_be_built(
