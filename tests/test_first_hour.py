@@ -57,6 +57,7 @@ def test_the_page(
     assert table.groupby("context_id")["rank"].apply(list).map(lambda ranks: ranks == list(range(1, 11))).all()
     assert table["context_id"].nunique() == 60
     assert table.groupby("context_id")["item_id"].apply(tuple).nunique() > 40, "not one list for everybody"
-    shown = PAGE[PAGE.index("```yaml") + 7 :].split("```")[0]
-    config = (folder / "config.yaml").read_text()
-    assert all(line in config for line in shown.splitlines() if line.startswith(("label", "time")))
+    (log,) = re.findall(r"```text\n(.*?)```", PAGE, re.S)
+    assert (folder / "clicks.csv").read_text().startswith(log)
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    assert shown in (folder / "config.yaml").read_text()

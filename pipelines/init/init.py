@@ -17,6 +17,7 @@ from fieldwise.features.columns.expression import quoted
 from fieldwise.features.columns.moment import show_moment
 from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, InputError
 from fieldwise.features.files.listing import list_files
+from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.config.load import load_config
@@ -159,7 +160,7 @@ class _Guess:
         return draft
 
     def _heading(self, log: str) -> list[str]:
-        lines = [f"Made by `fieldwise init` from {shown(log, 200)}: {self.log.words} were looked at."]
+        lines = [f"Made by `fieldwise init` from {shown(redacted(log), 200)}: {self.log.words} were looked at."]
         lines.append("It runs as it is. Every line is a guess, with what speaks for it: change what you know better. "
                      "All keys: docs/config.md. Snapshots, models and lists go to work/ beside this file.")  # fmt: skip
         if self.log.rejects:
@@ -231,6 +232,8 @@ class _Guess:
 
     def _more_warnings(self, draft: Draft) -> list[str]:
         lines = []
+        if any(redacted(path) != path for path in self.log.opening.config.path):
+            lines.append("source.path holds a secret: keep it in the environment and write ${NAME} in its place")
         if self.label is not None and "CHECK" in self.label.reason:
             lines.append(f"{self.label.expression}: {self.label.reason}")
         if self.time is not None and "CHECK" in self.time.reason:
