@@ -108,7 +108,11 @@ class SplitConfig(Strict):
         if self.by in ("time", "hash"):
             for name, value in parts.items():
                 if not isinstance(value, float | int) or not 0 <= value < 1:
-                    raise ValueError(f"split.{name} must be a fraction in [0, 1) to split by {self.by}, got {value!r}")
+                    raise ConfigError(
+                        f"split.{name}", expected=f"a fraction in [0, 1) to split by {self.by}",
+                        found="none" if value is None else repr(value),
+                        fix=f"Write `{name}: 0.1` for a tenth of the rows.",
+                    )  # fmt: skip
             if sum(float(v) for v in parts.values() if isinstance(v, float | int)) >= 1:
                 raise ValueError("split.valid + split.test below 1, so that rows are left to train on")
         if self.by == "files" and any(isinstance(v, float | int) for v in parts.values()):
@@ -163,6 +167,7 @@ class FeatureConfig(Strict):
 
     source: SourceConfig
     join: tuple[JoinConfig, ...] = ()
+    """Side tables, one block or a list of them: each adds its columns to the log's rows by a key."""
     label: str
     """Column or expression; true/1 is a positive. Example: ``rating >= 4``."""
     weight: str | None = None
@@ -195,6 +200,8 @@ class FeatureConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expanded(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("join"), dict):
+            value = {**value, "join": [value["join"]]}
         return expand_fields(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")

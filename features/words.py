@@ -97,7 +97,10 @@ def some(names: Sequence[str], most: int = 40) -> str:
 
 def nearest(name: Any, known: Sequence[str], otherwise: str) -> str:
     """A question after the nearest known name, else ``otherwise``."""
-    near = difflib.get_close_matches(str(name), [str(each) for each in known], n=1)
+    written = {str(each).casefold(): str(each) for each in reversed(known)}
+    exact = [str(name)] if str(name) in map(str, known) else []
+    near = exact or difflib.get_close_matches(str(name), [str(each) for each in known], n=1)
+    near = near or [written[each] for each in difflib.get_close_matches(str(name).casefold(), written, n=1)]
     return f"Did you mean `{near[0]}`?" if near else otherwise
 
 
@@ -215,6 +218,24 @@ def _is_model(annotation: Any) -> bool:
 def options(takes: Takes) -> list[Any]:
     """The values that a key of few values takes."""
     return [v for leaf in _leaves(takes) if get_origin(leaf.annotation) is Literal for v in get_args(leaf.annotation)]
+
+
+def in_a_block(key: str, value: str, takes: Takes) -> str | None:
+    """A text in place of a block as the block that was meant: ``source: {path: log.csv}``; None where there is none."""
+    for leaf in _leaves(takes):
+        if _is_model(leaf.annotation):
+            fields = leaf.annotation.model_fields
+            own = next((name for name, field in fields.items() if field.is_required()), next(iter(fields)))
+            return f"{key}: {{{own}: {value}}}"
+    return None
+
+
+def block_of(key: str, of: Any) -> str | None:
+    """The block at the top of a config that has a key of this name; None where none has."""
+    return next((block for block in of.model_fields if key in keys_at(of, (block,)) and block not in _LISTED), None)
+
+
+_LISTED = ("fields", "join")
 
 
 def is_number(takes: Takes) -> bool:

@@ -108,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="fieldwise", description="Raw click logs to ranked recommendations.")
     subcommands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, help: str, example: str, config: str | None = None) -> argparse.ArgumentParser:
+    def add(
+        name: str, help: str, example: str, config: str | None = None, *, configured: bool = True
+    ) -> argparse.ArgumentParser:
         command = subcommands.add_parser(
             name,
             help=help,
@@ -117,19 +119,27 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(command=getattr(commands, name.replace("-", "_")), called=name)
-        if config is None:
-            command.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
-        else:
-            command.add_argument("--config", default=config, metavar="FILE", help=f"default: {config}")
-        command.add_argument(
-            "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="override one config key"
-        )
+        if configured:
+            given = {"required": True} if config is None else {"default": config}
+            told = "the pipeline's YAML file" if config is None else f"default: {config or 'none'}"
+            command.add_argument("--config", metavar="FILE", help=told, **given)
+            command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides",
+                                 help="override one config key")  # fmt: skip
         words = command.add_argument_group("words on stderr")
         loud = words.add_mutually_exclusive_group()
         loud.add_argument("-q", "--quiet", action="store_true", help="warnings and errors alone")
         loud.add_argument("-v", "--verbose", action="store_true", help="with seconds and module")
         words.add_argument("--log-json", action="store_true", dest="json", help="a JSON object a line")
         return command
+
+    init = add("init", "Look at a log and write a commented config that runs; ask nothing, overwrite nothing.",
+               "fieldwise init clicks.csv --items products.csv", configured=False)  # fmt: skip
+    init.add_argument("log", metavar="LOG", help="csv, tsv, JSON lines or Parquet: a file, directory, pattern or URL")
+    init.add_argument("--items", metavar="FILE", help="what may be recommended, a row each")
+    init.add_argument("--users", metavar="FILE", help="who gets a list, a row each")
+    init.add_argument("--label", metavar="EXPRESSION", help="what a positive is, such as 'rating >= 4' "
+                      "(default: guessed)")  # fmt: skip
+    init.add_argument("--out", metavar="FILE", default="config.yaml", help="the config to write (default: config.yaml)")
 
     demo = add("demo", "Make a shop's click log, train all four models, rank its catalog.",
                "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
@@ -280,8 +290,8 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--keep", metavar="DURATION", help="in place of the config's `retention`, such as 30d")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
-    doctor = add("doctor", "Check Java, Spark, kernels, gloo and the store; with --config also the source.",
-                 "fieldwise doctor", config="")  # fmt: skip
+    doctor = add("doctor", "Check Java, Spark, kernels and gloo; with --config also its data, fields, cost and stores.",
+                 "fieldwise doctor --config configs/demo.yaml", config="")  # fmt: skip
     doctor.add_argument("--quick", action="store_true", help="leave out what starts processes")
     return top
 

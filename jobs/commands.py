@@ -20,6 +20,13 @@ def _here(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
+def init(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.init.init import init
+
+    users, items = (path and _here(path) for path in (o.users, o.items))
+    return init(_here(o.log), users=users, items=items, label=o.label, out=o.out)
+
+
 def demo(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.demo.demo import demo
 

@@ -13,6 +13,7 @@ no functions, attributes or subscripts.
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import operator
 import re
@@ -92,7 +93,8 @@ class Expression:
                 warnings.simplefilter("ignore", SyntaxWarning)  # what it takes is told by what comes out
                 return ast.parse(source, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._error(repr(text), f"It does not parse: {error.args[0] if error.args else error}.") from None
+            told = f"It does not parse: {error.args[0] if error.args else error}.".replace("..", ".")
+            raise self._error(repr(text), _habit(text) or told) from None
 
     def _require_small(self, tree: ast.expr) -> None:
         """Refuse what is nested too deep to be walked, and numbers that nothing compares with."""
@@ -160,6 +162,25 @@ class Expression:
         if isinstance(values, pa.Scalar):
             values = pa.array([values.as_py()] * columns.rows, values.type)
         return values, run.bad
+
+
+_HABITS = (
+    (r"(?<![=!<>])=(?![=])", "Compare by two signs: `==`."),
+    (r"<>", "Write `!=`."),
+    (r"(?<![\w.])0\d", "Write numbers without leading zeros; put dates and codes in quotes."),
+    (r"&&|\|\||\b(?:AND|OR|NOT|IN|IS|NULL)\b", "Write `and`, `or`, `not`, `in`, `is null` in small letters."),
+)
+"""What people are used to from other languages, and its remedy."""
+
+
+def _habit(text: str) -> str:
+    """The remedy for what does not parse, where it is a known habit."""
+    bare = re.sub(r"`[^`]+`|\"[^\"]*\"|'[^']*'", "x", text)
+    told = next((remedy for pattern, remedy in _HABITS if re.search(pattern, bare)), "")
+    named = re.match(r"\s*([^\W\d]\w*(?:[ .:-]+\w+)+)\s*(?:$|[=<>!]+)", bare)
+    if told or named is None:
+        return told
+    return f"Put a name that is no word in backticks: `` `{named[1]}` {bare[named.end(1) :].strip() or '>= 4'} ``."
 
 
 def _operations(node: ast.AST) -> int:
@@ -276,6 +297,13 @@ class _Run:
         if isinstance(_literal(left), str) or isinstance(_literal(right), str):
             return fast(self._text(left), self._text(right))
         return exact.compare(self._number(left), self._number(right), fast, slow)
+
+
+def quoted(name: str) -> str | None:
+    """A column as expressions name it: in backticks where it is no word; None for a name that they cannot hold."""
+    if name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name not in _LITERALS:
+        return name if not name.startswith("_column_") else f"`{name}`"
+    return f"`{name}`" if name and "`" not in name else None
 
 
 def compile(text: str, key: str = "expression") -> Expression:

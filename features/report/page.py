@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from fieldwise.features.report.report import FieldReport, Report
+from fieldwise.features.report.report import FieldReport, Report, bucket_advice
 from fieldwise.features.terminal import printable
 
 PAGE = "report.html"
@@ -51,7 +51,7 @@ def _field(report: Report, name: str, field: FieldReport) -> str:
     if buckets is not None:
         collisions = (
             f"{buckets.collided:.1%} of values<br><small>{tally.used:,} of {buckets.buckets:,} buckets used; "
-            f"{buckets.suggested:,} for 1&nbsp;%</small>"
+            f"{buckets.suggested:,} for 1&nbsp;%</small><br><small>{plain(bucket_advice(field))}</small>"
         )
     moved = ""
     if drift is not None:

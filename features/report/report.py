@@ -28,6 +28,8 @@ REPORT = "report.json"
 TOP = 10
 COLLIDED = 0.01
 """Share of values in company that the suggested number of buckets keeps below."""
+WORTH_IT = 20
+"""Rows a value from which on a row of the table of its own can be learned."""
 
 Count = Annotated[int, Field(ge=0)]
 Numbers = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -195,6 +197,26 @@ def suggested_buckets(distinct: int) -> int:
     return buckets
 
 
+def bucket_advice(field: FieldReport) -> str:
+    """Whether to give a hashed field the suggested buckets; empty where it has enough."""
+    buckets, distinct = field.buckets, max(1, field.distinct)
+    if buckets is None or buckets.collided <= COLLIDED:
+        return ""
+    rows = (field.tally.values - field.tally.missing) / distinct
+    if field.overfull or distinct > buckets.buckets:
+        return f"too few: every bucket holds several values; {_double(distinct):,} or more"
+    if rows < WORTH_IT:
+        return f"leave it: {rows:.1f} rows a value are too few to learn it from, so company costs next to nothing"
+    if buckets.buckets >= _double(distinct):
+        return f"worth a try if memory allows: {rows:,.0f} rows a value"
+    return f"worth it: {rows:,.0f} rows a value; {_double(distinct):,} do most of it"
+
+
+def _double(distinct: int) -> int:
+    """Two buckets a value, as a power of two."""
+    return 1 << (2 * distinct - 1).bit_length()
+
+
 def table(report: Report) -> list[str]:
     """Lines for people."""
     moved = report.drift
@@ -213,6 +235,8 @@ def table(report: Report) -> list[str]:
             + (f"{moved.fields[name].psi:>8.3f}" if moved else f"{'':>8}")
             + f"  {first}"
         )
+    advice = {name: bucket_advice(field) for name, field in report.fields.items()}
+    lines += [f"  buckets of {name}: {told}" for name, told in advice.items() if told]
     lines += _day_lines(report.days)
     if moved is not None:
         expected, found = moved.label_rate

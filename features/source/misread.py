@@ -73,6 +73,13 @@ def _guesses(values: Sequence[str], config: TimeConfig) -> list[str]:
     return found[:2]
 
 
+def formats(values: pa.Array, most_bad: float = 0.0) -> list[str]:
+    """Formats under which all but a share of ``most_bad`` of some texts lie within the default bounds, the likelier
+    first; none for no texts."""
+    tried = _FORMATS if len(values) else ()
+    return [f for f in tried if moments(values, TimeConfig(column="", format=f))[2].mean() <= most_bad]
+
+
 def _serial_days(values: Sequence[str]) -> bool:
     days, bad = numbers(pa.array(values))
     return not bad.any() and bool((abs(days - (_EXCEL + 18_000)) < 18_000).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 
@@ -66,6 +67,12 @@ def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
     if names is None:
         return list(join.select) if join.select is not None else None
     known = set(names)
+    if join.on not in known and join.format in ("csv", "tsv") and len(known) > 1:
+        raise InputError(
+            f"join.{place}.on", expected=f"a column {join.on!r} in {path}", found=f"columns {words.some(names)}",
+            fix=f"The key has one name in both files: rename it in the table by position, `columns: [{join.on}, ...]` "
+            f"with all {len(names)} names and `header: true`.",
+        )  # fmt: skip
     for key, columns in (("on", [join.on]), ("select", join.select or [])):
         for column in columns:
             _require(f"join.{place}.{key}", column, known, path)
@@ -126,8 +133,12 @@ def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] |
 def _require(key: str, column: str, known: Set[str], where: str) -> None:
     if column not in known:
         names = sorted(known)
-        apart = len(names) == 1 and re.search(r"[,;|\t]", names[0])
-        otherwise = "Name the `separator` of these." if apart else "Name a column of these."
+        apart = re.search(r"[,;|\t]", names[0]) if len(names) == 1 else None
+        otherwise = "Name a column of these."
+        if apart:
+            otherwise = f"Name what stands between them: `separator: {json.dumps(apart[0])}`."
+        elif 2 * sum(re.fullmatch(r"[-+.\d]*\d", name) is not None for name in names) > len(names):
+            otherwise = "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`."
         raise InputError(
             key,
             expected=f"a column {column!r} in {where}",

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from fieldwise.features.columns.moment import TimeConfig
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import InputError, RefusedError
-from fieldwise.features.source.misread import dates_in_digits, remedies
+from fieldwise.features.source.misread import dates_in_digits
+from fieldwise.features.source.misread import remedies as of_moments
 from fieldwise.features.source.quarantine import Example, Quarantined, count, examples, quarantined
 from fieldwise.features.source.rows import Reject
 from fieldwise.features.terminal import say, warn
+from fieldwise.pipelines.build.remedies import remedies
 
 _MOST = 10
 """Reasons that are told; the others are counted."""
@@ -52,7 +54,7 @@ def require_quality(config: FeatureConfig, where: str, rows: int, found: Sequenc
             found=f"{bad} of {rows} ({bad / rows:.4%}): {'; '.join(_told(found))}",
             fix=" ".join(
                 [
-                    *remedies(found, config.time, config.fields),
+                    *remedies(found, config, rows),
                     "Mend the source or its description, or raise snapshot.max_bad_fraction.",
                 ]
             ),
@@ -61,7 +63,7 @@ def require_quality(config: FeatureConfig, where: str, rows: int, found: Sequenc
 
 def say_quarantined(config: FeatureConfig, found: Sequence[Quarantined]) -> None:
     """A line for each reason, on stderr, and what may be wrong with moments."""
-    for line in [*_told(found), *remedies(found, config.time, config.fields)]:
+    for line in [*_told(found), *of_moments(found, config.time, config.fields)]:
         say(f"  {line}")
 
 

@@ -20,7 +20,8 @@ _DIGITS = 100
 
 
 class Yaml(yaml.SafeLoader):
-    """YAML 1.2's scalars: only true and false are booleans (the key ``on`` is text), 1e-6 is a number."""
+    """YAML 1.2's scalars: only true and false are booleans (the key ``on`` is text), 1e-6 is a number, a date, a moment
+    or ``19:00`` is the text that was written."""
 
     _depth = _nodes = 0
 
@@ -46,7 +47,7 @@ class Yaml(yaml.SafeLoader):
 
 Yaml.add_constructor("tag:yaml.org,2002:int", Yaml.construct_yaml_int)
 Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float"))]
+    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.I), list("tTfF"))
@@ -56,6 +57,11 @@ Yaml.add_implicit_resolver(
         r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|nan)$", re.I
     ),
     list("-+.0123456789"),
+)
+Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),  # YAML 1.1's, but no 19:00 to base 60
+    list("-+0123456789"),
 )
 
 UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError)

@@ -64,7 +64,8 @@ def _checked(data: dict[str, Any], origin: Origin) -> Config:
     except ConfigError as error:
         raise placed(error, origin) from None
     config._overrides, config._written = origin.overrides, origin.data
-    blocks = [origin.data["source"], *(origin.data.get("join") or [])]
+    joins = origin.data.get("join") or []
+    blocks = [origin.data["source"], *([joins] if isinstance(joins, dict) else joins)]
     config._paths = [expand_names(path if isinstance(path, list) else [path]) for path in (b["path"] for b in blocks)]
     return config
 

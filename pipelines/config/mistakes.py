@@ -64,8 +64,15 @@ def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
     if named and named[1] in words.keys_at(of, loc):
         keys = (*keys, named[1])  # the validator of a block tells the key
     fix = "Change the value."
+    text = isinstance(first["input"], str) and re.fullmatch(r"[\w./*-]{1,80}", first["input"]) is not None
     if kind == "extra_forbidden":
         fix = words.nearest(loc[-1], words.keys_at(of, loc[:-1]), "Remove it.")
+        block = words.block_of(str(loc[-1]), of) if len(loc) == 1 and fix == "Remove it." else None
+        fix = f"Write it below `{block}:`, set in by two spaces." if block else fix
+    elif text and kind.startswith(("union_tag", "model_attributes_type", "model_type", "dict_type")):
+        field = f"Write `- {{name: {first['input']}, kind: vocabulary}}`." if keys[:1] == ("fields",) else None
+        block = words.in_a_block(str(keys[-1]), first["input"], words.at(of, loc)) if keys else None
+        fix = field or (f"Write `{block}`." if block else fix)
     elif kind == "missing":
         fix = "Add it."
     elif kind.startswith("union_tag"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from fieldwise.features.columns.expression import Expression
 from fieldwise.features.columns.moment import Duration
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError
@@ -142,6 +143,18 @@ class Config(FeatureConfig):
         if self.catalog is not None:
             require_fields("catalog.context_fields", self.catalog.context_fields or (), names)
             require_fields("catalog.item_fields", self.catalog.item_fields or (), names)
+        return self
+
+    @model_validator(mode="after")
+    def _no_answers(self) -> Config:
+        """A field that reads the column which alone is the label knows the answer."""
+        answer = Expression(self.label, "label").columns
+        for field in self.fields:
+            if len(answer) == 1 and field.columns == answer:
+                raise ConfigError(
+                    f"fields.{field.name}", expected="fields that a row has before its label is known",
+                    found=f"the label's own column {answer[0]!r}", fix="Remove the field.",
+                )  # fmt: skip
         return self
 
     @property

@@ -37,7 +37,9 @@ def expand(value: Any, where: str) -> Any:
 
 
 def with_variables(value: Any, written: Any) -> Any:
-    """``value`` with texts as they were written, where these name variables."""
+    """``value`` with texts as they were written, where these name variables. A block may stand for a list of one."""
+    if isinstance(value, list) and isinstance(written, dict):
+        written = [written]
     if isinstance(value, dict) and isinstance(written, dict):
         return {key: with_variables(item, written.get(key)) for key, item in value.items()}
     if isinstance(value, list) and isinstance(written, list) and len(value) == len(written):

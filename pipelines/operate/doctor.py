@@ -1,4 +1,5 @@
-"""Is this machine ready? Every check runs the real part in small and says what it found."""
+"""Are this machine, and a config, ready? Every check runs the real part in small, says what it found, and what to do
+where it is not as it should be."""
 
 from __future__ import annotations
 
@@ -14,19 +15,29 @@ from typing import Any
 
 from fieldwise import PLACE
 from fieldwise.features.errors import InputError
-from fieldwise.features.files.listing import list_files
 from fieldwise.features.redact import redacted
-from fieldwise.features.terminal import say
-from fieldwise.pipelines.build.columns import require_columns
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.operate.config_checks import ConfigChecks, remedied
 from fieldwise.pipelines.train import launch
 from fieldwise.training.data.cache import Reader, row_groups_by
 
+REMEDIES = {
+    "packages": "Install them again: pip install -e . -c constraints.txt, in an environment of their own.",
+    "disk": "Set TMPDIR to a directory that can be written.",
+    "kernels": "Remove numba's cache (NUMBA_CACHE_DIR, else __pycache__) and run it again.",
+    "spark": "Unset JAVA_HOME, SPARK_HOME and SPARK_MASTER, or correct them: pip brings its own Java and Spark.",
+    "ranks": "Allow connections of this machine to itself, and give /dev/shm room.",
+    "store": "Start the MLflow server, or correct MLFLOW_TRACKING_URI or `tracking.uri`.",
+}
+"""What to do about errors that do not say so themselves."""
+NEED_ROWS = ("rows", "fields", "cost", "catalog")
+"""Checks that read rows of the source."""
 PACKAGES = ("pyspark", "pyarrow", "torch", "mlflow", "numba", "numpy", "pandas")
 
 
 def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]:
-    """Run all checks; ``quick`` leaves out those that start processes.
+    """Run all checks; ``quick`` leaves out those that start processes. With a config also those of what it would meet.
 
     Raises:
         InputError: at least one check failed; all findings are on stderr.
@@ -35,21 +46,30 @@ def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]
     checks: dict[str, Callable[[], str]] = {"packages": lambda: _packages(reader), "disk": _disk, "kernels": _kernels}
     if not quick:
         checks |= {"spark": _spark, "ranks": _ranks}
-    if config is not None:
-        checks |= {"source": lambda: _source(config), "store": lambda: _store(config)}
-    found, failed = {}, []
+    of_config = None if config is None else ConfigChecks(config)
+    if of_config is not None:
+        checks |= of_config.all
+    found: dict[str, str] = {}
+    failed: list[str] = []
     for name, check in checks.items():
+        if name in NEED_ROWS and set(failed) & {"source", "rows"}:
+            continue  # they would say the same again
         try:
             found[name] = redacted(check())
         except Exception as error:  # a doctor reports whatever it meets
-            found[name] = redacted(f"{type(error).__name__}: {error}")
+            found[name] = redacted(remedied(error, REMEDIES.get(name, "Run it again with -v, and report it.")))
             failed.append(name)
         say(f"{'FAILED' if name in failed else 'ok':6} {name}: {found[name]}")
+        for line in of_config.lines if of_config is not None and name == "fields" else ():
+            say(f"         {redacted(line)}")
+    notes = [] if of_config is None else [redacted(note) for note in of_config.notes]
+    for note in notes:
+        warn(note)
     if failed:
         raise InputError(
             "doctor", expected="every check to pass", found=f"{', '.join(failed)} failed", fix="See above."
         )
-    return {"checks": found}
+    return {"checks": found} | ({} if of_config is None else {"notes": notes})
 
 
 def _packages(reader: Reader) -> str:
@@ -96,18 +116,3 @@ def _ranks() -> str:
     if finished.returncode != 0:
         raise ValueError(finished.stderr.strip().splitlines()[-1])
     return "two ranks met over gloo"
-
-
-def _source(config: Config) -> str:
-    files = list_files(config.source, config.base, None)
-    require_columns(config, files)
-    return f"{len(files)} files, {sum(f.size for f in files) / 2**20:.1f} MiB"
-
-
-def _store(config: Config) -> str:
-    from fieldwise.training.tracking import runs
-    from fieldwise.training.tracking.registry import Registry
-
-    uri = runs.connect(config.tracking.uri, config.workspace_dir)
-    found = Registry(config.model_name, config.workspace_dir)
-    return f"{uri}, champion: {found.version_of('champion') or 'none'}"

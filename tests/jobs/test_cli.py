@@ -73,6 +73,15 @@ def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert "--set A.B=VALUE" in said
 
 
+def test_init_needs_no_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse_args(["init", "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert "example:\n  fieldwise init clicks.csv --items" in said
+    assert "--set" not in said
+
+
 def test_names_are_the_users_own() -> None:
     for command in ("train", "sweep"):
         assert parser().parse_args([command, "--config", "x.yaml"]).name is None
@@ -91,7 +100,7 @@ def test_a_misspelt_key(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("training.batch_size=many", "training.batch_size: expected"),
         ("fields=[{name: color, kind: hash, buckets: 10}]", "color"),
         ("split.valid=0.0001", "split.valid"),
-        ("label=f0 >= 'a'", "both classes"),
+        ("label=click >= 0", "both classes"),
     ],
 )
 def test_features_that_cannot_be_built(

@@ -45,7 +45,7 @@ trained when they are asked for."""
 def model_of(kind: str) -> type[Model]:
     """The registered model; ConfigError with the nearest name where there is none."""
     if kind not in MODELS:
-        near = difflib.get_close_matches(kind, list(MODELS), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(kind.lower(), list(MODELS), n=1, cutoff=0.5)
         fix = f"Did you mean `{near[0]}`?" if near else "Name a registered model."
         raise ConfigError("model.kind", expected=f"one of {', '.join(MODELS)}", found=repr(kind), fix=fix)
     return MODELS[kind]

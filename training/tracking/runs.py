@@ -24,8 +24,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType
 from sqlalchemy.engine import URL, make_url
 
 from fieldwise.features.errors import ConfigError
@@ -138,13 +138,11 @@ class Run:
 
     @staticmethod
     def bundle(directory: str | Path, example: pd.DataFrame) -> str:
-        """Log a bundle as a pyfunc model taking the columns of ``example`` (text or lists of it, any may be missing).
+        """Log a bundle as a pyfunc model taking the columns of ``example``: of any type, any may be missing.
 
         Returns the URI of the logged model.
         """
-        lists = {name for name in example if any(isinstance(value, list) for value in example[name])}
-        types = {name: Array(DataType.string) if name in lists else DataType.string for name in example}
-        inputs = Schema([ColSpec(type, name, required=False) for name, type in types.items()])
+        inputs = Schema([ColSpec(AnyType(), name, required=False) for name in example])
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow tries the model where it lies
         try:
             with tempfile.TemporaryDirectory(prefix="fieldwise-code-") as code:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldwise.features.columns.expression import Expression
+from fieldwise.features.columns.expression import Expression, quoted
 from fieldwise.features.errors import ConfigError
 
 BATCH = pa.table(
@@ -90,3 +90,39 @@ def test_bytes_that_are_no_text_are_no_number() -> None:
     values, bad = Expression("x == 1").evaluate(pa.table({"x": pa.array([b"1", b"\xff", b"TRUE"])}))
     assert values.to_pylist()[0] is True
     assert bad.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "my rating", "a:b.c", "class", "true", "_column_0_", "日本", "1st", "a-b", "# x", "'"]
+)
+def test_names_that_are_no_words_are_quoted(name: str) -> None:
+    word = quoted(name)
+    assert word is not None
+    expression = Expression(f"{word} >= 4")
+    assert expression.columns == (name,)
+    values, _ = expression.evaluate(pa.record_batch([pa.array([3, 5])], [name]))
+    assert values.to_pylist() == [False, True]
+    assert (word == name) == (name == "a")
+
+
+def test_names_that_cannot_be_quoted() -> None:
+    assert quoted("a`b") is None
+    assert quoted("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("rating = 4", "Compare by two signs: `==`."),
+        ("a <> 4", "Write `!=`."),
+        ("a >= 4 AND b", "Write `and`, `or`, `not`, `in`, `is null` in small letters."),
+        ("a && b", "Write `and`, `or`, `not`, `in`, `is null` in small letters."),
+        ("my rating >= 4", "Put a name that is no word in backticks"),
+        ("a.b: c == 1", "Put a name that is no word in backticks"),
+        ("a >=", "It does not parse"),
+    ],
+)
+def test_habits_of_other_languages_have_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Expression(text, "label")
+    assert remedy in str(refused.value)

@@ -22,6 +22,7 @@ from fieldwise.features.report.page import page
 from fieldwise.features.report.report import (
     Day,
     Report,
+    bucket_advice,
     collided_share,
     distinct_values,
     field_report,
@@ -91,6 +92,28 @@ def test_collisions_by_the_birthday_formula() -> None:
     assert collided_share(n, enough) <= 0.01 < collided_share(n, enough // 2)
 
 
+@pytest.mark.parametrize(
+    ("buckets", "distinct", "rows", "advice"),
+    [
+        (65_536, 300, 40_000, ""),
+        (50_000, 34_000, 100_000, "leave it: 2.9 rows a value are too few to learn it from"),
+        (1_024, 700, 70_000, "worth it: "),
+        (4_096, 700, 70_000, "worth a try if memory allows: "),
+        (256, 3_000, 60_000, "too few: every bucket holds several values"),
+    ],
+)
+def test_more_buckets_where_they_are_worth_it(buckets: int, distinct: int, rows: int, advice: str) -> None:
+    counts = np.zeros((buckets + 3, 2), np.int32)
+    place = np.random.default_rng(1).integers(0, buckets, distinct) + 3
+    np.add.at(counts[:, 0], np.resize(place, rows), 1)
+    field = fitted(buckets=buckets)
+    spec = FeatureSpec.assemble([field.config], {"f": field.config.fit(None)})
+    report = field_report(spec, field, tally_field(field, counts, None, None))
+    found = bucket_advice(report)
+    assert found.startswith(advice)
+    assert bool(found) == bool(advice)
+
+
 def test_groups_cover_every_index_once() -> None:
     for values in (1, 7, 256, 257, 100_000):
         many = group_starts(fitted(buckets=values))
@@ -150,7 +173,8 @@ def test_the_report_reads_back_and_people_can_read_it(tmp_path: Path) -> None:
     )  # fmt: skip
     report.save(str(tmp_path / "report.json"))
     assert Report.load(str(tmp_path / "report.json")) == report
-    _, line, label = table(report)
+    _, line, advice, label = table(report)
+    assert advice.startswith("  buckets of item: leave it: ")
     assert line.split() == ["item", "hash", "~2", "10.000%", "0.000%", "12.5%", "128", "0.000", "bucket", "0", "70.0%"]
     assert label.startswith("  label rate 20.0000%, expected 20.0000%")
     (tmp_path / "report.json").write_text("{}")

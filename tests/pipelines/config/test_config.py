@@ -44,6 +44,37 @@ def test_a_good_file(file: Path) -> None:
     assert config.features.model_dump() == {k: v for k, v in config.model_dump().items() if hasattr(config.features, k)}
 
 
+def test_one_join_stands_for_a_list_of_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = load_config(file)
+    file.write_text(TEXT.replace("join:\n  - {path: users.csv, on: user}", "join: {path: users.csv, on: user}"))
+    single = load_config(file)
+    assert single.join == listed.join
+    assert single.record == listed.record
+    monkeypatch.setenv("TABLE", "users.csv")
+    file.write_text(TEXT.replace("  - {path: users.csv, on: user}", "  path: ${TABLE}\n  on: user"))
+    assert load_config(file).join == listed.join
+    assert load_config(file).unexpanded()["join"][0]["path"] == ["${TABLE}"]
+    file.write_text(TEXT.replace("  - {path: users.csv, on: user}", "  path: users.csv\n  onn: user"))
+    with pytest.raises(ConfigError, match=r"join.onn: .*Did you mean `on`"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("written", ["2026-01-07", "2026-01-07 19:00:00", "2026-01-07T19:00:00Z"])
+def test_moments_without_quotes_are_taken_as_written(written: str, file: Path) -> None:
+    catalog = f"catalog: {{contexts: {{path: a}}, items: {{path: b}}, context_id: u, item_id: i, time: {written}}}\n"
+    file.write_text(TEXT + catalog)
+    config = load_config(file)
+    assert config.catalog is not None
+    assert config.catalog.time == written
+    assert load_config(file, ["time={column: when, earliest: 2001-01-31}"]).time.earliest.isoformat() == "2001-01-31"  # type: ignore[union-attr]
+
+
+def test_numbers_are_no_times(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.epochs: expected a whole number at least 1, found '1:30'"):
+        load_config(file, ["training.epochs=1:30"])
+    assert load_config(file, ["training.seed=0x10", "training.epochs=1_0"]).training.seed == 16
+
+
 def test_overrides_reach_lists_and_make_blocks(file: Path) -> None:
     config = load_config(
         file,
@@ -120,7 +151,7 @@ def test_shipped_configs_load(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: 2001-99-99", "expected valid YAML, found month must be in 1..12"),
+        (b"a: !!timestamp 2001-99-99", "expected valid YAML, found month must be in 1..12"),
         (b"a: " + b"9" * 5000, "expected valid YAML, found a number of more than 100 digits"),
         (b"a: " + b"[" * 5000, "expected valid YAML, found more than 50 levels of nesting"),
         (b"a: &a [*a]", "expected at most 50 levels of nesting, found more, aliases followed"),

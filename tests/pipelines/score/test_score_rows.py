@@ -161,6 +161,14 @@ def test_the_registered_model_gives_the_same_in_pandas_and_as_a_spark_udf(shop: 
     model = mlflow.pyfunc.load_model(champion)
     np.testing.assert_array_equal(model.predict(frame), expected)
     np.testing.assert_array_equal(model.predict(pd.concat([frame[:3], frame[3:]])), expected)  # pandas 3: two chunks
+    typed = frame.assign(
+        age=pd.to_numeric(frame["age"]), position=pd.to_numeric(frame["position"]).astype("Int64"),
+        when=pd.to_datetime(frame["when"]), item=frame["item"].astype("category"),
+        category=[None if n % 9 == 0 else value for n, value in enumerate(frame["category"])],
+    )  # fmt: skip
+    frame.loc[frame.index % 9 == 0, "category"] = None
+    np.testing.assert_array_equal(model.predict(typed), model.predict(frame))
+    frame = read(shop / "log.csv").drop_columns(["click"]).to_pandas()
     probability = mlflow.pyfunc.spark_udf(spark, champion, result_type="double", env_manager="local")
     rows = spark.createDataFrame(frame.assign(row=range(len(frame)))).repartition(2)
     scored = rows.withColumn("p", probability(*frame.columns)).orderBy("row").toPandas()

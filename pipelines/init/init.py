@@ -1,0 +1,335 @@
+"""From a log to a config that runs: look, guess, write, and say why. Nothing is asked, nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldwise.features import store
+from fieldwise.features.columns.expression import quoted
+from fieldwise.features.columns.moment import show_moment
+from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, InputError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.redact import redacted
+from fieldwise.features.terminal import say, warn
+from fieldwise.pipelines.build.columns import require_columns
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.init import draft as drafts
+from fieldwise.pipelines.init.columns import columns_of, shown, words_of
+from fieldwise.pipelines.init.draft import Draft, source_block, split_of
+from fieldwise.pipelines.init.fields import Field, Left, chosen, log_fields, side_fields, time_fields
+from fieldwise.pipelines.init.keyed import Made, follows, is_position, make, usual
+from fieldwise.pipelines.init.opening import open_as
+from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, no_label
+from fieldwise.pipelines.init.sample import Sample, look
+from fieldwise.pipelines.init.sides import Side, hidden, match, rename, with_key
+
+FEW = 100
+"""Positives below which next to nothing can be learned."""
+K = 10
+"""Items of a list."""
+
+
+def init(
+    log: str, *, users: str | None = None, items: str | None = None, label: str | None = None, out: str = "config.yaml"
+) -> dict[str, Any]:
+    """Write a commented config for a log, and tables of its contexts and items where none are given.
+
+    Args:
+        log: absolute path or URL, as of ``source.path``.
+        users, items: side tables whose keys the log holds.
+        label: an expression, where the guess would be wrong.
+        out: the file to write.
+
+    Raises: ConfigError for a file that is there already, InputError where nothing useful can be guessed.
+    """
+    target = os.path.abspath(out)
+    directory, stem = os.path.dirname(target), Path(target).stem
+    _require_free(target, *(f"{stem}-{what}.{kind}" for what in ("contexts", "items") for kind in ("csv", "parquet")))
+    sample = look(open_as(log))
+    say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
+    found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label)
+    draft = found.draft(log, directory, stem)
+    written = _write(draft, found.made, target, stem)
+    for line in draft.warnings:
+        warn(line)
+    fields = ", ".join(shown(field.name) for field in draft.fields)
+    told = draft.label.expression if draft.label is not None else "every row; negatives are drawn"
+    say(
+        f"label: {shown(told, 80)}", f"time: {shown(draft.time.config.column) if draft.time else 'none'}",
+        f"fields: {fields}", f"wrote {', '.join(written)}; every guess has its reason there",
+        f"next: fieldwise doctor --config {out}; fieldwise features --config {out}; fieldwise train --config {out}",
+    )  # fmt: skip
+    return {
+        "config": target, "written": written, "rows_looked_at": sample.rows, "rows": sample.total,
+        "label": told, "time": draft.time.config.column if draft.time else None,
+        "fields": [field.name for field in draft.fields], "left_out": {one.column: one.reason for one in draft.left},
+        "context": found.context, "item": found.item, "warnings": draft.warnings,
+    }  # fmt: skip
+
+
+def _side(path: str | None, prefix: str) -> Sample | None:
+    return None if path is None else look(open_as(path, prefix))
+
+
+def _require_free(target: str, *beside: str) -> None:
+    """Nothing that is there is written over."""
+    for path in (target, *(os.path.join(os.path.dirname(target), name) for name in beside)):
+        if os.path.lexists(path):
+            fix = "Name another by --out, or move it away."
+            raise ConfigError(path, expected="no file yet", found="one, which is not written over", fix=fix)
+
+
+class _Guess:
+    """All that is guessed of a log and its side tables."""
+
+    def __init__(self, log: Sample, users: Sample | None, items: Sample | None, asked: str | None) -> None:
+        self.made: dict[str, Made] = {}
+        self.log = log
+        self.users, self.items = self._met(users, items)
+        if not self.log.opening.named:
+            self._call(asked)
+        self.columns = columns_of(self.log.table, self.log.total, [*self.log.opening.names, *self.log.told])
+        named = self.log.opening.named
+        keys = [side.key for side in (self.users, self.items) if side is not None]
+        others = {name: column for name, column in self.columns.items() if name not in keys}
+        self.label = find_label(self.columns if asked else others, self.log.table, named, asked)
+        self.time = find_time(others, named, self.label.columns if self.label else ())
+        taken = [*keys, *(self.label.columns if self.label else ()), *([self.time.config.column] if self.time else [])]
+        self.context = self.users.key if self.users else find_id(self.columns, CONTEXTS, taken)
+        taken += [self.context] if self.context else []
+        self.item = self.items.key if self.items else find_id(self.columns, ITEMS, taken)
+        if self.label is None and (self.context is None or self.item is None):
+            raise no_label(self.columns)
+
+    def _met(self, users: Sample | None, items: Sample | None) -> tuple[Side | None, Side | None]:
+        """The side tables by their keys; a log without names is told them."""
+        log = columns_of(self.log.table, self.log.total, self.log.opening.names)
+        given = {"user": (users, CONTEXTS), "item": (items, ITEMS)}
+        found = {
+            what: (side, match(log, side, words, f"--{what}s"))
+            for what, (side, words) in given.items()
+            if side is not None
+        }
+        names = {} if self.log.opening.named else {one.log: what for what, (_, one) in found.items()}
+        if names:
+            self.log = rename(self.log, names)
+        keyed = {what: with_key(side, one, names.get(one.log, one.log)) for what, (side, one) in found.items()}
+        return keyed.get("user"), keyed.get("item")
+
+    def _call(self, asked: str | None) -> None:
+        """Names for what has none, as far as its values say what it is."""
+        columns = columns_of(self.log.table, self.log.total, self.log.opening.names)
+        known = {side.key for side in (self.users, self.items) if side is not None}
+        columns = {name: column for name, column in columns.items() if name not in known}
+        label = None if asked else find_label(columns, self.log.table, False, None)
+        moments = find_time(columns, False, label.columns if label else ())
+        names = {}
+        if label is not None:
+            names[label.columns[0]] = "rating" if ">=" in label.expression else "label"
+        if moments is not None:
+            names[moments.config.column] = "time"
+        if names:
+            self.log = rename(self.log, names)
+
+    def draft(self, log: str, directory: str, stem: str) -> Draft:
+        """The config, still without its text."""
+        opening, label = self.log.opening, self.label
+        found = [*self._log_fields(), *self._side_fields()]
+        ids = [name for name in (self.context, self.item) if name is not None]
+        fields, left = chosen(found, ids)
+        draft = Draft(_name(stem, log), self._heading(log), opening, label=label, time=self.time, left=left)
+        draft.fields = [field for field in fields if not self._beyond_items(field, left)]
+        draft.joins = [self._join(side, directory) for side in (self.users, self.items) if side is not None]
+        draft.bad, draft.filter = self._unreadable()
+        draft.split = split_of(label, self.time, self.columns, self.context)
+        self._tables(draft, directory, stem)
+        draft.warnings = sorted(drafts.grave(left), key=lambda line: ": LEAK" not in line) + self._more_warnings(draft)
+        if not draft.fields:
+            why = "; ".join(f"{shown(one.column)}: {one.reason}" for one in left) or "no other column"
+            fix = "Add columns of whom and what rows are, or correct --label."
+            expected = "a column that says something of the label"
+            raise InputError("fields", expected=expected, found=f"none: {why}", fix=fix)
+        return draft
+
+    def _heading(self, log: str) -> list[str]:
+        lines = [f"Made by `fieldwise init` from {shown(redacted(log), 200)}: {self.log.words} were looked at."]
+        lines.append("It runs as it is. Every line is a guess, with what speaks for it: change what you know better. "
+                     "All keys: docs/config.md. Snapshots, models and lists go to work/ beside this file.")  # fmt: skip
+        if self.log.rejects:
+            told = ", ".join(f"{n:,} {reason}" for reason, n in self.log.rejects.most_common(3))
+            lines.append(f"Lines that are no rows: {told}.")
+        return lines
+
+    def _log_fields(self) -> list[Field | Left]:
+        """Of the log's own columns, and of its moments."""
+        taken = [*(self.label.columns if self.label else ()), *self.log.told]
+        taken += [self.time.config.column] if self.time is not None else []
+        columns = {name: column for name, column in self.columns.items() if name not in taken}
+        ids = [name for name in (self.context, self.item) if name is not None]
+        found = list(log_fields(columns, None if self.label is None else self.label.positive, ids))
+        return [*found, *time_fields(self.time, list(self.columns))]
+
+    def _side_fields(self) -> list[Field | Left]:
+        found: list[Field | Left] = []
+        for side, what in ((self.users, "user"), (self.items, "item")):
+            if side is not None:
+                away = hidden(side, self._taken(side))
+                columns = {name: column for name, column in side.columns.items() if name not in away}
+                found += [Left(name, f"of the {what}s: the log or another table has it, too") for name in away]
+                found += side_fields(columns, side.key, what)
+        return found
+
+    def _taken(self, side: Side) -> list[str]:
+        """Columns that a side table must not add."""
+        before = [] if side is self.users or self.users is None else list(self.users.columns)
+        return [*self.columns, *before]
+
+    def _join(self, side: Side, directory: str) -> tuple[dict[str, Any], str]:
+        config = side.sample.opening.config
+        block = {**source_block(config, directory), "on": side.key}
+        away = hidden(side, self._taken(side))
+        if away or config.format == "jsonl":
+            block["select"] = [name for name in side.columns if name not in (*away, side.key)]
+        return block, f"{side.reason}; {side.sample.words}"
+
+    def _beyond_items(self, field: Field, left: list[Left]) -> bool:
+        """Whether a field of the log says something of items that their table lacks: no list could have it."""
+        if self.items is None or field.keys["kind"] == "time" or field.name == self.item or self.item is None:
+            return False
+        own = [name for name in field.columns if name in self.columns]
+        lacks = [name for name in own if name not in self.items.columns and self._of_item(name)]
+        if lacks:
+            left.append(Left(lacks[0], "of the item, but not in its table: add it there to use it"))
+        return bool(lacks)
+
+    def _of_item(self, name: str) -> bool:
+        if self.item is None or self.item not in self.columns or name == self.context:
+            return False
+        return name == self.item or follows(self.columns[name], self.columns[self.item])
+
+    def _unreadable(self) -> tuple[float, str | None]:
+        """Share of rows that would be set aside, and the filter that leaves out those without a label."""
+        bad, rows = self.log.bad, self.log.rows
+        without = np.zeros(rows, np.bool_)
+        rule = None
+        if self.label is not None:
+            words = [word for name in self.label.columns if self.columns[name].missing and (word := quoted(name))]
+            for name in self.label.columns:
+                without |= ~self.columns[name].set
+            rule = " and ".join(f"{word} is not null" for word in words) or None
+            bad += float((np.isnan(self.label.positive) & ~without).mean())
+        if self.time is not None:
+            bad += float((self.time.bad & ~without).mean())
+        return bad, rule
+
+    def _more_warnings(self, draft: Draft) -> list[str]:
+        lines = []
+        if any(redacted(path) != path for path in self.log.opening.config.path):
+            lines.append("source.path holds a secret: keep it in the environment and write ${NAME} in its place")
+        if self.label is not None and "CHECK" in self.label.reason:
+            lines.append(f"{self.label.expression}: {self.label.reason}")
+        if self.time is not None and "CHECK" in self.time.reason:
+            lines.append(f"{self.time.config.column}: {self.time.reason}")
+        positives = FEW if self.label is None else int(np.nansum(self.label.positive))
+        if positives < FEW:
+            lines.append(f"only {positives} positives were seen: few models learn from so few")
+        if draft.bad > drafts.USUAL_BAD:
+            lines.append(f"{draft.bad:.2%} of the rows cannot be read")
+        return lines
+
+    def _tables(self, draft: Draft, directory: str, stem: str) -> None:
+        """Contexts and items, and the block of the catalog, where it is known who and what they are."""
+        if self.context is None or self.item is None:
+            needed = (("a context (user)", self.context), ("an item", self.item))
+            lacks = " nor ".join(what for what, found in needed if found is None)
+            draft.catalog_notes = [f"No catalog to rank: no column is called like {lacks}. See `catalog` in "
+                                   "docs/config.md, or give tables by --users and --items."]  # fmt: skip
+            return
+        read = [name for field in draft.fields for name in field.columns if name in self.columns]
+        read = [name for name in dict.fromkeys(read) if self.time is None or name != self.time.config.column]
+        of_item = [name for name in read if self._of_item(name) and name != self.item]
+        fixed = [name for name in read if is_position(name, words_of(name)) and name not in (self.context, *of_item)]
+        of_context = [name for name in read if name not in (*of_item, *fixed, self.context, self.item)]
+        contexts = self._table("contexts", self.users, self.context, of_context, directory, stem)
+        items = self._table("items", self.items, self.item, [] if self.items else of_item, directory, stem)
+        draft.catalog = {"contexts": contexts, "context_id": self.context, "items": items, "item_id": self.item, "k": K}
+        told = " and ".join(f"{one} by its {'table' if given else 'name'}"
+                            for one, given in ((self.context, self.users), (self.item, self.items)))  # fmt: skip
+        draft.catalog_notes = [f"The best items for every context, by `fieldwise score-catalog`: {told}."]
+        draft.catalog_notes += [f"{what}: {made.reason}" for what, made in self.made.items()]
+        if any(field.keys["kind"] == "time" for field in draft.fields) and self.time is not None:
+            draft.catalog["time"] = show_moment(self.time.last, "UTC")[:19]
+            draft.catalog_notes.append('time: the last moment of the log; for a daily job "{date}T19:00:00", say')
+        if fixed:
+            draft.catalog["fixed"] = usual(self.columns, fixed)
+            draft.catalog_notes.append("fixed: where an item is shown, which no list knows before: its usual value")
+        if self.label is None:
+            draft.negatives = {"items": items, "context": self.context, "item": self.item}
+
+    def _table(
+        self, what: str, given: Side | None, key: str, names: list[str], directory: str, stem: str
+    ) -> dict[str, Any]:
+        """The source of one side: the given table where it has all, else one made of the log."""
+        if given is not None and not names:
+            return source_block(given.sample.opening.config, directory)
+        made = make(self.log, key, names, what)
+        self.made[what] = made
+        return source_block(made.source(f"{stem}-{what}.{made.suffix}"), "") | {"path": f"{stem}-{what}.{made.suffix}"}
+
+
+def _name(stem: str, log: str) -> str:
+    """Of the pipeline: the config's, else the log's."""
+    name = stem if stem != "config" else Path(log.rstrip("/*")).stem
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
+    return name or "log"
+
+
+def _write(draft: Draft, made: Mapping[str, Made], target: str, stem: str) -> list[str]:
+    """Tables first, the config last; none of them if the config would not load."""
+    directory = os.path.dirname(target)
+    store.make_dir(directory)
+    written: list[str] = []
+    trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")
+    try:
+        for what, table in made.items():
+            path = os.path.join(directory, f"{stem}-{what}.{table.suffix}")
+            _create(path, table.data)
+            written.append(path)
+        text = drafts.text_of(draft, directory).encode()
+        _create(trial, text)
+        _require_runs(trial)
+        _create(target, text)
+        return [target, *written]
+    except BaseException:
+        for path in written:
+            with suppress(OSError):
+                os.unlink(path)
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(trial)
+
+
+def _create(path: str, data: bytes) -> None:
+    try:
+        store.create_exclusive(path, data)
+    except FileExistsError:
+        _require_free(path)
+
+
+def _require_runs(file: str) -> None:
+    """What was written loads, and the sources have its columns. DefectError otherwise: nobody wrote it but we."""
+    try:
+        config = load_config(file)
+        require_columns(config, list_files(config.source, config.base))
+    except FieldwiseError as error:
+        fix = "Please report it, with the names of the columns."
+        raise DefectError("init", expected="a config that runs", found=str(error), fix=fix) from error

@@ -1,0 +1,248 @@
+"""Which column is the label, which the time, which the context and which the item: by names first, then by values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fieldwise.features.columns.expression import Expression, quoted
+from fieldwise.features.columns.moment import DAY, TimeConfig, show_moment
+from fieldwise.features.errors import InputError
+from fieldwise.features.words import some
+from fieldwise.pipelines.init.columns import FEW_BAD, Column, shown, words_of
+
+LABELS = (
+    "click", "clicked", "clicks", "label", "target", "attributed", "converted", "conversion", "purchased", "purchase",
+    "bought", "installed", "install", "liked", "like", "played", "watched", "opened", "booked", "ordered", "subscribed",
+    "response", "responded", "outcome", "y",
+)  # fmt: skip
+RATINGS = ("rating", "ratings", "stars", "score", "grade")
+EVENTS = ("event", "action", "type", "behavior", "behaviour", "interaction", "activity")
+WANTED = ("click", "clicked", "purchase", "buy", "bought", "order", "transaction", "convert", "conversion", "cart",
+          "addtocart", "install", "like", "favorite", "fav", "pay", "play", "watch", "book", "subscribe")  # fmt: skip
+"""Values of events that count as positives."""
+TIMES = ("timestamp", "time", "ts", "datetime", "date", "when", "hour", "day", "at", "created", "moment")
+CONTEXTS = ("user", "users", "uid", "customer", "visitor", "member", "client", "account", "reader", "viewer",
+            "listener", "buyer", "shopper", "person", "session", "cookie", "household", "ip")  # fmt: skip
+ITEMS = ("item", "items", "product", "sku", "movie", "film", "article", "book", "song", "track", "video", "ad",
+         "advert", "creative", "campaign", "offer", "listing", "content", "document", "doc", "news", "post", "game",
+         "asin", "isbn", "recipe", "course", "job", "hotel", "restaurant", "app")  # fmt: skip
+MOST_STEPS = 101
+"""Values of a rating."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What counts as a positive."""
+
+    expression: str
+    columns: tuple[str, ...]
+    reason: str
+    positive: npt.NDArray[np.float64]
+    """[rows] 1, 0, or NaN for rows without a label."""
+
+    @property
+    def rate(self) -> float:
+        return float(np.nanmean(self.positive))
+
+    @property
+    def missing(self) -> float:
+        return float(np.isnan(self.positive).mean())
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When rows happened."""
+
+    config: TimeConfig
+    reason: str
+    found: npt.NDArray[np.int64]
+    """[rows] microseconds."""
+    bad: npt.NDArray[np.bool_]
+
+    @property
+    def first(self) -> int:
+        return int(self.found[~self.bad].min())
+
+    @property
+    def last(self) -> int:
+        return int(self.found[~self.bad].max())
+
+    @property
+    def days(self) -> float:
+        return (self.last - self.first) / DAY
+
+
+def find_label(columns: Mapping[str, Column], table: pa.Table, named: bool, asked: str | None) -> Label | None:
+    """The label; None where every row may be a positive.
+
+    Args:
+        table: the sample that ``columns`` are of.
+        named: whether the source names its columns.
+        asked: what the user says it is.
+    """
+    if asked is not None:
+        expression = Expression(asked, "--label")
+        for name in expression.columns:
+            if name not in columns:
+                found = some([shown(name) for name in columns])
+                fix = "Name one of these, in backticks where the name is no word."
+                raise InputError("--label", expected=f"a column {name!r} of the log", found=found, fix=fix)
+        return _label(asked, table, "as --label says", needed=True)
+    for told, reason in _told(columns, named):
+        label = _label(told, table, reason)
+        if label is not None:
+            return label
+    return None
+
+
+def no_label(columns: Mapping[str, Column]) -> InputError:
+    return InputError(
+        "label", expected="a column of 0 and 1, of ratings or of events that says which rows are positives",
+        found=f"none among {some([shown(name) for name in columns])}",
+        fix="Say what a positive is: --label 'rating >= 4', or --label 'event == \"click\"'; for a log of positives "
+        "alone name users and items by columns `user` and `item`.",
+    )  # fmt: skip
+
+
+def _told(columns: Mapping[str, Column], named: bool) -> list[tuple[str, str]]:
+    """(expression, reason) of what may be a label, the likeliest first."""
+    found: list[tuple[float, str, str]] = []
+    for place, (name, column) in enumerate(columns.items()):
+        word = quoted(name)
+        if word is None or column.is_list or not column.distinct:
+            continue
+        names = words_of(name)
+        hint = max((2.0 - LABELS.index(w) / 100 for w in names if w in LABELS), default=0.0)
+        hint += 1.0 * (len(names) == 1 and hint > 0)
+        binary = _binary(word, column)
+        if binary:
+            weight = 10 * hint if named else 10.0 * (place == 0)
+            weight += column.missing < FEW_BAD
+            why = "its name" if hint and named else "the first column" if not place else "the only one of its kind"
+            found.append((weight + 1, binary, f"{why}, and two values"))
+        elif _rating(names, column, named):
+            cut = _cut(column)
+            reason = f"ratings {column.range}: the upper ones count as positives"
+            found.append((9 - place / 100, f"{word} >= {cut:g}", reason))
+        elif any(w in EVENTS for w in names) and 2 <= column.distinct <= 50:
+            wanted = sorted(filter(_wanted, column.values.to_pylist()), key=lambda v: WANTED.index(_wanted(v) or ""))
+            if 0 < len(wanted) < column.distinct:
+                reason = f"events {shown(', '.join(column.values.to_pylist()[:8]), 60)}"
+                found.append((9.5 - place / 100, _among(word, wanted), reason))
+    sure = [one for one in found if one[0] > 5]
+    if not sure and len(found) == 1 and named:
+        sure = [(1.0, found[0][1], "the only column of two values: CHECK that it is what you want to predict")]
+    return [(expression, reason) for _, expression, reason in sorted(sure, key=lambda one: -one[0])]
+
+
+def _binary(word: str, column: Column) -> str | None:
+    """An expression for a column of two values; None where neither says yes."""
+    if column.distinct != 2:
+        return None
+    texts = {text.lower(): text for text in column.values.to_pylist()}
+    if set(texts) in ({"0", "1"}, {"true", "false"}):
+        return word
+    for yes, no in (("1", "-1"), ("2", "1")):
+        if set(texts) == {yes, no}:
+            return f"{word} == {yes}" if yes == "1" else None
+    for yes, no in (("yes", "no"), ("y", "n"), ("t", "f"), ("clicked", "not clicked"), ("click", "no click")):
+        if set(texts) == {yes, no}:
+            return f'{word} == "{texts[yes]}"'
+    return None
+
+
+def _rating(names: Sequence[str], column: Column, named: bool) -> bool:
+    """Whether a column holds grades of a short scale."""
+    if not column.numeric or not 3 <= column.distinct <= MOST_STEPS or column.total < 10 * column.distinct:
+        return False
+    if named:
+        return any(name in RATINGS for name in names)
+    return column.whole and column.distinct <= 11 and column.numbers.min() >= 0 and column.numbers.max() <= 10
+
+
+def _cut(column: Column) -> float:
+    """From which grade on a row is a positive: four fifths of the scale, or the next grade that leaves negatives."""
+    steps = np.sort(column.numbers)
+    above = steps[steps >= 0.8 * steps[-1]]
+    return float(above[0] if above[0] > steps[0] else steps[1])
+
+
+def _wanted(value: str) -> str | None:
+    """The word of an event that makes it a positive."""
+    return next((word for word in words_of(value) if word in WANTED), None)
+
+
+def _among(word: str, values: Sequence[str]) -> str:
+    texts = [f'"{value}"' for value in values if '"' not in value and "\\" not in value and "`" not in value]
+    return f"{word} == {texts[0]}" if len(texts) == 1 else f"{word} in [{', '.join(texts)}]"
+
+
+def _label(expression: str, table: pa.Table, reason: str, *, needed: bool = False) -> Label | None:
+    """An expression on the sample, as features will evaluate it; None where it does not leave both classes."""
+    parsed = Expression(expression, "--label" if needed else "label")
+    values, bad = parsed.evaluate(table)
+    positive = values.cast(pa.float64()).to_numpy(zero_copy_only=False).copy()
+    positive[bad | ~np.isin(positive, (0.0, 1.0))] = np.nan
+    both = {0.0, 1.0} <= set(np.unique(positive[~np.isnan(positive)]).tolist())
+    if needed and not both:
+        fix = 'Write one that is true for positives alone, such as `rating >= 4` or `event == "click"`.'
+        found = f"{shown(expression, 80)}, which has not both in the rows that were looked at"
+        raise InputError("--label", expected="positives and negatives", found=found, fix=fix)
+    return Label(expression, parsed.columns, reason, positive) if both else None
+
+
+def find_time(columns: Mapping[str, Column], named: bool, taken: Sequence[str]) -> Moments | None:
+    """The column of moments: few rows lack one, and its name says so, or it has no name."""
+    best: tuple[float, Moments] | None = None
+    for name, column in columns.items():
+        hint = _hint(name, TIMES)
+        typed = pa.types.is_timestamp(column.kind) or pa.types.is_date(column.kind)
+        loose = column.numeric and not hint and (named or not _epochs(column))
+        if name in taken or column.distinct < 1 or column.missing > FEW_BAD or loose or not column.formats:
+            continue
+        found = _moments(column)
+        spread = min(1.0, len(np.unique(found.found)) / 1000)
+        weight = 3 * hint + 2 * typed + spread + (not column.numeric)
+        if best is None or weight > best[0]:
+            best = weight, found
+    return None if best is None else best[1]
+
+
+def _hint(name: str, words: Sequence[str]) -> float:
+    """How much a name says: 0 nothing, 1 all."""
+    parts = words_of(name)
+    known = [words.index(part) for part in parts if part in words]
+    return (1 - min(known) / (2 * len(words))) * (1.0 if len(parts) - ("id" in parts) == 1 else 0.9) if known else 0.0
+
+
+def _epochs(column: Column) -> bool:
+    """Whether numbers without a name may be seconds or milliseconds since 1970: of at least a hundred moments."""
+    return column.whole and column.distinct >= 100 and bool(column.numbers.min() > 5e8)
+
+
+def _moments(column: Column) -> Moments:
+    chosen, others = column.formats[0], column.formats[1:]
+    config = TimeConfig(column=column.name, format=chosen)
+    found, bad = column.moments(config)
+    low, high = (show_moment(int(end), "UTC")[:19] for end in (found[~bad].min(), found[~bad].max()))
+    alike = [other for other in others if other[:1] == "%" and chosen[:1] == "%"]
+    words = f"{low} to {high}, read as {chosen}"
+    words += f"; {' and '.join(alike[:2])} would read them, too: CHECK" if alike else ""
+    return Moments(config, words, found, bad)
+
+
+def find_id(columns: Mapping[str, Column], words: Sequence[str], taken: Sequence[str]) -> str | None:
+    """The column whose name says that it tells who, or what, and whose values come again."""
+    found: list[tuple[float, str]] = []
+    for name, column in columns.items():
+        hint = _hint(name, words)
+        plain = not column.is_list and (not column.numeric or column.whole) and column.separator is None
+        if hint and plain and name not in taken and column.distinct > 1 and column.distinct <= 0.9 * column.rows:
+            is_id = "id" in words_of(name) or len(words_of(name)) == 1
+            found.append((hint + 0.2 * is_id - column.missing, name))
+    return max(found, key=lambda one: one[0])[1] if found else None

@@ -1,0 +1,272 @@
+"""A config that nobody wrote: it runs, says why, warns of what would mislead, and overwrites nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from fieldwise.features.errors import ConfigError, InputError
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.source.log import LogReader
+from fieldwise.features.source.raw import split_ranges
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.demo.shop import Shop
+from fieldwise.pipelines.init import keyed, sample
+from fieldwise.pipelines.init.init import init
+from tests.pipelines.init.shop import write_log
+
+
+def made(folder: Path, log: str = "log.csv", **options: Any) -> tuple[dict[str, Any], Config]:
+    """What init says, and the config it wrote."""
+    sides = {name: str(folder / path) for name, path in options.items() if name in ("users", "items")}
+    found = init(str(folder / log), **(options | sides), out=str(folder / "config.yaml"))
+    return found, load_config(folder / "config.yaml")
+
+
+def kinds(config: Config) -> dict[str, str]:
+    return {field.name: field.kind for field in config.fields}
+
+
+def read(config: Config) -> int:
+    """Rows that features would have, none of them set aside."""
+    reader, rows = LogReader(config.features, config.base), 0
+    for rng in split_ranges(config.source, list_files(config.source, config.base), 1 << 62):
+        for batch in reader.read(rng):
+            assert not batch.rejects, batch.rejects[:3]
+            rows += batch.rows
+    return rows
+
+
+def test_a_log_as_people_keep_them(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.csv")
+    found, config = made(tmp_path)
+    assert config.source.separator == ";"
+    assert config.label == "`Clicked?`"
+    assert config.time is not None
+    assert (config.time.column, config.time.format) == ("shown at", "%d.%m.%Y %H:%M")
+    assert (config.split.by, config.split.valid, config.split.test) == ("time", 0.1, 0.1)
+    assert kinds(config) == {
+        "shopper": "vocabulary", "product": "vocabulary", "tags": "vocabulary", "price": "number",
+        "size": "vocabulary", "place": "vocabulary", "hour": "time", "weekday": "time",
+    }  # fmt: skip
+    tags = next(field for field in config.fields if field.name == "tags")
+    assert (tags.separator, tags.max_values) == ("|", 3)
+    assert found["left_out"].keys() == {"paid until", "view id"}
+    leak, numbering = found["warnings"]
+    assert leak.startswith("paid until: LEAK: set in 100.0% of the positives and 0.0% of the others.")
+    assert numbering.startswith("view id: ID: 4,000 values, as many as rows")
+    assert config.catalog is not None
+    assert (config.catalog.context_id, config.catalog.item_id) == ("shopper", "product")
+    assert config.catalog.fixed.keys() == {"place"}
+    assert config.catalog.time == "2026-03-20T23:52:00"
+    assert (found["rows"], found["rows_looked_at"]) == (4000, 4000)
+    assert read(config) == 4000
+    items = pyarrow.csv.read_csv(tmp_path / "config-items.csv")
+    assert (items.column_names, items.num_rows) == (["product", "tags", "price"], 40)
+    contexts = pyarrow.csv.read_csv(tmp_path / "config-contexts.csv")
+    assert (contexts.column_names, contexts.num_rows) == (["shopper", "size"], 60)
+    text = (tmp_path / "config.yaml").read_text()
+    assert max(map(len, text.splitlines())) <= 120
+    text = " ".join(text.replace("#", "").split())
+    assert "all 4,000 rows were looked at" in text
+    assert "% missing" in text
+
+
+def test_the_shop_of_the_demo(tmp_path: Path) -> None:
+    shop = Shop(7 * 600)
+    (tmp_path / "log").mkdir()
+    for day in range(shop.days):
+        table, _ = shop.log_table(np.asarray(shop.rows_of(day)))
+        pyarrow.csv.write_csv(table, tmp_path / "log" / f"{shop.day(day)}.csv")
+    for name, table in shop.side_tables().items():
+        pyarrow.csv.write_csv(table, tmp_path / f"{name}.csv")
+    found, config = made(tmp_path, "log", users="users.csv", items="items.csv")
+    (truth,) = found["warnings"]
+    assert truth.startswith("truth: LEAK: it reads as a probability of the label itself")
+    assert [join.on for join in config.join] == ["user", "item"]
+    shipped = [
+        "user",
+        "age",
+        "gender",
+        "city",
+        "item",
+        "category",
+        "brand",
+        "price",
+        "tags",
+        "hour",
+        "device",
+        "position",
+    ]
+    assert set(kinds(config)) == set(shipped)
+    assert config.catalog is not None
+    assert config.catalog.fixed == {"position": 1}
+    assert config.catalog.items.path == ["items.csv"]
+    contexts = pyarrow.csv.read_csv(tmp_path / "config-contexts.csv")
+    assert contexts.column_names == ["user", "device"]
+    assert read(config) == 4200
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config-items.csv", "config-contexts.parquet"])
+def test_what_is_there_is_not_written_over(name: str, tmp_path: Path) -> None:
+    write_log(tmp_path / "log.csv", 200)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"{name}: expected no file yet, found one, .* Name another by --out"):
+        made(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"log.csv", name}
+
+
+ROWS = [
+    {"user": f"u{n % 37}", "item": n * 7 % 23, "when": f"2026-01-{1 + n // 100:02d} {n % 24:02d}:00:00",
+     "tags": f"t{n % 5}|t{n % 3}", "click": int(n * n % 7 < 2)}
+    for n in range(1000)
+]  # fmt: skip
+
+
+def write_rows(folder: Path, name: str) -> None:
+    names = list(ROWS[0])
+    lines = [names, *([str(value) for value in row.values()] for row in ROWS)]
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(ROWS), folder / name)
+    elif name.endswith(".jsonl"):
+        (folder / name).write_text("".join(json.dumps({**r, "tags": r["tags"].split("|")}) + "\n" for r in ROWS))
+    else:
+        text = "\n".join(("\t" if ".tsv" in name else ",").join(line) for line in lines) + "\n"
+        (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.csv.gz", "log.jsonl", "log.parquet"])
+def test_the_same_rows_in_every_format(name: str, tmp_path: Path) -> None:
+    write_rows(tmp_path, name)
+    found, config = made(tmp_path, name)
+    assert config.source.format == {"csv": "csv", "tsv": "tsv", "gz": "csv"}.get(name[-3:].lstrip("."), name[4:])
+    assert (config.label, config.time and config.time.column) == ("click", "when")
+    assert kinds(config) == {"user": "vocabulary", "item": "vocabulary", "tags": "vocabulary", "hour": "time"}
+    tags = next(field for field in config.fields if field.name == "tags")
+    assert (tags.separator, tags.max_values) == (None if name == "log.jsonl" else "|", 2)
+    assert (found["context"], found["item"], found["rows"]) == ("user", "item", 1000)
+    assert read(config) == 1000
+    assert (tmp_path / f"config-items.{'parquet' if name[-3:] in ('onl', 'uet') else 'csv'}").exists()
+
+
+def test_ratings_without_names_beside_two_tables(tmp_path: Path) -> None:
+    draw = random.Random(2)
+    rows = [(draw.randint(1, 50), draw.randint(1, 80), draw.randint(1, 5), 9 * 10**8 + 6000 * n) for n in range(3000)]
+    (tmp_path / "u.data").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+    users = [(n, draw.randint(18, 80), draw.choice("MF")) for n in range(1, 51)]
+    (tmp_path / "u.user").write_text("".join("|".join(map(str, row)) + "\n" for row in users))
+    items = [(n, f"Name {n} é", *(draw.randint(0, 1) for _ in range(4))) for n in range(1, 81)]
+    (tmp_path / "u.item").write_bytes("".join("|".join(map(str, row)) + "\n" for row in items).encode("latin-1"))
+    found, config = made(tmp_path, "u.data", users="u.user", items="u.item")
+    assert config.source.columns == ["user", "item", "rating", "time"]
+    assert config.label == "rating >= 4"
+    assert [(join.on, join.encoding) for join in config.join] == [("user", "utf-8"), ("item", "latin-1")]
+    assert kinds(config) == {
+        "user": "vocabulary", "item": "vocabulary", "hour": "time", "weekday": "time", "user_c2": "number",
+        "user_c3": "vocabulary", "item_flags": "vocabulary",
+    }  # fmt: skip
+    assert config.fields[-1].flags == ["item_c3", "item_c4", "item_c5", "item_c6"]
+    assert found["left_out"] == {"item_c2": "80 values in 80 rows: says little more than item"}
+    assert read(config) == 3000
+    assert not list(tmp_path.glob("config-*"))
+
+
+def test_a_key_of_another_name_is_renamed(tmp_path: Path) -> None:
+    write_rows(tmp_path, "log.csv")
+    lines = [f"{n},{100 + n % 4},{n % 3}" for n in range(23)]
+    (tmp_path / "items.csv").write_text("item_id,brand,tags\n" + "\n".join(lines) + "\n")
+    found, config = made(tmp_path, items="items.csv")
+    (join,) = config.join
+    assert (join.on, join.columns, join.header) == ("item", ["item", "brand", "tags"], True)
+    assert join.select == ["brand"]
+    assert "the log or another table has it, too" in found["left_out"]["tags"]
+    assert read(config) == 1000
+
+
+def test_a_table_without_the_keys(tmp_path: Path) -> None:
+    write_rows(tmp_path, "log.csv")
+    (tmp_path / "items.csv").write_text("id,brand\nA1,x\nA2,y\n")
+    with pytest.raises(
+        InputError, match=r"--items: expected a column of .* found keys id, brand.* Write the ids in both"
+    ):
+        made(tmp_path, items="items.csv")
+
+
+def test_events_and_logs_of_what_was_done(tmp_path: Path) -> None:
+    names = ["view", "click", "addToCart", "scroll"]
+    lines = [f"u{n % 30},p{n * n % 41},{names[n * 7 % 11 % 4]}" for n in range(900)]
+    (tmp_path / "log.csv").write_text("visitor,product,event\n" + "\n".join(lines) + "\n")
+    assert made(tmp_path)[1].label == 'event in ["click", "addToCart"]'
+    plays = tmp_path / "plays"
+    plays.mkdir()
+    lines = [f"u{n % 30},s{n * n % 41}" for n in range(900)]
+    (plays / "log.csv").write_text("listener,song\n" + "\n".join(lines) + "\n")
+    config = made(plays)[1]
+    assert config.label == "true"
+    assert config.negatives is not None
+    assert (config.negatives.context, config.negatives.item) == ("listener", "song")
+
+
+def test_nothing_to_predict(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a,b\n" + "".join(f"{n},{n % 5}\n" for n in range(100)))
+    with pytest.raises(InputError, match=r"label: expected a column of 0 and 1, .* found none among a, b\. Say what"):
+        made(tmp_path)
+    with pytest.raises(InputError, match="--label: expected positives and negatives, found b >= 9"):
+        made(tmp_path, label="b >= 9")
+    with pytest.raises(InputError, match="fields: expected a column that says something of the label, found none"):
+        made(tmp_path, label="b >= 3")
+
+
+def test_rows_without_a_label_and_lines_that_are_no_rows(tmp_path: Path) -> None:
+    draw = random.Random(4)
+    lines = [f"u{n % 30},{'' if n % 10 == 0 else draw.randint(0, 1)}" for n in range(900)]
+    lines[450] = "one,two,three"
+    (tmp_path / "log.csv").write_text("user,click\n" + "\n".join(lines) + "\n")
+    found, config = made(tmp_path)
+    assert config.filter == "click is not null"
+    assert config.snapshot.max_bad_fraction > 1 / 900
+    assert "0.11% of the rows cannot be read" in found["warnings"]
+
+
+def test_a_large_log_is_looked_at_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / "log.csv", 30_000)
+    whole = made(tmp_path)[0]
+    tables = {what: (tmp_path / f"config-{what}.csv").read_bytes() for what in ("contexts", "items")}
+    for path in tmp_path.glob("config*"):
+        path.unlink()
+    monkeypatch.setattr(sample, "MOST_BYTES", 400_000)
+    monkeypatch.setattr(keyed, "_PENDING", 1000)
+    monkeypatch.setattr(keyed, "MOST_KEYS", 100)
+    found, config = made(tmp_path)
+    assert 4000 < found["rows_looked_at"] < 8000
+    assert found["rows"] == pytest.approx(30_000, rel=0.05)
+    assert {name: found[name] for name in ("label", "time", "fields", "context", "item")} == {
+        name: whole[name] for name in ("label", "time", "fields", "context", "item")
+    }
+    assert "from its beginning to its end" in (tmp_path / "config.yaml").read_text()
+    assert {what: (tmp_path / f"config-{what}.csv").read_bytes() for what in tables} == tables
+    assert config.catalog is not None
+    assert config.catalog.time == "2026-03-20T23:59:00"
+
+
+def test_directories_that_are_columns_are_no_fields(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    for day in (1, 2):
+        (tmp_path / "log" / f"date=2026-01-0{day}").mkdir(parents=True)
+        lines = "".join(f"u{n % 9},{draw.randint(0, 1)}\n" for n in range(100))
+        (tmp_path / "log" / f"date=2026-01-0{day}" / "part.csv").write_text("user,click\n" + lines)
+    config = made(tmp_path, "log")[1]
+    assert kinds(config) == {"user": "vocabulary"}
+    assert config.time is not None
+    assert config.time.column == "date"
