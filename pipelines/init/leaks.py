@@ -14,6 +14,8 @@ LEAST_POSITIVES = 20
 UNIQUE = 0.9
 """Distinct values for each row from which on a column only numbers its rows."""
 RARELY_AGAIN = 0.5
+OFF = 0.1
+"""How far a probability may be from the rate that it foretells, relatively, and still be known as one."""
 _BINS = 64
 _SMOOTH = 2.0
 
@@ -83,7 +85,7 @@ def _calibrated(numbers: Floats, codes: npt.NDArray[np.int64], label: Floats) ->
     for part in np.array_split(order, 10):
         mean, rate = number[part].mean(), hit[part].mean()
         error = np.sqrt(max(mean * (1 - mean), 1e-9) / len(part))
-        apart.append(abs(mean - rate) <= 4 * error + 0.02 * rate)
+        apart.append(abs(mean - rate) <= 4 * error + OFF * rate)
     spread = number[order[-len(order) // 10 :]].mean() - number[order[: len(order) // 10 + 1]].mean()
     return all(apart) and bool(spread > 0.5 * hit.mean())
 
