@@ -30,7 +30,7 @@ from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 CONFIG = (
     PLANTED.replace("kind: lr", "kind: auto")
-    + "training: {batch_size: 256, epochs: 4, threads: 1, auto: false, learning_rate: 0.1}\n"
+    + "training: {batch_size: 256, epochs: 4, threads: 1, auto: false, learning_rate: 0.1, calibration: platt}\n"
 )
 SPEC = hash_spec((10, 10))
 DIM = "model.dim=2"
@@ -92,6 +92,8 @@ def test_the_chosen_model_is_a_version_and_the_others_are_runs(whole: Whole) -> 
     chosen = models[done["kind"]]
     assert chosen["difference"] == 0.0
     assert chosen["bundle_digest"] == done["bundle_digest"]
+    own = done["metrics"]["valid"]["logloss"]
+    assert chosen["valid"]["logloss"] == pytest.approx(own, rel=1e-9), "before calibration, which was fitted there"
     assert models["lr"]["low"] > 0
     assert models["lr"]["significant"]
     assert done["registered"]["version"] == "1"
