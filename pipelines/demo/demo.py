@@ -21,7 +21,7 @@ from fieldwise.pipelines.decision import decide, record_decision, record_first_c
 from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.launch import train_ranks
-from fieldwise.pipelines.train.measured import NAMES, with_error
+from fieldwise.pipelines.train.measured import NAMES, TABLE, with_error
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
@@ -34,7 +34,6 @@ from fieldwise.training.network.network import Network
 ROWS = 350_000
 DAYS = 7
 RESAMPLES = 200
-METRICS = ("logloss", "auc", "normalized_entropy", "calibration")
 
 
 def demo(
@@ -133,14 +132,14 @@ def _gap(difference: Float64, seed: int) -> dict[str, float]:
 
 def _row(kind: str, result: dict[str, Any], excess: float) -> dict[str, Any]:
     test = result["metrics"]["test"]
-    shown = {name: test[name] for metric in METRICS for name in (metric, f"{metric}_se")}
+    shown = {name: test[name] for metric in TABLE for name in (metric, f"{metric}_se")}
     return {"model": kind, **shown, "excess": excess, "seconds": round(result["wall"], 1)}
 
 
 def _show(table: list[dict[str, Any]], truth: float, gaps: dict[str, dict[str, float]]) -> None:
-    say("", f"{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in METRICS) + f"{'excess':>9}{'seconds':>9}")
+    say("", f"{'model':6}" + "".join(f"  {NAMES[metric]:<18}" for metric in TABLE) + f"{'excess':>9}{'seconds':>9}")
     for row in table:
-        measured = "".join(f"  {with_error(row, metric):<18}" for metric in METRICS)
+        measured = "".join(f"  {with_error(row, metric):<18}" for metric in TABLE)
         say(f"{row['model']:6}{measured}{row['excess']:9.5f}{row['seconds']:9.1f}")
     say(f"{'truth':6}  {truth:.5f}", "")
     for pair, gap in gaps.items():

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fieldwise.features.errors import ArtifactError
+from fieldwise.features.errors import ArtifactError, ConfigError
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot, snapshot_dir
 from fieldwise.pipelines.agreement import require_measurable, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.registry import open_model
+from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.pipelines.train.measured import say_group, say_metrics, say_slices
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.splits import TrainData
+from fieldwise.training.data.splits import Split, TrainData
 from fieldwise.training.evaluation.apart import Groups, Slices
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.evaluation.reliability import Reliability
@@ -36,22 +37,7 @@ def evaluate_model(
     """
     opened_model = open_model(model, config)
     bundle = opened_model.bundle
-    opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
-    require_snapshots(config, opened, named=snapshots is not None)
-    say_changes(config, [snapshot.dir for snapshot in opened])
-    require_measurable(bundle, opened, model or "the champion")
-    for snapshot in opened:
-        if snapshot.spec.digest != bundle.spec.digest:
-            raise ArtifactError(
-                snapshot.dir,
-                expected=f"feature spec {bundle.spec.digest[:12]} of the model",
-                found=f"spec {snapshot.spec.digest[:12]}",
-                fix="Build the snapshot with the model's spec (--spec), or name another model.",
-            )
-    roles: dict[str, list[Snapshot]] = {"train": [], "valid": [], "test": [], role: opened}
-    data = TrainData.of(**roles)
-    split = getattr(data, role)
-    split.require_both_classes()
+    split = measured_split(config, opened_model, snapshots, role, model or "the champion")
     world = World()
     world.use_threads(config.training.threads)
     apart = config.evaluation
@@ -63,7 +49,7 @@ def evaluate_model(
         seen=Seen(verify=True, reader=config.training.reader),
         observers=[each.add for each in (groups, slices, curves) if each is not None],
     )  # fmt: skip
-    say_metrics(role, found)
+    say_metrics({role: found})
     metrics = found.told()
     more: dict[str, Any] = {}
     if groups is not None:
@@ -84,3 +70,29 @@ def evaluate_model(
         "reliability": {"all": asdict(found.curve)} | curves.by_slice(),
         **more,
     }
+
+
+def measured_split(
+    config: Config, opened_model: OpenedModel, paths: Sequence[str] | None, role: str, named: str
+) -> Split:
+    """The rows of a role in snapshots (default: the workspace's ``all``) that a model can be measured on. Raises: see
+    ``evaluate_model``."""
+    if role not in ("train", "valid", "test"):
+        raise ConfigError("role", expected="train, valid or test", found=repr(role), fix="Name one of these.")
+    bundle = opened_model.bundle
+    opened = [load_snapshot(path) for path in paths or [snapshot_dir(config.workspace_dir, "all")]]
+    require_snapshots(config, opened, named=paths is not None)
+    say_changes(config, [snapshot.dir for snapshot in opened])
+    require_measurable(bundle, opened, named)
+    for snapshot in opened:
+        if snapshot.spec.digest != bundle.spec.digest:
+            raise ArtifactError(
+                snapshot.dir,
+                expected=f"feature spec {bundle.spec.digest[:12]} of the model",
+                found=f"spec {snapshot.spec.digest[:12]}",
+                fix="Build the snapshot with the model's spec (--spec), or name another model.",
+            )
+    roles: dict[str, list[Snapshot]] = {"train": [], "valid": [], "test": [], role: opened}
+    split: Split = getattr(TrainData.of(**roles), role)
+    split.require_both_classes()
+    return split

@@ -91,8 +91,7 @@ def train_model(
         result = train(task, world)
         if journal is None:
             return None
-        for role, found in result.evaluations.items():
-            say_metrics(role, found)
+        say_metrics(result.evaluations)
         _stage(journal.files, config, task.data, result)
         _stage_snapshots(journal.files, _directories(config, days))
         summary = _summary(config, task, result) | ({"init": origin} if origin else {})
