@@ -20,6 +20,7 @@ from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
+from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.launch import train_ranks
 from fieldwise.pipelines.train.measured import NAMES, TABLE, with_error
 from fieldwise.training.data.cache import Seen
@@ -84,7 +85,8 @@ def _lead(config: Config, result: dict[str, Any]) -> dict[str, Any]:
     """Register a model and make it the champion."""
     model, metrics = registry(config), result["metrics"]["test"]
     former = model.version_of("champion")
-    registered = model.register(result["model_uri"])
+    told = Told(result)
+    registered = model.register(result["model_uri"], tags=told.tags, description=told.description)
     version = registered["version"]
     if former is None:
         record_first_champion(config, version, metrics)
