@@ -43,7 +43,8 @@ def overrides_of(keys: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[s
     found = []
     for key, value in keys.items():
         place = (*above, str(key))
-        if isinstance(value, Mapping) and value:
+        by_key = isinstance(value, Mapping) and value and not any(set(".=") & set(str(inner)) for inner in value)
+        if by_key:
             found += overrides_of(value, place)
         else:
             found.append(f"{'.'.join(place)}={json.dumps(plain(value, place), ensure_ascii=False)}")

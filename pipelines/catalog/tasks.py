@@ -347,5 +347,8 @@ def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any
     )
     often = ["context_id", "rank", "model_version"]
     report = write_part(model.directory, part, table, dictionary=often, statistics=["context_id"])
-    lists, listed = smallest(hashes_of_lists(ranked.start, ranked.item)), smallest(hashes_of_items(ranked.item))
-    return {**report, "contexts": len(ids), "met": met, "lists": lists, "listed": listed}
+    varied = {
+        "lists": smallest(hashes_of_lists(ranked.start, ranked.item)),
+        "listed": smallest(hashes_of_items(ranked.item)),
+    }
+    return {**report, "contexts": len(ids), "met": met, **varied}

@@ -13,7 +13,7 @@ import numpy as np
 from fieldwise.features.arrays import Float64
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir
 from fieldwise.features.spark.session import spark_session
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import hushed, say
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config, resolve
@@ -58,14 +58,17 @@ def demo(
     spark = spark_session("fieldwise-demo")
     with _stage(f"log of {shop.rows:,} rows over {DAYS} days"):
         truth = generate(spark, shop, data)[-1]["truth_logloss"]
-    with _stage("features"):
+    with _stage("features"), hushed():
         snapshot = build_features(config, replace=True)
+    say(f"  {sum(snapshot['rows'].values()):,} rows encoded; data report: {snapshot['report']}")
     results = {}
     for kind in models:
-        with _stage(f"{kind} on {ranks} ranks"):
+        with _stage(f"{kind} on {ranks} ranks"), hushed():
             begun = time.perf_counter()
             results[kind] = train_ranks(config, ranks, overrides=[f"model.kind={kind}"], register=False)
             results[kind]["wall"] = time.perf_counter() - begun
+        epochs, test = results[kind]["epochs"], results[kind]["metrics"]["test"]["logloss"]
+        say(f"  {epochs} epochs, test logloss {test:.5f}; report: {results[kind]['report']}")
     losses = {kind: losses_of(config, result["bundle"]) for kind, result in results.items()}
     best = min(results, key=lambda kind: results[kind]["metrics"]["valid"]["logloss"])
     with _stage(f"registry and catalog of {day} with {best}"):

@@ -139,8 +139,8 @@ def _importance(facts: Facts) -> str:
     why = f"Over {found.rows:,} rows of {shown(facts.seen_on)}."
     if share is None or pairs is None or alone is None:
         why += " The logit of this model is no sum over fields and pairs of fields, or the same for all rows."
-        rows = [(names[f], f"{found.hidden[f]:+.5f}") for f in order[:_FIELDS]]
-        return f"<h2>Fields</h2><p><small>{why}</small></p>{_table(('field', 'logloss without it'), rows)}"
+        hidden = [(names[f], f"{found.hidden[f]:+.5f}") for f in order[:_FIELDS]]
+        return f"<h2>Fields</h2><p><small>{why}</small></p>{_table(('field', 'logloss without it'), hidden)}"
     rows = [(names[f], _percent(share[f]), _percent(alone[f]), f"{found.hidden[f]:+.5f}") for f in order[:_FIELDS]]
     shown_fields = order[:_FIELDS]
     cells = [[float(alone[f] if f == g else pairs[min(f, g), max(f, g)]) for g in shown_fields] for f in shown_fields]

@@ -84,3 +84,4 @@ def test_what_is_written_reads_as_it_was_meant() -> None:
 def test_overrides_hold_what_numpy_and_tuples_hold() -> None:
     found = overrides_of({"training": {"epochs": np.int64(3), "l2": np.float32(0.5)}, "fields": ({"name": "a"},)})
     assert found == ["training.epochs=3", "training.l2=0.5", 'fields=[{"name": "a"}]']
+    assert overrides_of({"fixed": {"a.b": 1, "c": 2}}) == ['fixed={"a.b": 1, "c": 2}'], "no path of keys"
