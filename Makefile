@@ -35,7 +35,7 @@ lint: $(READY) names
 names:
 	rm -rf build/tree build/imports
 	mkdir -p build/tree/fieldwise build/imports
-	cd build/tree/fieldwise && ln -s ../../../fieldwise/*.py ../../../fieldwise/py.typed $(ROOMS:%=../../../%) .
+	cd build/tree/fieldwise && ln -s ../../../fieldwise/*.py* ../../../fieldwise/py.typed ../../../fieldwise/api $(ROOMS:%=../../../%) .
 	cp -R fieldwise build/imports/ && cp -R $(ROOMS) build/imports/fieldwise/
 
 format: $(READY)

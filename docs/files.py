@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("jobs", "pipelines", "training", "features")
+PACKAGES = ("fieldwise", "jobs", "pipelines", "training", "features")
 HEAD = """# Every file in a line
 
 Made by `python docs/files.py > docs/files.md` from the first sentence of each file; [architecture.md](architecture.md)

@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -66,6 +67,24 @@ def set_style(*words: str) -> None:
     LOG.handlers[0].setFormatter(_formatter())
     LOG.setLevel(logging.WARNING if "quiet" in style else logging.INFO)
     LOG.propagate = False
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Warnings and errors alone meanwhile, here and in processes that are started: for parts of a longer story. Who
+    asked for more (``-v``), and a program that listens, hears all."""
+    former = os.environ.get(STYLE)
+    if _style() & {"verbose", "json"}:
+        yield
+        return
+    set_style("quiet")
+    try:
+        yield
+    finally:
+        os.environ.pop(STYLE)
+        if former is not None:
+            os.environ[STYLE] = former
+        set_style()
 
 
 def _style() -> set[str]:

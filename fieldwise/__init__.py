@@ -2,8 +2,12 @@
 
 Everything is imported by this one name: ``fieldwise.features``, ``fieldwise.training``, ``fieldwise.pipelines``,
 ``fieldwise.jobs``. In a checkout these folders lie beside this one, at the top level; an installation has them inside.
+
+In Python, ``Pipeline``, ``fit`` and ``load`` do what the commands do (see docs/python.md). They are imported when they
+are first named: to import fieldwise costs nothing, and what a registered model brings of it holds no commands.
 """
 
+from importlib import import_module
 from pathlib import Path
 
 PLACE = Path(__file__).resolve().parents[1]
@@ -11,3 +15,15 @@ PLACE = Path(__file__).resolve().parents[1]
 
 if (PLACE / "pyproject.toml").is_file():
     __path__.append(str(PLACE))
+
+__all__ = ["Model", "Pipeline", "fit", "load"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("fieldwise.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

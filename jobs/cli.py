@@ -245,6 +245,14 @@ def parser() -> argparse.ArgumentParser:
                   "fieldwise explain --config configs/movielens.yaml --rows 1")  # fmt: skip
     _model(explain)
     explain.add_argument("--rows", type=_count, default=1, help="how many rows from the start of the source")
+    explain.add_argument("--context", metavar="ID", help="a pair of the catalog instead: its context")
+    explain.add_argument("--item", metavar="ID", help="and its item")
+    explain.add_argument("--date", type=_day, metavar="YYYY-MM-DD", help="of the pair: {date} in the catalog")
+    explain.add_argument("--importance", action="store_true",
+                         help="the whole model instead: shares of the logits' variance")  # fmt: skip
+    explain.add_argument("--snapshot", metavar="DIR", action="append",
+                         help="of --importance: default <workspace>/snapshots/all")  # fmt: skip
+    explain.add_argument("--role", default="test", choices=["train", "valid", "test"], help="of --importance's rows")
     explain.add_argument("--top", type=int, default=10, help="terms to show per row")
 
     promote = add("promote", "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")

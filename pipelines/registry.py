@@ -6,10 +6,12 @@ MLflow takes seconds to import: only calls that need the registry do it, so that
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fieldwise.features.errors import ArtifactError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.network.bundle import Bundle, load_bundle
@@ -78,6 +80,34 @@ def _found(reference: str | None, config: Config) -> tuple[str, Registered | Non
     reference = reference or champion_of(config)
     known = find(reference)
     return bundle_of(known.reference if known else reference), known
+
+
+def load_model(reference: str, *, uri: str | None, workspace: str | None) -> OpenedModel:
+    """A model without a config: of a directory, or of the store that ``uri`` names, else the environment, else a
+    workspace (default: that of a pipeline of the model's name in the current directory).
+
+    Raises ArtifactError where there is no such store or model: none is made.
+    """
+    if os.path.isfile(os.path.join(reference, "model.json")):
+        return OpenedModel(os.path.abspath(reference), load_bundle(reference))
+    named = re.fullmatch(r"models:/([^/@:]+)(?:@[^/@]+|/\d+)", reference)
+    if named is None:
+        fix = "Name a version, models:/NAME/3, or an alias, models:/NAME@champion."
+        expected = "a bundle's directory, or a registered model"
+        raise ArtifactError(reference, expected=expected, found="neither", fix=fix)
+    from fieldwise.training.tracking import runs
+    from fieldwise.training.tracking.fetch import bundle_of
+    from fieldwise.training.tracking.registry import find
+
+    workspace = workspace or os.path.abspath(os.path.join("work", named[1]))
+    if not runs.is_made(uri, workspace):
+        fix = "Pass the workspace it was trained in, the tracking server (tracking=), or set MLFLOW_TRACKING_URI."
+        raise ArtifactError(reference, expected=f"MLflow's database in {workspace}", found="none", fix=fix)
+    runs.connect(uri, workspace)
+    known = find(reference)
+    assert known is not None
+    directory = bundle_of(known.reference)
+    return OpenedModel(directory, load_bundle(directory), *known)
 
 
 def champion_of(config: Config) -> str:

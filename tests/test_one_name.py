@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.environments import Environment, build_editable, build_wheel, copy_source, install, plant_decoys
+from tests.snapshots import PLANTED
 from tests.test_workspace import write_learnable_shop
 
 CONFIG = ("--config", "shop.yaml")
@@ -73,9 +74,19 @@ def test_a_checkout_is_imported_by_its_name(editable: Environment, source: Path,
 
 def test_the_name_alone_costs_nothing(editable: Environment, decoys: Path) -> None:
     script = "import sys, fieldwise; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    loaded = set(editable.run("python", "-c", script, cwd=decoys).split())
+    loaded = set(editable.run("python", "-W", "error", "-c", script, cwd=decoys).split())
     assert "fieldwise" in loaded
     assert not loaded & {"torch", "pyspark", "mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic"}
+
+
+def test_python_beside_decoys(editable: Environment, decoys: Path) -> None:
+    (decoys / "planted.yaml").write_text(PLANTED)
+    script = "import fieldwise as fw; print(sorted(fw.__all__), fw.Pipeline('planted.yaml').name, fw.fit.__module__)"
+    said = editable.run("python", "-c", script, cwd=decoys)
+    assert said == "['Model', 'Pipeline', 'fit', 'load'] planted fieldwise.api.fitting\n"
+    script = "import sys, fieldwise; fieldwise.Pipeline('planted.yaml'); print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in editable.run("python", "-c", script, cwd=decoys).split()}
+    assert not loaded & {"pyspark", "mlflow", "petastorm", "matplotlib"}, "only what a config is made of"
 
 
 @pytest.mark.slow

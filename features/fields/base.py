@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -100,6 +100,15 @@ class BaseField(Strict):
     @abstractmethod
     def describe(self, fit: Fit, index: int) -> str:
         """What value number ``index`` (from 0) means to people."""
+
+    def told(self, described: Sequence[str], raw: str) -> str:
+        """A row's value to people, who know their data and no indices.
+
+        Args:
+            described: what each of its slots stands for, by ``describe``, else ``missing`` or ``unseen``; never empty.
+            raw: the canonical text that it was read from; of several columns or values, with commas.
+        """
+        return ", ".join(described)
 
 
 def problems_of(field: str, reason: str, bad: npt.NDArray[np.bool_], columns: Columns, column: str) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -40,6 +41,9 @@ class HashField(ValuedField):
     def describe(self, fit: Fit, index: int) -> str:
         return f"bucket {index}"
 
+    def told(self, described: Sequence[str], raw: str) -> str:
+        return raw or ", ".join(described)
+
 
 class CrossField(BaseField):
     """local = 3 + XXH64(texts of the raw columns joined by U+001F) mod buckets; missing when all parts are."""
@@ -70,3 +74,6 @@ class CrossField(BaseField):
 
     def describe(self, fit: Fit, index: int) -> str:
         return f"bucket {index}"
+
+    def told(self, described: Sequence[str], raw: str) -> str:
+        return raw or ", ".join(described)

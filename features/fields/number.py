@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -104,6 +105,9 @@ class NumberField(BaseField):
         low = fit.edges[index - 1] if index else -math.inf
         high = fit.edges[index] if index < len(fit.edges) else math.inf
         return f"[{low:g}, {high:g})" if index else f"(-inf, {high:g})"
+
+    def told(self, described: Sequence[str], raw: str) -> str:
+        return f"{raw} in {described[0]}" if raw else described[0]
 
 
 def _quantile_edges(tally: pa.Table, quantiles: int) -> tuple[float, ...]:

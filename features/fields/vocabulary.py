@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -59,3 +60,8 @@ class VocabularyField(ValuedField):
     def describe(self, fit: Fit, index: int) -> str:
         assert fit.vocabulary is not None
         return str(fit.vocabulary.values[index].as_py())
+
+    def told(self, described: Sequence[str], raw: str) -> str:
+        """Where values are new to the model, what they are; of flags the names of the set ones say it."""
+        new = "unseen" in described and self.flags is None and raw
+        return f"{raw} (unseen)" if new and len(described) == 1 else super().told(described, raw)

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
+from fieldwise.features.report import chart
+from fieldwise.features.report.chart import plain, shown
 from fieldwise.features.report.report import FieldReport, Report, bucket_advice
-from fieldwise.features.terminal import printable
 
 PAGE = "report.html"
 _BARS = 60
 """Bars a field's distribution is drawn with."""
 
-STYLE = """
-body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; color: #222; }
-table { border-collapse: collapse; } th { text-align: left; border-bottom: 2px solid #888; }
-th, td { padding: .35em .8em .35em 0; vertical-align: top; } tr + tr td { border-top: 1px solid #ddd; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; } small { color: #666; }
-.far { color: #b00; font-weight: bold; } svg rect { fill: #47a; } svg rect.odd { fill: #c73; }
-svg polyline { fill: none; stroke: #47a; stroke-width: 2; } svg circle { fill: #47a; }
+STYLE = (
+    """
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #999; --faint: #eee; --soft: #666; --far: #b00;
+  --c0: #27a; --c1: #c62; --c2: #595; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181818; --line: #777; --faint: #333; --soft: #aaa;
+  --far: #f77; --c0: #6bf; --c1: #f95; --c2: #8c8; } }
+body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: var(--ink);
+  background: var(--paper); overflow-wrap: anywhere; }
+.wide { overflow-x: auto; overflow-wrap: normal; }
+pre { white-space: pre-wrap; background: var(--faint); padding: .6em; }
+table { border-collapse: collapse; } th { text-align: left; border-bottom: 2px solid var(--line); }
+th, td { padding: .35em .8em .35em 0; vertical-align: top; } tr + tr td { border-top: 1px solid var(--faint); }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } small { color: var(--soft); }
+.far { color: var(--far); font-weight: bold; } svg rect { fill: var(--c0); } svg rect.odd { fill: var(--c1); }
+svg polyline { fill: none; stroke: var(--c0); stroke-width: 2; } svg circle { fill: var(--c0); }
+@media (max-width: 600px) { body { margin: .6em 0; padding: 0 .7em; } h1 { font-size: 1.3em; } }
 """
+    + chart.STYLE
+)
+"""Of all pages: what a chart does not colour itself stands before its own rules, which go over it."""
+
+
+def head(title: str, more: str = "") -> str:
+    """The begin of a page, which narrow screens show as wide as they are."""
+    width = "<meta name=viewport content='width=device-width, initial-scale=1'>"
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'>{width}<title>{plain(title)}</title>"
+        f"<style>{STYLE}{more}</style><h1>{shown(title)}</h1>"
+    )
 
 
 def page(report: Report, title: str) -> str:
@@ -29,17 +50,17 @@ def page(report: Report, title: str) -> str:
     negatives, positives = report.distribution.label
     rate = positives / max(1, negatives + positives)
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{plain(title)}</title><style>{STYLE}</style>",
-        f"<h1>{shown(title)}</h1><p>{report.rows:,} rows; of those for training {rate:.3%} positive "
-        f"(before downsampling).</p>",
+        head(title),
+        f"<p>{report.rows:,} rows; of those for training {rate:.3%} positive (before downsampling).</p>",
         f"<p>First moment {shown(report.moments[0])}, last {shown(report.moments[1])}.</p>" if report.moments else "",
         _days(report),
         _quarantine(report),
         "<h2>Fields</h2><p>Bars: shares of missing and unseen values (orange), then of values in the order of their "
-        "index, for training rows.</p><table><tr><th>field<th>distinct<th>missing<th>unseen<th>collisions<th>drift"
+        "index, for training rows.</p><div class=wide><table>"
+        "<tr><th>field<th>distinct<th>missing<th>unseen<th>collisions<th>drift"
         "<th>distribution<th>most frequent</tr>",
         *[_field(report, name, field) for name, field in report.fields.items()],
-        "</table></html>\n",
+        "</table></div></html>\n",
     ]
     return "".join(parts)
 
@@ -83,16 +104,9 @@ def _quarantine(report: Report) -> str:
         + "</tr>"
         for part in report.quarantined
     )
-    return f"<h2>Quarantine</h2><table><tr><th>reason<th>field<th>rows<th>such as</tr>{rows}</table>"
-
-
-def shown(text: str) -> str:
-    """Text as markup that shows it as it is; whichever way its letters run, what stands around them does not turn."""
-    return f"<bdi>{plain(text)}</bdi>"
-
-
-def plain(text: str) -> str:
-    return escape(printable(text))
+    return (
+        f"<h2>Quarantine</h2><div class=wide><table><tr><th>reason<th>field<th>rows<th>such as</tr>{rows}</table></div>"
+    )
 
 
 def _bars(groups: Sequence[int]) -> str:
@@ -112,18 +126,9 @@ def _days(report: Report) -> str:
     days = report.days
     if len(days) < 2:
         return ""
-    high = max(*(day.rate for day in days), 1e-12)
-    step = min(60.0, 900 / (len(days) - 1))
-    points = [(8 + step * at, 108 - 100 * day.rate / high) for at, day in enumerate(days)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dots = "".join(
-        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3'>"
-        f"<title>{plain(day.day)}: {day.rate:.3%} of {day.rows:,}</title></circle>"
-        for (x, y), day in zip(points, days, strict=True)
-    )
+    line = chart.Line("", [float(at) for at in range(len(days))], [100 * day.rate for day in days], dots=True)
     first, last = days[0], days[-1]
     return (
-        f"<h2>Label rate by day</h2><svg width='{points[-1][0] + 10:.0f}' height='116'>"
-        f"<polyline points='{line}'/>{dots}</svg><p><small>{shown(first.day)} {first.rate:.3%} to "
-        f"{shown(last.day)} {last.rate:.3%}; the top is {high:.3%}.</small></p>"
+        f"<h2>Label rate by day</h2>{chart.chart('Positives, in %, by day', 'days since the first', '%', [line])}"
+        f"<p><small>{shown(first.day)} {first.rate:.3%} to {shown(last.day)} {last.rate:.3%}.</small></p>"
     )

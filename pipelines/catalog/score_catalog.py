@@ -31,9 +31,11 @@ from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import judged, say_quarantined
 from fieldwise.pipelines.catalog import tasks
+from fieldwise.pipelines.catalog.distinct import different
 from fieldwise.pipelines.catalog.items import RANGE_BYTES, Items, read_items
 from fieldwise.pipelines.catalog.lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
 from fieldwise.pipelines.catalog.pairs import match, require_columns, require_matched
+from fieldwise.pipelines.catalog.samples import say_samples
 from fieldwise.pipelines.catalog.tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
 from fieldwise.pipelines.config.catalog import CatalogConfig
 from fieldwise.pipelines.config.schema import Config
@@ -90,7 +92,9 @@ def score_catalog(
     if found is not None:
         _require(config, bundle, found["fields"])
         require_matched(config, found["matched"])
-        return _result(found, target, "already published", started) | {"used_model": opened.facts}
+        result = _result(found, target, "already published", started)
+        say_samples(config, found, target, bundle.kind, date)
+        return result | {"used_model": opened.facts}
     spark = spark_session("fieldwise score-catalog")
     scratch = tempfile.mkdtemp(prefix="fieldwise-catalog-")
     try:
@@ -101,7 +105,9 @@ def score_catalog(
             manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _result(manifest, target, "published", started) | {"used_model": opened.facts}
+    result = _result(manifest, target, "published", started)
+    say_samples(config, manifest, target, bundle.kind, date)
+    return result | {"used_model": opened.facts}
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ class _Run:
         for found in bad.values():
             say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
+        varied = different(reports)
         items_aside = {("items", ""): len(items.rejects)} if items.rejects else {}
         facts = {
             "source_files": self._source_files(),
@@ -163,6 +170,7 @@ class _Run:
             "pairs": counts["candidates"] if self.catalog.candidates else counts["contexts"] * len(items.ids),
             "by": "factors" if lists is factored_lists else "pairs",
             "matched": matched,
+            "different": varied,
             "fields": fields,
             "quarantined": by_reason(said.set_aside("contexts")[0] | items_aside),
             "quarantine": {side: [part.model_dump() for part in found] for side, found in bad.items()},

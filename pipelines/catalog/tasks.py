@@ -37,6 +37,7 @@ from fieldwise.features.spark.errors import Task
 from fieldwise.features.spark.files import write_rejects
 from fieldwise.features.spark.reading import indices, reports
 from fieldwise.features.spark.tallying import to_stream
+from fieldwise.pipelines.catalog.distinct import hashes_of_items, hashes_of_lists, smallest
 from fieldwise.pipelines.catalog.items import repeated
 from fieldwise.pipelines.config.catalog import PairsConfig
 from fieldwise.pipelines.score.coverage import Coverage, Tally
@@ -348,4 +349,8 @@ def _rank(model: Model, part: int, rows: pa.Table, lists: Rank) -> dict[str, Any
     )
     often = ["context_id", "rank", "model_version"]
     report = write_part(model.directory, part, table, dictionary=often, statistics=["context_id"])
-    return {**report, "contexts": len(ids), "met": met}
+    varied = {
+        "lists": smallest(hashes_of_lists(ranked.start, ranked.item)),
+        "listed": smallest(hashes_of_items(ranked.item)),
+    }
+    return {**report, "contexts": len(ids), "met": met, **varied}

@@ -64,6 +64,22 @@ Yaml.add_implicit_resolver(
     list("-+0123456789"),
 )
 
+
+class _Plain(yaml.SafeDumper):
+    """Writes what `Yaml` reads as the same values: its scalars, not YAML 1.1's, decide what needs quotes."""
+
+    yaml_implicit_resolvers = Yaml.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dumped(document: dict[str, Any]) -> str:
+    """A document as YAML. Raises yaml.YAMLError for values that are no plain data."""
+    text: str = yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
 UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError)
 """What YAML raises; all but the first for scalars that are not what they claim: a month 13, ``!!bool x``."""
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.schema import expand_names
-from fieldwise.pipelines.config.document import UNREADABLE, complaint, parsed, read_text
+from fieldwise.pipelines.config.document import MOST_BYTES, UNREADABLE, complaint, dumped, parsed, read_text
 from fieldwise.pipelines.config.mistakes import Origin, mistake, placed, require_plain, shortened
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.config.variables import expand
@@ -46,6 +46,30 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         _override(data, override)
     origin = Origin(file, root, data, list(overrides or []))
     return _checked(expand(data, file), origin)
+
+
+def load_document(document: dict[str, Any], file: str) -> Config:
+    """The config of a document of plain data, which is written into a local ``file`` for the processes that a command
+    starts; nothing is written of what is refused. Its relative paths count from the file's directory.
+
+    Raises ConfigError as ``load_config`` does; keys have no lines.
+    """
+    where = "the config"
+    try:
+        text = dumped(document)
+        data = parsed(text, where)[1]
+    except ConfigError:
+        raise
+    except UNREADABLE as error:
+        fix = "Give texts, numbers, true and false, lists and dicts of them."
+        raise ConfigError(where, expected="plain data", found=complaint(error), fix=fix) from None
+    _checked(expand(data, where), Origin(where, None, data, []))
+    if len(text.encode()) > MOST_BYTES:
+        fix = "Write less."
+        raise ConfigError(where, expected=f"a config of at most {MOST_BYTES:,} bytes", found="more", fix=fix)
+    store.make_dir(os.path.dirname(file))
+    store.write_atomic(file, text.encode())
+    return load_config(file)
 
 
 def _checked(data: dict[str, Any], origin: Origin) -> Config:

@@ -10,15 +10,17 @@ from typing import Any
 
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir
 from fieldwise.features.spark.session import spark_session
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import hushed, say
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
-from fieldwise.pipelines.train.compare import SHOWN, SideBySide, measure
+from fieldwise.pipelines.train.card import Told
+from fieldwise.pipelines.train.compare import SideBySide, measure
 from fieldwise.pipelines.train.launch import train_ranks
+from fieldwise.pipelines.train.measured import TABLE
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of
 from fieldwise.training.network.bundle import load_bundle
@@ -48,14 +50,17 @@ def demo(
     spark = spark_session("fieldwise-demo")
     with _stage(f"log of {shop.rows:,} rows over {DAYS} days"):
         truth = generate(spark, shop, data)[-1]["truth_logloss"]
-    with _stage("features"):
+    with _stage("features"), hushed():
         snapshot = build_features(config, replace=True)
+    say(f"  {sum(snapshot['rows'].values()):,} rows encoded; data report: {snapshot['report']}")
     results = {}
     for kind in models:
-        with _stage(f"{kind} on {ranks} ranks"):
+        with _stage(f"{kind} on {ranks} ranks"), hushed():
             begun = time.perf_counter()
             results[kind] = train_ranks(config, ranks, overrides=[f"model.kind={kind}"], register=False)
             results[kind]["wall"] = time.perf_counter() - begun
+        epochs, test = results[kind]["epochs"], results[kind]["metrics"]["test"]["logloss"]
+        say(f"  {epochs} epochs, test logloss {test:.5f}; report: {results[kind]['report']}")
     with _stage("comparison"):
         split = TrainData.of_one(load_snapshot(snapshot_dir(config.workspace_dir, "all"))).test
         found = measure({kind: load_bundle(result["bundle"]) for kind, result in results.items()}, split, config)
@@ -78,7 +83,8 @@ def _lead(config: Config, result: dict[str, Any]) -> dict[str, Any]:
     """Register a model and make it the champion."""
     model, metrics = registry(config), result["metrics"]["test"]
     former = model.version_of("champion")
-    registered = model.register(result["model_uri"])
+    told = Told(result)
+    registered = model.register(result["model_uri"], tags=told.tags, description=told.description)
     version = registered["version"]
     if former is None:
         record_first_champion(config, version, metrics)
@@ -102,5 +108,5 @@ def _stage(name: str) -> Iterator[None]:
 
 def _row(kind: str, result: dict[str, Any], found: SideBySide, truth: float) -> dict[str, Any]:
     test = found.evaluations[kind].values
-    shown = {name: float(test[name]) for metric in SHOWN for name in (metric, f"{metric}_se")}
+    shown = {name: float(test[name]) for metric in TABLE for name in (metric, f"{metric}_se")}
     return {"model": kind, **shown, "excess": shown["logloss"] - truth, "seconds": round(result["wall"], 1)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fieldwise.features.report.page import STYLE, plain, shown
+from fieldwise.features.report.chart import shown
+from fieldwise.features.report.page import head
 from fieldwise.pipelines.lists.measure import SYSTEMS
 from fieldwise.training.evaluation import exposure
 from fieldwise.training.evaluation.ranking import NAMES
@@ -25,18 +26,17 @@ def page(found: Mapping[str, Any], title: str) -> str:
     when = f" from {days[0]} to {days[-1]}" if days else ""
     legend = ", ".join(f"<b class={name}>{name}</b>" for name in SYSTEMS)
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{plain(title)}</title>",
-        f"<style>{STYLE}{_OWN}svg text {{ font-size: 10px; }}</style><h1>{shown(title)}</h1>",
+        head(title, f"{_OWN}svg text {{ font-size: 10px; }}"),
         f"<p>{counts['lists']:,} lists of model {shown(str(found['lists']['model_version']))}; wanted"
         f"{shown(when)}: {counts['pairs']:,} pairs of {counts['contexts']:,} contexts, in a catalog of "
         f"{found['items']:,} items.</p>",
         f"<h2>By length of the list</h2><p>{legend}; bars: intervals of {found['confidence']:.0%} confidence.</p>",
         *(_curves(name, found["metrics"], found["cutoffs"]) for name in NAMES),
-        "<h2>What the lists show</h2><table><tr><th>up to place",
+        "<h2>What the lists show</h2><div class=wide><table><tr><th>up to place",
         *(f"<th>{name}" for name in exposure.NAMES),
         "</tr>",
         *(_exposed(cutoff, found["exposure"]) for cutoff in found["cutoffs"]),
-        f"</table><h2>Slices by {shown(found['by'])}, the worst first</h2>",
+        f"</table></div><h2>Slices by {shown(found['by'])}, the worst first</h2>",
         _slices(found["slices"], found["by"]),
         "</html>\n",
     ]
@@ -89,4 +89,4 @@ def _slices(slices: Sequence[Mapping[str, Any]], by: str) -> str:
             f"<tr><td>{shown(each['slice'])}<td class=n>{each['contexts']:,}<td class=n>{'<br>'.join(texts)}"
             f"<td><svg width='300' height='30' role='img'>{''.join(marks)}</svg></tr>"
         )
-    return f"<table><tr><th>slice<th>contexts<th>{shown(by)}<th></tr>{''.join(rows)}</table>"
+    return f"<div class=wide><table><tr><th>slice<th>contexts<th>{shown(by)}<th></tr>{''.join(rows)}</table></div>"

@@ -17,7 +17,7 @@ from fieldwise.features.terminal import printable, say, warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.pipelines.train.evaluate import open_split
-from fieldwise.pipelines.train.measured import NAMES, with_error
+from fieldwise.pipelines.train.measured import NAMES, TABLE, with_error
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.splits import Split
 from fieldwise.training.evaluation.evaluate import Evaluation, evaluate
@@ -28,8 +28,6 @@ from fieldwise.training.ranks.world import World
 
 CONFIDENCE = 0.95
 """Of an interval: a difference of nothing lies outside by chance in one of twenty."""
-SHOWN = ("logloss", "auc", "normalized_entropy", "calibration")
-"""Columns of a table."""
 
 
 def compare_models(
@@ -101,7 +99,7 @@ class SideBySide:
         ]
 
     def table(
-        self, metrics: Sequence[str] = SHOWN, more: Mapping[str, Mapping[str, str]] | None = None
+        self, metrics: Sequence[str] = TABLE, more: Mapping[str, Mapping[str, str]] | None = None
     ) -> Iterator[str]:
         """Lines of metrics with their standard errors, a model each; ``more``: columns by their heads, to the right."""
         shown = {name: printable(name) for name in self.evaluations}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fieldwise.features.errors import ArtifactError
+from fieldwise.features.errors import ArtifactError, ConfigError
 from fieldwise.features.snapshot.manifest import MOST_TEXTS, Beside, Snapshot, beside_name, load_snapshot, snapshot_dir
 from fieldwise.pipelines.agreement import rebuild, require_measurable, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
@@ -53,7 +53,7 @@ def evaluate_model(
         observers=[each.add for each in (groups, slices, curves) if each is not None],
         beside=[beside_name(at) for at in columns.read],
     )  # fmt: skip
-    say_metrics(role, found)
+    say_metrics({role: found})
     metrics = found.told()
     more: dict[str, Any] = {}
     if groups is not None:
@@ -81,8 +81,10 @@ def open_split(
 ) -> tuple[Split, list[Snapshot]]:
     """The rows of a role to measure models on, which messages call by their names, and the snapshots they are of.
 
-    Raises what `evaluate_model` raises.
+    Raises what `evaluate_model` raises, and ConfigError for another role.
     """
+    if role not in ("train", "valid", "test"):
+        raise ConfigError("role", expected="train, valid or test", found=repr(role), fix="Name one of these.")
     opened = [load_snapshot(path) for path in snapshots or [snapshot_dir(config.workspace_dir, "all")]]
     require_snapshots(config, opened, named=bool(snapshots))
     say_changes(config, [snapshot.dir for snapshot in opened])

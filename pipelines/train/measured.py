@@ -11,6 +11,8 @@ from fieldwise.training.evaluation.evaluate import Evaluation
 
 NAMES = {"logloss": "logloss", "auc": "AUC", "normalized_entropy": "NE", "calibration": "calibr.", "ece": "ECE"}
 """Metrics that are shown, and what tables call them."""
+TABLE = ("logloss", "auc", "normalized_entropy", "calibration")
+"""Those of tables, which a terminal has room for."""
 GROUPED = {"group_auc": "AUC", "group_ndcg": "NDCG"}
 _SLICES = 20
 """That are shown."""
@@ -21,12 +23,15 @@ def with_error(values: Mapping[str, Any], name: str) -> str:
     return f"{values[name]:.5f} +- {values[f'{name}_se']:.5f}"
 
 
-def say_metrics(role: str, found: Evaluation) -> None:
-    """One line, and a warning where a class has few rows."""
-    shown = ", ".join(f"{word} {with_error(found.values, name)}" for name, word in NAMES.items())
-    say(f"{role}: {found.rows:,} rows, {found.positives:,} positive: {shown}")
-    if found.few:
-        warn(f"{role} has {found.few}")
+def say_metrics(found: Mapping[str, Evaluation]) -> None:
+    """A line of a table for each role, and a warning where a class of one has few rows."""
+    say("         " + "rows".rjust(12) + "positives".rjust(12) + "".join(f"  {NAMES[name]:<18}" for name in TABLE))
+    for role, each in found.items():
+        shown = "".join(f"  {with_error(each.values, name):<18}" for name in TABLE)
+        say(f"  {role:<7}{each.rows:>12,}{each.positives:>12,}{shown}".rstrip())
+    for role, each in found.items():
+        if each.few:
+            warn(f"{role} has {each.few}")
 
 
 def say_group(found: Mapping[str, Any]) -> None:

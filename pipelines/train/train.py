@@ -20,7 +20,7 @@ from fieldwise.features.columns.text import canonical
 from fieldwise.features.errors import BusyError, ConfigError, FieldwiseError, RefusedError, TrackingError
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.redact import redacted
-from fieldwise.features.report.page import PAGE
+from fieldwise.features.report.page import PAGE as DATA_PAGE
 from fieldwise.features.snapshot.manifest import Manifest, load_snapshot, snapshot_dir
 from fieldwise.features.snapshot.publish import reading
 from fieldwise.features.terminal import say, warn
@@ -28,8 +28,10 @@ from fieldwise.pipelines.agreement import require_roles, require_snapshots, say_
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import record_first_champion
 from fieldwise.pipelines.registry import open_model, registry, say_registered
+from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
+from fieldwise.pipelines.train.report import PAGE, Facts, facts_of, stage_report
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.config import ModelConfig
 from fieldwise.training.data.splits import TrainData
@@ -95,11 +97,13 @@ def train_model(
         result = train(task, world)
         if journal is None:
             return None
-        for role, found in result.evaluations.items():
-            say_metrics(role, found)
+        say_metrics(result.evaluations)
         _stage(journal.files, config, task.data, result)
         _stage_snapshots(journal.files, _directories(config, days))
         summary = _summary(task, result) | ({"init": origin} if origin else {})
+        facts = facts_of(config, days, _directories(config, days), task, result, ranks=world.size, threads=threads)
+        stage_report(journal.files, facts)
+        _stage_card(journal.files, config, facts, summary)
         verdict = judge(summary["metrics"])
         try:
             journal.finish(
@@ -125,7 +129,13 @@ def _settle(
     if register and done["registered"] is None:
         if verdict.useless and not force:
             raise verdict.refusal(done)
-        waiting, done = 1, journal.register(config.model_name, may_lead=not verdict.useless)
+        told = Told(done)
+        waiting, done = (
+            1,
+            journal.register(
+                config.model_name, may_lead=not verdict.useless, tags=told.tags, description=told.description
+            ),
+        )
     if verdict.doubtful:
         warn(f"no better than the rate of positives on split {verdict.split}: {verdict.words}")
     if waiting and done["registered"]:
@@ -133,6 +143,10 @@ def _settle(
     found = done["registered"]
     if found and found["champion"] == found["version"]:
         record_first_champion(config, found["version"], done["metrics"].get("test") or done["metrics"][verdict.split])
+    page = journal.files / PAGE
+    if page.exists():  # trainings of earlier versions left none
+        say(f"report: {page}")
+        done["report"] = str(page)
     return {**done, "bundle": str(journal.directory.parent / "bundle")}  # where it is now: workspaces may be moved
 
 
@@ -286,10 +300,23 @@ def _stage_snapshots(folder: Path, snapshots: list[str]) -> None:
         manifest = Manifest.load(directory)
         kept = manifest.model_dump(mode="json", include={"id", "digest", "spec_digest", "source_fingerprint", "config"})
         (folder / "config" / f"snapshot-{manifest.id}.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        report = store.join(directory, manifest.data, PAGE)
+        report = store.join(directory, manifest.data, DATA_PAGE)
         if store.exists(report):
             (folder / "data").mkdir(exist_ok=True)
             (folder / "data" / f"{manifest.id}.html").write_bytes(store.read_bytes(report))
+
+
+def _stage_card(folder: Path, config: Config, facts: Facts, summary: dict[str, Any]) -> None:
+    """The model card, for people who meet the model in the registry."""
+    evaluations = facts.result.evaluations
+    card = Told(summary).card(
+        name=config.name,
+        label=config.label,
+        fields={field.name: field.kind for field in facts.spec.fields},
+        command=facts.command,
+        few={role: found.few for role, found in evaluations.items() if found.few},
+    )
+    (folder / "model_card.md").write_text(card, encoding="utf-8")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -328,6 +355,7 @@ def _summary(task: TrainRun, result: TrainResult) -> dict[str, Any]:
         "settings": None if task.chosen is None else task.chosen.model_dump(),
         "bundle": result.bundle_dir,
         "bundle_digest": result.bundle_digest,
+        "snapshots": task.data.snapshots,
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "metrics": {split: found.told() for split, found in result.evaluations.items()},

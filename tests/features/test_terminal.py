@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from fieldwise.features.errors import InputError
-from fieldwise.features.terminal import LOG, STYLE, bars, last_words, say, set_style, warn
+from fieldwise.features.terminal import LOG, STYLE, bars, hushed, last_words, say, set_style, warn
 from tests.commands import ROOT
 
 
@@ -83,6 +83,20 @@ def test_processes_that_are_started_take_after_us() -> None:
     code = "from fieldwise.features.terminal import say, warn; say('no'); warn('yes')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["yes"]
+
+
+def test_parts_of_a_longer_story_are_told_by_others(capsys: pytest.CaptureFixture[str]) -> None:
+    with hushed():
+        say("no")
+        warn("yes")
+        assert os.environ[STYLE] == "quiet", "for processes that are started"
+    say("again")
+    assert capsys.readouterr().err.splitlines() == ["warning: yes", "again"]
+    set_style("verbose")
+    with hushed():
+        say("asked for")
+    assert "asked for" in capsys.readouterr().err
+    assert os.environ[STYLE] == "verbose"
 
 
 def test_bars_are_drawn_for_a_terminal_that_the_starting_command_has() -> None:

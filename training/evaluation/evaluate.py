@@ -17,7 +17,7 @@ from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.data.splits import Split
-from fieldwise.training.evaluation.metrics import FEW, Curve, Metrics
+from fieldwise.training.evaluation.metrics import FEW, Curve, Metrics, Scores
 from fieldwise.training.network.calibration import Isotonic, Platt, measured_logits
 from fieldwise.training.network.network import Network
 from fieldwise.training.ranks.world import World
@@ -30,14 +30,17 @@ Observer = Callable[[Batch, Float32], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics and their standard errors by name, the reliability curve and the ROC (false, true positive rates) of one
-    split."""
+    """Metrics and their standard errors by name, the reliability curve, the ROC (false, true positive rates), precision
+    by recall and how the logits lie, of one split."""
 
     rows: int
     positives: int
     values: dict[str, float]
     curve: Curve
     roc: tuple[list[float], list[float]]
+    precision_recall: tuple[list[float], list[float]]
+    """(recall, precision)"""
+    scores: Scores
 
     @property
     def few(self) -> str:
@@ -84,7 +87,10 @@ def measure(split: Split, total: Metrics) -> Evaluation:
     """Metrics of what `collect` has found of a split. Raises InputError when a class has no weight."""
     if split.weighted:
         require_weights(split.role, *total.weights)
-    return Evaluation(total.rows, total.positives, total.values(), total.reliability(20), total.roc())
+    return Evaluation(
+        total.rows, total.positives, total.values(), total.reliability(20), total.roc(), total.precision_recall(),
+        total.scores(),
+    )  # fmt: skip
 
 
 def collect(

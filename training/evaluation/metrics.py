@@ -45,6 +45,16 @@ class Curve:
     weight: list[float]
 
 
+@dataclass(frozen=True)
+class Scores:
+    """How logits lie: shares of each class's weight in equal steps; the outer ones hold what lies beyond."""
+
+    edges: list[float]
+    """One more than steps."""
+    negative: list[float]
+    positive: list[float]
+
+
 class Metrics:
     """Collects (logits, label, weight); ``sums()`` of several collectors add up to those of all their rows."""
 
@@ -183,6 +193,27 @@ class Metrics:
         travelled = rates[0] + rates[1]  # equal steps along the curve, not in the logit
         kept = np.unique(np.searchsorted(travelled, np.linspace(0.0, travelled[-1], points)))
         return rates[0][kept].tolist(), rates[1][kept].tolist()
+
+    def precision_recall(self, points: int = 200) -> tuple[list[float], list[float]]:
+        """(recall, precision) at about ``points`` thresholds, the highest first; empty without positives."""
+        negative, positive = (np.cumsum(row) for row in self._histogram[::-1, :2].T)
+        if len(positive) == 0 or positive[-1] <= 0:
+            return [], []
+        recall = positive / positive[-1]
+        kept = np.unique(np.searchsorted(recall, np.linspace(recall[0], 1.0, points)).clip(max=len(recall) - 1))
+        return recall[kept].tolist(), (positive[kept] / (positive[kept] + negative[kept])).tolist()
+
+    def scores(self, steps: int = 40) -> Scores:
+        """Between the logits past which a thousandth of the weight lies on either side."""
+        logit, negative, positive = self.by_logit()
+        running = np.cumsum(negative + positive)
+        if len(logit) == 0:
+            return Scores([], [], [])
+        low, high = (float(logit[np.searchsorted(running, share * running[-1])]) for share in (0.001, 0.999))
+        edges = np.linspace(low, max(high, low + 1e-6), steps + 1)
+        at = np.clip(np.searchsorted(edges, logit, "right") - 1, 0, steps - 1)
+        shares = [np.bincount(at, row, steps) / max(row.sum(), 1e-300) for row in (negative, positive)]
+        return Scores(edges.tolist(), *(share.tolist() for share in shares))
 
 
 def _root(variance: float) -> float:

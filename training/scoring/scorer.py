@@ -28,6 +28,8 @@ BLOCK = 8192
 """Rows one thread scores at a time."""
 
 
+_MASKED = 1 << 16
+"""Rows with fields left out that are scored at a time."""
 _ROUNDING = 1e-9
 """Of the absolute sums that an explanation subtracts from one another: far above float64's own error."""
 
@@ -191,32 +193,48 @@ class Scorer:
             fix=f"Explain a model of another kind ({able}); this one has no shares of fields and pairs.",
         )  # fmt: skip
 
-    def explain(self, slots: Int32) -> Explanation:
-        """One row [S] taken apart; the parts add up to its logit before rounding.
+    def parts(self, slots: Int32) -> tuple[list[tuple[int, ...]], Float64]:
+        """Rows [n, S] taken apart: which parts there are - none (the bias), each field, each pair of fields - and what
+        each adds to a row's logit [n, parts]; a row's parts add up to its logit before rounding.
 
         Padding contributes nothing, so the logit with only fields f and g present, less those of f and of g alone, is
-        the pair's share: of any model that is a sum over fields and pairs of fields.
+        the pair's part: of any model that is a sum over fields and pairs of fields.
 
         Raises ArtifactError for other models.
         """
         self.require_pairwise()
-        slots = np.asarray(slots, np.int32)
+        slots = self.checked(slots)
         fields = range(self.layout.fields)
-        shown = [(), *((f,) for f in fields), *combinations(fields, 2)]
+        shown: list[tuple[int, ...]] = [(), *((f,) for f in fields), *combinations(fields, 2)]
+        place = {part: at for at, part in enumerate(shown)}
         present = np.zeros((len(shown), self.layout.fields), np.bool_)
         for row, some in enumerate(shown):
             present[row, list(some)] = True
-        masked = np.where(present[:, self.layout.field_of_slot], slots, 0)
-        sums = dict(zip(shown, self._sums(self.checked(masked), 1).tolist(), strict=True))
-        bias = sums[()]
-        parts = [Contribution((), bias), *(Contribution((f,), sums[f,] - bias) for f in fields)]
-        parts += [Contribution((f, g), sums[f, g] - sums[f,] - sums[g,] + bias) for f, g in combinations(fields, 2)]
+        seen = present[:, self.layout.field_of_slot]
+        sums = np.empty((len(slots), len(shown)))
+        block = max(1, _MASKED // len(shown))
+        for start in range(0, len(slots), block):
+            masked = np.where(seen, slots[start : start + block, None, :], 0).reshape(-1, slots.shape[1])
+            sums[start : start + block] = self._sums(self.checked(masked), 1).reshape(-1, len(shown))
+        parts = sums - sums[:, :1]
+        parts[:, 0] = sums[:, 0]
+        for f, g in combinations(fields, 2):
+            parts[:, place[f, g]] = sums[:, place[f, g]] - sums[:, place[f,]] - sums[:, place[g,]] + sums[:, 0]
+        whole = self._sums(slots, 1)
+        missing = whole - [math.fsum(row) for row in parts.tolist()]
+        far = np.abs(missing) > _ROUNDING * np.abs(sums).sum(1)
+        if far.any():
+            row = int(np.flatnonzero(far)[0])
+            raise self._not_pairwise(f"a row whose parts miss {missing[row]:.3g} of its logit {whole[row]:.5g}")
+        return shown, parts
+
+    def explain(self, slots: Int32) -> Explanation:
+        """One row [S] taken apart; the `parts` add up to its logit before rounding. Raises ArtifactError as they do."""
+        slots = np.asarray(slots, np.int32)[None]
+        which, values = self.parts(slots)
+        parts = [Contribution(part, value) for part, value in zip(which, values[0].tolist(), strict=True)]
         parts.sort(key=lambda part: -abs(part.value))
-        whole = float(self._sums(self.checked(slots[None]), 1)[0])
-        missing = whole - math.fsum(part.value for part in parts)
-        if abs(missing) > _ROUNDING * math.fsum(map(abs, sums.values())):
-            raise self._not_pairwise(f"a row whose parts miss {missing:.3g} of its logit {whole:.5g}")
-        logit = np.array([whole], np.float32)
+        logit = self.logits(slots)
         method = None if self.calibrator is None else self.calibrator.method
         calibrated, probability = (float(of(logit)[0]) for of in (self.calibrated_logits, self.calibrated))
         return Explanation(float(logit[0]), self.logit_shift, method, calibrated, probability, parts)

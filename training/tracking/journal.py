@@ -130,10 +130,12 @@ class Journal:
             self._report("finish", result=result, **what)
         return self.deliver()
 
-    def register(self, name: str, *, may_lead: bool) -> Report:
-        """The model is to be registered, once. See ``deliver``."""
+    def register(
+        self, name: str, *, may_lead: bool, tags: Mapping[str, str] | None = None, description: str = ""
+    ) -> Report:
+        """The model is to be registered, once, and its version to be told ``tags`` and what it is. See ``deliver``."""
         if not self.to_register:
-            self._report("register", name=name, may_lead=may_lead)
+            self._report("register", name=name, may_lead=may_lead, tags=dict(tags or {}), description=description)
         return self.deliver()
 
     def family(self, kinds: str) -> None:

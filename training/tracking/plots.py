@@ -15,7 +15,7 @@ from fieldwise.training.loop.progress import EpochRecord
 
 def loss_curves(history: Sequence[EpochRecord]) -> Figure:
     """Progressive training loss and validation loss of every epoch."""
-    figure, axes = _square("epoch", "logloss")
+    figure, axes = _square("Learning curves", "epoch", "logloss")
     epochs = [record.epoch + 1 for record in history]
     axes.plot(epochs, [record.train_logloss for record in history], marker="o", label="train (progressive)")
     if all("logloss" in record.valid for record in history):
@@ -26,7 +26,7 @@ def loss_curves(history: Sequence[EpochRecord]) -> Figure:
 
 def calibration(curve: Curve) -> Figure:
     """Observed click rate against the mean prediction, in bins of equal weight."""
-    figure, axes = _square("predicted", "observed")
+    figure, axes = _square("Reliability", "predicted", "observed")
     top = max([*curve.predicted, *curve.observed, 0.0])
     axes.plot([0, top], [0, top], color="grey", linewidth=1)
     axes.plot(curve.predicted, curve.observed, marker="o")
@@ -35,7 +35,7 @@ def calibration(curve: Curve) -> Figure:
 
 def roc(rates: tuple[list[float], list[float]]) -> Figure:
     """True positive rate against false positive rate."""
-    figure, axes = _square("false positive rate", "true positive rate")
+    figure, axes = _square("ROC", "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     axes.plot(*rates)
     return figure
@@ -43,16 +43,18 @@ def roc(rates: tuple[list[float], list[float]]) -> Figure:
 
 def ageing(x: Sequence[float], y: Sequence[float], error: Sequence[float], start: float, slope: float) -> Figure:
     """Normalized entropy by a model's age in days, two standard errors each, and the line through it."""
-    figure, axes = _square("age in days", "normalized entropy")
+    figure, axes = _square("Ageing", "age in days", "normalized entropy")
     axes.errorbar(x, y, [2 * each for each in error], marker="o", linestyle="none")
     ends = [0, max(x)]
     axes.plot(ends, [start + slope * end for end in ends], color="grey", linewidth=1)
     return figure
 
 
-def _square(x: str, y: str) -> tuple[Figure, Any]:
+def _square(title: str, x: str, y: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(5, 5))
-    axes = figure.add_axes((0.16, 0.11, 0.81, 0.86), xlabel=x, ylabel=y)  # a layout engine takes as long as drawing
+    axes = figure.add_axes(
+        (0.16, 0.11, 0.81, 0.82), title=title, xlabel=x, ylabel=y
+    )  # a layout engine takes as long as drawing
     return figure, axes
 
 

@@ -61,8 +61,11 @@ class Registry:
     def __init__(self, name: str, workspace: str) -> None:
         self.name, self._workspace = name, workspace
 
-    def register(self, model_uri: str, *, may_lead: bool = True) -> dict[str, Any]:
-        """Register a logged model, once, and say which versions have the aliases then.
+    def register(
+        self, model_uri: str, *, may_lead: bool = True, tags: Mapping[str, str] | None = None, description: str = ""
+    ) -> dict[str, Any]:
+        """Register a logged model, once, with tags and a description (Markdown), and say which versions have the
+        aliases then.
 
         It becomes ``challenger`` unless a newer version is; ``champion`` only where there is none and it ``may_lead``.
         """
@@ -70,7 +73,10 @@ class Registry:
         def version_made() -> str:
             there = [found for found in self._versions() if found.source == model_uri]
             with redirect_stderr(io.StringIO()):  # MLflow prints what we say better
-                return str((there[0] if there else mlflow.register_model(model_uri, self.name)).version)
+                made = there[0] if there else mlflow.register_model(model_uri, self.name, tags=dict(tags or {}))
+            if description and made.description != description:
+                MlflowClient().update_model_version(self.name, made.version, description=description)
+            return str(made.version)
 
         version = tell(version_made)
 

@@ -161,6 +161,10 @@ class Run:
         return str(info.model_uri)
 
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets MLflow's pages open with the view of model training, which asks otherwise what an experiment is for."""
+
+
 @contextmanager
 def run(experiment: str, name: str, workspace: str, *, resume: str | None = None) -> Iterator[Run]:
     """Open a run of an experiment (made if new, with artifacts in a local workspace); it records code and packages.
@@ -192,7 +196,7 @@ def experiment_id(name: str, workspace: str) -> str:
     def found_or_made() -> Any:
         client = MlflowClient()  # another run may be making it
         return client.get_experiment_by_name(name) or client.get_experiment(
-            client.create_experiment(name, artifact_location=artifact_place(name, workspace))
+            client.create_experiment(name, artifact_location=artifact_place(name, workspace), tags=_KIND)
         )
 
     found = tell(found_or_made)

@@ -100,7 +100,8 @@ class Sender:
 
     def _register(self, report: Report, answers: Mapping[str, Any], sure: bool) -> Report:
         uri, registry = _logged(answers["model_uri"]), self._registry(report["name"])
-        return {"registered": registry.register(uri, may_lead=report["may_lead"])}
+        told = {"tags": report.get("tags", {}), "description": report.get("description", "")}  # not in those of old
+        return {"registered": registry.register(uri, may_lead=report["may_lead"], **told)}
 
     def _registry(self, name: str) -> Registry:
         return Registry(name, self._workspace)

@@ -14,6 +14,7 @@ from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.demo import shop as shops
 from fieldwise.pipelines.demo.demo import demo
 from fieldwise.pipelines.demo.shop import Shop, generate
+from fieldwise.pipelines.score.explain import explain_model
 
 CONFIG = Path(__file__).parents[3] / "configs" / "demo.yaml"
 
@@ -41,6 +42,14 @@ def test_the_whole_job(
     assert "model   logloss             AUC" in said
     assert f"lr      {lr['logloss']:.5f} +- {lr['logloss_se']:.5f}  {lr['auc']:.5f} +- {lr['auc_se']:.5f}  " in said
     assert f"lr - ffm  {of_logloss['difference']:+.5f} ({of_logloss['low']:+.5f} to " in said
+    lines = said.splitlines()
+    by_model = 3  # a line before it, one after it, one of its report
+    assert len(lines) + 2 * by_model + 5 < 60, "with the two other models, and their differences, on one screen"
+    reports = [line.split("; report: ")[1] for line in lines if "; report: " in line]
+    assert len(reports) == 2
+    assert "Strongest pairs" in Path(reports[1]).read_text()
+    strongest = [tuple(each["fields"]) for each in explain_model(config)["pairs"][:3]]
+    assert all(pair in shops.PAIRS or pair[::-1] in shops.PAIRS for pair in strongest), strongest
 
 
 def test_rows_do_not_depend_on_blocks_or_tasks(spark: SparkSession, tmp_path: Path) -> None:

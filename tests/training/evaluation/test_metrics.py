@@ -147,3 +147,40 @@ def test_one_class_or_nothing_leaves_metrics_undefined() -> None:
     assert values["logloss"] == pytest.approx(np.log(2))
     assert np.isnan(values["auc"])
     assert np.isnan(values["normalized_entropy"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_precision_by_recall(weighted: bool) -> None:
+    """The points are thresholds of the rows: what stands above each, counted anew."""
+    logits, label, weight = sample(3000, 4, 1.0, weighted)
+    metrics = Metrics()
+    metrics.add(logits, label, weight)
+    recall, precision = metrics.precision_recall(50)
+    w = np.ones(3000) if weight is None else weight.astype(np.float64)
+    assert recall == sorted(recall)
+    assert recall[-1] == 1
+    assert precision[-1] == pytest.approx((w @ label)[()] / w[logits >= logits[label == 1].min()].sum(), rel=1e-2)
+    order = np.argsort(-logits, kind="stable")
+    caught = np.cumsum((w * label)[order]) / (w @ label)
+    right = np.cumsum((w * label)[order]) / np.cumsum(w[order])
+    for r, p in zip(recall[5:], precision[5:], strict=True):
+        at = np.searchsorted(caught, r - 1e-12)
+        assert right[at] == pytest.approx(p, abs=0.03)
+    assert Metrics().precision_recall() == ([], [])
+
+
+def test_scores_by_class_hold_all_of_each() -> None:
+    logits, label, weight = sample(5000, 4, 1.0, True)
+    metrics = Metrics()
+    metrics.add(logits, label, weight)
+    scores = metrics.scores(20)
+    assert len(scores.edges) == 21
+    assert sum(scores.negative) == pytest.approx(1)
+    assert sum(scores.positive) == pytest.approx(1)
+    assert weight is not None
+    middle = (np.array(scores.edges[10]) <= logits) & (label == 1)
+    assert sum(scores.positive[10:]) == pytest.approx(weight[middle].sum() / weight[label == 1].sum(), abs=0.01)
+    assert Metrics().scores().edges == []
+    one = Metrics()
+    one.add(np.zeros(5, np.float32), np.array([0, 1, 0, 1, 1], np.float32))
+    assert sum(one.scores().positive) == pytest.approx(1)

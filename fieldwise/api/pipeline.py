@@ -1,0 +1,229 @@
+"""A pipeline in Python: the commands' own functions, with tables in and small objects out."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fieldwise.api.calls import call
+from fieldwise.api.documents import config_of, overrides_of
+from fieldwise.api.frames import arrow, is_frame, publish
+from fieldwise.api.results import Evaluation, Explanation, Importance, Lists, Snapshot, Training
+from fieldwise.features import store
+from fieldwise.features.errors import ConfigError
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+
+if TYPE_CHECKING:
+    from fieldwise.api.model import Model
+
+
+class Pipeline:
+    """One pipeline: its data, its model, its workspace.
+
+        fw.Pipeline("shop.yaml")
+        fw.Pipeline("shop.yaml", training={"epochs": 3})
+        fw.Pipeline({"name": "shop", "source": {"path": "log.csv"}, ...})
+        fw.Pipeline(name="shop", source={"path": "log.csv"}, ...)
+
+    Keys are those of docs/config.md. A config that is no file is written into its workspace, ``work/<name>`` unless it
+    names another, as ``pipeline.yaml``; relative paths in it count from the current directory. Calls import Spark,
+    torch and MLflow when they need them.
+
+    Attributes: ``config``; ``trained``, what the last ``train`` of this object gave, None before.
+
+    Raises ConfigError for a config that cannot be meant.
+    """
+
+    def __init__(self, config: str | os.PathLike[str] | Mapping[str, Any] | None = None, /, **keys: Any) -> None:
+        with call():
+            self.config: Config = config_of(config, keys)
+        self.trained: Training | None = None
+        self._model: Model | None = None
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def workspace(self) -> str:
+        """Absolute directory or URL."""
+        return self.config.workspace_dir
+
+    def __repr__(self) -> str:
+        fields = ", ".join(field.name for field in self.config.fields)
+        trained = "" if self.trained is None else f"; trained {self.trained.kind}, {self.trained.model}"
+        return f"fieldwise.Pipeline({self.name} in {self.workspace}; fields {fields}{trained})"
+
+    def features(
+        self, *, date: str | None = None, spec: str | None = None, replace: bool = False, against: str | None = None
+    ) -> Snapshot:
+        """Encode the log into a published snapshot (``fieldwise features``). What stands already is not built again."""
+        from fieldwise.pipelines.build.features import build_features
+
+        with call():
+            return Snapshot.of(build_features(self.config, date=date, spec=spec, replace=replace, against=against))
+
+    def train(
+        self,
+        kind: str | None = None,
+        *,
+        ranks: int = 1,
+        train: Sequence[str] = (),
+        valid: Sequence[str] = (),
+        test: Sequence[str] = (),
+        init: str | None = None,
+        name: str | None = None,
+        register: bool = True,
+        force: bool = False,
+        **keys: Any,
+    ) -> Training:
+        """Train a model on snapshots and register it (``fieldwise train``): ``train("fm", training={"epochs": 3})``.
+
+        Args:
+            kind: lr, poly2, fm, ffm, fwfm, deepfm; default: the config's.
+            ranks: training processes on this machine.
+            train, valid, test: snapshot directories; default: the workspace's ``all``, by its own splits.
+            keys: over the config's, for this training.
+
+        Later calls of this object use the model, whoever is champion. Raises RefusedError where the model is no better
+        than the rate of positives.
+        """
+        from fieldwise.pipelines.train.launch import Days, train_ranks
+        from fieldwise.pipelines.train.train import train_model
+
+        more = overrides_of(keys) + ([] if kind is None else [f"model.kind={kind}"])
+        with call():
+            config, days = self._with(more), Days(list(train), list(valid), list(test))
+            if ranks != 1:
+                told = train_ranks(config, ranks, days, init=init, register=register, force=force, name=name)
+            else:
+                told = train_model(config, days, init=init, register=register, force=force, name=name) or {}
+            self.trained, self._model = Training.of(told), None
+        return self.trained
+
+    def evaluate(
+        self, role: str = "test", *, model: str | None = None, snapshots: Sequence[str] | None = None
+    ) -> Evaluation:
+        """Metrics of a model on the rows of a role (``fieldwise evaluate``)."""
+        from fieldwise.pipelines.train.evaluate import evaluate_model
+
+        with call():
+            paths = None if snapshots is None else list(snapshots)
+            return Evaluation.of(evaluate_model(self.config, snapshots=paths, model=self._named(model), role=role))
+
+    def model(self, reference: str | None = None) -> Model:
+        """A model to predict with: what this object trained last, else the champion, or one by name."""
+        from fieldwise.api.model import Model
+        from fieldwise.pipelines.agreement import require_model
+        from fieldwise.pipelines.registry import open_model
+
+        if reference is None and self._model is not None:
+            return self._model
+        with call():
+            opened = open_model(self._named(reference), self.config)
+            require_model(opened.bundle, self.config, reference or "the model", own_source=False)
+            found = Model(opened, self.config)
+        if reference is None and self.trained is not None:
+            self._model = found
+        return found
+
+    def predict(self, frame: Any, *, model: str | None = None) -> Any:
+        """Probabilities of the rows of a table with the log's columns; see ``Model.predict``."""
+        return self.model(model).predict(frame)
+
+    def explain(
+        self,
+        row: Any = None,
+        *,
+        context: str | None = None,
+        item: str | None = None,
+        date: str | None = None,
+        model: str | None = None,
+    ) -> Explanation:
+        """Why a row has its probability (see ``Model.explain``), or a pair of the catalog: the ids of both sides.
+
+        Default: the first row of the log.
+        """
+        if row is not None and context is None and item is None:
+            return self.model(model).explain(row)
+        from fieldwise.pipelines.score.explain import explain_rows
+
+        if row is not None:
+            raise ConfigError("explain", expected="a row or a pair", found="both", fix="Leave one of them out.")
+        with call():
+            told = explain_rows(self.config, model=self._named(model), context=context, item=item, date=date)
+            return Explanation.of(told["rows"][0])
+
+    def importance(self, role: str = "test", *, model: str | None = None) -> Importance:
+        """What the logits of a model follow from: shares of fields and pairs of fields, on rows of a role."""
+        from fieldwise.pipelines.score.explain import explain_model
+
+        with call():
+            return Importance.of(explain_model(self.config, model=self._named(model), role=role))
+
+    def top_k(
+        self,
+        contexts: Any = None,
+        k: int | None = None,
+        *,
+        items: Any = None,
+        model: str | None = None,
+        date: str | None = None,
+        **catalog: Any,
+    ) -> Lists:
+        """The exact best ``k`` items for every context (``fieldwise score-catalog``).
+
+        Args:
+            contexts: a table, one row each, or a list of ids where side tables know the rest; default: the config's
+                ``catalog.contexts``.
+            k: default: the config's.
+            items: a table of what is ranked; default: the config's ``catalog.items``.
+            catalog: further keys of the config's ``catalog`` block, such as ``context_id="user"``,
+                ``fixed={"position": 1}`` or ``time="2026-01-31T19:00:00"``.
+
+        A table's first column names its rows where the config names no ``context_id`` or ``item_id``.
+        """
+        from fieldwise.pipelines.catalog.score_catalog import score_catalog
+
+        with call():
+            staging = store.join(self.workspace, "python", uuid.uuid4().hex)
+            overrides = overrides_of(catalog if k is None else {**catalog, "k": k}, ("catalog",))
+            try:
+                for side, given in (("context", contexts), ("item", items)):
+                    if given is not None:
+                        own = catalog.get(f"{side}_id") or getattr(self.config.catalog, f"{side}_id", None)
+                        table = arrow(given if is_frame(given) else {own or "id": list(given)}, f"{side}s")
+                        block = {"path": publish(table, staging, side), "format": "parquet"}
+                        named = {f"{side}_id": own or table.column_names[0]}
+                        # one value, not key by key: what the block says of other files goes
+                        overrides += [f"catalog.{side}s={json.dumps(block)}", *overrides_of(named, ("catalog",))]
+                config, out = self._with(overrides), store.join(staging, "lists") if overrides else None
+                told = score_catalog(config, model=self._named(model), date=date, out=out)
+                return Lists(told, _published(told["dir"]))
+            finally:
+                store.remove_tree(staging)
+
+    def _named(self, model: str | None) -> str | None:
+        return model or (None if self.trained is None else self.trained.model)
+
+    def _with(self, overrides: Sequence[str]) -> Config:
+        if not overrides:
+            return self.config
+        return load_config(self.config.file, [*self.config.overrides, *overrides])
+
+
+def _published(directory: str) -> pa.Table:
+    """Lists in the order of their files."""
+    names = sorted(name for name in store.list_sizes(directory) if name.startswith("part-"))
+    parts = []
+    for name in names:
+        with store.opened(store.join(directory, name)) as file:
+            parts.append(pq.read_table(file))
+    return pa.concat_tables(parts)

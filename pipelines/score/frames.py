@@ -1,0 +1,73 @@
+"""A model over tables in memory: side tables joined, encoded and scored in this process, without Spark."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from fieldwise.features.arrays import Float32, Int32
+from fieldwise.features.columns.batch import Columns
+from fieldwise.features.config import FeatureConfig
+from fieldwise.features.errors import InputError
+from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.source.join import SideTable
+from fieldwise.training.network.bundle import Bundle
+from fieldwise.training.scoring.scorer import Scorer
+
+BLOCK = 1 << 16
+"""Rows at a time: memory stays that of a block, however long the table."""
+
+
+class FrameScorer:
+    """Scores tables of raw columns: those of the log, from which side tables are joined, or all that the fields read.
+
+    Args:
+        config: of the pipeline, for its side tables. None: a table has every column that the model reads.
+        base: directory that paths of side tables count from.
+    """
+
+    def __init__(self, bundle: Bundle, config: FeatureConfig | None = None, base: str = "") -> None:
+        self.bundle, self.spec, self.scorer = bundle, bundle.spec, Scorer(bundle)
+        self._config, self._base = config, base
+        self._encoder = Encoder(bundle.spec)
+
+    @cached_property
+    def _tables(self) -> list[SideTable]:
+        joins = () if self._config is None else self._config.join
+        return [SideTable(join, self._base) for join in joins]
+
+    def probabilities(self, table: pa.Table) -> Float32:
+        """[rows], calibrated. InputError for a column that is missing, or a value that cannot be read."""
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, table.num_rows, BLOCK):
+            _, slots = self.encoded(table.slice(start, BLOCK), start)
+            parts.append(self.scorer.probabilities(slots, threads))
+        return np.concatenate(parts)
+
+    def encoded(self, table: pa.Table, first: int = 0) -> tuple[pa.RecordBatch, Int32]:
+        """The raw columns that the model reads, and their slots [rows, S]. ``first``: number of the first row, for
+        messages."""
+        columns = self.joined(table)
+        found = self._encoder.encode(columns)
+        if found.problems:
+            bad = found.problems[0]
+            raise InputError(
+                f"row {first + bad.row}, field {bad.field}", expected="a readable value", found=repr(bad.value),
+                fix=f"{bad.reason}: mend it, or leave it missing.",
+            )  # fmt: skip
+        return columns.batch(self.spec.raw_columns), found.slots
+
+    def joined(self, table: pa.Table) -> Columns:
+        """The columns, with those of side tables that the table lacks itself."""
+        columns = Columns.of(table)
+        wanted = set(self.spec.raw_columns)
+        if not wanted <= set(columns.names):
+            for side in self._tables:
+                lacks = sorted(wanted & set(side.names) - set(columns.names))
+                if lacks and side.on in columns.names:
+                    columns, _ = side.add_to(columns, lacks)
+        return columns

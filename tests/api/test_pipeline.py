@@ -1,0 +1,194 @@
+"""From a table to ranked lists in Python: the same numbers as the commands give, whatever library the table is of."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+import fieldwise as fw
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError
+from fieldwise.jobs.cli import main
+
+USERS, ITEMS, ROWS = 30, 40, 4000
+SETTINGS: dict[str, Any] = {"batch_size": 256, "epochs": 4, "threads": 1, "auto": False, "learning_rate": 0.1}
+
+
+def clicks(rows: int = ROWS, seed: int = 5) -> pd.DataFrame:
+    """Users of two tastes, items of two kinds: who likes what no single column tells, but for some items."""
+    draw = np.random.default_rng(seed)
+    user, item = draw.integers(USERS, size=rows), draw.integers(ITEMS, size=rows)
+    likes = np.where(user % 2 == item % 2, 0.7, 0.15) + 0.2 * (item % 5 == 0)
+    moments = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.sort(draw.integers(14 * 86400, size=rows)), unit="s")
+    return pd.DataFrame(
+        {
+            "user": [f"u{n:02d}" for n in user], "item": [f"i{n:02d}" for n in item], "price": (item % 7) + 0.5,
+            "when": moments, "click": (draw.random(rows) < likes).astype(int),
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("python")
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(folder: Path, spark: SparkSession) -> fw.Pipeline:
+    """Fitted on a pandas frame, in a fresh directory."""
+    before, outer = os.getcwd(), os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.chdir(folder)
+    try:
+        return fw.fit(clicks(), label="click", time="when", name="shop", training=SETTINGS)
+    finally:
+        os.chdir(before)
+        os.environ |= {"MLFLOW_TRACKING_URI": outer} if outer else {}
+
+
+def test_a_table_becomes_a_model(shop: fw.Pipeline, here: Path) -> None:
+    trained = shop.trained
+    assert trained is not None
+    assert (trained.kind, trained.model, trained.champion) == ("ffm", "models:/shop/1", True)
+    assert trained.metrics["test"]["auc"] > 0.7, "the taste is learned"
+    assert [field.name for field in shop.config.fields] == ["user", "item", "price", "hour"]
+    assert shop.workspace == str(here / "work" / "shop")
+    assert {path.name for path in here.iterdir()} == {"work"}
+    assert oct((here / "work" / "shop").stat().st_mode)[-1] == "0", "as with commands, for its user and group"
+
+
+def test_the_commands_go_on_where_python_ended(shop: fw.Pipeline, here: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", "--config", "work/shop/pipeline.yaml"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    evaluation = shop.evaluate()
+    assert capsys.readouterr().out == "", "stdout is the user's"
+    assert evaluation.told == told | {"used_model": told["used_model"] | {"alias": "champion"}}
+    assert evaluation.logloss == told["metrics"]["logloss"]
+    assert 0.8 < evaluation.calibration < 1.2
+
+
+def test_probabilities_are_those_of_score_rows(shop: fw.Pipeline, here: Path, capsys: pytest.CaptureFixture) -> None:
+    """Whatever the library, and to the last bit."""
+    frame = clicks(500, seed=6)
+    path = here / "new.parquet"
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+    assert main(["score-rows", "--config", "work/shop/pipeline.yaml", "--input", str(path)]) == 0
+    scored = pq.read_table(json.loads(capsys.readouterr().out.splitlines()[-1])["dir"])
+    wanted = scored["probability"].to_numpy()
+    shuffled = frame.sample(frac=1, random_state=1)
+    series = shop.predict(shuffled)
+    np.testing.assert_array_equal(series.sort_index().to_numpy(), wanted)
+    np.testing.assert_array_equal(shop.predict(pl.from_pandas(frame)).to_numpy(), wanted)
+    np.testing.assert_array_equal(shop.predict(pa.Table.from_pandas(frame)).to_numpy(), wanted)
+    path.unlink()
+
+
+def test_lists_are_what_every_pair_scores(shop: fw.Pipeline) -> None:
+    moment = "2026-01-15T19:00:00"
+    items = clicks().drop_duplicates("item")[["item", "price"]].sort_values("item", ignore_index=True)
+    lists = shop.top_k(["u00", "u01"], 5, items=items, context_id="user", time=moment)
+    for user in ("u00", "u01"):
+        pairs = items.assign(user=user, when=pd.Timestamp(moment))
+        pairs["p"] = shop.predict(pairs)
+        best = pairs.sort_values(["p", "item"], ascending=[False, True], kind="stable").head(5)
+        assert lists.of(user) == best["item"].tolist()
+    assert lists.of("u00") != lists.of("u01")
+    frame = pl.DataFrame({"user": ["u01"]})
+    again = shop.top_k(frame, 3, items=items, time=moment)
+    assert again.of("u01") == lists.of("u01")[:3]
+    assert len(again) == 3
+    assert list(lists.to_pandas().columns[:4]) == ["context_id", "rank", "item_id", "probability"]
+    assert list(Path(shop.workspace, "python").iterdir()) == [], "nothing is left behind"
+
+
+def test_a_row_is_explained(shop: fw.Pipeline) -> None:
+    frame = clicks(3)
+    for row in (frame.iloc[1], frame.iloc[1:2], frame.iloc[1].to_dict()):
+        found = shop.explain(row)
+        assert sum(term["logit"] for term in found.terms) + found.bias == pytest.approx(found.logit, abs=1e-6)
+        assert found.probability == pytest.approx(shop.predict(frame).iloc[1])
+    with pytest.raises(InputError, match="the row: expected one row, found 3"):
+        shop.explain(frame)
+
+
+def test_a_model_by_name_alone(shop: fw.Pipeline, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = clicks(50)
+    model = fw.load("models:/shop@champion")
+    assert (model.kind, model.version, model.alias) == ("ffm", "1", "champion")
+    assert model.columns == ["user", "item", "price", "when"]
+    pd.testing.assert_series_equal(model.predict(frame), shop.predict(frame))
+    with pytest.raises(InputError, match="column 'price'"):
+        model.predict(frame.drop(columns="price"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match=r"MLflow's database in .*work/shop, found none\. Pass the workspace"):
+        fw.load("models:/shop@champion")
+    assert list(tmp_path.iterdir()) == [], "none is made"
+    for where in ({"workspace": shop.workspace}, {"tracking": f"sqlite:///{shop.workspace}/mlflow.db"}):
+        assert fw.load("models:/shop/1", **where).digest == model.digest
+    with pytest.raises(ArtifactError, match="neither"):
+        fw.load("shop")
+
+
+def test_another_kind_with_the_same_rows(shop: fw.Pipeline, here: Path) -> None:
+    """The object's own model is what it trained last, whoever is champion."""
+    other = fw.Pipeline("work/shop/pipeline.yaml")
+    trained = other.train("lr", training={"epochs": 2}, name="simple")
+    assert (trained.kind, trained.version, trained.champion) == ("lr", "2", False)
+    assert other.model().kind == "lr"
+    assert fw.Pipeline("work/shop/pipeline.yaml").model().kind == "ffm"
+    assert other.evaluate(model="models:/shop@champion").logloss < other.evaluate().logloss
+
+
+def test_another_table_takes_the_place_of_the_first(here: Path, spark: SparkSession) -> None:
+    def fitted(rows: int) -> fw.Pipeline:
+        fields = ["user", "item"]
+        return fw.fit(clicks(rows), label="click", fields=fields, name="twice", kind="lr", training=SETTINGS)
+
+    small = fitted(2000)
+    before = small.features()
+    assert sum(before.rows.values()) == 2000
+    assert set(before.rows) == {"train", "valid", "test"}, "without a time rows are drawn"
+    assert fitted(2000).features().told["status"] == "already published"
+    after = fitted(2500).features()
+    assert sum(after.rows.values()) == 2500
+    assert len(list(Path(small.workspace, "data").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"fields": ["usr"]}, r"fields: expected columns of the table, found 'usr'.*Did you mean `user`\?"),
+        ({"fields": ["user", "when"]}, "fields, when: expected a column of values, found moments .*part"),
+        ({"label": "clicks", "fields": ["user"]}, "clicks"),
+        ({"kind": "fffm", "fields": ["user"]}, r"model.kind"),
+    ],
+)
+def test_mistakes_before_any_work(keys: dict[str, Any], said: str, tmp_path: Path, spark: SparkSession) -> None:
+    with pytest.raises((ConfigError, InputError), match=said):
+        fw.fit(clicks(50), **{"label": "click", "workspace": tmp_path / "w", **keys})
+
+
+def test_results_show_what_data_says_as_text(shop: fw.Pipeline) -> None:
+    frame = clicks(2).assign(user="<script>alert(1)</script>")
+    page = shop.explain(frame.iloc[0])._repr_html_()
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    for result in (shop.trained, shop.evaluate(), shop.features()):
+        assert result is not None
+        assert "<table>" in result._repr_html_()
+        assert "test" in repr(result)

@@ -1,0 +1,40 @@
+"""The examples of docs/python.md and the README's Python, run in order in a fresh directory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.commands import ROOT
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def test_the_page_and_the_readme(here: Path) -> None:
+    """The README's lines follow: they speak of the same shop."""
+    found: dict[str, Any] = {}
+    for block in blocks("docs/python.md"):
+        exec(compile(block, "docs/python.md", "exec"), found)
+    assert found["shop"].trained.metrics["test"]["auc"] > 0.65
+    assert len(found["lists"]) == 20
+    assert sum(found["total"].fields.values()) == pytest.approx(1)
+    assert found["simple"].trained.kind == "lr"
+    assert found["quick"].config.training.epochs == 1
+    assert found["model"].predict(found["df"].head(3)).tolist() == found["df"]["p"].head(3).tolist()
+    (lines,) = blocks("README.md")
+    assert len([line for line in lines.splitlines() if line]) == 5
+    exec(compile(lines, "README.md", "exec"), found)
+    assert len(found["best"]) == 2 * 10
