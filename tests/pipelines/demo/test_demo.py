@@ -39,8 +39,8 @@ def test_the_whole_job(
     lists = pq.read_table(result["catalog"]["dir"]).to_pandas()
     assert (lists.groupby("context_id").size() == 10).all()
     said = capsys.readouterr().err
-    assert "model   logloss             AUC" in said
-    assert f"lr      {lr['logloss']:.5f} +- {lr['logloss_se']:.5f}  {lr['auc']:.5f} +- {lr['auc_se']:.5f}  " in said
+    assert "model  logloss             AUC" in said
+    assert f"lr     {lr['logloss']:.5f} +- {lr['logloss_se']:.5f}  {lr['auc']:.5f} +- {lr['auc_se']:.5f}  " in said
     assert f"lr - ffm  {of_logloss['difference']:+.5f} ({of_logloss['low']:+.5f} to " in said
     lines = said.splitlines()
     by_model = 3  # a line before it, one after it, one of its report

@@ -19,6 +19,7 @@ from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.train import family as module
+from fieldwise.pipelines.train import train as training
 from fieldwise.pipelines.train.family import train_best
 from fieldwise.pipelines.train.launch import Days
 from fieldwise.pipelines.train.sweep import sweep
@@ -140,18 +141,18 @@ def test_killed_anywhere_it_ends_in_the_same_bytes(
     def killed_at_ffm(config: Config, *rest: Any, **how: Any) -> Any:
         return killed() if config.model.kind == "ffm" else train(config, *rest, **how)
 
-    for target in ("_train", "measure", "Journal.register"):
+    places = [(training, "train", killed, 1), (module, "_train", killed_at_ffm, 3), (module, "measure", killed, 4),
+              (Journal, "register", killed, 4)]  # fmt: skip
+    for owner, target, instead, runs in places:
         with monkeypatch.context() as patch:
-            if target == "Journal.register":
-                patch.setattr(Journal, "register", killed)
-            else:
-                patch.setattr(module, target, killed_at_ffm if target == "_train" else killed)
+            patch.setattr(owner, target, instead)
             with pytest.raises(Interrupted):
                 train_best(config)
-        assert len(runs_of(config)) == len(FAMILY) - (target == "_train"), "none is trained twice"
+        assert len(runs_of(config)) == runs, "none is trained twice"
         assert list(Path(config.workspace_dir, "training").glob("auto-*.json"))
     done = train_best(config)
     assert done is not None
+    assert len({run.info.run_name.rpartition(" ")[0] for run in runs_of(config).values()}) == 1, "of one family"
     assert len(runs_of(config)) == len(FAMILY)
     assert done["registered"]["version"] == "1"
     assert bytes_of(done["bundle"]) == bytes_of(whole.done["bundle"])
