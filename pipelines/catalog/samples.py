@@ -33,7 +33,12 @@ def say_samples(config: Config, manifest: Mapping[str, Any], target: str, kind: 
     if different is None:
         return
     about = "" if different["exact"] else "about "
-    say(f"  {about}{different['lists']:,} different lists, which show {about}{different['items']:,} items")
+    lists = (
+        f"{about}{different['lists']:,} different lists, which show"
+        if different["lists"] != 1
+        else "1 list, which shows"
+    )
+    say(f"  {lists} {about}{different['items']:,} items")
     warn_of_one_list(config, manifest, kind)
 
 

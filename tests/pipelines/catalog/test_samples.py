@@ -98,5 +98,7 @@ def test_names_come_from_whichever_table_has_the_key(tmp_path: Path) -> None:
     (tmp_path / "films.csv").write_text("item,ITEM_NAME\na,Alien\nb,\nc," + "x" * 99 + "\n")
     assert names_of(joined, "item", ["a", "b", "c", "z"]) == {"a": "Alien", "c": "x" * 57 + "..."}
     assert names_of(joined, "user", ["a"]) == {}
+    (tmp_path / "films.csv").write_text("title,item,Name\nother,a,Alien\n")
+    assert names_of(joined, "item", ["a"]) == {"a": "Alien"}, "name before title"
     (tmp_path / "films.csv").unlink()
     assert names_of(joined, "item", ["a"]) == {}, "what only a picture needs is no reason to stop"
