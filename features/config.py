@@ -131,7 +131,7 @@ class SnapshotConfig(Strict):
     """global: rows placed by a seeded hash, same bytes on any cluster. none: source order per split, faster."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Above this share of quarantined rows the job stops with exit code 3."""
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
     """Seed of row placement."""
     negative_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the training split's negatives to keep; which ones stays the same on every run. Default: all."""

@@ -94,7 +94,7 @@ class ClusterError(FieldwiseError):
 
 
 class StorageError(FieldwiseError):
-    """A disk is full."""
+    """A disk is full, or a limit on the size of files is reached."""
 
 
 class TrackingError(FieldwiseError):
@@ -109,6 +109,10 @@ class DamagedError(IntegrityError):
     """A published file is no longer what its manifest promises: the user builds or copies it again."""
 
     exit_code = 2
+
+
+class ShortOfMemoryError(FieldwiseError):
+    """There is less memory than a command asks for."""
 
 
 class GoneError(FieldwiseError):
@@ -130,6 +134,9 @@ def storage_error(error: Exception, where: str | None = None) -> FieldwiseError 
     written = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(written[1]) if written else None
     where = where or str(getattr(error, "filename", None) or "output")
+    if number == errno.EFBIG:
+        fix = "Raise the limit on the size of files (`ulimit -f`), or write to another file system."
+        return StorageError(where, expected="room to write", found=os.strerror(number), fix=fix)
     if number in (errno.ENOSPC, errno.EDQUOT):
         fix = "Free some: nothing half-written is left, and the same command goes on from what was finished."
         return StorageError(where, expected="room to write", found=os.strerror(number), fix=fix)
@@ -143,8 +150,16 @@ def storage_error(error: Exception, where: str | None = None) -> FieldwiseError 
 
 
 def known_error(error: Exception) -> FieldwiseError | None:
-    """An error in our words where it is one of ours, of a disk, or of what somebody removed; None for a defect."""
-    return error if isinstance(error, FieldwiseError) else storage_error(error) or _gone(error)
+    """An error in our words where it is one of ours, of a disk, of memory, or of what somebody removed; None for a
+    defect."""
+    return error if isinstance(error, FieldwiseError) else storage_error(error) or _gone(error) or _short(error)
+
+
+def _short(error: Exception) -> FieldwiseError | None:
+    if not isinstance(error, MemoryError):
+        return None
+    fix = "Ask for less (model.dim, model.pair_buckets, buckets of fields, training.batch_size), or free some."
+    return ShortOfMemoryError("memory", expected="room", found=str(error) or "none left", fix=fix)
 
 
 def _gone(error: Exception) -> FieldwiseError | None:

@@ -143,8 +143,8 @@ def parser() -> argparse.ArgumentParser:
 
     demo = add("demo", "Make a shop's click log, train all four models, rank its catalog.",
                "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
-    demo.add_argument("--rows", type=int, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
-    demo.add_argument("--seed", type=int, default=42, help="another shop")
+    demo.add_argument("--rows", type=_count, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
+    demo.add_argument("--seed", type=_seed, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
     demo.add_argument("--ranks", type=_count, default=2, help="training processes")
 
@@ -184,8 +184,8 @@ def parser() -> argparse.ArgumentParser:
 
     sweep = add("sweep", "Search learning rate, L2, dim, optimizer and initial scale; choose on valid.",
                 "fieldwise sweep --config configs/movielens.yaml --trials 32 --kinds fm,ffm")  # fmt: skip
-    sweep.add_argument("--trials", type=int, default=32, help="of every kind (default: 32)")
-    sweep.add_argument("--seed", type=int, default=1, help="another seed draws other trials")
+    sweep.add_argument("--trials", type=_count, default=32, help="of every kind (default: 32)")
+    sweep.add_argument("--seed", type=_seed, default=1, help="another seed draws other trials")
     sweep.add_argument("--kinds", metavar="KIND,...", help="default: the config's model.kind")
     sweep.add_argument("--name", help="an earlier sweep of this name goes on (default: seed-<seed>)")
 
@@ -253,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--snapshot", metavar="DIR", action="append",
                          help="of --importance: default <workspace>/snapshots/all")  # fmt: skip
     explain.add_argument("--role", default="test", choices=["train", "valid", "test"], help="of --importance's rows")
-    explain.add_argument("--top", type=int, default=10, help="terms to show per row")
+    explain.add_argument("--top", type=_count, default=10, help="terms to show per row")
 
     promote = add("promote", "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
     promote.add_argument("--version", help="default: the challenger")
@@ -314,6 +314,13 @@ def _count(text: str) -> int:
     """A whole number from 1 on."""
     if not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number at least 1 and below 10^18, found {text[:40]!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    """A whole number that generators take, also where it is multiplied by a million."""
+    if not text.isdecimal() or len(text) > 12:
+        raise argparse.ArgumentTypeError(f"expected a whole number below 10^12, found {text[:40]!r}")
     return int(text)
 
 

@@ -191,7 +191,7 @@ def _files(config: Config) -> list[str]:
 def _kept(config: Config) -> list[Decision]:
     """Of the workspace."""
     what = "a decision, as it was recorded"
-    return [_read(read_record(path, what, _FIX) or {}, path) for path in _files(config)]
+    return [_read(read_record(path, what, _FIX, newer=("decision",)) or {}, path) for path in _files(config)]
 
 
 def _told(config: Config) -> list[Decision]:

@@ -85,6 +85,27 @@ def test_a_days_record(tmp_path: Path) -> None:
         Record(str(tmp_path), "2026-01-01")
 
 
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ({"champion": "models:/m/1", "line": {"model": "models:/m/1", "dates": ["../x"]}}, "it changed since it was"),
+        ({"today": 5}, "it changed since it was written"), ({"champion": 5}, "one without champion"),
+        ({"done": True}, "one without champion"), ({"champion": "models:/m/1", "config": {}}, "one without config"),
+        ({"challenger": ["x"]}, "one without challenger"), ({"promotion": "x"}, "one without promotion"),
+    ],
+)  # fmt: skip
+def test_a_days_record_without_a_seal(tmp_path: Path, steps: dict[str, object], told: str) -> None:
+    """Taken off an edited record; those of earlier versions, which have none, are read."""
+    (tmp_path / "daily").mkdir()
+    path = tmp_path / "daily" / "2026-01-01.json"
+    earlier = {"champion": "models:/m/1", "challenger": {"metrics": {}}, "promotion": {"kept": "1"}, "done": True}
+    path.write_text(json.dumps(earlier))
+    assert Record(str(tmp_path), "2026-01-01").steps == earlier
+    path.write_text(json.dumps(steps))
+    with pytest.raises(ArtifactError, match=rf"2026-01-01\.json: .* found {told}.* Remove the file to do"):
+        Record(str(tmp_path), "2026-01-01")
+
+
 def test_published_scores(tmp_path: Path) -> None:
     target = tmp_path / "date=all"
     output = Output(str(target), "request")

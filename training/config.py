@@ -16,10 +16,10 @@ class ModelConfig(Strict):
 
     kind: str
     """The model, by name, or ``auto``."""
-    dim: Annotated[int, Field(ge=1)] | None = None
+    dim: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Latent dimension k. Default: chosen by the data with ``training.auto``, from 16 for fm and 4 for ffm (per pair of
     fields), which it is without. lr and poly2 have none."""
-    pair_buckets: Annotated[int, Field(ge=1)] | None = None
+    pair_buckets: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
     """Hashed pair rows of poly2. Default: 2^20. Other models have none."""
     init_scale: Annotated[float, Field(gt=0)] | None = None
     """Standard deviation of the initial latent weights. Default: the model's own."""
@@ -79,7 +79,7 @@ class TrainingConfig(Strict):
     """What is fitted on the validation rows once training has ended, and applied to every probability; needs such rows.
     A model that goes on from another one without any (``daily``) keeps that one's. Default: none. See
     ``training.network.calibration``."""
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
     """Of the initial weights and of every shuffle."""
     streams: Annotated[int, Field(ge=1, le=1024)] = 8
     """Parts an epoch is cut into, shared among the ranks; at least as many as ranks."""
@@ -94,8 +94,8 @@ class TrainingConfig(Strict):
     """What decodes snapshots: petastorm, or pyarrow alone where petastorm cannot be installed. Both read the same
     rows."""
     verify_checksums: bool = True
-    """Compare the SHA-256 of every file with the manifest when it is first read."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Compare the SHA-256 of every file, and of its rows, with the manifest when it is first read."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=1e9)] = 300.0
     """How long a rank waits for the others before it gives up."""
     restarts: Annotated[int, Field(ge=0)] = 3
     """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""

@@ -150,6 +150,6 @@ def missing_column(where: str, name: str, found: list[str]) -> InputError:
     return InputError(
         where,
         expected=f"a column {name!r}",
-        found=f"columns {some(found)}",
+        found=f"columns {some(found)}" if found else "no column",
         fix=f"Did you mean {near[0]!r}?" if near else "Name the columns in the config, or mend the file.",
     )

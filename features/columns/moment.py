@@ -97,12 +97,19 @@ Time = Annotated[TimeConfig, BeforeValidator(_time)]
 _UNITS = {"d": DAY, "h": HOUR, "m": 60_000_000, "s": 1_000_000}
 
 
+_LONGEST_DAYS = 100_000
+"""Of a duration: so long before any day that is taken there is still a calendar."""
+
+
 def microseconds(duration: str) -> int:
     """Of a ``Duration``."""
     found = re.fullmatch(r"([1-9]\d*)([dhms])", duration)
     if found is None:
         raise ValueError(f"must be a duration written as 30d, 6h, 90m or 45s, got {duration!r}")
-    return int(found[1]) * _UNITS[found[2]]
+    length = int(found[1][:20]) * _UNITS[found[2]]
+    if length > _LONGEST_DAYS * DAY:
+        raise ValueError(f"must be a duration of at most {_LONGEST_DAYS}d, got {duration[:40]!r}")
+    return length
 
 
 def _duration(value: str) -> str:
@@ -114,13 +121,20 @@ Duration = Annotated[str, AfterValidator(_duration)]
 """``30d``, ``6h``, ``90m`` or ``45s``."""
 
 
+_YEARS = range(1000, 9000)
+"""Days of others leave no room for the days before and after them, which commands count."""
+
+
 def day_of(text: str) -> Date:
     """A day of the command line, in no other form of ISO 8601 than this. Raises ConfigError."""
+    expected = "YYYY-MM-DD"
     with suppress(ValueError):
         day = Date.fromisoformat(text)
         if day.isoformat() == text:
-            return day
-    raise ConfigError("--date", expected="YYYY-MM-DD", found=repr(text), fix="Write the day in full.")
+            if day.year in _YEARS:
+                return day
+            expected = f"a year from {_YEARS[0]} to {_YEARS[-1]}"
+    raise ConfigError("--date", expected=expected, found=repr(text), fix="Write the day in full.")
 
 
 def to_utc(local: Int64, zone: str) -> Int64:

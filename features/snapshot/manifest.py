@@ -38,7 +38,9 @@ PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 """A file or directory name, never a path: a manifest cannot point outside its snapshot. Of a length that file systems
 take, with the words that leases and temporary files put around it."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
+MOST_ROWS = 1 << 40
+"""Of a file: so many of so many files add up within int64."""
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -66,13 +68,13 @@ class FileEntry(Strict):
     path: PlainName
     """Name inside the data directory."""
     role: Role
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)]
     positives: Count
     sha256: Sha256
     """Of the file's bytes, which depend on the library that wrote them: tells damage."""
     rows_sha256: Sha256 | None = None
     """`rows_digest` of what the file holds, whatever wrote it; none in manifests of format 1."""
-    bytes: Annotated[int, Field(ge=1)]
+    bytes: Annotated[int, Field(ge=1, le=1 << 62)]
     weights: tuple[Weight, Weight] | None = None
     """Of the negatives and of the positives, summed; none where rows are not weighted, or in manifests from before."""
 
@@ -145,6 +147,8 @@ class Manifest(Strict):
             raise ValueError("the digest does not follow from the spec digest and the files' checksums")
         if len({each.column for each in self.beside}) != len(self.beside):
             raise ValueError("two columns of one name beside the rows")
+        if any(f.positives > f.rows for f in self.files):
+            raise ValueError("more positives than rows")
         if len({f.path for f in self.files}) != len(self.files):
             raise ValueError("two files of one name")
         if [ROLES.index(f.role) for f in self.files] != sorted(ROLES.index(f.role) for f in self.files):

@@ -44,8 +44,11 @@ def check_record(record: Any) -> None:
     if not all(isinstance(block, dict) and "path" in block for block in blocks):
         raise ValueError("no record of sources and joins")
     for key in EXPRESSIONS:
-        if record.get(key) is not None:
-            Expression(record[key], key)
+        written = record.get(key)
+        if not isinstance(written, str | None):
+            raise ValueError(f"{key} is no expression")
+        if written is not None:
+            Expression(written, key)
 
 
 def without_paths(record: Record) -> dict[str, Any]:

@@ -27,8 +27,9 @@ def read(path: str, most: int = MOST_BYTES, fix: str = _FIX) -> bytes:
     """The bytes of a JSON artifact. Raises FileNotFoundError; ArtifactError for one past the limits, or no file."""
     fs, inner = store.resolve(path)
     facts = fs.info(inner)
-    if facts["type"] == "other":  # a pipe would never end, a device neither
-        raise ArtifactError(path, expected="a file", found="no plain file", fix=fix)
+    if facts["type"] != "file":  # a pipe would never end, a device neither
+        found = "a directory" if facts["type"] == "directory" else "no plain file"
+        raise ArtifactError(path, expected="a file", found=found, fix=fix)
     size = int(facts["size"] or 0)
     if size <= most:
         with fs.open(inner, "rb") as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 from fieldwise.features import store
@@ -27,8 +28,11 @@ def sealed(record: dict[str, Any]) -> bytes:
     return (json.dumps({**record, SEAL: digest_of(record)}, indent=1, sort_keys=True) + "\n").encode()
 
 
-def read_record(path: str, what: str, fix: str) -> dict[str, Any] | None:
+def read_record(path: str, what: str, fix: str, newer: Collection[str] = ()) -> dict[str, Any] | None:
     """A record without its seal; None where there is no file.
+
+    Args:
+        newer: keys that no version wrote before there were seals: a record that has them lost its own.
 
     Raises ArtifactError, which says what was expected and the ``fix``, for one that is damaged.
     """
@@ -36,10 +40,9 @@ def read_record(path: str, what: str, fix: str) -> dict[str, Any] | None:
         content = bounded.read(path, fix=fix)
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        raise ArtifactError(path, expected=what, found="a directory", fix=fix) from None
     record = bounded.parse(content, path, fix)
-    if SEAL in record and record.pop(SEAL) != digest_of(record):
+    edited = record.pop(SEAL) != digest_of(record) if SEAL in record else not record.keys().isdisjoint(newer)
+    if edited:
         raise ArtifactError(path, expected=what, found="it changed since it was written", fix=fix)
     return record
 

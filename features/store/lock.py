@@ -21,9 +21,10 @@ def locked(
     try:
         lock = open(path, "a+", opener=_no_link)  # noqa: SIM115  closed below
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        found = {errno.ELOOP: "a link", errno.EISDIR: "a directory"}.get(error.errno or 0)
+        if found is None:
             raise
-        raise ArtifactError(str(path), expected="a lock of ours", found="a link", fix="Remove it.") from None
+        raise ArtifactError(str(path), expected="a lock of ours", found=found, fix="Remove it.") from None
     with lock:
         deadline = time.monotonic() + patience
         while not _taken(lock.fileno()):
@@ -31,9 +32,12 @@ def locked(
                 lock.seek(0)
                 raise BusyError(where, expected=expected, found=f"process {lock.read().strip()} at it", fix=fix)
             time.sleep(0.1)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:  # past any buffer, which would be written again when it is closed
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        except OSError as error:  # a full disk, which does not tell the name of what is open
+            error.filename = str(path)
+            raise
         yield
 
 

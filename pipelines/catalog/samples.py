@@ -33,12 +33,9 @@ def say_samples(config: Config, manifest: Mapping[str, Any], target: str, kind: 
     if different is None:
         return
     about = "" if different["exact"] else "about "
-    lists = (
-        f"{about}{different['lists']:,} different lists, which show"
-        if different["lists"] != 1
-        else "1 list, which shows"
-    )
-    say(f"  {lists} {about}{different['items']:,} items")
+    one = different["lists"] == 1
+    shown = "1 list, which shows" if one else f"{about}{different['lists']:,} different lists, which show"
+    say(f"  {shown} {about}{different['items']:,} items")
     warn_of_one_list(config, manifest, kind)
 
 

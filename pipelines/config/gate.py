@@ -37,7 +37,7 @@ class GateConfig(Strict):
     """Fields of one value and at most 1,000 local indices: each of their values with enough rows is looked at alone."""
     max_slice_loss: Annotated[float, Field(ge=0)] = 0.02
     """Relative loss of logloss that a slice may have; more, beyond its interval, keeps the champion."""
-    ages: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [7])
+    ages: list[Annotated[int, Field(ge=1, le=3650)]] = Field(default_factory=lambda: [7])
     """The champions of so many days ago, which the challenger must not be worse than either: small losses do not add
     up."""
 

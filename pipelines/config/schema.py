@@ -57,7 +57,7 @@ class TrackingConfig(Strict):
 class DailyConfig(Strict):
     """How ``fieldwise daily --date D`` goes on. D itself is held out: models are compared on it."""
 
-    window: Annotated[int, Field(ge=1)] = 7
+    window: Annotated[int, Field(ge=1, le=3650)] = 7
     """Days before D among which the challenger learns from those that it does not know; those that are missing or
     suspicious are left out."""
     epochs: Annotated[int, Field(ge=1)] = 1

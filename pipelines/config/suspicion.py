@@ -15,9 +15,9 @@ class SuspicionConfig(Strict):
     A suspicious day is published and scored, but neither trained on nor used to decide, until a person says so.
     """
 
-    days: Annotated[int, Field(ge=1)] = 14
+    days: Annotated[int, Field(ge=1, le=3650)] = 14
     """Most sound days before a day that it is compared with."""
-    min_days: Annotated[int, Field(ge=2)] = 3
+    min_days: Annotated[int, Field(ge=2, le=3650)] = 3
     """With fewer, label rate and missing values are judged by the rows that the spec was fitted on, too, and the number
     of rows, unseen values and distributions are not judged."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.001

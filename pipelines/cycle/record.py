@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from fieldwise.features import store
+from fieldwise.features.errors import ArtifactError
 from fieldwise.features.redact import redacted_tree
+from fieldwise.features.snapshot.record import check_record
 from fieldwise.features.store.kept import read_record, write_record
 from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
@@ -21,6 +23,10 @@ HERE = "{workspace}"
 """Stands for the workspace in records, which may be moved with it."""
 PATIENCE = 60.0
 """Seconds to wait for another process at the same date."""
+_NEWER = ("sources", "measured", "today", "suspicious", "comparison", "intended", "decision", "line")
+"""Steps of versions that seal what they record."""
+_OLDER: dict[str, type] = {"champion": str, "challenger": dict, "promotion": dict}
+"""What is read of records of versions before."""
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2})\.json")
 
 
@@ -31,8 +37,11 @@ class Record:
         self.date, self._workspace = date, workspace.rstrip("/")
         self.path = store.join(workspace, "daily", f"{date}.json")
         fix = f"Remove the file to do {date} anew; its snapshots and trainings are found again."
-        kept = read_record(self.path, "the steps of a day, as they were recorded", fix)
-        self.steps: dict[str, Any] = _moved(kept or {}, HERE, self._workspace)
+        what = "the steps of a day, as they were recorded"
+        kept = read_record(self.path, what, fix, newer=_NEWER) or {}
+        if (lacking := _lacking(kept)) is not None:
+            raise ArtifactError(self.path, expected=what, found=f"one without {lacking}", fix=fix)
+        self.steps: dict[str, Any] = _moved(kept, HERE, self._workspace)
         self.whole = "done" in self.steps
 
     def step(self, name: str, work: Callable[[], Any]) -> Any:
@@ -80,6 +89,17 @@ def records_before(workspace: str, date: str) -> Iterator[Record]:
     names = store.list_sizes(store.join(workspace, "daily"))
     days = sorted((match[1] for name in names if (match := _DATED.fullmatch(name))), reverse=True)
     return (Record(workspace, day) for day in days if day < date)
+
+
+def _lacking(kept: dict[str, Any]) -> str | None:
+    """What is read of a record that has no seal, and is not there or no such thing."""
+    if "done" in kept and "champion" not in kept:
+        return "champion"
+    with suppress(ValueError):
+        if "config" in kept:
+            check_record(kept["config"])
+        return next((name for name, kind in _OLDER.items() if not isinstance(kept.get(name, kind()), kind)), None)
+    return "config"
 
 
 def _moved(value: Any, before: str, now: str) -> Any:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fieldwise.features import store
-from fieldwise.features.columns.moment import DAY, microseconds
+from fieldwise.features.columns.moment import DAY, day_of, microseconds
 from fieldwise.features.errors import BusyError, ConfigError
 from fieldwise.features.snapshot import publish
-from fieldwise.features.snapshot.manifest import snapshot_dir, standing
+from fieldwise.features.snapshot.manifest import MANIFEST, snapshot_dir, standing
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import decisions_of
@@ -21,11 +22,11 @@ from fieldwise.pipelines.registry import registry
 from fieldwise.training.tracking.journal import open_journal
 
 _DAILY = re.compile(r"daily (\d{4}-\d{2}-\d{2})")
-_DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})(\.[0-9a-f]{8})?$")
+_DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(\.[0-9a-f]{8})?")
 
 
 def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
-    """Remove the snapshots of days older than ``retention`` before the newest day's.
+    """Remove the snapshots of days older than ``retention`` before the newest day that was published.
 
     Kept whatever their age: snapshots that a registered model with an alias (champion, challenger, any other) was
     trained or measured on, those of trainings that MLflow knows as running, those that a living job has a lease on, and
@@ -50,8 +51,9 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
     place = store.join(config.workspace_dir, "snapshots")
     if not dry_run:
         publish.bury(place)
-    days = {name: match[1] for name in store.list_sizes(place) if (match := _DATED.match(name))}
-    old = _past(days, retention)
+    days = {name: day for name in store.list_sizes(place) if (day := _day(name)) is not None}
+    first_kept = _first_kept((day for name, day in days.items() if _is_published(place, name)), retention)
+    old = sorted(name for name, day in days.items() if day < first_kept)
     needed = registry(config).snapshots_in_use(config.experiment)
     removed, kept = [], {}
     for name in old:
@@ -66,11 +68,11 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
             kept[name] = "a job began to work on it"
             continue
         removed.append(name)
-    for name, training in _trainings(config, _first_kept(days, retention)):
+    for name, training in _trainings(config, first_kept):
         if not dry_run:
             shutil.rmtree(training)
         removed.append(f"training of {name}")
-    for version, reason in _versions(config, _first_kept(days, retention)).items():
+    for version, reason in _versions(config, first_kept).items():
         name = f"models:/{config.model_name}/{version}"
         stays = reason or registry(config).held(version)
         if stays:
@@ -85,18 +87,23 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
     return {"removed": removed, "kept": kept, "dry_run": dry_run}
 
 
-def _past(days: dict[str, str], retention: int) -> list[str]:
-    """Names whose day ends more than ``retention`` before the end of the newest one."""
-    if not days:
-        return []
-    return sorted(name for name, day in days.items() if day < _first_kept(days, retention))
+def _day(name: str) -> str | None:
+    """Of a day's snapshot."""
+    match = _DATED.fullmatch(name)
+    with suppress(ConfigError):  # no day of the calendar
+        return None if match is None else str(day_of(match[1]))
+    return None
 
 
-def _first_kept(days: dict[str, str], retention: int) -> str:
-    """The first day within the retention; empty where there is no day."""
-    newest = max(days.values(), default=None)
-    kept = retention - DAY
-    return "" if newest is None else str(datetime.date.fromisoformat(newest) - datetime.timedelta(microseconds=kept))
+def _is_published(place: str, name: str) -> bool:
+    """A build that failed, of a day that was mistyped, leaves a directory of that name: no day ended there."""
+    return store.exists(store.join(place, name, MANIFEST))
+
+
+def _first_kept(days: Iterable[str], retention: int) -> str:
+    """The first day that ends no more than ``retention`` before the end of the newest one; empty where all do."""
+    newest = max(days, default=None)
+    return "" if newest is None else str(day_of(newest) - datetime.timedelta(microseconds=retention - DAY))
 
 
 def _versions(config: Config, first_kept: str) -> dict[str, str | None]:

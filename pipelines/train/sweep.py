@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fieldwise.features import store
-from fieldwise.features.errors import ConfigError, DivergedError
+from fieldwise.features.errors import ArtifactError, ConfigError, DivergedError
 from fieldwise.features.snapshot.manifest import snapshot_dir
 from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import printable, say
@@ -124,9 +124,20 @@ def _draw(kind: str, seed: int, number: int, config: Config, data: TrainData) ->
 def _read(folder: str, trials: Sequence[Trial]) -> dict[str, Result]:
     """Results by trial file, of the trials that were finished before."""
     fix = "Remove the file: the trial is trained again."
-    places = {trial.file: store.join(folder, trial.file) for trial in trials}
-    found = {name: read_record(place, "the result of a trial", fix) for name, place in places.items()}
+    found = {}
+    for trial in trials:
+        place = store.join(folder, trial.file)
+        result = read_record(place, "the result of a trial", fix)
+        if result is not None and not _is_whole(trial, result):
+            raise ArtifactError(place, expected="the result of a trial", found="one that lacks a part", fix=fix)
+        found[trial.file] = result
     return {name: result for name, result in found.items() if result is not None}
+
+
+def _is_whole(trial: Trial, result: Result) -> bool:
+    """Whether all that is told of a result is in it, which records without a seal do not prove."""
+    trained = {"test", "epochs"} if result.get("valid") is not None else set()
+    return {"number", "valid", "seconds", *trial.drawn, *trained} <= result.keys()
 
 
 @contextmanager

@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from fieldwise.features.errors import FieldwiseError, InputError, RefusedError
+from fieldwise.features.errors import FieldwiseError, InputError, RefusedError, known_error
 from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.jobs.cli import main, parser
 from fieldwise.pipelines.config.load import load_config
@@ -232,6 +233,34 @@ def test_days_are_written_in_one_form(name: str, date: str, capsys: pytest.Captu
     assert said.out == ""
     line = f"fieldwise {name}: error: argument --date: expected YYYY-MM-DD, found {date!r}"
     assert said.err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["demo", "--seed", "-1"], ["demo", "--rows", "-5"], ["sweep", "--seed", "-1"], ["sweep", "--seed", "9" * 13],
+     ["sweep", "--trials", "0"], ["explain", "--top", "-1"]],
+)  # fmt: skip
+def test_numbers_that_nothing_can_be_done_with(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--config", "none.yaml"])
+    assert stopped.value.code == 2
+    assert "expected a whole number" in capsys.readouterr().err
+
+
+def test_a_table_beyond_all_memory_is_no_defect() -> None:
+    with pytest.raises(MemoryError) as asked:
+        np.empty((1 << 50, 1 << 8), np.float32)
+    found = known_error(asked.value)
+    assert found is not None
+    assert found.exit_code == 1
+    assert str(found).startswith("memory: expected room, found Unable to allocate 1.00 EiB")
+
+
+@pytest.mark.parametrize("date", ["0001-01-03", "0999-12-31", "9000-01-01", "9999-12-31"])
+def test_days_before_and_after_which_there_must_be_others(date: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["daily", "--config", "none.yaml", "--date", date])
+    assert f"argument --date: expected a year from 1000 to 8999, found {date!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [InputError, RefusedError])

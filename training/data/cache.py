@@ -7,7 +7,7 @@ from typing import Literal
 
 from fieldwise.features.errors import ConfigError
 from fieldwise.training.data import arrow_reader
-from fieldwise.training.data.files import Columns, DataFile, verify_checksum
+from fieldwise.training.data.files import Columns, DataFile, verify_checksum, verify_rows
 
 Reader = Literal["petastorm", "arrow"]
 
@@ -16,7 +16,7 @@ class Seen:
     """What has been read of some files so far.
 
     Args:
-        verify: compare every file's SHA-256 with the manifest's when it is first read.
+        verify: compare every file's SHA-256, and its rows', with the manifest's when it is first read.
         room: bytes of decoded files to keep, of each that still fits; they are not read again.
         reader: what decodes files, see ``training.reader``. Both give the same rows.
 
@@ -34,10 +34,11 @@ class Seen:
         """Of a file that was kept; None of another."""
         return self._kept.get(file.path)
 
-    def add(self, file: DataFile, columns: Columns) -> None:
-        """Take note of a file that was read. IntegrityError when its bytes are not the manifest's."""
+    def add(self, file: DataFile, columns: Columns, slot_names: Sequence[str]) -> None:
+        """Take note of a file that was read. IntegrityError when its bytes or rows are not the manifest's."""
         if self._verify and file.path not in self._verified:
             verify_checksum(file)
+            verify_rows(file, columns, slot_names)
             self._verified.add(file.path)
         size = sum(column.nbytes for column in columns.values())
         if file.path not in self._kept and size <= self.room:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from fieldwise.features import store
 from fieldwise.features.errors import DamagedError, IntegrityError
+from fieldwise.features.snapshot.manifest import beside_name, rows_digest
 from fieldwise.training.data.plan import Plan, Segment
 
 _NAMED_ROWS = 5
@@ -39,6 +41,10 @@ class DataFile:
     """Of a part of the file: its first row."""
     promised: int | None = None
     """Rows of the whole file, where ``rows`` are a part of it."""
+    positives: int | None = None
+    """Of the whole file; None where nobody has told."""
+    weighted: bool | None = None
+    """Whether its rows have weights; None where nobody has told."""
 
     @property
     def whole(self) -> int:
@@ -89,6 +95,36 @@ def verify_checksum(file: DataFile) -> None:
     if found != file.sha256:
         other = "a directory" if os.path.isdir(file.path) else "no such file"
         raise damaged(file, f"SHA-256 {found}" if found else other, expected=f"SHA-256 {file.sha256}")
+
+
+def require_sound(file: DataFile, columns: Columns, slot_names: Sequence[str]) -> None:
+    """DamagedError for columns of other types, and for labels and weights that have no meaning in any sum of them:
+    labels are 0 or 1, as many of them 1 as the manifest says, weights finite and none below 0."""
+    label, weight = columns["label"], columns.get("weight")
+    if any(columns[name].dtype != np.int32 for name in slot_names) or label.dtype != np.float32:
+        raise damaged(file, "other types or nulls", expected="int32 slots and a float32 label")
+    if not ((label == 0) | (label == 1)).all():
+        raise damaged(file, "others", expected="labels 0 and 1")
+    positives = int(np.count_nonzero(label))
+    if file.positives is not None and positives != file.positives:
+        raise damaged(file, f"{positives}", expected=f"{file.positives} positives")
+    if file.weighted is not None and (weight is not None) != file.weighted:
+        raise damaged(file, "the opposite", expected="a weight" if file.weighted else "no weight")
+    if weight is not None and not (weight.dtype == np.float32 and np.isfinite(weight).all() and (weight >= 0).all()):
+        raise damaged(file, "others", expected="finite float32 weights, none below 0")
+
+
+def verify_rows(file: DataFile, columns: Columns, slot_names: Sequence[str]) -> None:
+    """IntegrityError unless the rows are those that the snapshot's digest stands for, where its manifest tells: a
+    training of other rows would be taken for one of these."""
+    if file.identity in ("", file.sha256):  # of its bytes
+        return
+    slots = np.stack([columns[name] for name in slot_names])
+    more = [columns[name] for name in takewhile(columns.__contains__, map(beside_name, count()))]
+    beside = np.stack(more).T if more else None
+    found = rows_digest(slots.T, columns["label"], columns.get("weight"), beside)
+    if found != file.identity:
+        raise damaged(file, f"rows of SHA-256 {found}", expected=f"rows of SHA-256 {file.identity}")
 
 
 def checksum(file: DataFile) -> str | None:

@@ -19,7 +19,7 @@ from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.errors import FieldwiseError
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.files import Columns, DataFile, damaged, unreadable, verify_checksum
+from fieldwise.training.data.files import Columns, DataFile, damaged, require_sound, unreadable, verify_checksum
 from fieldwise.training.data.plan import Plan, Segment
 from fieldwise.training.kernels.table import pick_rows
 
@@ -120,8 +120,6 @@ class PlanReader:
     def _blocks(self, file: int, columns: Columns) -> Blocks:
         permutation = self._plan.permutation(file)
         slots = [columns[name] for name in self.slot_names]
-        if any(slot.dtype != np.int32 for slot in slots) or columns["label"].dtype != np.float32:
-            raise damaged(self._files[file], "other types or nulls", expected="int32 slots and a float32 label")
         weight, beside = columns.get("weight"), [columns[name] for name in self._beside]
         if any(column.dtype != np.int64 for column in beside):
             raise damaged(self._files[file], "other types or nulls", expected="int64 beside the rows")
@@ -173,14 +171,15 @@ Blocks = dict[tuple[int, int], _Block]
 def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, None, None]:
     """The columns of each file that the readers need, one after another; they are opened together, which takes long."""
     files = [file for reader in readers for file in reader.needs]
-    kept = [seen.columns(file) for file in files]
+    kept, slot_names = [seen.columns(file) for file in files], readers[0].slot_names
     unread = [file for file, columns in zip(files, kept, strict=True) if columns is None]
     with closing(seen.row_groups(list(unread))) as groups:
         for file, columns in zip(files, kept, strict=True):
             if columns is None:
                 try:
                     columns = _whole(file, readers[0].columns, groups)
-                    seen.add(file, columns)
+                    require_sound(file, columns, slot_names)
+                    seen.add(file, columns, slot_names)
                 except FieldwiseError:
                     raise
                 except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm

@@ -12,7 +12,7 @@ import numpy as np
 
 from fieldwise.features.errors import ArtifactError, InputError
 from fieldwise.features.fields.spec import FeatureSpec
-from fieldwise.features.snapshot.manifest import Snapshot, require_weights, weights_of
+from fieldwise.features.snapshot.manifest import FileEntry, Snapshot, require_weights, weights_of
 from fieldwise.features.snapshot.record import without_paths
 from fieldwise.training.data.files import DataFile, read_floats
 from fieldwise.training.data.learned import Learned
@@ -195,9 +195,20 @@ def _split(role: str, snapshots: Sequence[Snapshot]) -> Split:
         )
     return Split(
         role,
-        tuple(DataFile(snapshot.path(entry), entry.rows, entry.sha256, entry.identity) for snapshot, entry in entries),
+        tuple(_data_file(snapshot, entry) for snapshot, entry in entries),
         positives=sum(entry.positives for _, entry in entries),
         weighted=any(snapshot.manifest.has_weight for snapshot in snapshots),
         weights=weights_of(entry for _, entry in entries),
         negative_rate=rates.pop(),
+    )
+
+
+def _data_file(snapshot: Snapshot, entry: FileEntry) -> DataFile:
+    return DataFile(
+        snapshot.path(entry),
+        entry.rows,
+        entry.sha256,
+        entry.identity,
+        positives=entry.positives,
+        weighted=snapshot.manifest.has_weight,
     )

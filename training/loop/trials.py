@@ -77,7 +77,7 @@ class Kept:
         if self.path is None:
             return []
         try:
-            record = read_record(self.path, "trials of settings", "It is written anew.")
+            record = read_record(self.path, "trials of settings", "It is written anew.", newer=("trials",))
             if record is None or record["request"] != self.request:
                 return []
             return [Trial.from_json(value) for value in record["trials"]]

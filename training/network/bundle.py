@@ -241,27 +241,38 @@ def _settings(path: Path, model: _ModelFile) -> ModelSettings:
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
+    content = _beside(path)
+    if content is None:
         return None
+    record = bounded.parse(content, str(path), _FIX)
     try:
-        record = bounded.load(str(path), _MOST_MODEL_BYTES, _FIX)
         check_record(record)
-    except ArtifactError:
-        raise
     except ValueError as error:
         raise _damaged(path, "what the training rows followed from, as JSON", str(error)) from error
-    return dict(record)
+    return record
 
 
 def _told(path: Path, kind: type[Told], what: str) -> Told | None:
-    if not path.exists():
+    content = _beside(path)
+    return None if content is None else bounded.validated(content, kind, str(path), what, _FIX)
+
+
+def _beside(path: Path) -> bytes | None:
+    """A file that bundles of old lack; a link that leads nowhere is damage."""
+    if not os.path.lexists(path):
         return None
-    return bounded.validated(bounded.read(str(path), _MOST_MODEL_BYTES, _FIX), kind, str(path), what, _FIX)
+    try:
+        return bounded.read(str(path), _MOST_MODEL_BYTES, _FIX)
+    except OSError as error:
+        raise _damaged(path, "a file", error.strerror or str(error)) from error
 
 
 def _read(path: Path, most: int) -> bytes:
+    size = path.stat().st_size
+    if not path.is_file():  # a pipe would never end
+        raise _damaged(path, "a file", "a directory" if path.is_dir() else "no plain file")
     with open(path, "rb") as file:
-        content = file.read(min(most, path.stat().st_size) + 1)  # ``most`` may be what the bundle itself claims
+        content = file.read(min(most, size) + 1)  # ``most`` may be what the bundle itself claims
     if len(content) > most:
         raise _damaged(path, f"at most {most} bytes", "more")
     return content

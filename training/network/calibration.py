@@ -20,6 +20,8 @@ from fieldwise.features.arrays import Float32, Float64
 from fieldwise.features.schema import Strict
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Knot = Annotated[float, Field(ge=-1e100, le=1e100, allow_inf_nan=False)]
+"""Far beyond float32's logits, and near enough that the difference of two is finite: else g would be nan."""
 
 
 class Platt(Strict):
@@ -37,9 +39,9 @@ class Isotonic(Strict):
     """g(z) linear between knots, constant beyond the first and the last one (Zadrozny & Elkan, KDD 2002)."""
 
     method: Literal["isotonic"] = "isotonic"
-    logits: Annotated[list[Finite], Field(min_length=1)]
+    logits: Annotated[list[Knot], Field(min_length=1)]
     """Of the knots, ascending."""
-    calibrated: list[Finite]
+    calibrated: list[Knot]
     """g of each, never descending."""
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +30,9 @@ def bundle_of(reference: str) -> str:
     if reference.startswith(("http://", "https://")):
         expected = "a bundle directory or models:/NAME@alias"
         raise ArtifactError(reference, expected=expected, found="a web address", fix=_ELSEWHERE)
+    if reference.startswith("models:/") and not re.fullmatch(r"models:/([^/@]+[/@][^/@]+|m-[0-9a-f]+)", reference):
+        expected = "models:/NAME@alias or models:/NAME/3"
+        raise ArtifactError(reference, expected=expected, found="another form", fix="Write it so.")
     try:
         local = ask(lambda: _bundles(reference))
     except TrackingError as error:

@@ -59,7 +59,7 @@ class Journal:
 
     def __init__(self, directory: str | Path, send: Send) -> None:
         self.directory, self._send = Path(directory), send
-        self.files.mkdir(parents=True, exist_ok=True)
+        store.make_dir(str(self.files))
         self._reports = _Lines(self.directory / JOURNAL)
         self._answers = _Lines(self.directory / ANSWERS)
         for report in self._reports.items:
@@ -248,9 +248,10 @@ def _damaged(path: Path, found: str) -> ArtifactError:
 def open_journal(directory: str | Path, send: Send, *, patience: float = 60.0) -> Iterator[Journal]:
     """The journal kept in a local directory; one process at a time has it, and a dead one does not.
 
-    Raises BusyError when another process has it for longer than ``patience`` seconds.
+    Raises BusyError when another process has it for longer than ``patience`` seconds, ArtifactError and ConfigError for
+    what is no directory of reports.
     """
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    store.make_dir(str(directory))
     expected, fix = "one training of this config and data at a time", "Wait for it, or set another workspace."
     with locked(Path(directory, "lock"), str(directory), expected=expected, fix=fix, patience=patience):
         yield Journal(directory, send)
@@ -280,7 +281,7 @@ def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> Kept:
                     troubles[str(directory)] = journal.trouble
         except BusyError:
             continue
-        except (OSError, ArtifactError) as error:
+        except (OSError, FieldwiseError) as error:
             trouble = known_error(error)
             if trouble is None:
                 raise

@@ -29,7 +29,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from fieldwise.features import store
-from fieldwise.features.errors import ConfigError, CredentialsError, FieldwiseError, TrackingError, storage_error
+from fieldwise.features.errors import (
+    ConfigError,
+    CredentialsError,
+    FieldwiseError,
+    StorageError,
+    TrackingError,
+    storage_error,
+)
 from fieldwise.features.redact import redacted
 
 T = TypeVar("T")
@@ -40,7 +47,7 @@ _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _COLLISION = ("BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "ABORTED",
               "RESOURCE_CONFLICT")  # fmt: skip
 _STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-_READ_ONLY = "readonly database"
+_READ_ONLY, _FULL = "readonly database", "database or disk is full"
 
 
 def ask(call: Callable[[], T]) -> T | None:
@@ -104,6 +111,9 @@ def trouble(error: Exception) -> FieldwiseError:
     if _READ_ONLY in str(error):
         fix = "Set another tracking.uri or workspace, or mend the permissions."
         return ConfigError(where, expected="a database to write to", found="a read-only one", fix=fix)
+    if _FULL in str(error):
+        fix = "Free some, and run the same command again."
+        return StorageError(where, expected="room to write", found=_FULL, fix=fix)
     if isinstance(error, MlflowException) and (
         error.error_code in _STRANGERS or re.search(r"failed with error code 40[13]\b", str(error))
     ):

@@ -121,7 +121,7 @@ class Registry:
             wanted = version or self.version_of("challenger")
             if wanted is None:
                 raise absent(f"models:/{self.name}@challenger", "Train first.")
-            found = ask(lambda: MlflowClient().get_model_version(self.name, wanted))
+            found = _version(self.name, wanted)
             if found is None:
                 raise absent(f"models:/{self.name}/{wanted}", "Name a registered version.")
             champion, past = self.version_of("champion"), self.history()
@@ -368,11 +368,16 @@ def find(reference: str) -> Registered | None:
     name, alias, version = match.groups()
     if version is None:
         version = _version_of(name, alias)
-    found = None if version is None else ask(lambda: MlflowClient().get_model_version(name, version))
+    found = None if version is None else _version(name, version)
     if found is None:
         raise absent(reference, "Train and promote a model first, or name another.")
     known = [each for each in (alias, *ALIASES, *sorted(found.aliases)) if each in found.aliases]
     return Registered(name, str(found.version), alias or next(iter(known), None))
+
+
+def _version(name: str, version: str) -> Any:
+    """None where there is no such version; databases do not take longer numbers."""
+    return None if len(version) > 18 else ask(lambda: MlflowClient().get_model_version(name, version))
 
 
 def _version_of(name: str, alias: str) -> str | None:

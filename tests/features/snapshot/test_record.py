@@ -126,3 +126,11 @@ def test_a_bundle_tells_no_path_but_whether_it_is_the_same() -> None:
 def test_what_is_no_record(record: Any) -> None:
     with pytest.raises(ValueError, match="no record of sources and joins"):
         check_record(record)
+
+
+@pytest.mark.parametrize("written", [5, True, 1.5, [], {}, ["a"]])
+def test_a_record_whose_expression_is_none(written: Any) -> None:
+    record = without_paths(record_of(config()))
+    check_record(record)
+    with pytest.raises(ValueError, match="filter is no expression"):
+        check_record({**record, "filter": written})

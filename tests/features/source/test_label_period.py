@@ -54,6 +54,10 @@ def test_durations() -> None:
     for text in ("1", "0d", "d", "1.5h", "-1d", "1w"):
         with pytest.raises(ValueError, match="30d, 6h, 90m or 45s"):
             config(text)
+    assert microseconds("100000d") == 100_000 * DAY
+    for text in ("100001d", "9" * 400 + "s"):
+        with pytest.raises(ValueError, match="at most 100000d"):
+            config(text)
 
 
 def test_what_cannot_be_meant() -> None:

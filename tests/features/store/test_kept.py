@@ -29,6 +29,16 @@ def test_records_of_earlier_versions_have_no_seal(tmp_path: Path) -> None:
     assert read(tmp_path / "r.json") == RECORD
 
 
+def test_a_seal_that_was_taken_off_is_missed_where_earlier_versions_wrote_no_such_key(tmp_path: Path) -> None:
+    path = str(tmp_path / "r.json")
+    write_record(path, RECORD)
+    assert read_record(path, "a record", "Remove it.", newer=("b",)) == RECORD
+    (tmp_path / "r.json").write_text(json.dumps(RECORD))
+    assert read_record(path, "a record", "Remove it.", newer=("c",)) == RECORD
+    with pytest.raises(ArtifactError, match="a record, found it changed since it was written"):
+        read_record(path, "a record", "Remove it.", newer=("b",))
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

@@ -94,7 +94,7 @@ def test_overrides_reach_lists_and_make_blocks(file: Path) -> None:
             "kind: ffm, dim: 4",
             "kind: ffm, dim: many",
             12,
-            r"model.dim: expected a whole number at least 1, found 'many'\.",
+            r"model.dim: expected a whole number at least 1 and at most 100000, found 'many'\.",
         ),
         ("kind: hash", "kind: hsh", 9, "fields.0.kind: expected a kind: .*, found 'hsh'. Did you mean `hash`"),
         ("label: click\n", "", None, "label: expected a text, found none: the key is required"),

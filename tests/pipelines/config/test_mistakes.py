@@ -128,7 +128,7 @@ def test_the_document_itself_is_good(tmp_path: Path) -> None:
             None,
             "model: expected a block with the key kind, found nothing. Give it a value, or remove",
         ),
-        ("model.dim", "16 or so", "model.dim: expected a whole number at least 1, found '16 or so'. Change the value."),
+        ("model.dim", "16 or so", "whole number at least 1 and at most 100000, found '16 or so'. Change the value."),
         ("model.hidden", [9], "model.hidden: expected no hidden for ffm, found [9]. Remove the key."),
         ("model.dropout", 2, "model.dropout: expected a number at least 0 and below 1, found 2. Change the value."),
         ("model.pair_buckets", 9, "model.pair_buckets: expected no pair_buckets for ffm, found 9. Remove the key."),
@@ -168,6 +168,13 @@ def test_the_document_itself_is_good(tmp_path: Path) -> None:
         ("name", "my shop", "name: expected a name of letters, digits, - and _ that begins with"),
         ("name", 2026, "name: expected a text, found 2026. Put it in quotes."),
         ("label_delay", "3", "label_delay: expected a duration written as 30d, 6h, 90m or 45s, found '3'."),
+        ("label_delay", "9" * 30 + "d", "label_delay: expected a duration of at most 100000d, found '999"),
+        ("snapshot.seed", 10**30, "snapshot.seed: expected a whole number at least 0 and below"),
+        ("training.seed", 10**30, "training.seed: expected a whole number at least 0 and below"),
+        ("training.timeout_seconds", 1e300, "training.timeout_seconds: expected a number above 0 and at most"),
+        ("model.dim", 10**30, "model.dim: expected a whole number at least 1 and at most"),
+        ("daily", {"window": 10**9}, "daily.window: expected a whole number at least 1 and at most 3650"),
+        ("daily", {"gate": {"ages": [10**9]}}, "daily.gate.ages.0: expected a whole number at least 1 and at most"),
     ],
 )
 def test_what_a_later_command_would_refuse_is_refused_when_the_file_is_read(

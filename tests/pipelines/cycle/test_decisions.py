@@ -178,7 +178,7 @@ def test_a_record_that_was_changed_is_named(config: Config) -> None:
     path.write_text(path.read_text().replace("better by", "worse by"))
     with pytest.raises(ArtifactError, match=rf"{path.name}: expected a decision, as it was recorded, found it changed"):
         history(config)
-    path.write_text('{"decision": "guessed"}')
+    path.write_bytes(sealed({"decision": "guessed"}))
     with pytest.raises(ArtifactError, match=rf"{path.name}: expected a decision, as it was recorded, found 'guessed'"):
         history(config)
 

@@ -62,6 +62,17 @@ def used_by(config: Config, day: str, alias: str | None) -> None:
         client.set_registered_model_alias(config.model_name, alias, version.version)
 
 
+def test_a_directory_of_no_published_day_makes_no_day_old(config: Config) -> None:
+    """A build of a mistyped day fails, and leaves its directory: all others were past their retention by that."""
+    registry(config)  # connects
+    for name in ("2062-01-01", "2062-01-02.0a1b2c3d", "9999-99-99", "0000-00-00", "2026-01-09\n"):
+        os.mkdir(f"{config.workspace_dir}/snapshots/{name}")
+    assert prune(config, dry_run=True)["removed"] == [f"2026-01-0{day}" for day in (1, 2)] + ["2026-01-02.0a1b2c3d"] + [
+        f"2026-01-0{day}" for day in (3, 4)
+    ]
+    assert prune(config.model_copy(update={"retention": "100000d"}))["removed"] == []
+
+
 def test_days_past_the_retention_go_and_what_is_used_stays(config: Config) -> None:
     used_by(config, "2026-01-03", "challenger")
     used_by(config, "2026-01-04", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from fieldwise.features.errors import ConfigError, InputError
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.train.launch import Days
@@ -80,6 +80,12 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert len(Path(again["dir"], f"{kind}.txt").read_text().splitlines()) == 1 + 3
     assert "model.dim" in again["chosen"]["fm"]["set"]
     assert "model.dim" not in again["chosen"]["lr"]["set"]
+
+    damaged = next(Path(first["dir"]).glob("lr-0000-*.json"))
+    kept = {key: value for key, value in json.loads(damaged.read_text()).items() if key not in ("seal", "valid")}
+    damaged.write_text(json.dumps(kept))
+    with pytest.raises(ArtifactError, match=r"lr-0000-.*\.json: expected the result of a trial, found one that lacks"):
+        sweep(config, trials=3, seed=3, kinds=["lr", "fm"])
 
 
 def test_other_data_or_settings_are_other_trials(tmp_path: Path) -> None:

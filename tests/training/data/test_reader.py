@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fieldwise.features import store
-from fieldwise.features.errors import ArtifactError, IntegrityError
-from fieldwise.features.snapshot.manifest import MANIFEST, Snapshot, load_snapshot, snapshot_digest
+from fieldwise.features.errors import ArtifactError, DamagedError, IntegrityError
+from fieldwise.features.snapshot.manifest import MANIFEST, Snapshot, load_snapshot, rows_digest, snapshot_digest
 from fieldwise.training.data.batch import Batch, layout_of
 from fieldwise.training.data.batches import Passes
 from fieldwise.training.data.cache import Reader, Seen
@@ -141,6 +142,52 @@ def test_without_checksums_a_wrong_row_count_is_still_seen(snapshot: Snapshot) -
     reader = PlanReader(files, Plan([f.rows for f in files], batch_size=64), range(8), SPEC.slot_names)
     with pytest.raises(IntegrityError, match=r"train-0000\d\.parquet: expected \d+ rows, found"):
         list(reader)
+
+
+def rewritten(file: DataFile, **columns: np.ndarray | None) -> DataFile:
+    """With other columns, and checksums that fit them: the manifest's writer forged both."""
+    before = pq.read_table(file.path)
+    held = {name: before[name].to_numpy() for name in before.column_names} | columns
+    held = {name: values for name, values in held.items() if values is not None}
+    schema = pa.schema([pa.field(name, pa.from_numpy_dtype(values.dtype), False) for name, values in held.items()])
+    pq.write_table(pa.table(held).cast(schema), file.path)
+    slots = np.stack([held[name] for name in SPEC.slot_names], axis=1)
+    identity = rows_digest(slots, held["label"], held.get("weight"))
+    return replace(file, sha256=hashlib.sha256(Path(file.path).read_bytes()).hexdigest(), identity=identity)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("reader", ["petastorm", "arrow"])
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("label", 0.5, "labels 0 and 1"), ("label", -1, "labels 0 and 1"), ("label", np.nan, "labels 0 and 1"),
+        ("label", 1, r"\d+ positives, found 300"), ("weight", -1, "finite float32 weights, none below 0"),
+        ("weight", np.inf, "finite float32 weights"), ("weight", None, "a weight, found the opposite"),
+    ],
+)  # fmt: skip
+def test_labels_and_weights_that_mean_nothing_are_refused(
+    snapshot: Snapshot, column: str, value: float | None, told: str, reader: Reader, verify: bool
+) -> None:
+    files = list(TrainData.of([snapshot]).train.files)
+    files[2] = rewritten(files[2], **{column: None if value is None else np.full(300, value, np.float32)})
+    plan = Plan([file.rows for file in files], batch_size=64)
+    batches = PlanReader(files, plan, range(8), SPEC.slot_names).read(Seen(verify=verify, reader=reader))
+    with pytest.raises(DamagedError, match=rf"train-00002\.parquet: expected {told}"):
+        list(batches)
+
+
+def test_rows_of_another_digest_are_not_taken_for_the_manifests(snapshot: Snapshot) -> None:
+    """Bytes, size and rows are those that the manifest names, but its digest is that of other rows: a finished training
+    of those would be found, and this one not be done."""
+    files = list(TrainData.of([snapshot]).train.files)
+    before = files[2].identity
+    files[2] = rewritten(files[2], slot_0001=np.full(300, 7, np.int32))
+    plan = Plan([file.rows for file in files], batch_size=64)
+    assert sum(batch.rows for batch in read(files, plan, range(8))) == plan.total
+    files[2] = replace(files[2], identity=before)
+    with pytest.raises(DamagedError, match=rf"train-00002\.parquet: expected rows of SHA-256 {before}"):
+        read(files, plan, range(8))
 
 
 def test_a_pickle_beside_the_data_is_not_opened(snapshot: Snapshot, tmp_path: Path) -> None:

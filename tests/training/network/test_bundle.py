@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,22 @@ def flip_byte(name: str) -> Callable[[Path], None]:
     return edit
 
 
+def instead(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """In a file's place what is none."""
+
+    def edit(directory: Path) -> None:
+        (directory / name).unlink(missing_ok=True)
+        make(directory / name)
+
+    return edit
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+WIDE = {"method": "isotonic", "logits": [-1e308, 1e308], "calibrated": [-1e308, 1e308]}
+"""Finite knots whose differences are not."""
 DAMAGES = {
     "flipped weights": (flip_byte("weights.safetensors"), "other bytes"),
     "no model.json": (lambda d: (d / "model.json").unlink(), "No such file"),
@@ -140,6 +157,12 @@ DAMAGES = {
     "cut table": (edit_weights(lambda t: t.update(table=t["table"][:-1].copy())), "tensors"),
     "doubles": (edit_weights(lambda t: t.update(table=t["table"].astype(np.float64))), "float64"),
     "strange type": (rename_type, "a safetensors file of float32"),
+    "a pipe for weights": (instead("weights.safetensors", os.mkfifo), "a file, found no plain file"),
+    "a folder for weights": (instead("weights.safetensors", Path.mkdir), "a file, found a directory"),
+    "a folder for what it learned": (instead("learned.json", Path.mkdir), "learned.json: expected a file, found a dir"),
+    "a folder for its record": (instead("data.json", Path.mkdir), "data.json: expected a file, found a directory"),
+    "a link to nothing": (instead("chosen.json", link_to_nothing), "chosen.json: expected a file, found No such file"),
+    "knots too wide": (edit_model(calibration={"calibrator": WIDE}), "logits.0 where a number at least -1e"),
     "infinite": (edit_weights(lambda t: t["table"].__setitem__((3, 1), np.inf)), "inf, nan"),
 }
 

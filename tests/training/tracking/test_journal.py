@@ -155,3 +155,20 @@ def test_a_result_that_was_edited_is_damage(tmp_path: Path, result: Any) -> None
     journal.open(name="fm")
     with pytest.raises(ArtifactError, match="expected a report of known form on every line, found a result without me"):
         journal.finish(result)
+
+
+@pytest.mark.parametrize("wrong", ["reports", "reports/lock", "reports/journal.jsonl", "reports/files"])
+def test_what_is_no_journal_is_named_and_the_others_are_sent(tmp_path: Path, wrong: str) -> None:
+    """A file where a directory belongs, a directory where a file does."""
+    place = tmp_path / "training" / "a" / wrong
+    place.parent.mkdir(parents=True)
+    place.touch() if wrong in ("reports", "reports/files") else place.mkdir()
+    Journal(tmp_path / "training" / "b" / "reports", silent).open(name="fm")
+    kept = send_kept(tmp_path, lambda directory: Store())
+    assert kept.sent == 1
+    assert list(kept.troubles) == [str(tmp_path / "training" / "a" / "reports")]
+    assert kept.troubles[str(tmp_path / "training" / "a" / "reports")].exit_code == 2
+
+
+def silent(report: Report, answers: Mapping[str, Any]) -> Report:
+    raise ConnectionError("refused")

@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
-from fieldwise.features.errors import ConfigError, TrackingError
+from fieldwise.features.errors import ConfigError, StorageError, TrackingError
 from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.fetch import bundle_of
 from fieldwise.training.tracking.mlflow_store import TRIES, artifact_folder, store_uri, tell
@@ -190,3 +190,12 @@ def test_artifacts_of_any_experiment_stay_in_the_workspace(tmp_path: Path, monke
         run.text("hello", "note.txt")
     (note,) = tmp_path.rglob("note.txt")
     assert note.is_relative_to(work / "artifacts" / "Shared-team-ctr~d8e2ea9a79abfa30")
+
+
+def test_a_full_disk_is_no_silence() -> None:
+    def full() -> None:
+        raise MlflowException("(sqlite3.OperationalError) database or disk is full [SQL: INSERT INTO tags ...]")
+
+    with pytest.raises(StorageError, match="expected room to write, found database or disk is full") as failed:
+        tell(full)
+    assert failed.value.exit_code == 1

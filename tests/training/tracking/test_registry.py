@@ -214,6 +214,8 @@ def test_a_lock_is_waited_for_and_its_holder_told(tmp_path: Path) -> None:
         ("abc://x", 2, "Could not find a registered artifact repository"),
         ("mlflow-artifacts:/x", 2, "must be a valid http or https URI"),
         ("https://host/x", 2, "a web address"),
+        ("models:/shop/../../x", 2, "another form"),
+        ("models:/shop", 2, "another form"),
         ("ftp://127.0.0.1:1/x", 1, "Connection refused"),
     ],
 )

@@ -145,6 +145,10 @@ def test_missing_models_are_one_clear_error(reference: str, tmp_path: Path) -> N
         bundle_of(reference)
     with pytest.raises(ArtifactError, match="Train first"):
         Registry("nobody", str(tmp_path)).promote()
+    with pytest.raises(ArtifactError, match="Name a registered version"):
+        Registry("nobody", str(tmp_path)).promote("9" * 20)
+    with pytest.raises(ArtifactError, match="nothing of that name"):
+        find(f"models:/nobody/{'9' * 20}")
 
 
 def test_a_remote_workspace_needs_a_server() -> None:
