@@ -32,6 +32,7 @@ def shop(tmp_path: Path) -> Config:
 
 def done(config: Config) -> Record:
     record = Record(config.workspace_dir, DAYS[1])
+    record.step("champion", lambda: "models:/shop/1")
     record.step("sources", lambda: sources_of(config, [DAYS[1]]))
     record.step("today", lambda: {"dir": f"{config.workspace_dir}/snapshots/{DAYS[1]}"})
     record.step("done", lambda: True)
