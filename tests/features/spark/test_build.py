@@ -283,7 +283,7 @@ def test_rows_that_found_their_key_in_a_side_table_are_told(log: Path, capsys: p
         ({"filter": "price > 100"}, InputError, "source: expected rows"),
         ({"weight": "price * 0"}, InputError, "split train: expected positive weight in both classes, found 0 on pos"),
         ({"weight": "label"}, InputError, r"split train: expected positive weight .* on positives, 0 on negatives"),
-        ({"label": "price >= 0"}, InputError, "both classes"),
+        ({"label": "label >= 0"}, InputError, "both classes"),
         ({"split": {"by": "hash", "key": "item", "valid": 0.0001, "test": 0.1}}, InputError, r"split\.valid"),
         ({"split": {"by": "files", "valid": "nothing*", "test": "day-2*"}}, InputError, r"split\.valid"),
         ({"split": {"by": "hash", "key": "nobody", "valid": 0.1, "test": 0.1}}, InputError, "nobody"),

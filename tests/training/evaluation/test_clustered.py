@@ -50,12 +50,12 @@ def test_sums_begin_anew() -> None:
     assert np.sum(losses.take(World())) == 0
 
 
-def test_a_small_gain_for_everybody_is_sure_and_the_same_from_a_few_users_is_not() -> None:
+def test_a_small_gain_for_everybody_is_sure_and_more_of_it_from_one_user_is_not() -> None:
     slots, label = rows(3)
     before = np.full(len(label), -0.85)
-    everybody = before + np.where(label > 0, 0.02, -0.02)
-    few = np.isin(slots[:, 0], [5, 6])
-    lucky = before + few * np.where(label > 0, 1.0, -1.0)
+    everybody = before + np.where(label > 0, 0.01, -0.01)
+    few = slots[:, 0] == 5
+    lucky = before + few * np.where(label > 0, 3.0, -3.0)
 
     def mean(logits: Float64) -> float:
         return float(np.array(observed(slots, logits, label))[1, 0].sum() / len(label))
