@@ -87,7 +87,7 @@ class Pipeline:
         """Train a model on snapshots and register it (``fieldwise train``): ``train("fm", training={"epochs": 3})``.
 
         Args:
-            kind: lr, poly2, fm, ffm, fwfm, deepfm; default: the config's.
+            kind: lr, poly2, fm, ffm, fwfm, deepfm, or auto for the best of the first four; default: the config's.
             ranks: training processes on this machine.
             train, valid, test: snapshot directories; default: the workspace's ``all``, by its own splits.
             keys: over the config's, for this training.
@@ -95,16 +95,13 @@ class Pipeline:
         Later calls of this object use the model, whoever is champion. Raises RefusedError where the model is no better
         than the rate of positives.
         """
-        from fieldwise.pipelines.train.launch import Days, train_ranks
-        from fieldwise.pipelines.train.train import train_model
+        from fieldwise.pipelines.train.family import train_best
+        from fieldwise.pipelines.train.launch import Days
 
         more = overrides_of(keys) + ([] if kind is None else [f"model.kind={kind}"])
         with call():
             config, days = self._with(more), Days(list(train), list(valid), list(test))
-            if ranks != 1:
-                told = train_ranks(config, ranks, days, init=init, register=register, force=force, name=name)
-            else:
-                told = train_model(config, days, init=init, register=register, force=force, name=name) or {}
+            told = train_best(config, ranks, days, init=init, register=register, force=force, name=name) or {}
             self.trained, self._model = Training.of(told), None
         return self.trained
 

@@ -152,6 +152,8 @@ def test_another_kind_with_the_same_rows(shop: fw.Pipeline, here: Path) -> None:
     assert other.model().kind == "lr"
     assert fw.Pipeline("work/shop/pipeline.yaml").model().kind == "ffm"
     assert other.evaluate(model="models:/shop@champion").logloss < other.evaluate().logloss
+    chosen = other.train("auto", training={"auto": False}, model={"pair_buckets": 4096}, name="best")
+    assert chosen.kind != "lr"  # which finds nothing in who likes what
 
 
 def test_another_table_takes_the_place_of_the_first(here: Path, spark: SparkSession) -> None:
