@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
@@ -33,6 +35,9 @@ def main() -> None:
     costs: dict[str, list[Cost]] = {tree: [] for tree in trees}
     with tempfile.TemporaryDirectory(prefix="fieldwise-cost-") as place:
         file, days = shop(Path(place) / "shop", drifting=False, days=2 + options.dates, rows_per_day=options.rows)
+        known = yaml.safe_load(Path(file).read_text())
+        known.get("training", {}).pop("auto", None)  # older checkouts do not know it, and no date searches
+        Path(file).write_text(yaml.safe_dump(known))
         where = {tree: ["--config", file, "--set", f"workspace={place}/{n}"] for n, tree in enumerate(trees)}
         for number, tree in enumerate(trees):
             first, second = (f"{place}/{number}/snapshots/{day}" for day in days[:2])
