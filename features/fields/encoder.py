@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fieldwise.features.columns.batch import Columns
+from fieldwise.features.errors import InputError
 from fieldwise.features.fields.base import Problem
 from fieldwise.features.fields.spec import FeatureSpec
 
@@ -20,6 +21,17 @@ class Encoded:
 
     slots: npt.NDArray[np.int32]
     problems: list[Problem]
+
+    def require_readable(self, first: int = 0) -> npt.NDArray[np.int32]:
+        """The slots, where every value can be read. InputError for the first row that holds another; ``first``: the
+        number of the batch's first row, for the message."""
+        if self.problems:
+            bad = self.problems[0]
+            raise InputError(
+                f"row {first + bad.row}, field {bad.field}", expected="a readable value", found=repr(bad.value),
+                fix=f"{bad.reason}: mend it, or leave it missing.",
+            )  # fmt: skip
+        return self.slots
 
 
 class Encoder:

@@ -64,17 +64,9 @@ def explain_rows(
     scorer.require_pairwise()
     pair = None if context is None or item is None else pair_row(config, bundle.spec, context, item, date)
     raw = head(config, rows) if pair is None else pair
-    encoded = Encoder(bundle.spec).encode(raw)
-    if encoded.problems:
-        bad = encoded.problems[0]
-        raise InputError(
-            f"row {bad.row}, field {bad.field}",
-            expected="a readable value",
-            found=repr(bad.value),
-            fix=f"{bad.reason}.",
-        )
+    encoded = Encoder(bundle.spec).encode(raw).require_readable()
     names = names_behind(config, bundle.spec, raw, date)
-    explained = [explain(scorer, bundle.spec, slots, raw.slice(n, 1), names) for n, slots in enumerate(encoded.slots)]
+    explained = [explain(scorer, bundle.spec, slots, raw.slice(n, 1), names) for n, slots in enumerate(encoded)]
     for row in explained:
         _show(row, top)
     return {"model": bundle.digest, "used_model": opened.facts, "rows": explained}

@@ -11,7 +11,6 @@ import pyarrow as pa
 from fieldwise.features.arrays import Float32, Int32
 from fieldwise.features.columns.batch import Columns
 from fieldwise.features.config import FeatureConfig
-from fieldwise.features.errors import InputError
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.source.join import SideTable
 from fieldwise.training.network.bundle import Bundle
@@ -52,14 +51,7 @@ class FrameScorer:
         """The raw columns that the model reads, and their slots [rows, S]. ``first``: number of the first row, for
         messages."""
         columns = self.joined(table)
-        found = self._encoder.encode(columns)
-        if found.problems:
-            bad = found.problems[0]
-            raise InputError(
-                f"row {first + bad.row}, field {bad.field}", expected="a readable value", found=repr(bad.value),
-                fix=f"{bad.reason}: mend it, or leave it missing.",
-            )  # fmt: skip
-        return columns.batch(self.spec.raw_columns), found.slots
+        return columns.batch(self.spec.raw_columns), self._encoder.encode(columns).require_readable(first)
 
     def joined(self, table: pa.Table) -> Columns:
         """The columns, with those of side tables that the table lacks itself."""

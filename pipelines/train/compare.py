@@ -129,9 +129,12 @@ def measure(models: Mapping[str, Bundle], split: Split, config: Config) -> SideB
     world = World()
     world.use_threads(config.training.threads)
     seen = Seen(verify=True, room=config.training.cache_mb * 10**6, reader=config.training.reader)
-    evaluations, sums = {}, {}
+    evaluations, sums, group = {}, {}, config.evaluation.group
+    if group in config.beside:
+        warn(f"evaluation.group {group!r} is no field: rows count as independent here, which makes intervals too short")
+        group = None
     for name, bundle in models.items():
-        blocks = Blocks(split, bundle.spec, config.evaluation.group, key="evaluation")
+        blocks = Blocks(split, bundle.spec, group, key="evaluation")
         evaluations[name] = evaluate(
             Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, calibrator=bundle.calibrator,
             seen=seen, observers=[blocks.add],

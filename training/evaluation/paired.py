@@ -65,8 +65,6 @@ class Interval:
     value: Any
     low: Any
     high: Any
-    error: Any = np.nan
-    """Standard error."""
 
     @property
     def told(self) -> dict[str, float | None]:
@@ -208,8 +206,7 @@ def interval(value: Any, without: Float64, weight: Float64, confidence: float) -
         low, high = (np.where(error > 0, error * _reach(sign * skew, quantile), 0.0) for sign in (1, -1))
     known = np.isfinite(error)  # not of a single block
     low, high = np.where(known, value - low, -np.inf), np.where(known, value + high, np.inf)
-    error = np.where(known, error, np.inf)
-    return Interval(value[()], low[()], high[()], error[()])  # numbers for a number
+    return Interval(value[()], low[()], high[()])  # numbers for a number
 
 
 def _reach(skew: Any, quantile: Any) -> Any:

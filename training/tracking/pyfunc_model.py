@@ -32,14 +32,8 @@ class FieldwiseModel(mlflow.pyfunc.PythonModel):
         """Probabilities [rows], indexed as the input."""
         frame = model_input.reindex(columns=list(self.columns))
         columns = [_array(frame[name]) for name in frame]
-        encoded = self.encoder.encode(pa.RecordBatch.from_arrays(columns, list(frame)))
-        if encoded.problems:
-            first = encoded.problems[0]
-            raise InputError(
-                f"row {first.row}, field {first.field}", expected="a readable value", found=repr(first.value),
-                fix=f"{first.reason}: mend it or leave it missing.",
-            )  # fmt: skip
-        found = self.scorer.probabilities(encoded.slots).astype("float64")
+        slots = self.encoder.encode(pa.RecordBatch.from_arrays(columns, list(frame))).require_readable()
+        found = self.scorer.probabilities(slots).astype("float64")
         return pd.Series(found, index=model_input.index, name="probability")
 
 

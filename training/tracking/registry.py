@@ -64,8 +64,7 @@ class Registry:
     def register(
         self, model_uri: str, *, may_lead: bool = True, tags: Mapping[str, str] | None = None, description: str = ""
     ) -> dict[str, Any]:
-        """Register a logged model, once, with tags and a description (Markdown), and say which versions have the
-        aliases then.
+        """Register a logged model, once, with tags and a description (Markdown); say who has the aliases then.
 
         It becomes ``challenger`` unless a newer version is; ``champion`` only where there is none and it ``may_lead``.
         """

@@ -141,3 +141,12 @@ def test_what_cannot_be_compared(place: Path, tmp_path: Path) -> None:
         refused(place, "good", "other")
     with pytest.raises(ConfigError, match=r"evaluation\.group: expected fields of the model"):
         load_config(place / "planted.yaml", ["evaluation.group=user"])
+
+
+def test_a_group_that_is_no_field_is_told_to_count_for_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(place / "planted.yaml")
+    beside = load_config(place / "planted.yaml", ["beside=[session]", "evaluation.group=session"])
+    models, test = {name: load_bundle(str(place / name)) for name in ("good", "bad")}, open_days(config, Days()).test
+    found = measure(models, test, beside)
+    assert "warning: evaluation.group 'session' is no field" in capsys.readouterr().err
+    assert found.difference("good", "bad") == measure(models, test, config).difference("good", "bad")
