@@ -193,7 +193,7 @@ def run_stages(task: Task) -> dict[str, float]:
     from fieldwise.features.source.log import LogReader
     from fieldwise.features.source.raw import read_range
     from fieldwise.features.source.rows import FileRange
-    from fieldwise.features.spark import files, placement
+    from fieldwise.features.build import files, placement
     from fieldwise.pipelines.config.load import load_config
 
     log = task.logs[-1]

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -14,10 +14,9 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException, PythonException
 
 from fieldwise.features import errors, redact
+from fieldwise.features.engine.base import Task
 from fieldwise.features.errors import ClusterError, FieldwiseError, StorageError, known_error
 from fieldwise.features.redact import redacted
-
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 _MARK = re.compile(r"fieldwise-error:([A-Za-z0-9+/=]+):")
 

@@ -114,6 +114,10 @@ class Config(FeatureConfig):
     model: ModelKeys
     training: TrainingConfig = TrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
+    engine: Literal["auto", "local", "spark"] = "auto"
+    """What runs the tasks of `features`, `score-rows`, `score-catalog` and the like: threads of this process (`local`)
+    or Spark. `auto` takes Spark for sources of 256 MiB and more, and where SPARK_MASTER or spark-submit names one.
+    Outputs are the same to the byte."""
     catalog: CatalogConfig | None = None
     """What ``score-catalog`` scores; without it that command refuses."""
     scoring: ScoringConfig = ScoringConfig()

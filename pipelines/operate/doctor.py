@@ -98,11 +98,11 @@ def _kernels() -> str:
 
 
 def _spark() -> str:
-    from fieldwise.features.spark.run import collect, mapped
+    from fieldwise.features.spark.run import SparkEngine
     from fieldwise.features.spark.session import spark_session
 
     spark = spark_session("fieldwise-doctor")
-    rows = len(collect(mapped(spark.range(1000), lambda batches: batches, "id long"), "doctor"))
+    rows = len(SparkEngine(spark).numbered(4).mapped(lambda batches: batches, "id long").rows("doctor"))
     return f"Spark {spark.version} passed {rows} rows through Python, Java at {os.environ['JAVA_HOME']}"
 
 

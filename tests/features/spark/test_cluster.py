@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 from fieldwise.features.java.home import java_environment
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
-from tests.features.spark.test_build import config_of, write_day
+from tests.features.build.test_build import config_of, write_day
 from tests.pipelines.build.test_negatives import watched
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 

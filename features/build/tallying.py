@@ -1,32 +1,33 @@
-"""Counting inside Spark tasks: the moments, lines and values of byte ranges, before anything is encoded.
+"""Counting inside tasks: the moments, lines and values of byte ranges, before anything is encoded.
 
 A task's counts travel the same way as its rows, so a task that runs twice counts once. Values go to the task that adds
-them up in Arrow streams, by the hash of the value: Spark moves a few large binaries, not rows.
+them up in Arrow streams, by the hash of the value: an engine moves a few large binaries, not rows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from pyspark import Broadcast
+import pyarrow.compute as pc
 
+from fieldwise.features.arrays import Int64
+from fieldwise.features.build import placement
+from fieldwise.features.build.reading import Findings, Job, read_log, read_rows
+from fieldwise.features.build.split import TEST, VALID
 from fieldwise.features.columns.batch import Columns
 from fieldwise.features.columns.hashing import xxh64_array
 from fieldwise.features.columns.vocabulary import TextIndex
+from fieldwise.features.engine.base import Shared, Task, indices
 from fieldwise.features.fields import fitting
 from fieldwise.features.source.negatives import Items, known_pairs, places
 from fieldwise.features.source.quarantine import examples
 from fieldwise.features.source.raw import count_rows
-from fieldwise.features.spark import placement
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.reading import Findings, Job, indices, read_log, read_rows
-from fieldwise.features.spark.split import TEST, VALID
 
-TALLY = "field int, key binary, count bigint"
+TIMES, DIGITS = "place int, time bigint, count bigint", "digits binary, counts binary"
 COUNTS_FIELD = -1
 """Stands for a field in tallies: the key is one of ``Counts``, as JSON."""
 
@@ -38,16 +39,50 @@ _PAYLOAD_ROWS = 4096
 
 
 def time_task(job: Job) -> Task:
-    """(time, count): how many rows each moment has."""
+    """(place, time, count): how many rows each moment has; those of about a second have one place."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for index in indices(batches):
             for batch in read_log(job, index, Findings()):
                 assert batch.time is not None
                 times, counts = np.unique(batch.time, return_counts=True)
-                yield pa.record_batch([pa.array(times), pa.array(counts.astype(np.int64))], ["time", "count"])
+                place = (times >> 20 & 0x7FFFFFFF).astype(np.int32)
+                columns = [pa.array(place), pa.array(times), pa.array(counts.astype(np.int64))]
+                yield pa.record_batch(columns, ["place", "time", "count"])
 
     return run
+
+
+def last_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """(time): the last of each batch of times."""
+    for batch in batches:
+        if batch.num_rows:
+            yield pa.record_batch([pa.array([batch["time"].to_numpy().max()], pa.int64())], ["time"])
+
+
+def digit_task(shift: int, low: int, high: int) -> Task:
+    """(digits, counts): rows by ``time >> shift`` of the times in [low, high), as bytes of int64."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        digits, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        for batch in batches:
+            time, count = batch["time"].to_numpy(), batch["count"].to_numpy()
+            mine = (time >= low) & (time < high)
+            digits, counts = np.r_[digits, time[mine] >> shift], np.r_[counts, count[mine]]
+            if len(digits) > _TALLY_ROWS:
+                digits, counts = summed(digits, counts)
+        columns = [pa.array([part.tobytes()], pa.binary()) for part in summed(digits, counts)]
+        yield pa.record_batch(columns, ["digits", "counts"])
+
+    return run
+
+
+def summed(keys: Int64, counts: Int64) -> tuple[Int64, Int64]:
+    """(distinct keys ascending, sums of their counts)"""
+    distinct, place = np.unique(keys, return_inverse=True)
+    sums = np.zeros(len(distinct), np.int64)
+    np.add.at(sums, place, counts)
+    return distinct, sums
 
 
 def count_task(job: Job) -> Task:
@@ -60,7 +95,7 @@ def count_task(job: Job) -> Task:
     return run
 
 
-def known_task(job: Job, items: Broadcast[Items]) -> Task:
+def known_task(job: Job, items: Shared[Items]) -> Task:
     """(pairs, places, counts): what negatives must know of the log, by range: hashes of its pairs, and how often each
     item is a positive of training."""
     config = job.config.negatives
@@ -137,7 +172,7 @@ def to_stream(batch: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def pack_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def pack_task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """(payload): Arrow streams of batches; as row objects they would take the driver ten times the memory."""
     for batch in batches:
         yield pa.record_batch([pa.array([to_stream(batch)], pa.binary())], ["payload"])
@@ -159,3 +194,53 @@ def sum_task(least: Sequence[int]) -> Task:
         yield from merged.filter(pa.array(enough)).to_batches(1 << 16)
 
     return run
+
+
+def capped(batches: Iterator[pa.RecordBatch], sizes: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
+    """(place, payload): sums of one place, in small Arrow streams: those of a field in ``sizes`` at the field's own
+    place and no more than its size, all others wherever."""
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        of_field = table["field"].to_numpy()
+        parts = [
+            (field, most_frequent(table.filter(pa.array(of_field == field)), size)) for field, size in sizes.items()
+        ]
+        others = table.filter(pa.array(~np.isin(of_field, list(sizes))))
+        elsewhere = int(of_field[0]) + len(batch) if len(batch) else 0
+        pieces = [
+            (place, to_stream(piece))
+            for place, part in [*parts, (elsewhere, others)]
+            for piece in part.combine_chunks().to_batches(_PAYLOAD_ROWS)
+        ]
+        places, payloads = [place for place, _ in pieces], [payload for _, payload in pieces]
+        yield pa.record_batch([pa.array(places, pa.int32()), pa.array(payloads, pa.binary())], ["place", "payload"])
+
+
+def cap_task(sizes: Mapping[int, int]) -> Task:
+    """(payload): Arrow streams of sums, of fields in ``sizes`` their most frequent values alone."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held: dict[int, list[pa.Table]] = {}
+        for batch in batches:
+            for payload in batch["payload"]:
+                table = pa.ipc.open_stream(payload.as_buffer()).read_all()
+                field = table["field"][0].as_py()
+                if field not in sizes:
+                    yield pa.record_batch([pa.array([payload.as_py()], pa.binary())], ["payload"])
+                    continue
+                parts = held.setdefault(field, [])
+                parts.append(table)
+                if sum(part.num_rows for part in parts) > _TALLY_ROWS + 2 * sizes[field]:
+                    held[field] = [most_frequent(pa.concat_tables(parts), sizes[field])]
+        for field, parts in held.items():
+            yield from pack_task(most_frequent(pa.concat_tables(parts), sizes[field]).to_batches(1 << 16))
+
+    return run
+
+
+def most_frequent(tally: pa.Table, size: int) -> pa.Table:
+    """The ``size`` rows of one field with the largest counts; of equal ones those whose keys come first."""
+    if tally.num_rows <= size:
+        return tally
+    order = pc.sort_indices(tally, [("count", "descending"), ("key", "ascending")])
+    return tally.take(order[:size]).combine_chunks()

@@ -13,16 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
 
 from fieldwise.features import store
+from fieldwise.features.engine.base import Engine, Task, indices
 from fieldwise.features.fields.spec import FeatureSpec, FittedField
 from fieldwise.features.kernels.counts import count_slots
 from fieldwise.features.report.report import Numbers, Tally, tally_field
 from fieldwise.features.snapshot.manifest import FileEntry
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.reading import indices
-from fieldwise.features.spark.run import collect, mapped, numbered
 
 _TASK_ROWS = 1 << 24
 """Table rows whose counts one task holds, unless a single field has more."""
@@ -30,12 +27,12 @@ _TRAINING = ("train", "all")
 
 
 def tally_fields(
-    spark: SparkSession, spec: FeatureSpec, directory: str, files: Sequence[FileEntry], negative_rate: float | None
+    engine: Engine, spec: FeatureSpec, directory: str, files: Sequence[FileEntry], negative_rate: float | None
 ) -> dict[str, Tally]:
     """The ``Tally`` of every field over ``files``."""
-    parts = _parts(spec.fields, spark.sparkContext.defaultParallelism)
+    parts = _parts(spec.fields, engine.cores)
     task = _count_task(parts, spec.slot_names, directory, list(files), negative_rate)
-    rows = collect(mapped(numbered(spark, len(parts)), task, "name string, tally binary"), "report")
+    rows = engine.numbered(len(parts)).mapped(task, "name string, tally binary").rows("report")
     told = {row["name"]: Tally.model_validate_json(row["tally"]) for row in rows}
     return {field.name: told[field.name] for field in spec.fields}
 

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from fieldwise.features.build.split import TEST, TRAIN, VALID, Splitter
 from fieldwise.features.config import SplitConfig
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError, RefusedError
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.snapshot.manifest import Manifest, load_snapshot
 from fieldwise.features.snapshot.publish import Attempt
-from fieldwise.features.spark.split import TEST, TRAIN, VALID, Splitter
 from fieldwise.pipelines.build import features as pipeline
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.load import load_config

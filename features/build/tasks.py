@@ -1,4 +1,4 @@
-"""Encoding inside Spark tasks: each reads its byte ranges and places or writes their rows.
+"""Encoding inside tasks: each reads its byte ranges and places or writes their rows.
 
 Tasks are plain generators over Arrow batches whose only column is the range's number. What they have to say besides
 rows travels as counts (a key of words -> a number) the same way as the rows, so a task that runs twice counts once.
@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark import Broadcast
 
 from fieldwise.features.arrays import Float32, Int64
+from fieldwise.features.build import files, placement
+from fieldwise.features.build.reading import Findings, Job, read_rows
+from fieldwise.features.build.split import Roles
+from fieldwise.features.engine.base import Shared, Task, indices, reports
 from fieldwise.features.fields.base import all_but, first_of_rows
 from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot import beside
 from fieldwise.features.snapshot.manifest import FileEntry
 from fieldwise.features.source.quarantine import examples
-from fieldwise.features.spark import files, placement
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.reading import Findings, Job, indices, read_rows, reports
-from fieldwise.features.spark.split import Roles
 
 PLACED = "place int, payload binary"
 
@@ -63,7 +62,7 @@ class EncodedRows:
         )
 
 
-def encode_rows(job: Job, spec: Broadcast[FeatureSpec], index: int, findings: Findings) -> Iterator[EncodedRows]:
+def encode_rows(job: Job, spec: Shared[FeatureSpec], index: int, findings: Findings) -> Iterator[EncodedRows]:
     """Encode a range; rows the encoder cannot read join the rejects."""
     names = job.config.beside
     values = beside.Values(names)
@@ -96,7 +95,7 @@ def _report(findings: Findings, directory: str, index: int) -> bytes:
 class _RangeWriter:
     """Writes one range's rows in source order: a file per role whenever enough rows are held."""
 
-    def __init__(self, job: Job, spec: Broadcast[FeatureSpec], directory: str, index: int) -> None:
+    def __init__(self, job: Job, spec: Shared[FeatureSpec], directory: str, index: int) -> None:
         self._schema = _schema(job, spec.value)
         self._limit = job.config.snapshot.rows_per_file
         self._directory, self._index = directory, index
@@ -139,7 +138,7 @@ def _schema(job: Job, spec: FeatureSpec) -> pa.Schema:
     return files.snapshot_schema(spec.slot_names, job.config.weight is not None, len(job.config.beside))
 
 
-def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
+def write_task(job: Job, spec: Shared[FeatureSpec], directory: str) -> Task:
     """(report): encode and write at once, in source order."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -155,20 +154,21 @@ def write_task(job: Job, spec: Broadcast[FeatureSpec], directory: str) -> Task:
 
 @dataclass(frozen=True)
 class Places:
-    """Files of the snapshot, numbered role by role, and the Spark key that sends each to a partition of its own."""
+    """Files of the snapshot, numbered role by role, and the place (`Engine.places`) that sends each to a partition of
+    its own."""
 
     first: tuple[int, ...]
     """[roles]: number of the role's first file."""
     count: tuple[int, ...]
     """[roles]: files of the role."""
     keys: tuple[int, ...]
-    """[files + 1]: value of the shuffle column for each file, the last for reports."""
+    """[files + 1]: of each file, the last for reports."""
 
     def role_of(self, file: int) -> int:
         return max(role for role in range(len(self.first)) if self.count[role] and self.first[role] <= file)
 
 
-def place_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory: str) -> Task:
+def place_task(job: Job, spec: Shared[FeatureSpec], places: Places, directory: str) -> Task:
     """(place, payload): packed rows of one file each, and reports."""
     shuffle_keys = np.array(places.keys, np.int32)
 
@@ -213,7 +213,7 @@ def _placed(
     return pa.record_batch([pa.array(shuffle_keys[number[starts]]), payload], ["place", "payload"])
 
 
-def sort_task(job: Job, spec: Broadcast[FeatureSpec], places: Places, directory: str) -> Task:
+def sort_task(job: Job, spec: Shared[FeatureSpec], places: Places, directory: str) -> Task:
     """(report): collect each file's rows, bring them into their order, write; reports pass through."""
     schema, wide = _schema(job, spec.value), len(job.config.beside)
     file_of = {key: number for number, key in enumerate(places.keys)}

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from pyspark import Broadcast
 
+from fieldwise.features.build.split import TRAIN, Roles, Splitter, kept_negatives
 from fieldwise.features.columns.moment import HOUR, TimeConfig, to_local
 from fieldwise.features.config import FeatureConfig
+from fieldwise.features.engine.base import Shared
 from fieldwise.features.fields.base import Problem, all_but, first_of_rows
 from fieldwise.features.snapshot.beside import Texts
 from fieldwise.features.snapshot.manifest import ROLES
 from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.negatives import Negatives
 from fieldwise.features.source.rows import FileRange, Reject
-from fieldwise.features.spark.split import TRAIN, Roles, Splitter, kept_negatives
 
 Counts = Counter[tuple[str, ...]]
 """("rows", role), ("positives", role), ("filtered",), ("dropped_negatives",),
@@ -35,7 +34,7 @@ class Job:
     """What every task must know to read its rows."""
 
     config: FeatureConfig
-    reader: Broadcast[LogReader]
+    reader: Shared[LogReader]
     files: tuple[str, ...]
     ranges: tuple[FileRange, ...]
     bytes: int
@@ -43,7 +42,7 @@ class Job:
     splitter: Splitter
     base: str = ""
     """Where relative paths start."""
-    negatives: Broadcast[Negatives] | None = None
+    negatives: Shared[Negatives] | None = None
 
     @property
     def keeps_all(self) -> bool:
@@ -110,17 +109,6 @@ def span(moments: Sequence[int]) -> list[int]:
     return [min(moments), max(moments)] if moments else []
 
 
-def indices(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
-    """Numbers of ranges, as Spark gives them to a task."""
-    for batch in batches:
-        yield from batch.column(0).to_pylist()
-
-
-def reports(told: Iterable[bytes]) -> pa.RecordBatch:
-    """(report): JSON, for `features.spark.run.collect_reports`."""
-    return pa.record_batch([pa.array(list(told), pa.binary())], ["report"])
-
-
 def read_log(job: Job, index: int, findings: Findings) -> Iterator[LogBatch]:
     """The rows of one range, before split and sampling."""
     for batch in job.reader.value.read(job.ranges[index]):
@@ -149,9 +137,9 @@ def read_rows(job: Job, index: int, findings: Findings) -> Iterator[tuple[LogBat
         if batch.rows and job.negatives is not None:
             assert batch.label is not None
             negatives = job.negatives.value
-            drawn, positive = negatives.rows(job.reader.value, batch, job.files.index(batch.path))
-            findings.reject(drawn.rejects)
+            negative, positive = negatives.rows(job.reader.value, batch, job.files.index(batch.path))
+            findings.reject(negative.rejects)
             wanted = negatives.config.per_positive * int(np.count_nonzero(batch.label > 0))
-            findings.counts["undrawn",] += wanted - drawn.rows
-            if drawn.rows:
-                yield drawn, roles[positive]
+            findings.counts["undrawn",] += wanted - negative.rows
+            if negative.rows:
+                yield negative, roles[positive]
