@@ -1,4 +1,4 @@
-"""Shared fixtures: one Spark session for the whole run, and the folder of real data."""
+"""Shared fixtures: one Spark session for the whole run, jobs that run on it, and the folder of real data."""
 
 from __future__ import annotations
 
@@ -27,13 +27,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
+MASTER = os.environ.pop("SPARK_MASTER", "local[2]")
+"""Tests whose jobs are small run them in this process, unless they ask for ``on_spark``."""
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """A local session with two cores; every job of the run shares it."""
-    os.environ.setdefault("SPARK_MASTER", "local[2]")
-    session = spark_session("tests")
+    """A local session with two cores; every job of the run that is Spark's shares it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_MASTER", MASTER)
+        session = spark_session("tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def on_spark(spark: SparkSession) -> Iterator[SparkSession]:
+    """Jobs of the module's tests run on Spark."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_MASTER", MASTER)
+        yield spark
 
 
 @pytest.fixture(scope="session")

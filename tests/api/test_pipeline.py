@@ -13,7 +13,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 import fieldwise as fw
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError
@@ -50,7 +49,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shop(folder: Path, spark: SparkSession) -> fw.Pipeline:
+def shop(folder: Path) -> fw.Pipeline:
     """Fitted on a pandas frame, in a fresh directory."""
     before, outer = os.getcwd(), os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(folder)
@@ -156,7 +155,7 @@ def test_another_kind_with_the_same_rows(shop: fw.Pipeline, here: Path) -> None:
     assert chosen.kind != "lr"  # which finds nothing in who likes what
 
 
-def test_another_table_takes_the_place_of_the_first(here: Path, spark: SparkSession) -> None:
+def test_another_table_takes_the_place_of_the_first(here: Path) -> None:
     def fitted(rows: int) -> fw.Pipeline:
         fields = ["user", "item"]
         return fw.fit(clicks(rows), label="click", fields=fields, name="twice", kind="lr", training=SETTINGS)
@@ -180,7 +179,7 @@ def test_another_table_takes_the_place_of_the_first(here: Path, spark: SparkSess
         ({"kind": "fffm", "fields": ["user"]}, r"model.kind"),
     ],
 )
-def test_mistakes_before_any_work(keys: dict[str, Any], said: str, tmp_path: Path, spark: SparkSession) -> None:
+def test_mistakes_before_any_work(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, InputError), match=said):
         fw.fit(clicks(50), **{"label": "click", "workspace": tmp_path / "w", **keys})
 

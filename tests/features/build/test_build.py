@@ -27,8 +27,6 @@ from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 
-pytestmark = pytest.mark.usefixtures("spark")
-
 DAY = 86_400
 START = 1_700_006_400  # midnight UTC
 

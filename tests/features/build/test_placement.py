@@ -5,8 +5,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fieldwise.features.build import placement
 from fieldwise.features.columns.hashing import xxh64_rows
-from fieldwise.features.spark import placement
 
 
 def rows_of(rng: np.random.Generator, n: int, slots: int, distinct: int, weighted: bool):

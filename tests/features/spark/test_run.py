@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ClusterError, FieldwiseError, InputError, StorageError
 from fieldwise.features.spark.errors import unwrapped
-from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.run import SparkEngine
 
 ROOT = Path(__file__).resolve().parents[3]
 ONE_WAY = {"features/spark/run.py": {"mapInArrow", "collect"}}
@@ -72,16 +72,16 @@ def fails_with(error: Exception) -> object:
 def test_errors_of_tasks_arrive_whole(
     spark: SparkSession, raised: Exception, kind: type[FieldwiseError], said: str
 ) -> None:
-    frame = mapped(numbered(spark, 3), fails_with(raised), "id bigint")
+    frame = SparkEngine(spark).numbered(3).mapped(fails_with(raised), "id bigint")
     with pytest.raises(FieldwiseError) as met:
-        collect(frame.repartition(2), "test")
+        frame.shuffled("id", 2).rows("test")
     assert type(met.value) is kind
     assert str(met.value) == said
 
 
 def test_a_defect_stays_one(spark: SparkSession) -> None:
     with pytest.raises(PythonException, match="KeyError: 'ours'"):
-        collect(mapped(numbered(spark, 2), fails_with(KeyError("ours")), "id bigint"), "test")
+        SparkEngine(spark).numbered(2).mapped(fails_with(KeyError("ours")), "id bigint").rows("test")
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_a_worker_that_dies_is_told_in_our_words(spark: SparkSession) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
     with pytest.raises(ClusterError, match="a task of Spark: expected its end, found a Python worker that was killed"):
-        collect(mapped(numbered(spark, 1), dies, "id long"), "test")
+        SparkEngine(spark).numbered(1).mapped(dies, "id long").rows("test")

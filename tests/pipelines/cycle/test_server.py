@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, TrackingError
 from fieldwise.pipelines.config.load import load_config
@@ -49,7 +48,7 @@ def begun(folder: Path, uri: str, name: str) -> Config:
     return config
 
 
-def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path, spark: SparkSession) -> None:
+def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path) -> None:
     """Attempt after attempt hears a few answers more, then one is lost or not given, and none after it."""
     with linked(server) as (link, uri):
         config = begun(tmp_path, uri, "silent")
@@ -87,7 +86,7 @@ def silent_after(allowed: int, last: Answer) -> Callable[[int, str, str], Answer
 
 
 @pytest.mark.parametrize("step", ["runs/create", "model-versions/create", "registered-models/alias"])
-def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, spark: SparkSession, step: str) -> None:
+def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, step: str) -> None:
     name = step.replace("/", "-")
     with linked(server) as (link, uri):
         config = begun(tmp_path, uri, name)
@@ -100,9 +99,7 @@ def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, spark: SparkS
         assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "forced"]
 
 
-def test_two_dates_at_once_as_processes_and_nothing_left_behind(
-    server: Server, tmp_path: Path, spark: SparkSession
-) -> None:
+def test_two_dates_at_once_as_processes_and_nothing_left_behind(server: Server, tmp_path: Path) -> None:
     config = begun(tmp_path, server.uri, "both")
     commands = Commands(tmp_path)
     named = [argument for each in config.overrides for argument in ("--set", each)]

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.pipelines.config.load import load_config
@@ -98,7 +97,7 @@ def evaluated(config: Config, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, spark: SparkSession) -> Path:
+def shop(tmp_path: Path) -> Path:
     write_shop(tmp_path, rows=1500)
     return tmp_path
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.jobs.cli import main
@@ -61,7 +60,7 @@ def test_values_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("kind", ["lr", "poly2", "ffm"])
-def test_a_pair_is_explained_as_it_is_scored(tmp_path: Path, spark: SparkSession, kind: str) -> None:
+def test_a_pair_is_explained_as_it_is_scored(tmp_path: Path, kind: str) -> None:
     write_shop(tmp_path)
     config = shop_config(tmp_path, kind)
     bundle = write_bundle(tmp_path, config)
@@ -77,7 +76,7 @@ def test_a_pair_is_explained_as_it_is_scored(tmp_path: Path, spark: SparkSession
         explain_rows(config, model=bundle, item="i001")
 
 
-def test_a_field_that_mixes_both_sides(tmp_path: Path, spark: SparkSession) -> None:
+def test_a_field_that_mixes_both_sides(tmp_path: Path) -> None:
     write_shop(tmp_path)
     cross = {"name": "both", "kind": "cross", "of": ["user", "category"]}
     config = shop_config(tmp_path, "fm", fields=[*FIELDS, cross])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
 from fieldwise.training.scoring.scorer import Scorer
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = pytest.mark.usefixtures("on_spark")
 
 COLUMNS = ["label", "a", "b", "tags", "x", "t", "y", "z"]
 FIELDS: list[dict[str, Any]] = [
