@@ -19,8 +19,9 @@ test: lint
 
 # What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first. `make slow` has its cluster.
 stack: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/snapshot \
-		tests/training/data tests/pipelines/score tests/pipelines/catalog/test_score_catalog.py
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/engine \
+		tests/features/build tests/features/snapshot tests/training/data tests/pipelines/score tests/pipelines/test_engines.py \
+		tests/pipelines/catalog/test_score_catalog.py
 
 slow: $(READY)
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder

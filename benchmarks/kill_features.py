@@ -1,7 +1,7 @@
 """A feature build whose driver is killed at a random moment: never a partial snapshot, and a rerun that succeeds.
 
-Every point is a driver of its own (with Spark's engine: Python, its JVM and Spark session), whose whole process group gets SIGKILL at a
-moment drawn evenly from a little more than the build takes. Then, from another process:
+Every point is a driver of its own (of the Spark engine with its JVM and session), whose whole process group gets
+SIGKILL at a moment drawn evenly from a little more than the build takes. Then, from another process:
 
     whole      no manifest is there, or one whose files have the right checksums and digest
     rerun      the same build is run again: it succeeds with the digest of a build nobody killed
