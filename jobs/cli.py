@@ -21,7 +21,7 @@ from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, 
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
-from fieldwise.features.terminal import LOG, TerminalStream, last_words, say, set_style
+from fieldwise.features.terminal import LOG, TerminalStream, alive, last_words, say, set_style
 from fieldwise.jobs import commands
 
 
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             say(f"fieldwise {options.called} ...")  # imports take seconds
     with redirect_stderr(stderr), Interruptible(say_interrupted) as signals:
         try:
-            code = _run(options)
+            with alive(f"fieldwise {options.called}", stderr):
+                code = _run(options)
         except Interrupted as interrupted:
             signals.leave(interrupted.number)
             raise
