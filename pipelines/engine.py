@@ -28,7 +28,7 @@ def open_engine(config: Config, command: str, files: Iterable[SourceFile]) -> En
     Raises ConfigError where Spark is asked for and cannot be had.
     """
     size = sum(file.size for file in files)
-    name, why = _chosen(config, size)
+    name, why = chosen(config, size)
     say(f"engine {name}: {why}")
     if name == "local":
         return LocalEngine()
@@ -38,8 +38,8 @@ def open_engine(config: Config, command: str, files: Iterable[SourceFile]) -> En
     return SparkEngine(spark_session(f"fieldwise {command}", source_bytes=size))
 
 
-def _chosen(config: Config, size: int) -> tuple[str, str]:
-    """(name, why)"""
+def chosen(config: Config, size: int) -> tuple[str, str]:
+    """(name, why) of the engine for so many bytes of sources."""
     if config.engine != "auto":
         return config.engine, "as the config says"
     if "PYSPARK_GATEWAY_PORT" in os.environ:

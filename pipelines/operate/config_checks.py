@@ -31,6 +31,7 @@ from fieldwise.pipelines.build.checks import require_split
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.build.quality import judged_rejects
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import chosen
 from fieldwise.pipelines.score.sides import split_sides
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.models import build_model, model_of, resolved
@@ -197,7 +198,9 @@ class ConfigChecks:
         table = model.rows * 4 * (2 * model.width + state)
         cores = len(os.sched_getaffinity(0))
         build = total * head.seconds / max(1, head.read) / cores
-        words = f"about {total:,} rows; features about {build:,.0f} s and a Spark start; "
+        engine, _ = chosen(self.config, sum(file.size for file in self._files))
+        start = " and a Spark start" if engine == "spark" else ""
+        words = f"about {total:,} rows; features about {build:,.0f} s{start}; "
         words += f"table {model.rows:,} x {model.width}, with optimizer and best weights {table / 2**20:,.0f} MiB"
         grows = any(field.config.fitted and field.kind == "vocabulary" for field in spec.fields)
         words += " (vocabularies as the first rows fill them)" if grows and total > head.read else ""

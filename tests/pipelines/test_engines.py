@@ -148,7 +148,7 @@ def test_which_engine(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(room, "LOCAL_BYTES", limit)
-    assert room._chosen(config, 400) == taken
+    assert room.chosen(config, 400) == taken
 
 
 def test_small_jobs_import_no_spark(tmp_path: Path) -> None:

@@ -54,9 +54,7 @@ def test_a_sound_config(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert checks["source"].startswith("1 files, 0.0 MiB")
     assert checks["rows"] == "300 read, 300 kept, 33.333% positive"
     assert checks["fields"] == "2 fields in 2 slots; the first 10 rows are below"
-    assert checks["cost"].startswith(
-        "about 300 rows; features about 0 s and a Spark start; table 87 x 9, with optimizer"
-    )
+    assert checks["cost"].startswith("about 300 rows; features about 0 s; table 87 x 9, with optimizer")
     assert "an epoch about " in checks["cost"]
     assert checks["catalog"] == "1 fields of contexts, 1 of items"
     assert "written and read" in checks["workspace"]
