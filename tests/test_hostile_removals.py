@@ -38,6 +38,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("on_spark")  # where a build takes long enough to be met at work
 @pytest.mark.parametrize("target", ["work", "log.csv"])
 def test_features_in_this_process(shop: Path, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "shop"

@@ -101,7 +101,7 @@ def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, step: str) ->
 
 def test_two_dates_at_once_as_processes_and_nothing_left_behind(server: Server, tmp_path: Path) -> None:
     config = begun(tmp_path, server.uri, "both")
-    commands = Commands(tmp_path)
+    commands = Commands(tmp_path, SPARK_MASTER="")
     named = [argument for each in config.overrides for argument in ("--set", each)]
 
     def daily(number: int) -> str:
