@@ -56,10 +56,6 @@ class Engine(Protocol):
     """Where tasks run."""
 
     @property
-    def name(self) -> str:
-        """``local`` or ``spark``."""
-
-    @property
     def apart(self) -> bool:
         """Whether tasks run in processes that do nothing else."""
 

@@ -44,7 +44,6 @@ class Held(Generic[T]):
 class LocalEngine:
     """See `features.engine.base.Engine`."""
 
-    name = "local"
     apart = False
     task_cores = 1
 

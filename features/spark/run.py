@@ -32,7 +32,6 @@ T = TypeVar("T")
 class SparkEngine:
     """See `features.engine.base.Engine`."""
 
-    name = "spark"
     apart = True
 
     def __init__(self, spark: SparkSession) -> None:

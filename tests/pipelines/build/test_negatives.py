@@ -78,11 +78,12 @@ def test_every_split_has_its_negatives_and_none_is_known(tmp_path: Path) -> None
     assert all(row["genre"] == f"g{int(row['film'][1:]) % 5}" for row in drawn if row["film"] != "unseen")
 
 
+@pytest.mark.usefixtures("spark")
 def test_the_same_however_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = set()
-    for size in (1 << 20, 2000):
+    for size, engine in ((1 << 20, "local"), (2000, "local"), (3000, "spark")):
         monkeypatch.setattr(room, "RANGE_BYTES", size)
-        digests.add(build_features(watched(tmp_path, workspace=f"work{size}"))["digest"])
+        digests.add(build_features(watched(tmp_path, workspace=f"work{size}", engine=engine))["digest"])
     assert len(digests) == 1
 
 
