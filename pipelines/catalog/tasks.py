@@ -263,9 +263,11 @@ _INDEX: list[tuple[pa.Array, TextIndex]] = []
 
 def _index(ids: pa.Array) -> TextIndex:
     """One per process and array of ids, which is held: after its end another job's could lie at its address."""
-    if not _INDEX or _INDEX[0][0] is not ids:
-        _INDEX[:] = [(ids, TextIndex(ids))]
-    return _INDEX[0][1]
+    held = _INDEX[0] if _INDEX else None
+    if held is None or held[0] is not ids:
+        held = (ids, TextIndex(ids))
+        _INDEX[:] = [held]  # tasks may be threads, of several jobs: what is returned is what was looked at
+    return held[1]
 
 
 def _rows(
