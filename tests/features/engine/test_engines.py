@@ -104,7 +104,7 @@ def raising(error: BaseException, at: int = 1):
         for index in indices(batches):
             if index == at:
                 raise error
-            for _ in range(200):
+            for _ in range(2000):
                 time.sleep(0.01)
                 yield pa.record_batch([pa.array([index])], ["number"])
 
@@ -127,7 +127,7 @@ def test_an_error_of_a_task_ends_them_all(raised: Exception, kind: type[Exceptio
     started = time.monotonic()
     with pytest.raises(kind):
         engine.numbered(2 if cores == 1 else 6).mapped(raising(raised, at=0), "number bigint").rows("test")
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10
     assert threads() == []
 
 
