@@ -51,7 +51,7 @@ def require_vectors(bundle: Bundle, split: Split) -> None:
 
 
 def require_similarity(bundle: Bundle, split: Split) -> None:
-    """ConfigError for models by which no two items or contexts are alike: those without vectors, and `require_vectors`."""
+    """ConfigError for models that do not tell which items or contexts are alike, for they have no vectors of them."""
     require_vectors(bundle, split)
     if not dimensions(Scorer(bundle), split.of_item):
         fix = "Train a model with latent vectors, such as fm or ffm."

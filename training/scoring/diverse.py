@@ -5,8 +5,8 @@ Of the best ``among`` items of a context, k are picked one after another, each t
     logit(i) - penalty * max(0, max over the picked j of cosine(v(i), v(j)))
 
 so the first is the best item, and one that is like none before it (cosine <= 0) is judged by its logit alone. The
-penalty is in logits: a twin of a picked item counts as if its odds were exp(penalty) times smaller. v is the item's side
-of the score's split (training/scoring/factors.py): items are alike where the same contexts like them.
+penalty is in logits: a twin of a picked item counts as if its odds were exp(penalty) times smaller. v is the item's
+side of the score's split (training/scoring/factors.py): items are alike where the same contexts like them.
 """
 
 from __future__ import annotations
