@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from fieldwise.features.spark.session import spark_session
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +32,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What tells every process of the run where S3 is, Spark's workers too: a file that is written later."""
+    path = tmp_path_factory.mktemp("aws") / "config"
+    os.environ.update(AWS_CONFIG_FILE=str(path), AWS_EC2_METADATA_DISABLED="true")
+    return path
+
+
+@pytest.fixture(scope="session")
+def s3(aws: Path) -> Iterator[S3]:
+    """An S3 server with a bucket ``shop``."""
+    from tests.s3_server import S3  # its library takes a second to import
+
+    server = S3(aws)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def spark(aws: Path) -> Iterator[SparkSession]:
     """A local session with two cores; every job of the run shares it."""
     os.environ.setdefault("SPARK_MASTER", "local[2]")
     session = spark_session("tests")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from fieldwise.features import store
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.columns.moment import Duration
 from fieldwise.features.config import FeatureConfig
@@ -175,7 +176,7 @@ class Config(FeatureConfig):
     @property
     def base(self) -> str:
         """Directory that relative paths count from."""
-        return os.path.dirname(self._file)
+        return store.parent(self._file)
 
     def require_catalog(self) -> CatalogConfig:
         """``catalog``. ConfigError where there is none."""
@@ -203,14 +204,6 @@ class Config(FeatureConfig):
     def workspace_dir(self) -> str:
         """Absolute directory or URL of the workspace."""
         return resolve(self.workspace or os.path.join("work", self.name), self.base)
-
-    @property
-    def local_workspace(self) -> str:
-        """``workspace_dir``. ConfigError where it is a URL, since training needs a directory."""
-        if "://" in self.workspace_dir:
-            fix = "Set workspace."
-            raise ConfigError("workspace", expected="a local directory to train in", found=self.workspace_dir, fix=fix)
-        return self.workspace_dir
 
     def of_kind(self, kind: str) -> Config:
         """This config with a kind in the place of ``auto``, also where another process loads it by ``arguments``."""
@@ -241,5 +234,10 @@ def refuse_name(name: str, *, model: bool) -> None:
 
 
 def resolve(path: str, base: str) -> str:
-    """A URL as it is, a local path absolute, counted from ``base``."""
-    return path if "://" in path else os.path.abspath(os.path.join(base, os.path.expanduser(path)))
+    """A URL without a slash at its end, a local path absolute; a relative one counted from ``base``, a URL or none."""
+    if "://" in path:
+        return path.rstrip("/")
+    own = os.path.expanduser(path)
+    if "://" in base and not os.path.isabs(own):
+        return store.below(base, own)
+    return os.path.abspath(os.path.join(base, own))

@@ -204,7 +204,7 @@ def _challenger(config: Config, record: Record, start: str, ranks: int, refit: b
         made = record.step(
             "registered", lambda: registry(config).register(found["trained"]["model_uri"], may_lead=False)
         )
-        drop_bundle(found["trained"]["bundle"], _name(record))  # the registry holds it now: one copy is enough
+        drop_bundle(config, found["trained"]["bundle"], _name(record))  # the registry holds it now: one copy is enough
         return open_model(f"models:/{config.model_name}/{made['version']}", config)
     return None if found["model"] == record.steps["champion"] else open_model(found["model"], config)
 

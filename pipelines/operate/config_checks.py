@@ -17,7 +17,7 @@ import pyarrow as pa
 from fieldwise.features import store
 from fieldwise.features.columns.batch import Columns, one_table
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.errors import ConfigError, InputError, known_error
+from fieldwise.features.errors import ConfigError, InputError, known_error, store_error
 from fieldwise.features.fields.base import all_but, first_of_rows
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.fitting import check, count, fit_spec
@@ -266,20 +266,32 @@ class ConfigChecks:
                 near = os.path.dirname(near)
         probe = store.join(near, f".doctor.{uuid.uuid4().hex}.tmp")
         try:
-            store.write_new(probe, _PROBE)
+            store.create_exclusive(probe, _PROBE)
         except OSError as error:
+            if store_error(error) is not None:
+                raise
             found = error.strerror or str(error)
             raise ConfigError(
                 place, expected="a place to write", found=found, fix="Set another `workspace`."
             ) from error
         try:
             read = store.read_bytes(probe)
+            listed = os.path.basename(probe) in store.list_sizes(near)
+            try:
+                store.create_exclusive(probe, _PROBE[::-1])
+                again = "a second one put over it"
+            except FileExistsError:
+                again = ""
         finally:
             store.remove(probe)
+        if again or not listed:
+            fix = "Take a store that knows conditional writes (If-None-Match) and lists what was written."
+            expected = "a file that can be created once and is listed"
+            raise ConfigError(place, expected=expected, found=again or "none listed", fix=fix)
         if read != _PROBE:
             raise InputError(place, expected="what was written", found="other bytes", fix="Set another `workspace`.")
         free = f", {shutil.disk_usage(near).free / 2**30:.0f} GiB free" if local else ""
-        return f"{place}: written and read{free}"
+        return f"{place}: written, read, listed, created once and removed{free}"
 
     def _store(self) -> str:
         from fieldwise.pipelines.registry import registry

@@ -13,10 +13,8 @@ a family that was killed goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -142,7 +140,7 @@ class _Kept:
     def __init__(self, config: Config, data: TrainData, name: str | None) -> None:
         request = TrainRun(data, config.model, config.training, bundle_dir="").request
         request = digest_of([request, config.training.epochs, name])
-        self._path = store.join(config.local_workspace, "training", f"{AUTO}-{request[:12]}.json")
+        self._path = store.join(config.workspace_dir, "training", f"{AUTO}-{request[:12]}.json")
         found = read_record(self._path, "a family's trainings", "Remove the file: the family is trained anew.") or {}
         self.name = name or str(found.get("name") or f"{AUTO} {uuid.uuid4().hex[:6]}")
         self._seconds: dict[str, float] = dict(found.get("seconds", {}))
@@ -161,9 +159,8 @@ class _Kept:
 
     def forget(self) -> None:
         """The choice is made: the same call begins anew, as a training does."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)
+        store.remove(self._path)
 
     def _write(self) -> None:
-        store.make_dir(os.path.dirname(self._path))
+        store.make_dir(self._path.rpartition("/")[0])
         write_record(self._path, {"name": self.name, "seconds": self._seconds})

@@ -24,7 +24,7 @@ from fieldwise.features.errors import DivergedError
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.features.terminal import BarStream, bars, say, warn
 from fieldwise.training.data.batches import Passes, Work
-from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.cache import Seen, copies_of
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.evaluation.calibrate import fit_calibrator
@@ -111,8 +111,9 @@ class Trainer:
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
         self.seen = seen or Seen(
-            verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader
-        )
+            verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader,
+            copies=copies_of(self.config),
+        )  # fmt: skip
         self.observers: list[Observer] = []
         """Of the validation rows of every epoch."""
         self.warned_at = -math.inf if run.bundle_dir else math.inf  # trials are too short to say who is slow
@@ -264,6 +265,7 @@ class Trainer:
         except Interrupted:
             if self.checkpoints is not None and self.world.first:
                 self.checkpoints.save(self.progress, self._state(), self.best)
+                self.task.saved()
             raise
 
     def _remember(self) -> None:
@@ -372,6 +374,7 @@ class Trainer:
         started = time.monotonic()
         if self.checkpoints is not None and self.world.first:
             self.checkpoints.save(self.progress, self._state(), self.best)
+            self.task.saved()
         self.saved_at = time.monotonic()
         self.saving = self.saved_at - started
 
