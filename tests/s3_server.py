@@ -43,6 +43,10 @@ class S3:
             time.sleep(0.05)
         raise AssertionError(self._log.read_text())
 
+    def writes(self) -> int:
+        """Requests so far that change what is stored."""
+        return sum(self._log.read_bytes().count(f'"{verb} /'.encode()) for verb in ("PUT", "POST", "DELETE"))
+
     @staticmethod
     def files() -> s3fs.S3FileSystem:
         """The store, past this project's code."""

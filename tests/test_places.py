@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import yaml
 from pyspark.sql import SparkSession
@@ -41,6 +50,22 @@ def write_places(folder: Path, days: int) -> tuple[str, str]:
     return str(folder / "cycle.yaml"), f"{PREFIX}/cycle.yaml"
 
 
+def whole_cycle(path: str) -> list[Any]:
+    """What must be the same anywhere, of every command in turn."""
+    config = load_config(path, ["retention=2d"])
+    bootstrap(config, first=DAY(1), last=DAY(3))
+    found: list[Any] = [snapshot_digest(config, DAY(3))]
+    found.append(evaluate_model(config, snapshots=[snapshot_dir(config.workspace_dir, DAY(3))])["metrics"])
+    found.append(scored(score_rows(config, date=DAY(3))))
+    found.append(scored(score_catalog(config, date=DAY(3))))
+    for day in (DAY(4), DAY(5)):
+        done = run_day(config, date=day)
+        found.append([done["decision"], done["learned"], done["metrics"], done["used_model"]["digest"]])
+        found.append(scored(done["catalog"]))
+    found.append(prune(config))
+    return found
+
+
 def snapshot_digest(config: Config, day: str) -> str:
     return load_snapshot(snapshot_dir(config.workspace_dir, day)).manifest.digest
 
@@ -66,19 +91,108 @@ def test_features_train_and_score_give_the_same_on_s3(spark: SparkSession, s3: S
 
 @pytest.mark.slow
 def test_the_whole_cycle_gives_the_same_on_s3(spark: SparkSession, s3: S3, tmp_path: Path) -> None:
-    def run(path: str) -> list[Any]:
-        config = load_config(path, ["retention=2d"])
-        bootstrap(config, first=DAY(1), last=DAY(3))
-        found: list[Any] = [snapshot_digest(config, DAY(3))]
-        found.append(evaluate_model(config, snapshots=[snapshot_dir(config.workspace_dir, DAY(3))])["metrics"])
-        found.append(scored(score_rows(config, date=DAY(3))))
-        found.append(scored(score_catalog(config, date=DAY(3))))
-        for day in (DAY(4), DAY(5)):
-            done = run_day(config, date=day)
-            found.append([done["decision"], done["learned"], done["metrics"], done["used_model"]["digest"]])
-            found.append(scored(done["catalog"]))
-        found.append(prune(config))
-        return found
-
-    local, remote = map(run, write_places(tmp_path, 5))
+    local, remote = map(whole_cycle, write_places(tmp_path, 5))
     assert remote == local
+
+
+STEPS = [  # command, arguments, about how many writes to the store it makes
+    ("bootstrap", ["--from", DAY(1), "--to", DAY(3)], 130),
+    ("evaluate", ["--snapshot", f"{PREFIX}/work/snapshots/{DAY(3)}"], 4),
+    ("score-rows", ["--date", DAY(3)], 25),
+    ("score-catalog", ["--date", DAY(3)], 25),
+    ("daily", ["--date", DAY(4)], 150),
+    ("daily", ["--date", DAY(5)], 150),
+    ("prune", ["--keep", "2d"], 20),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession, s3: S3, tmp_path: Path) -> None:
+    """SIGKILL after some number of writes, again and again; a lister sees no manifest without its files."""
+    draw = np.random.default_rng(int(os.environ.get("FIELDWISE_SEED", "1")))
+    local, remote = write_places(tmp_path, 5)
+    calm = whole_cycle(local)
+    with Lister() as lister:
+        told = []
+        for name, arguments, writes in STEPS:
+            command = [sys.executable, "-W", "ignore", "-m", "fieldwise.jobs.cli", name, "-q", "--config", remote]
+            for _ in range(2):
+                after = s3.writes() + int(draw.integers(1, writes))
+                process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                while process.poll() is None and s3.writes() < after:
+                    time.sleep(0.005)
+                kill_all(process.pid)
+                process.communicate()
+            done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{name}\n{done.stderr}"
+            told.append(json.loads(done.stdout.splitlines()[-1]))
+        assert lister.looks > 20
+        assert lister.found == []
+    _, evaluated, rows, catalog, *dates, pruned = told
+    first = snapshot_digest(load_config(remote), DAY(3))
+    found = [first, evaluated["metrics"], scored(rows), scored(catalog)]
+    for done in dates:
+        found += [[done["decision"], done["learned"], done["metrics"], done["used_model"]["digest"]]]
+        found += [scored(done["catalog"])]
+    assert json.loads(json.dumps([*found, pruned["kept"]])) == json.loads(json.dumps([*calm[:-1], calm[-1]["kept"]]))
+    left = [path for path in s3.files().find(f"{PREFIX}/work") if "lease" in path or ".aside" in path]
+    assert left == []
+
+
+def kill_all(pid: int) -> None:
+    """A process with all it has started."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for each in family:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+class Lister:
+    """Looks all the time, past this project's code, whether every manifest that can be seen has its files."""
+
+    def __init__(self) -> None:
+        self.looks, self.found = 0, list[str]()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Lister:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        files = S3.files()
+        while not self._over.wait(0.1):
+            self.looks += 1
+            for path in files.find(f"{PREFIX}/work"):
+                name = path.rpartition("/")[2]
+                if name in ("manifest.json", "_manifest.json", "model.json"):
+                    self._look(files, path, name)
+
+    def _look(self, files: Any, path: str, name: str) -> None:
+        try:
+            content = files.cat_file(path)
+        except FileNotFoundError:
+            return
+        told, folder = json.loads(content), path.rpartition("/")[0]
+        if name == "model.json":
+            needed = {"weights.safetensors": None, "spec.json": None, "vocabulary.parquet": None}
+        else:
+            folder = f"{folder}/{told['data']}" if name == "manifest.json" else folder
+            needed = {file["path"]: file["bytes"] for file in told["files"]}
+        there = {each["name"].rpartition("/")[2]: each["size"] for each in files.find(folder, detail=True).values()}
+        bad = [file for file, size in needed.items() if file not in there or size not in (None, there[file])]
+        try:
+            if bad and files.cat_file(path) == content:  # and not another one's by now
+                self.found.append(f"{path}: {bad}")
+        except FileNotFoundError:
+            return

@@ -240,8 +240,8 @@ def move_back(aside: str, directory: str) -> None:
 
 
 def is_aside(directory: str) -> bool:
-    """Whether a directory of a store without renames has been moved aside, and not back."""
-    there = list_sizes(directory)
+    """Whether a directory has been moved aside where it could not be renamed, and not back."""
+    there = {} if is_local(directory) else list_sizes(directory)
     return _ASIDE in there and _MANIFEST not in there
 
 
