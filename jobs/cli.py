@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(command=getattr(commands, name.replace("-", "_")), called=name)
         if configured:
             given = {"required": True} if config is None else {"default": config}
-            told = "the pipeline's YAML file" if config is None else f"default: {config or 'none'}"
+            told = "the pipeline's YAML file, or its URL" if config is None else f"default: {config or 'none'}"
             command.add_argument("--config", metavar="FILE", help=told, **given)
             command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides",
                                  help="override one config key")  # fmt: skip
@@ -198,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
     compare = add("compare", "Models side by side on the same rows, with intervals of what they differ by.",
                   "fieldwise compare models:/demo/1 models:/demo@challenger --config configs/demo.yaml")  # fmt: skip
     compare.add_argument(
-        "models", metavar="MODEL", nargs="+", help="bundle directory or models:/NAME@alias, two or more"
+        "models", metavar="MODEL", nargs="+", help="bundle directory, its URL, or models:/NAME@alias, two or more"
     )
     compare.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
     compare.add_argument("--role", default="test", choices=["train", "valid", "test"], help="default: test")
@@ -306,7 +306,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--model", metavar="MODEL", help="bundle directory or models:/NAME@alias (default: the champion)"
+        "--model", metavar="MODEL", help="bundle directory, its URL, or models:/NAME@alias (default: the champion)"
     )
 
 

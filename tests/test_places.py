@@ -29,8 +29,10 @@ from fieldwise.pipelines.cycle.daily import run_day
 from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.score.score_rows import score_rows
 from fieldwise.pipelines.train.evaluate import evaluate_model
-from fieldwise.pipelines.train.launch import Days
-from fieldwise.pipelines.train.train import train_model
+from fieldwise.training.data.splits import TrainData
+from fieldwise.training.loop.run import TrainRun
+from fieldwise.training.loop.trainer import train
+from fieldwise.training.ranks.world import World
 from tests.pipelines.cycle.days import DAY, write_cycle
 from tests.s3_server import S3, upload
 
@@ -77,16 +79,21 @@ def scored(result: dict[str, Any]) -> Any:
 def test_features_train_and_score_give_the_same_on_s3(spark: SparkSession, s3: S3, tmp_path: Path) -> None:
     def run(path: str) -> list[Any]:
         config = load_config(path)
-        days = [build_features(config, date=DAY(1))]
-        days.append(build_features(config, date=DAY(2), spec=days[0]["dir"]))
-        trained = train_model(config, Days([days[0]["dir"]], [days[1]["dir"]]))
-        assert trained is not None
-        rows = score_rows(config, date=DAY(2), model=trained["bundle"])
-        return [[day["digest"] for day in days], trained["bundle_digest"], scored(rows)]
+        built = build_features(config, date=DAY(1))
+        data = TrainData.of([load_snapshot(built["dir"])], [], [])
+        settings = config.training.model_copy(update={"epochs": 2, "patience": None})
+        made = tmp_path / f"bundle-{len(path)}"
+        trained = train(TrainRun(data, config.model, settings, bundle_dir=str(made)), World())
+        if "://" in path:
+            upload(made, bundle := f"{PREFIX}/bundle")
+        else:
+            bundle = str(made)
+        rows = score_rows(config, date=DAY(1), model=bundle)
+        return [built["digest"], trained.bundle_digest, scored(rows)]
 
-    local, remote = map(run, write_places(tmp_path, 2))
+    local, remote = map(run, write_places(tmp_path, 1))
     assert remote == local
-    assert not list((tmp_path / "scratch" / "work").iterdir())
+    assert len(list((tmp_path / "scratch" / "files").iterdir())) == 1  # fetched once for two epochs and the evaluation
 
 
 @pytest.mark.slow

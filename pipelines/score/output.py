@@ -24,6 +24,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,8 @@ from fieldwise.features.store.lock import locked
 from fieldwise.pipelines.config.schema import Config, resolve
 
 MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
+_AT_ONCE = 16
+"""Files that a store copies together."""
 _PART = re.compile(r"part-\d+-[0-9a-f]{12}\.parquet")
 """As `write_part` names them; other files are not ours to remove."""
 
@@ -145,14 +148,17 @@ class Output:
             # of names that are no attempt's, the former manifest would tell other bytes
             if store.list_sizes(self.target).keys() & {part["path"] for part in parts}:
                 store.remove(store.join(self.target, MANIFEST))
-            for name in sorted(kept & sizes.keys()):
-                store.copy(store.join(self.staging, name), store.join(self.target, name))
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._copy, sorted(kept & sizes.keys())))
             self._lease.require()
             store.write_atomic(store.join(self.target, MANIFEST), data)
             if QUARANTINE not in sizes:
                 store.remove(store.join(self.target, QUARANTINE))
             self._unnamed_go()
         return manifest
+
+    def _copy(self, name: str) -> None:
+        store.copy(store.join(self.staging, name), store.join(self.target, name))
 
     def _alone(self) -> AbstractContextManager[None]:
         """One job at a time changes what stands, on stores of objects."""

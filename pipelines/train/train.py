@@ -83,8 +83,9 @@ def train_model(
     task, origin = _task(config, open_days(config, days), init)
     task.data.require_both_classes(valid=task.validates)  # before anything is written
     place = _place(config, task)
-    local = Mirror(place, config.training.scratch).local
-    task = replace(task, bundle_dir=str(local / "bundle"), checkpoint_dir=str(local / "checkpoints"))
+    mirror = Mirror(place, config.training.scratch)
+    bundle, checkpoints = (str(mirror.local / name) for name in ("bundle", "checkpoints"))
+    task = replace(task, bundle_dir=bundle, checkpoint_dir=checkpoints, told=mirror.told)
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
         journal = None
         if world.first:

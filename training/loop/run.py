@@ -48,6 +48,8 @@ class TrainRun:
     """On rank 0 only."""
     saved: Callable[[], None] = _nothing
     """Called once something was written below these directories that a killed run resumes from."""
+    told: Callable[[str], str] = str
+    """What people are told of a place below them."""
     silent: bool = False
     """One of many trials: no line an epoch."""
     chosen: Chosen | None = None

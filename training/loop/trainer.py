@@ -311,11 +311,15 @@ class Trainer:
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
         if self.best is None:
-            stand = "" if self.checkpoints is None else f" Checkpoints in {self.task.checkpoint_dir} stay as they were."
+            stand = (
+                ""
+                if self.checkpoints is None
+                else f" Checkpoints in {self.task.told(str(self.task.checkpoint_dir))} stay as they were."
+            )
             return f"No epoch had ended, so no weights are kept.{stand}"
         kept = f"{self.task.bundle_dir}.last-good"
         self._save_best(kept, whole=False)
-        return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
+        return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {self.task.told(kept)}."
 
     def _calibrator(self) -> Platt | Isotonic | None:
         """Fitted on the validation rows, the same on every rank; without any, that of the model it started from."""
