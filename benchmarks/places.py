@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks.record import record  # noqa: E402
-from fieldwise.features import store  # noqa: E402
 from fieldwise.features.snapshot.manifest import load_snapshot  # noqa: E402
 from fieldwise.training.config import ModelConfig, TrainingConfig  # noqa: E402
 from fieldwise.training.data.splits import TrainData  # noqa: E402
 from fieldwise.training.loop.run import TrainRun  # noqa: E402
 from fieldwise.training.loop.trainer import train  # noqa: E402
 from fieldwise.training.ranks.world import World  # noqa: E402
-from tests.s3_server import S3, upload  # noqa: E402
+from tests.s3_server import S3, races, upload  # noqa: E402
 from tests.snapshots import hash_spec, write_snapshot  # noqa: E402
 
 FIELDS, FILE_ROWS = 20, 50_000
@@ -101,29 +99,6 @@ def epochs(snapshot: str, scratch: str) -> dict[str, Any]:
         done = train(run, World())
     first, second = (record.rows_trained / record.seconds for record in done.history[:2])
     return {"first": first, "second": second, "digest": done.bundle_digest}
-
-
-def races(times: int) -> dict[str, int]:
-    """Two publishers with a connection each, let go together."""
-    one = 0
-    for number in range(times):
-        path, won, gate = f"s3://shop/races/{number}/manifest.json", [], threading.Barrier(2)
-
-        def publish(mine: bytes, path: str = path, won: list[bytes] = won, gate: threading.Barrier = gate) -> None:
-            gate.wait()
-            try:
-                store.create_exclusive(path, mine)
-            except FileExistsError:
-                return
-            won.append(mine)
-
-        both = [threading.Thread(target=publish, args=(name * 1000,)) for name in (b"a", b"b")]
-        for each in both:
-            each.start()
-        for each in both:
-            each.join()
-        one += len(won) == 1 and store.read_bytes(path) == won[0]
-    return {"times": times, "exactly_one_won": one}
 
 
 if __name__ == "__main__":

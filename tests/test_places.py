@@ -8,24 +8,33 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import psutil
 import pytest
+import s3fs
 import yaml
+from botocore.exceptions import ClientError
 from pyspark.sql import SparkSession
 
 from fieldwise.features import store
+from fieldwise.features.config import SourceConfig
+from fieldwise.features.errors import ConfigError, FieldwiseError, known_error
+from fieldwise.features.files.listing import list_files
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.load import load_config
-from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.cycle.bootstrap import bootstrap
 from fieldwise.pipelines.cycle.daily import run_day
+from fieldwise.pipelines.operate.config_checks import ConfigChecks
 from fieldwise.pipelines.operate.prune import prune
 from fieldwise.pipelines.score.score_rows import score_rows
 from fieldwise.pipelines.train.evaluate import evaluate_model
@@ -34,7 +43,7 @@ from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import train
 from fieldwise.training.ranks.world import World
 from tests.pipelines.cycle.days import DAY, write_cycle
-from tests.s3_server import S3, upload
+from tests.s3_server import BUCKET, S3, races, upload
 
 PREFIX = "s3://shop/a place/100%/é"
 
@@ -43,7 +52,7 @@ def write_places(folder: Path, days: int) -> tuple[str, str]:
     """The same config and logs on the disk and on the server; MLflow's databases lie on the disk."""
     write_cycle(folder, "cycle.yaml", days=days)
     document = yaml.safe_load((folder / "cycle.yaml").read_text())
-    document["training"] |= {"scratch": str(folder / "scratch"), "auto": False}
+    document["training"] |= {"scratch": str(folder / "scratch"), "auto": False, "epochs": 3}
     document["daily"] = {"window": 1}
     remote = document | {"tracking": {"uri": f"sqlite:///{folder}/remote.db"}}
     upload(folder, PREFIX)
@@ -97,6 +106,7 @@ def test_features_train_and_score_give_the_same_on_s3(spark: SparkSession, s3: S
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_cycle_gives_the_same_on_s3(spark: SparkSession, s3: S3, tmp_path: Path) -> None:
     local, remote = map(whole_cycle, write_places(tmp_path, 5))
     assert remote == local
@@ -121,7 +131,7 @@ def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession,
     local, remote = write_places(tmp_path, 5)
     calm = whole_cycle(local)
     with Lister() as lister:
-        told = []
+        results = []
         for name, arguments, writes in STEPS:
             command = [sys.executable, "-W", "ignore", "-m", "fieldwise.jobs.cli", name, "-q", "--config", remote]
             for _ in range(2):
@@ -133,10 +143,10 @@ def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession,
                 process.communicate()
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{name}\n{done.stderr}"
-            told.append(json.loads(done.stdout.splitlines()[-1]))
+            results.append(json.loads(done.stdout.splitlines()[-1]))
         assert lister.looks > 20
         assert lister.found == []
-    _, evaluated, rows, catalog, *dates, pruned = told
+    _, evaluated, rows, catalog, *dates, pruned = results
     first = snapshot_digest(load_config(remote), DAY(3))
     found = [first, evaluated["metrics"], scored(rows), scored(catalog)]
     for done in dates:
@@ -192,7 +202,7 @@ class Lister:
             return
         told, folder = json.loads(content), path.rpartition("/")[0]
         if name == "model.json":
-            needed = {"weights.safetensors": None, "spec.json": None, "vocabulary.parquet": None}
+            needed: dict[str, int | None] = {"weights.safetensors": None, "spec.json": None, "vocabulary.parquet": None}
         else:
             folder = f"{folder}/{told['data']}" if name == "manifest.json" else folder
             needed = {file["path"]: file["bytes"] for file in told["files"]}
@@ -203,3 +213,115 @@ class Lister:
                 self.found.append(f"{path}: {bad}")
         except FileNotFoundError:
             return
+
+
+def test_exactly_one_of_two_publishes(s3: S3) -> None:
+    assert races(10) == {"times": 10, "exactly_one_won": 10}
+
+
+@pytest.mark.slow
+def test_exactly_one_of_two_publishes_each_of_a_hundred_times(s3: S3) -> None:
+    assert races(100) == {"times": 100, "exactly_one_won": 100}
+
+
+def test_directories_of_a_store(s3: S3) -> None:
+    """Markers of directories are no files; a bucket may be the workspace; relative paths count from a config there."""
+    files = s3.files()
+    for name, content in (("", b""), ("sub/", b""), ("sub/a.csv", b"a,b\n1,2\n"), ("sub/_x", b"no"), ("b.csv", b"c\n")):
+        files.pipe_file(f"{BUCKET}/dirs/{name}", content)
+    source = SourceConfig(path=["s3://shop/dirs/"])
+    assert [file.path for file in list_files(source, "/")] == ["s3://shop/dirs/b.csv", "s3://shop/dirs/sub/a.csv"]
+    source = SourceConfig(path=["../dirs/s*/*.csv"])
+    assert [file.path for file in list_files(source, "s3://shop/conf")] == ["s3://shop/dirs/sub/a.csv"]
+    assert store.list_sizes("s3://shop/dirs/") == {"sub": 0, "b.csv": 2}
+    assert [resolve("s3://shop/", "/x"), resolve("../w", "s3://shop/conf")] == ["s3://shop", "s3://shop/w"]
+    store.write_atomic(store.join(resolve("s3://shop/", "/x"), "snapshots", "all", "manifest.json"), b"{}")
+    assert "snapshots" in store.list_sizes("s3://shop")
+
+
+@pytest.mark.slow
+def test_more_files_than_one_listing_tells(s3: S3) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.write_new(f"s3://shop/many/{n:04d}.csv", b"x"), range(1100)))
+    assert len(store.list_sizes("s3://shop/many")) == 1100
+    assert len(list_files(SourceConfig(path=["s3://shop/many"]), "/")) == 1100
+    store.remove_tree("s3://shop/many")
+    assert store.list_sizes("s3://shop/many") == {}
+
+
+@pytest.fixture
+def strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A server that knows who asks; the function becomes a user who may do what a policy says."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    server = S3(tmp_path / "config", open_for=8)
+    iam = boto3.client("iam", endpoint_url=server.endpoint)
+    iam.create_user(UserName="fieldwise")
+    key = iam.create_access_key(UserName="fieldwise")["AccessKey"]
+
+    def become(statement: dict[str, Any]) -> None:
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", **statement}]})
+        iam.put_user_policy(UserName="fieldwise", PolicyName="own", PolicyDocument=policy)
+        for _ in range(20):  # what is left of the requests that anybody may make
+            with suppress(ClientError):
+                iam.list_users()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        s3fs.S3FileSystem.clear_instance_cache()
+
+    yield become
+    server.end()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def told(call: Callable[[], object]) -> FieldwiseError:
+    with pytest.raises(Exception) as raised:  # noqa: PT011  of whatever library
+        call()
+    found = known_error(raised.value)
+    assert found is not None, repr(raised.value)
+    assert "\n" not in str(found)
+    return found
+
+
+@pytest.mark.slow
+def test_a_refusal_is_one_line(strict: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    strict({"Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]})
+    store.write_atomic("s3://shop/a/x", b"1")
+    assert store.read_bytes("s3://shop/a/x") == b"1"
+    found = told(lambda: store.list_sizes("s3://shop/a"))  # which may not be asked
+    assert (found.exit_code, found.expected) == (2, "credentials that it accepts")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-of-tests")
+    s3fs.S3FileSystem.clear_instance_cache()
+    for call in (
+        lambda: store.read_bytes("s3://shop/a/x"),
+        lambda: store.write_atomic("s3://shop/a/x", b"2"),
+        lambda: load_config("s3://shop/a/x"),
+    ):
+        found = told(call)
+        assert (found.exit_code, "another-secret" in str(found)) == (2, False)
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_there_and_a_server_that_is_away(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = told(lambda: store.write_atomic("s3://no-such-bucket/x", b""))
+    assert (found.exit_code, found.expected) == (2, "a bucket that is there")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        found = told(lambda: store.write_atomic("s3://shop/x", b""))
+    finally:
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        s3fs.S3FileSystem.clear_instance_cache()
+    assert (found.exit_code, found.expected) == (1, "an answer")
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigError, match=r"pip install 'fieldwise\[gcs\]'"):
+        store.exists("gs://bucket/x")
+
+
+def test_doctor_tries_what_the_workspace_needs(s3: S3, tmp_path: Path) -> None:
+    _, remote = write_places(tmp_path, 1)
+    checked = ConfigChecks(load_config(remote))._workspace()
+    assert checked == f"{PREFIX}/work: written, read, listed, created once and removed"
+    assert [path for path in s3.files().find(f"{PREFIX}/work") if "doctor" in path] == []

@@ -67,6 +67,10 @@ def directory_columns(path: str) -> dict[str, str | None]:
 def _matching(written: str, base: str) -> Iterator[tuple[str, int]]:
     """(path or URL, size) of the files that one path of a config means."""
     relative = not _is_absolute(written)
+    while "://" in base and relative and written.startswith(("../", "./")):  # no name on a store
+        if written.startswith("../"):
+            base = store.parent(base.rstrip("/"))
+        written = written.partition("/")[2]
     fs, inner = store.resolve(f"{base.rstrip('/')}/{written}" if relative else written)
     local = isinstance(fs, LocalFileSystem)
     pattern = written if relative else inner

@@ -122,6 +122,8 @@ def _making(path: str) -> Iterator[None]:
 def unfit(path: str) -> str | None:
     """Why nothing can be kept below a path, as far as its name and a look tell."""
     scheme = path.partition("://")[0].lower() if "://" in path else "file"
+    if scheme in _EXTRAS and not path.partition("://")[2].strip("/"):
+        return "a URL without a bucket"
     if scheme != "file":
         return _UNFIT.get(scheme)
     place = resolve(path)[1]

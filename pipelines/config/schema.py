@@ -236,7 +236,7 @@ def refuse_name(name: str, *, model: bool) -> None:
 def resolve(path: str, base: str) -> str:
     """A URL without a slash at its end, a local path absolute; a relative one counted from ``base``, a URL or none."""
     if "://" in path:
-        return path.rstrip("/")
+        return path.rstrip("/") if not path.endswith("://") else path
     own = os.path.expanduser(path)
     if "://" in base and not os.path.isabs(own):
         return store.below(base, own)

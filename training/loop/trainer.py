@@ -110,10 +110,8 @@ class Trainer:
             self.network.lookup.direct = can_be_direct(
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
-        self.seen = seen or Seen(
-            verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader,
-            copies=copies_of(self.config),
-        )  # fmt: skip
+        verify, room, reader = self.config.verify_checksums, self.config.cache_mb * 10**6, self.config.reader
+        self.seen = seen or Seen(verify=verify, room=room, reader=reader, copies=copies_of(self.config))
         self.observers: list[Observer] = []
         """Of the validation rows of every epoch."""
         self.warned_at = -math.inf if run.bundle_dir else math.inf  # trials are too short to say who is slow
@@ -311,11 +309,8 @@ class Trainer:
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
         if self.best is None:
-            stand = (
-                ""
-                if self.checkpoints is None
-                else f" Checkpoints in {self.task.told(str(self.task.checkpoint_dir))} stay as they were."
-            )
+            place = self.task.told(str(self.task.checkpoint_dir))
+            stand = "" if self.checkpoints is None else f" Checkpoints in {place} stay as they were."
             return f"No epoch had ended, so no weights are kept.{stand}"
         kept = f"{self.task.bundle_dir}.last-good"
         self._save_best(kept, whole=False)
