@@ -75,7 +75,8 @@ def connect(uri: str | None, workspace: str) -> str:
     if own:
         if "://" in workspace:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
-            raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
+            expected = "an MLflow server, or a database on a disk, beside a workspace that is a URL"
+            raise ConfigError("tracking.uri", expected=expected, found="none", fix=fix)
         make_dir(workspace)
         uri = sqlite_uri(f"{workspace}/mlflow.db")
     remember_urls(uri)
