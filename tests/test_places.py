@@ -134,7 +134,7 @@ def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession,
         results = []
         for name, arguments, writes in STEPS:
             command = [sys.executable, "-W", "ignore", "-m", "fieldwise.jobs.cli", name, "-q", "--config", remote]
-            for _ in range(2):
+            for _ in range(int(os.environ.get("FIELDWISE_KILLS", "1"))):
                 after = s3.writes() + int(draw.integers(1, writes))
                 process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                 while process.poll() is None and s3.writes() < after:
