@@ -55,10 +55,11 @@ def write_places(folder: Path, days: int) -> tuple[str, str]:
     document["training"] |= {"scratch": str(folder / "scratch"), "auto": False, "epochs": 3}
     document["daily"] = {"window": 1}
     remote = document | {"tracking": {"uri": f"sqlite:///{folder}/remote.db"}}
-    upload(folder, PREFIX)
-    store.write_atomic(f"{PREFIX}/cycle.yaml", yaml.safe_dump(remote).encode())
+    place = f"{PREFIX}/{folder.name}"
+    upload(folder, place)
+    store.write_atomic(f"{place}/cycle.yaml", yaml.safe_dump(remote).encode())
     (folder / "cycle.yaml").write_text(yaml.safe_dump(document))
-    return str(folder / "cycle.yaml"), f"{PREFIX}/cycle.yaml"
+    return str(folder / "cycle.yaml"), f"{place}/cycle.yaml"
 
 
 def whole_cycle(path: str) -> list[Any]:
@@ -94,7 +95,7 @@ def test_features_train_and_score_give_the_same_on_s3(spark: SparkSession, s3: S
         made = tmp_path / f"bundle-{len(path)}"
         trained = train(TrainRun(data, config.model, settings, bundle_dir=str(made)), World())
         if "://" in path:
-            upload(made, bundle := f"{PREFIX}/bundle")
+            upload(made, bundle := f"{store.parent(path)}/bundle")
         else:
             bundle = str(made)
         rows = score_rows(config, date=DAY(1), model=bundle)
@@ -114,7 +115,7 @@ def test_the_whole_cycle_gives_the_same_on_s3(spark: SparkSession, s3: S3, tmp_p
 
 STEPS = [  # command, arguments, about how many writes to the store it makes
     ("bootstrap", ["--from", DAY(1), "--to", DAY(3)], 130),
-    ("evaluate", ["--snapshot", f"{PREFIX}/work/snapshots/{DAY(3)}"], 4),
+    ("evaluate", ["--snapshot", "{work}/snapshots/" + DAY(3)], 4),
     ("score-rows", ["--date", DAY(3)], 25),
     ("score-catalog", ["--date", DAY(3)], 25),
     ("daily", ["--date", DAY(4)], 150),
@@ -130,9 +131,11 @@ def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession,
     draw = np.random.default_rng(int(os.environ.get("FIELDWISE_SEED", "1")))
     local, remote = write_places(tmp_path, 5)
     calm = whole_cycle(local)
-    with Lister() as lister:
+    work = store.join(store.parent(remote), "work")
+    with Lister(work) as lister:
         results = []
-        for name, arguments, writes in STEPS:
+        for name, written, writes in STEPS:
+            arguments = [word.replace("{work}", work) for word in written]
             command = [sys.executable, "-W", "ignore", "-m", "fieldwise.jobs.cli", name, "-q", "--config", remote]
             for _ in range(int(os.environ.get("FIELDWISE_KILLS", "1"))):
                 after = s3.writes() + int(draw.integers(1, writes))
@@ -153,7 +156,7 @@ def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession,
         found += [[done["decision"], done["learned"], done["metrics"], done["used_model"]["digest"]]]
         found += [scored(done["catalog"])]
     assert json.loads(json.dumps([*found, pruned["kept"]])) == json.loads(json.dumps([*calm[:-1], calm[-1]["kept"]]))
-    left = [path for path in s3.files().find(f"{PREFIX}/work") if "lease" in path or ".aside" in path]
+    left = [path for path in s3.files().find(work) if "lease" in path or ".aside" in path]
     assert left == []
 
 
@@ -173,8 +176,8 @@ def kill_all(pid: int) -> None:
 class Lister:
     """Looks all the time, past this project's code, whether every manifest that can be seen has its files."""
 
-    def __init__(self) -> None:
-        self.looks, self.found = 0, list[str]()
+    def __init__(self, place: str) -> None:
+        self.place, self.looks, self.found = place, 0, list[str]()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -190,7 +193,7 @@ class Lister:
         files = S3.files()
         while not self._over.wait(0.1):
             self.looks += 1
-            for path in files.find(f"{PREFIX}/work"):
+            for path in files.find(self.place):
                 name = path.rpartition("/")[2]
                 if name in ("manifest.json", "_manifest.json", "model.json"):
                     self._look(files, path, name)
@@ -322,6 +325,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doctor_tries_what_the_workspace_needs(s3: S3, tmp_path: Path) -> None:
     _, remote = write_places(tmp_path, 1)
-    checked = ConfigChecks(load_config(remote))._workspace()
-    assert checked == f"{PREFIX}/work: written, read, listed, created once and removed"
-    assert [path for path in s3.files().find(f"{PREFIX}/work") if "doctor" in path] == []
+    config = load_config(remote)
+    checked = ConfigChecks(config)._workspace()
+    assert checked == f"{config.workspace_dir}: written, read, listed, created once and removed"
+    assert s3.files().find(config.workspace_dir) == []
