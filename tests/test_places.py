@@ -156,7 +156,7 @@ def test_killed_in_the_middle_of_each_command_and_run_again(spark: SparkSession,
         found += [[done["decision"], done["learned"], done["metrics"], done["used_model"]["digest"]]]
         found += [scored(done["catalog"])]
     assert json.loads(json.dumps([*found, pruned["kept"]])) == json.loads(json.dumps([*calm[:-1], calm[-1]["kept"]]))
-    left = [path for path in s3.files().find(work) if "lease" in path or ".aside" in path]
+    left = [path for path in s3.files().find(work) if ".lock." in path or ".aside" in path]
     assert left == []
 
 
