@@ -30,7 +30,7 @@ from fieldwise.pipelines.build.features import build_features  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
 from fieldwise.pipelines.demo.shop import Shop, generate  # noqa: E402
-from fieldwise.pipelines.train.launch import Days  # noqa: E402
+from fieldwise.pipelines.ranks.launch import Days  # noqa: E402
 from fieldwise.pipelines.train.train import open_days  # noqa: E402
 from fieldwise.training.config import ModelConfig  # noqa: E402
 from fieldwise.training.data.splits import TrainData  # noqa: E402

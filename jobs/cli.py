@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def report_failure(error: FieldwiseError) -> None:
     """Inside a rank: leave the error for the launching process, and for what torchrun prints last."""
-    from fieldwise.pipelines.train.launch import write_failure
+    from fieldwise.pipelines.ranks.launch import write_failure
 
     write_failure(error)
 

@@ -48,7 +48,7 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
 
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
     from fieldwise.pipelines.train.family import train_best
-    from fieldwise.pipelines.train.launch import Days
+    from fieldwise.pipelines.ranks.launch import Days
 
     days = Days(o.train, o.valid, o.test)
     return train_best(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)

@@ -96,7 +96,7 @@ class Pipeline:
         than the rate of positives.
         """
         from fieldwise.pipelines.train.family import train_best
-        from fieldwise.pipelines.train.launch import Days
+        from fieldwise.pipelines.ranks.launch import Days
 
         more = overrides_of(keys) + ([] if kind is None else [f"model.kind={kind}"])
         with call():

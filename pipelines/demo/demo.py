@@ -19,7 +19,7 @@ from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.compare import SideBySide, measure
-from fieldwise.pipelines.train.launch import train_ranks
+from fieldwise.pipelines.ranks.launch import train_ranks
 from fieldwise.pipelines.train.measured import TABLE
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of

@@ -26,7 +26,7 @@ from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.train.compare import CONFIDENCE, SideBySide, measure, significant
-from fieldwise.pipelines.train.launch import Days, inside_rank, train_ranks
+from fieldwise.pipelines.ranks.launch import Days, inside_rank, train_ranks
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.models import AUTO, FAMILY

@@ -29,7 +29,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import record_first_champion
 from fieldwise.pipelines.registry import open_model, registry, say_registered
 from fieldwise.pipelines.train.card import Told
-from fieldwise.pipelines.train.launch import INIT, Days
+from fieldwise.pipelines.ranks.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.pipelines.train.report import PAGE, Facts, facts_of, stage_report
 from fieldwise.pipelines.train.verdict import judge

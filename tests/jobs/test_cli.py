@@ -16,7 +16,7 @@ from fieldwise.features.errors import FieldwiseError, InputError, RefusedError, 
 from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.jobs.cli import main, parser
 from fieldwise.pipelines.config.load import load_config
-from fieldwise.pipelines.train.launch import read_failure, write_failure
+from fieldwise.pipelines.ranks.launch import read_failure, write_failure
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 COMMANDS = [

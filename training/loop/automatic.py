@@ -271,7 +271,7 @@ def automatic(run: TrainRun, world: World) -> TrainRun:
         if world.first:
             say(f"settings: the model's priors, for {fewest} rows of a class are too few to choose {_named(names)} by")
         return run
-    with world.naming_silent_ranks(), StopSignal() as stop:
+    with StopSignal() as stop:
         search = Search(run, data, world, stop)
         if world.first:
             rows, sizes = run.data.train.rows, [sample.train.rows for sample in search.samples]

@@ -70,7 +70,7 @@ def train(run: TrainRun, world: World) -> TrainResult:
         ArtifactError, ConfigError: a warm start or checkpoint of another spec, model or run; settings without effect.
         IntegrityError: rows lost or damaged, replicas apart, a loss that is not finite, a rank that does not answer.
     """
-    with world.naming_silent_ranks(), StopSignal() as stop:
+    with StopSignal() as stop:
         return Trainer(run, world, stop).train()
 
 

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ from fieldwise.features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
 from fieldwise.features.process import FAILURES, adopt_orphans, die_with_parent, end_children
 from fieldwise.features.terminal import BarStream
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.registry import open_model
+from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.training.ranks.world import STORE
 
 RANK = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
@@ -71,47 +71,90 @@ def train_ranks(
         FieldwiseError: the error that a rank met, of its own class.
         IntegrityError: a rank died of something else; its traceback is on stderr.
     """
-    if ranks < 1:
-        raise ConfigError("--ranks", expected="at least 1", found=str(ranks), fix="Leave it out for one process.")
-    arguments = [*config.arguments, *(f"--set={override}" for override in overrides)]
-    for role, paths in asdict(days or Days()).items():
-        arguments += [f"--{role}={path}" for path in paths]
     origin = open_model(init, config) if init else None
+    wish = {"register": register, "force": force, "name": name}
+    arguments, environment = rank_arguments(config, days or Days(), origin, overrides=overrides, **wish)
+    return run_ranks(arguments, ranks, environment, restarts=config.training.restarts).require()
+
+
+def rank_arguments(
+    config: Config, days: Days, origin: OpenedModel | None, *, overrides: Sequence[str] = (), register: bool = True,
+    force: bool = False, name: str | None = None,
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    """What a rank is started with: arguments of ``train``, and what its environment tells."""
+    arguments = [*config.arguments, *(f"--set={override}" for override in overrides)]
+    for role, paths in asdict(days).items():
+        arguments += [f"--{role}={path}" for path in paths]
     arguments += [f"--init={origin.directory}"] if origin else []
     arguments += [] if register else ["--no-register"]
     arguments += ["--force"] if force else []
     arguments += [f"--name={name}"] if name else []
+    return arguments, {INIT: json.dumps(origin.facts)} if origin else {}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of ranks of this machine."""
+
+    status: int
+    result: dict[str, Any] | None
+    """Rank 0's, where it was here."""
+    failures: list[FieldwiseError]
+    """Those that no restart mends come first."""
+
+    def require(self) -> dict[str, Any]:
+        """The result. Raises what a rank met."""
+        for failure in self.failures:
+            raise failure
+        if self.status != 0 or self.result is None:
+            raise IntegrityError(
+                "training ranks",
+                expected="every rank to finish",
+                found=f"exit status {self.status}",
+                fix="See the traceback above.",
+            )
+        return self.result
+
+
+def run_ranks(
+    arguments: Sequence[str],
+    ranks: int,
+    told: Mapping[str, str],
+    *,
+    restarts: int = 0,
+    meanwhile: Callable[[subprocess.Popen[bytes]], AbstractContextManager[Any]] = nullcontext,
+    on_signal: Callable[[int], None] = lambda number: None,
+) -> Ended:
+    """Ranks of this machine, until they end.
+
+    Args:
+        told: for their environment.
+        meanwhile: entered with torchrun's process while it runs.
+        on_signal: hears of a signal before the ranks do.
+
+    Raises Interrupted once ranks that were asked to stop have ended.
+    """
+    if ranks < 1:
+        raise ConfigError("--ranks", expected="at least 1", found=str(ranks), fix="Leave it out for one process.")
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
-        command = [
-            *rank_command(ranks, failures, config.training.restarts),
-            str(RANK),
-            *arguments,
-        ]
-        own = {**environment(ranks, failures), FAILURES: failures}
-        own |= {INIT: json.dumps(origin.facts)} if origin else {}
+        command = [*rank_command(ranks, failures, restarts), str(RANK), *arguments]
+        own = {**environment(ranks, failures), FAILURES: failures, **told}
         process = subprocess.Popen(
             command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent,
             start_new_session=True,  # a terminal's Ctrl-C reaches ranks once, through us
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
-        with _passing_on_signals(process) as stopped, process.stdout as output, process.stderr as words:
+        passing = _passing_on_signals(process, on_signal)
+        with passing as stopped, meanwhile(process), process.stdout as output, process.stderr as words:
             _pass_on(words.fileno(), failures, process, stopped)
             lines = output.read().decode().splitlines()
             status = process.wait()
         if stopped:
             raise Interrupted(stopped[0])
         found = [read_failure(path) for path in sorted(Path(failures).glob("*.json"))] if status else []
-        for failure in sorted(found, key=lambda error: isinstance(error, RankLostError)):
-            raise failure
-    if status != 0 or not lines:
-        raise IntegrityError(
-            "training ranks",
-            expected="every rank to finish",
-            found=f"exit status {status}",
-            fix="See the traceback above.",
-        )
-    return dict(json.loads(lines[-1]))
+    result = dict(json.loads(lines[-1])) if lines and not status else None
+    return Ended(status, result, sorted(found, key=lambda error: isinstance(error, RankLostError)))
 
 
 def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], stopped: list[int]) -> None:
@@ -133,7 +176,9 @@ def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], s
 
 
 @contextmanager
-def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+def _passing_on_signals(
+    process: subprocess.Popen[bytes], on_signal: Callable[[int], None]
+) -> Iterator[list[int]]:
     """Hand the first signal on to a process, as SIGTERM; another ends all at once. Yields the signals that came."""
     came: list[int] = []
     since = 0.0
@@ -141,8 +186,9 @@ def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
     def pass_on(number: int, frame: FrameType | None) -> None:
         nonlocal since
         if not came:
-            process.terminate()
             came.append(number)
+            on_signal(number)
+            process.terminate()
             since = time.monotonic()
         elif time.monotonic() > since + PATIENCE_SECONDS:
             adopt_orphans()
