@@ -29,7 +29,7 @@ def adopt_orphans() -> None:
 
 
 def children(of: int | None = None) -> set[int]:
-    """Living processes that a process (this one) started, and those that they started. Linux; elsewhere none are known."""
+    """Living processes that one (default: this) started, and what those started. Linux; elsewhere none are known."""
     parents = {}
     for entry in os.listdir("/proc") if sys.platform == "linux" else ():
         with suppress(OSError):  # it has ended meanwhile

@@ -166,7 +166,13 @@ def parser() -> argparse.ArgumentParser:
                        help="snapshots to train on (default: the workspace's `all`, by its own splits)")  # fmt: skip
     train.add_argument("--valid", metavar="DIR", action="append", default=[], help="snapshots to validate on")
     train.add_argument("--test", metavar="DIR", action="append", default=[], help="snapshots to test on")
-    train.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
+    train.add_argument("--ranks", type=_count, default=1, help="training processes on this machine, or on each node")
+    train.add_argument(
+        "--nnodes", type=_count, metavar="N", help="machines that train together, each with this command"
+    )
+    train.add_argument("--rdzv", metavar="HOST:PORT", help="where they meet: node 0, and a free port there")
+    train.add_argument("--node-rank", type=_seed, metavar="K",
+                       help="of this machine, from 0 (default: 0 where HOST is, else any that is free)")  # fmt: skip
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument(
         "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"

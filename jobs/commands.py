@@ -47,11 +47,13 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
-    from fieldwise.pipelines.train.family import train_best
     from fieldwise.pipelines.ranks.launch import Days
+    from fieldwise.pipelines.ranks.node import Nodes
+    from fieldwise.pipelines.train.family import train_best
 
-    days = Days(o.train, o.valid, o.test)
-    return train_best(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
+    days, nodes = Days(o.train, o.valid, o.test), Nodes.parse(o.nnodes, o.rdzv, o.node_rank)
+    how = {"init": o.init, "register": not o.no_register, "force": o.force, "name": o.name}
+    return train_best(_load(o), o.ranks, days, nodes=nodes, **how)
 
 
 def send(o: argparse.Namespace) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class Pipeline:
         Later calls of this object use the model, whoever is champion. Raises RefusedError where the model is no better
         than the rate of positives.
         """
-        from fieldwise.pipelines.train.family import train_best
         from fieldwise.pipelines.ranks.launch import Days
+        from fieldwise.pipelines.train.family import train_best
 
         more = overrides_of(keys) + ([] if kind is None else [f"model.kind={kind}"])
         with call():

@@ -49,9 +49,9 @@ from fieldwise.pipelines.cycle.start import (
 from fieldwise.pipelines.cycle.suspicion import model_findings
 from fieldwise.pipelines.decision import Decision, Verb, decide, record_decision
 from fieldwise.pipelines.lists.yesterday import measure_yesterdays, note_yesterdays
+from fieldwise.pipelines.ranks.launch import Days, train_ranks
 from fieldwise.pipelines.registry import OpenedModel, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
-from fieldwise.pipelines.ranks.launch import Days, train_ranks
 from fieldwise.pipelines.train.train import drop_bundle, train_model
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.tracking import runs

@@ -16,10 +16,10 @@ from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
+from fieldwise.pipelines.ranks.launch import train_ranks
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.compare import SideBySide, measure
-from fieldwise.pipelines.ranks.launch import train_ranks
 from fieldwise.pipelines.train.measured import TABLE
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of

@@ -19,7 +19,7 @@ from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.operate.config_checks import ConfigChecks, remedied
-from fieldwise.pipelines.train import launch
+from fieldwise.pipelines.ranks import launch
 from fieldwise.training.data.cache import Reader, row_groups_by
 
 REMEDIES = {

@@ -18,12 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fieldwise.features import errors
 from fieldwise.features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
 from fieldwise.features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
 from fieldwise.features.process import FAILURES, adopt_orphans, die_with_parent, end_children
 from fieldwise.features.terminal import BarStream
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.ranks.alike import retold, told
 from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.training.ranks.world import STORE
 
@@ -72,9 +72,10 @@ def train_ranks(
         IntegrityError: a rank died of something else; its traceback is on stderr.
     """
     origin = open_model(init, config) if init else None
-    wish = {"register": register, "force": force, "name": name}
-    arguments, environment = rank_arguments(config, days or Days(), origin, overrides=overrides, **wish)
-    return run_ranks(arguments, ranks, environment, restarts=config.training.restarts).require()
+    arguments, extra = rank_arguments(
+        config, days or Days(), origin, overrides=overrides, register=register, force=force, name=name
+    )
+    return run_ranks(arguments, ranks, extra, restarts=config.training.restarts).require()
 
 
 def rank_arguments(
@@ -119,7 +120,7 @@ class Ended:
 def run_ranks(
     arguments: Sequence[str],
     ranks: int,
-    told: Mapping[str, str],
+    extra: Mapping[str, str],
     *,
     restarts: int = 0,
     meanwhile: Callable[[subprocess.Popen[bytes]], AbstractContextManager[Any]] = nullcontext,
@@ -128,7 +129,7 @@ def run_ranks(
     """Ranks of this machine, until they end.
 
     Args:
-        told: for their environment.
+        extra: for their environment.
         meanwhile: entered with torchrun's process while it runs.
         on_signal: hears of a signal before the ranks do.
 
@@ -138,7 +139,7 @@ def run_ranks(
         raise ConfigError("--ranks", expected="at least 1", found=str(ranks), fix="Leave it out for one process.")
     with tempfile.TemporaryDirectory(prefix="fieldwise-ranks-") as failures:
         command = [*rank_command(ranks, failures, restarts), str(RANK), *arguments]
-        own = {**environment(ranks, failures), FAILURES: failures, **told}
+        own = {**environment(ranks, failures), FAILURES: failures, **extra}
         process = subprocess.Popen(
             command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent,
             start_new_session=True,  # a terminal's Ctrl-C reaches ranks once, through us
@@ -176,9 +177,7 @@ def _pass_on(descriptor: int, failures: str, process: subprocess.Popen[bytes], s
 
 
 @contextmanager
-def _passing_on_signals(
-    process: subprocess.Popen[bytes], on_signal: Callable[[int], None]
-) -> Iterator[list[int]]:
+def _passing_on_signals(process: subprocess.Popen[bytes], on_signal: Callable[[int], None]) -> Iterator[list[int]]:
     """Hand the first signal on to a process, as SIGTERM; another ends all at once. Yields the signals that came."""
     came: list[int] = []
     since = 0.0
@@ -224,18 +223,15 @@ def environment(ranks: int, private: str) -> dict[str, str]:
 
 def write_failure(error: FieldwiseError) -> None:
     """Leave a rank's error as JSON, complete or not at all: for ``train_ranks``, and for torchrun's last words."""
-    fields = {"where": error.where, "expected": error.expected, "found": error.found, "fix": error.fix}
     if folder := os.environ.get(FAILURES):
         draft = Path(folder, f"rank-{os.environ.get('RANK', '0')}.part")
-        draft.write_text(json.dumps({"class": type(error).__name__, **fields}), encoding="utf-8")
+        draft.write_text(json.dumps(told(error)), encoding="utf-8")
         draft.rename(draft.with_suffix(".json"))
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        told = {"message": str(error), "extraInfo": {"py_callstack": str(error), "timestamp": str(int(time.time()))}}
-        Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
+        last = {"message": str(error), "extraInfo": {"py_callstack": str(error), "timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": last}), encoding="utf-8")
 
 
 def read_failure(path: Path) -> FieldwiseError:
     """The error that ``write_failure`` left."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    kind: type[FieldwiseError] = getattr(errors, found.pop("class"), FieldwiseError)
-    return kind(**found)
+    return retold(json.loads(path.read_text(encoding="utf-8")))

@@ -25,8 +25,10 @@ from fieldwise.features.errors import ConfigError, DivergedError
 from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.train.compare import CONFIDENCE, SideBySide, measure, significant
 from fieldwise.pipelines.ranks.launch import Days, inside_rank, train_ranks
+from fieldwise.pipelines.ranks.node import Nodes
+from fieldwise.pipelines.ranks.nodes import train_nodes
+from fieldwise.pipelines.train.compare import CONFIDENCE, SideBySide, measure, significant
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.models import AUTO, FAMILY
@@ -45,24 +47,30 @@ def train_best(
     register: bool = True,
     force: bool = False,
     name: str | None = None,
+    nodes: Nodes | None = None,
 ) -> Result | None:
     """Train the config's model, in this process or in ``ranks`` of them; with ``auto``, the family to choose one of.
     A model that goes on from another one (``init``) is of that one's kind.
+
+    Args:
+        nodes: machines that train one model together, each of them with as many ranks.
 
     The arguments are those of `train_model`. Of a family, the result is that of the chosen model, and ``family`` tells
     what it was chosen against.
 
     Raises what `train_model` raises; for a family besides:
-        ConfigError: torchrun started this process, whose ranks cannot train one model after the other.
+        ConfigError: torchrun started this process, or there are ``nodes``, whose ranks cannot train one model after the
+            other.
         DivergedError: all of its models diverged. Those that do are left out.
         InputError: no validation rows of both classes to choose by.
     """
     days = days or Days()
     if config.model.kind != AUTO or init is not None:
-        return _train(config, ranks, days, init=init, register=register, force=force, name=name)
-    if inside_rank():
-        fix = "Let fieldwise start the ranks (`fieldwise train --ranks N`), or name the model."
-        raise ConfigError("model.kind", expected="one model for ranks of torchrun", found=AUTO, fix=fix)
+        return _train(config, ranks, days, nodes, init=init, register=register, force=force, name=name)
+    if inside_rank() or nodes is not None:
+        whose = "ranks of torchrun" if nodes is None else "several nodes"
+        fix = "Let fieldwise start the ranks of one machine (`fieldwise train --ranks N`), or name the model."
+        raise ConfigError("model.kind", expected=f"one model for {whose}", found=AUTO, fix=fix)
     from fieldwise.pipelines.train.train import open_days, train_model
 
     data = open_days(config, days)
@@ -93,11 +101,13 @@ def choose(found: SideBySide) -> str:
     return next(kind for kind in found.evaluations if not found.difference(best, kind).high < 0)
 
 
-def _train(config: Config, ranks: int, days: Days, **how: Any) -> Result | None:
+def _train(config: Config, ranks: int, days: Days, nodes: Nodes | None = None, **how: Any) -> Result | None:
+    from fieldwise.pipelines.train.train import open_days, train_model
+
+    if nodes is not None:
+        return train_nodes(config, nodes, ranks, days, open_days(config, days), **how)
     if ranks > 1 and not inside_rank():
         return train_ranks(config, ranks, days, **how)
-    from fieldwise.pipelines.train.train import train_model
-
     return train_model(config, days, **how)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,9 +28,10 @@ from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import require_roles, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import record_first_champion
+from fieldwise.pipelines.ranks.alike import Traits, together, traits_of
+from fieldwise.pipelines.ranks.launch import INIT, Days
 from fieldwise.pipelines.registry import open_model, registry, say_registered
 from fieldwise.pipelines.train.card import Told
-from fieldwise.pipelines.ranks.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.pipelines.train.report import PAGE, Facts, facts_of, stage_report
 from fieldwise.pipelines.train.verdict import judge
@@ -79,9 +81,14 @@ def train_model(
     if force and not register:
         fix = "Leave one of them out."
         raise ConfigError("--force", expected="a model to register", found="--no-register", fix=fix)
-    task, origin = _task(config, open_days(config, days), init)
-    task.data.require_both_classes(valid=task.validates)  # before anything is written
+
+    def prepare() -> tuple[tuple[TrainRun, dict[str, str | None] | None], Traits]:
+        task, origin = _task(config, open_days(config, days), init)
+        task.data.require_both_classes(valid=task.validates)  # before anything is written
+        return (task, origin), traits_of(config, task.data, task.warm_start)
+
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
+        task, origin = together(world, platform.node(), prepare)
         journal = None
         if world.first:
             stack.enter_context(reading(_directories(config, days)))

@@ -28,8 +28,8 @@ STORE = "FIELDWISE_RANKS"
 """Environment variable: ranks of one machine meet through files of this name, in a directory of their user alone.
 Without it they meet as torchrun says, through a port."""
 NODES = "FIELDWISE_NODES"
-"""Environment variable: ranks of several machines that fieldwise started meet as this JSON says. ``store``: host and port of
-a store that serves this one start; ``first``: the rank of this machine's first; ``size``: ranks of all machines."""
+"""Environment variable: ranks of several machines that fieldwise started meet as this JSON says. ``store``: host and
+port of a store that serves this one start; ``first``: this machine's first rank; ``size``: ranks of all machines."""
 
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 _ROLL_CALL_SECONDS = 10.0
@@ -212,7 +212,8 @@ def _meet(backend: str, timeout: timedelta, nodes: Mapping[str, Any]) -> None:
     try:
         if nodes:
             rank, size = nodes["first"] + rank, nodes["size"]
-            own = dist.TCPStore(*nodes["store"], is_master=False, timeout=timeout)  # type: ignore[attr-defined]
+            host, port = nodes["store"]
+            own = dist.TCPStore(host, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
         elif file := os.environ.get(STORE):
             own = dist.FileStore(f"{file}-{start}", size)  # type: ignore[attr-defined]
             own.set_timeout(timeout)
