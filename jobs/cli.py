@@ -173,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--rdzv", metavar="HOST:PORT", help="where they meet: node 0, and a free port there")
     train.add_argument("--node-rank", type=_seed, metavar="K",
                        help="of this machine, from 0 (default: 0 where HOST is, else any that is free)")  # fmt: skip
+    train.add_argument("--on", choices=["spark"], help="ranks are tasks of Spark's executors (see SPARK_MASTER)")
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument(
         "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"

@@ -53,7 +53,10 @@ def train(o: argparse.Namespace) -> dict[str, Any] | None:
 
     days, nodes = Days(o.train, o.valid, o.test), Nodes.parse(o.nnodes, o.rdzv, o.node_rank)
     how = {"init": o.init, "register": not o.no_register, "force": o.force, "name": o.name}
-    return train_best(_load(o), o.ranks, days, nodes=nodes, **how)
+    if o.on and nodes:
+        fix = "Spark knows its machines: leave --nnodes and --rdzv out."
+        raise ConfigError("--on spark", expected="Spark's executors alone", found=f"{nodes.count} nodes", fix=fix)
+    return train_best(_load(o), o.ranks, days, nodes=nodes, spark=o.on == "spark", **how)
 
 
 def send(o: argparse.Namespace) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def collect(frame: DataFrame, what: str) -> list[Row]:
 
     Raises FieldwiseError: that of a task, or ClusterError for what Spark itself could not do.
     """
-    with _progress(frame.sparkSession, what), _ended_with_us(frame.sparkSession), unwrapped():
+    with _progress(frame.sparkSession, what), ended_with_us(frame.sparkSession), unwrapped():
         rows: list[Row] = frame.collect()
         return rows
 
@@ -49,7 +49,7 @@ def collect_reports(frame: DataFrame, task: Task, what: str) -> list[Any]:
 
 
 @contextmanager
-def _ended_with_us(spark: SparkSession) -> Iterator[None]:
+def ended_with_us(spark: SparkSession) -> Iterator[None]:
     """No task is at work any more when an interrupted command removes what they wrote."""
     try:
         yield

@@ -30,6 +30,8 @@ _DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     # Our plans are small and fixed: re-planning at every stage costs more than it finds.
     "spark.sql.adaptive.enabled": "false",
+    # Ranks start all at once: Spark looks every 15 s whether there are cores for them, and by default for ten minutes.
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "4",
     "spark.python.daemon.module": "fieldwise.features.spark.daemon",
     # One Arrow batch holds the tallies or packed rows of one task, whatever their bytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",

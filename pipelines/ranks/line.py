@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from fieldwise.features.errors import ArtifactError
@@ -21,7 +20,7 @@ _MOST_BYTES = 1 << 20
 
 
 class Line:
-    """One side of it; a context manager, at whose end it is closed."""
+    """One side of it."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(SILENT_SECONDS)
@@ -47,10 +46,7 @@ class Line:
                 bounded.require_within(line, "line", _MOST_BYTES)
                 yield bounded.parse(line, "line")
 
-    def __enter__(self) -> Line:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for a message
         self._connection.close()

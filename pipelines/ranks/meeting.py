@@ -21,7 +21,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -101,7 +101,7 @@ class Meeting:
     def _serve(self, line: Line) -> None:
         """One node's line, until it ends. Strangers get no answer."""
         seat = None
-        with line, suppress(KeyError, TypeError, ValueError):
+        with closing(line), suppress(KeyError, TypeError, ValueError):
             for message in line.messages(first_within=BEAT_SECONDS):
                 if seat is None:
                     seat = self._welcome(line, message)

@@ -101,6 +101,8 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
         self._signal: int | None = None
         self._met = False
+        self.address = ""
+        """Of this machine, towards node 0."""
 
     def __enter__(self) -> Node:
         return self
@@ -111,31 +113,27 @@ class Node:
                 self.stopped(error.number)
             elif isinstance(error, Exception):
                 self._say("end", error=told(known_error(error) or _defect(error)))
-        if self._line is not None:
-            self._line.__exit__(None, None, None)
-
-    @property
-    def address(self) -> str:
-        """Of this machine, towards node 0."""
-        assert self._line is not None
-        return self._line.address
+        if (line := self._line) is not None:
+            line.close()
 
     def next_start(self) -> Start | None:
         """Say that ranks may start here, and wait until all nodes do; None once the training has ended."""
-        since = time.monotonic()
         while self._outcome is None:
-            self._connect(since)
+            self._connect(time.monotonic())
             with self._changed:
                 self._start = None
             self._say("ready")
-            with self._changed:
-                self._changed.wait_for(lambda: self._start or self._line is None or self._outcome is not None)
-                start = None if self._line is None or self._outcome is not None else self._start
+            start = self._awaited()
             if start is not None:
                 say(f"{self._who} of {self._nodes.count}: start {start.number} of {start.size} ranks")
                 return start
-            since = time.monotonic()
         return None
+
+    def _awaited(self) -> Start | None:
+        """The next start; None where node 0 is lost, or the training has ended, before it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._start or self._line is None or self._outcome is not None)
+            return self._start if self._line is not None and self._outcome is None else None
 
     def conclude(self, start: Start, ended: Ended) -> None:
         """Tell node 0 how the ranks of this node have ended; where they are done, wait for what becomes of the others.
@@ -237,11 +235,11 @@ class Node:
             self._who = f"node {int(answer['number'])}"
             self._hello = self._hello.model_copy(update={"number": int(answer["number"])})
             with self._changed:
-                self._line, self._given_up = line, 0
+                self._line, self._given_up, self.address = line, 0, line.address
             threading.Thread(target=self._hear, args=(line, messages), name="node", daemon=True).start()
             threading.Thread(target=self._beat, args=(line,), name="node-beat", daemon=True).start()
             return None
-        line.__exit__(None, None, None)
+        line.close()
         if word == "end":
             self._outcome = answer
             return None
@@ -271,7 +269,7 @@ class Node:
                 say(f"{self._who} has lost node 0")
                 self._end_ranks()
             self._changed.notify_all()
-        line.__exit__(None, None, None)
+        line.close()
 
     def _give_up(self, number: int, why: str) -> None:
         self._given_up = number
@@ -301,8 +299,8 @@ class Node:
             time.sleep(BEAT_SECONDS / 3)
 
     def _say(self, word: str, **more: Any) -> None:
-        if self._line is not None:
-            self._line.send(word, **more)
+        if (line := self._line) is not None:
+            line.send(word, **more)
 
 
 def unknown(nodes: Nodes, error: OSError) -> ConfigError:

@@ -8,13 +8,10 @@ checkpoints, bundle and reports.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import socket
 from contextlib import ExitStack
 from typing import Any
-
-import psutil
 
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.terminal import warn
@@ -22,6 +19,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.ranks.alike import traits_of
 from fieldwise.pipelines.ranks.launch import Days, rank_arguments, run_ranks
 from fieldwise.pipelines.ranks.meeting import Hello, Meeting, listen
+from fieldwise.pipelines.ranks.network import interface_of
 from fieldwise.pipelines.ranks.node import Node, Nodes, unknown
 from fieldwise.pipelines.registry import open_model
 from fieldwise.training.data.splits import TrainData
@@ -64,7 +62,7 @@ def train_nodes(
         node = stack.enter_context(Node(nodes, hello, patience))
         while (start := node.next_start()) is not None:
             facts = {"store": start.store, "first": start.first, "size": start.size}
-            own = {NODES: json.dumps(facts), **_interface(node.address), **told_ranks}
+            own = {NODES: json.dumps(facts), **interface_of(node.address), **told_ranks}
             ended = run_ranks(arguments, ranks, own, meanwhile=node.while_running, on_signal=node.stopped)
             node.conclude(start, ended)
         return node.result()
@@ -90,14 +88,3 @@ def _seat(nodes: Nodes) -> tuple[socket.socket | None, int | None]:
     if listener.getsockname()[0].startswith("127.") or listener.getsockname()[0] == "::1":
         warn(f"{nodes.place} is this machine's loopback: nodes elsewhere cannot reach it")
     return listener, 0
-
-
-def _interface(address: str) -> dict[str, str]:
-    """For ranks: the network interface to the other nodes. gloo would take what the host's name stands for, which is
-    the loopback on many machines."""
-    if "GLOO_SOCKET_IFNAME" in os.environ:
-        return {}
-    for name, addresses in psutil.net_if_addrs().items():
-        if address in (each.address.partition("%")[0] for each in addresses):
-            return {"GLOO_SOCKET_IFNAME": name}
-    return {"GLOO_SOCKET_IFNAME": ""}

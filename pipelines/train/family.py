@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -48,12 +49,14 @@ def train_best(
     force: bool = False,
     name: str | None = None,
     nodes: Nodes | None = None,
+    spark: bool = False,
 ) -> Result | None:
     """Train the config's model, in this process or in ``ranks`` of them; with ``auto``, the family to choose one of.
     A model that goes on from another one (``init``) is of that one's kind.
 
     Args:
         nodes: machines that train one model together, each of them with as many ranks.
+        spark: ranks are tasks on Spark's executors.
 
     The arguments are those of `train_model`. Of a family, the result is that of the chosen model, and ``family`` tells
     what it was chosen against.
@@ -66,7 +69,8 @@ def train_best(
     """
     days = days or Days()
     if config.model.kind != AUTO or init is not None:
-        return _train(config, ranks, days, nodes, init=init, register=register, force=force, name=name)
+        start = _starter(ranks, nodes, spark)
+        return start(config, days, init=init, register=register, force=force, name=name)
     if inside_rank() or nodes is not None:
         whose = "ranks of torchrun" if nodes is None else "several nodes"
         fix = "Let fieldwise start the ranks of one machine (`fieldwise train --ranks N`), or name the model."
@@ -77,7 +81,7 @@ def train_best(
     data.valid.require_both_classes()
     kept = _Kept(config, data, name)
     say(f"model.kind {AUTO}: {', '.join(FAMILY)} in turn, to choose by {data.valid.rows:,} validation rows")
-    trained = _trained(config, ranks, days, kept)
+    trained = _trained(config, _starter(ranks, None, spark), days, kept)
     # fitted on these rows, a calibrator would flatter its model
     bundles = {kind: replace(load_bundle(result["bundle"]), calibrator=None) for kind, result in trained.items()}
     found = measure(bundles, data.valid, config)
@@ -101,23 +105,28 @@ def choose(found: SideBySide) -> str:
     return next(kind for kind in found.evaluations if not found.difference(best, kind).high < 0)
 
 
-def _train(config: Config, ranks: int, days: Days, nodes: Nodes | None = None, **how: Any) -> Result | None:
+def _starter(ranks: int, nodes: Nodes | None, spark: bool) -> Callable[..., Result | None]:
+    """`train_model`, run by as many ranks in their place."""
     from fieldwise.pipelines.train.train import open_days, train_model
 
+    if spark:
+        from fieldwise.pipelines.ranks.executors import train_on_spark
+
+        return lambda config, days, **how: train_on_spark(config, ranks, days, **how)
     if nodes is not None:
-        return train_nodes(config, nodes, ranks, days, open_days(config, days), **how)
+        return lambda config, days, **how: train_nodes(config, nodes, ranks, days, open_days(config, days), **how)
     if ranks > 1 and not inside_rank():
-        return train_ranks(config, ranks, days, **how)
-    return train_model(config, days, **how)
+        return lambda config, days, **how: train_ranks(config, ranks, days, **how)
+    return train_model
 
 
-def _trained(config: Config, ranks: int, days: Days, kept: _Kept) -> dict[str, Result]:
+def _trained(config: Config, start: Callable[..., Result | None], days: Days, kept: _Kept) -> dict[str, Result]:
     """Results by kind, the simplest first, each with its seconds."""
     results: dict[str, Result] = {}
     for kind in FAMILY:
         started = time.perf_counter()
         try:
-            result = _train(config.of_kind(kind), ranks, days, register=False, name=kept.name_of(kind))
+            result = start(config.of_kind(kind), days, register=False, name=kept.name_of(kind))
         except DivergedError as error:
             warn(f"{kind} is left out: {error}")
             continue
