@@ -96,9 +96,9 @@ class TrainingConfig(Strict):
     verify_checksums: bool = True
     """Compare the SHA-256 of every file, and of its rows, with the manifest when it is first read."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1e9)] = 300.0
-    """How long a rank waits for the others before it gives up."""
+    """How long a rank, or a node (--nnodes), waits for the others before it gives up."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""
+    """How often ranks started by --ranks or --nnodes go on from the last checkpoint after some were killed."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     auto: bool = True
     """Choose what is left out of learning_rate, l2 and model.dim by a short search on the validation rows, in
