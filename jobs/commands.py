@@ -47,6 +47,8 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
+    if o.nnodes:  # before torch is imported: it warns of hosts without a name
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from fieldwise.pipelines.ranks.launch import Days
     from fieldwise.pipelines.ranks.node import Nodes
     from fieldwise.pipelines.train.family import train_best

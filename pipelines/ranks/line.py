@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from fieldwise.features.errors import ArtifactError
 from fieldwise.features.store import bounded
 
 BEAT_SECONDS = 5.0
@@ -38,9 +37,9 @@ class Line:
             self._connection.sendall(json.dumps({"say": word, **more}).encode() + b"\n")
 
     def messages(self, first_within: float = SILENT_SECONDS) -> Iterator[dict[str, Any]]:
-        """What the other side says, until it is gone, falls silent, or says what no node would."""
+        """What the other side says, until it is gone or falls silent. ArtifactError for what no node would say."""
         self._connection.settimeout(first_within)
-        with self._connection.makefile("rb") as file, suppress(OSError, ArtifactError):
+        with self._connection.makefile("rb") as file, suppress(OSError):
             while line := file.readline(_MOST_BYTES):
                 self._connection.settimeout(SILENT_SECONDS)
                 bounded.require_within(line, "line", _MOST_BYTES)

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from fieldwise.features.errors import ConfigError, FieldwiseError, RankLostError
 from fieldwise.features.schema import Strict
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.ranks.alike import difference, told
 from fieldwise.pipelines.ranks.line import BEAT_SECONDS, Line
 
@@ -46,6 +46,7 @@ class Hello(Strict):
     nodes: int
     ranks: int
     host: str
+    machine: str
     traits: dict[str, str]
 
 
@@ -140,6 +141,8 @@ class Meeting:
             line.send("welcome", number=number)
             if number:
                 say(f"{seat.who} is here{self._missing()}")
+                if hello.machine == self._own.machine:
+                    warn(f"{seat.who} is on this machine, too: more --ranks do the same without nodes")
             return seat
 
     def _refusal(self, hello: Hello) -> FieldwiseError | None:

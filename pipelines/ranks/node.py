@@ -10,12 +10,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from fieldwise.features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError, known_error
+from fieldwise.features.errors import (
+    ArtifactError,
+    ConfigError,
+    FieldwiseError,
+    IntegrityError,
+    RankLostError,
+    known_error,
+)
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.features.process import end_at_once
 from fieldwise.features.terminal import say
@@ -187,7 +194,6 @@ class Node:
     def _connect(self, since: float) -> None:
         """Be in line with node 0. Raises where it is not there, or does not take this node."""
         last = ""
-        busy = time.monotonic()
         while self._line is None and self._outcome is None:
             waited = time.monotonic() - since
             try:
@@ -205,15 +211,18 @@ class Node:
                     last = words
                 time.sleep(1.0)
                 continue
-            answer = self._greet(Line(connection))
-            if answer is not None and time.monotonic() - busy > SILENT_SECONDS + BEAT_SECONDS:
-                fix = "Give every node a number of its own, or leave --node-rank out."
-                raise ConfigError("--node-rank", expected="a number that is free", found=answer, fix=fix)
-            if answer is not None:
-                if answer != last:
-                    say(f"{answer}: waiting for it to be gone")
-                    last = answer
-                time.sleep(1.0)
+            reason = self._greet(Line(connection))
+            if reason is None:
+                return
+            if time.monotonic() - since > (self._patience if self._met else SILENT_SECONDS + BEAT_SECONDS):
+                raise ConfigError(
+                    f"--rdzv {self._nodes.place}", expected="node 0 to take this node", found=reason,
+                    fix="Give every node a number of its own, or leave --node-rank out, and every training its own port.",
+                )  # fmt: skip
+            if reason != last:
+                say(f"{reason}: waiting")
+                last = reason
+            time.sleep(1.0)
 
     def _nobody(self, words: str, waited: float) -> FieldwiseError:
         if self._met:
@@ -225,10 +234,17 @@ class Node:
         )  # fmt: skip
 
     def _greet(self, line: Line) -> str | None:
-        """Say who this is; None when that is taken, else who has this number already. Raises where it is refused."""
+        """Say who this is; None when that is taken, else why not yet. Raises where it is refused."""
         line.send("hello", **self._hello.model_dump())
         messages = line.messages(CONNECT_SECONDS + BEAT_SECONDS)
-        answer: Message = next(messages, {"say": None})
+        try:
+            answer: Message = next(messages, {"say": None})
+        except ArtifactError:
+            line.close()
+            raise ConfigError(
+                f"--rdzv {self._nodes.place}", expected="node 0 of a training", found="another program there",
+                fix="Choose a free port, the same on every node.",
+            ) from None  # fmt: skip
         word = answer.get("say")
         if word == "welcome":
             self._met = True
@@ -245,24 +261,14 @@ class Node:
             return None
         if word == "refused":
             raise retold(answer["error"])
-        if word == "busy":
-            return f"{answer['who']} is here already"
-        raise ConfigError(
-            f"--rdzv {self._nodes.place}", expected="node 0 of a training", found="another program that listens there",
-            fix="Choose a free port, the same on every node.",
-        )  # fmt: skip
+        return f"{answer['who']} is here already" if word == "busy" else "it does not answer"
 
     def _hear(self, line: Line, messages: Iterator[Message]) -> None:
-        for message in messages:
-            with self._changed:
-                if message.get("say") == "start":
-                    self._start = Start(*(message[key] for key in ("start", "store", "first", "size")))
-                elif message.get("say") == "again":
-                    self._give_up(message["start"], str(message["why"]))
-                elif message.get("say") == "end":
-                    self._outcome = message
-                    self._end_ranks(_GRACE_SECONDS if "stopped" in message else _SHORT_SECONDS)
-                self._changed.notify_all()
+        with suppress(ArtifactError, KeyError, TypeError):
+            for message in messages:
+                with self._changed:
+                    self._take(message)
+                    self._changed.notify_all()
         with self._changed:
             self._line = None
             if self._outcome is None:
@@ -271,10 +277,16 @@ class Node:
             self._changed.notify_all()
         line.close()
 
-    def _give_up(self, number: int, why: str) -> None:
-        self._given_up = number
-        say(f"start {number} is given up: {why}; all start again from the last checkpoint")
-        self._end_ranks()
+    def _take(self, message: Message) -> None:
+        if message["say"] == "start":
+            self._start = Start(*(message[key] for key in ("start", "store", "first", "size")))
+        elif message["say"] == "again":
+            self._given_up = message["start"]
+            say(f"start {self._given_up} is given up: {message['why']}; all start again from the last checkpoint")
+            self._end_ranks()
+        elif message["say"] == "end":
+            self._outcome = message
+            self._end_ranks(_GRACE_SECONDS if "stopped" in message else _SHORT_SECONDS)
 
     def _end_ranks(self, grace_seconds: float = 0.0) -> None:
         process = self._process

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fieldwise.features.errors import ConfigError
+from fieldwise.features.process import machine
 from fieldwise.features.terminal import warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.ranks.alike import traits_of
@@ -54,7 +55,9 @@ def train_nodes(
     arguments, told_ranks = rank_arguments(config, days, origin, register=register, force=force, name=name)
     patience = config.training.timeout_seconds
     listener, number = _seat(nodes)
-    hello = Hello(number=number, nodes=nodes.count, ranks=ranks, host=platform.node(), traits=traits)
+    hello = Hello(
+        number=number, nodes=nodes.count, ranks=ranks, host=platform.node(), machine=machine(), traits=traits
+    )  # fmt: skip
     with ExitStack() as stack:
         if listener is not None:
             meeting = Meeting(listener, hello, restarts=config.training.restarts, patience=patience)

@@ -29,7 +29,9 @@ LOST = Ended(1, None, [RankLostError("rank 3", expected="every rank", found="sil
 
 
 def hello(number: int | None, nodes: int = 2, ranks: int = 2, **traits: str) -> Hello:
-    return Hello(number=number, nodes=nodes, ranks=ranks, host=f"host-{number}", traits=TRAITS | traits)
+    return Hello(
+        number=number, nodes=nodes, ranks=ranks, host=f"host-{number}", machine=f"boot-{number}", traits=TRAITS | traits
+    )
 
 
 class Table:
@@ -150,7 +152,7 @@ def test_a_number_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with table(3) as here, here.node(0) as first, here.node(1) as node:
         waiting = [here.threads.submit(each.next_start) for each in (first, node)]
         found = raised(ConfigError, here.node(1).next_start)
-        assert "--node-rank: expected a number that is free, found node 1 (host-1) is here already" in found
+        assert "expected node 0 to take this node, found node 1 (host-1) is here already. Give every node" in found
         assert not any(each.done() for each in waiting)
         here.node(2).next_start()
 
@@ -195,7 +197,9 @@ def test_nobody_waits_for_a_wrong_host_or_another_program(monkeypatch: pytest.Mo
             connection.close()
 
         threading.Thread(target=answer).start()
-        assert "found another program that listens there" in raised(ConfigError, Node(place, hello(1), 60).next_start)
+        assert "expected node 0 of a training, found another program there" in raised(
+            ConfigError, Node(place, hello(1), 60).next_start
+        )
 
 
 def test_strangers_change_nothing() -> None:
