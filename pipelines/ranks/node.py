@@ -217,7 +217,7 @@ class Node:
             if time.monotonic() - since > (self._patience if self._met else SILENT_SECONDS + BEAT_SECONDS):
                 raise ConfigError(
                     f"--rdzv {self._nodes.place}", expected="node 0 to take this node", found=reason,
-                    fix="Give every node a number of its own, or leave --node-rank out, and every training its own port.",
+                    fix="Give every node a number of its own, or leave --node-rank out, each training its own port.",
                 )  # fmt: skip
             if reason != last:
                 say(f"{reason}: waiting")
