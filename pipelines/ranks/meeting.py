@@ -88,6 +88,8 @@ class Meeting:
             while self._seats and time.monotonic() < deadline:
                 self._changed.wait(0.1)
             self._closed = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes `_accept`, which would hold the port
         self._listener.close()
         self._store = None
 

@@ -109,6 +109,9 @@ def _starter(ranks: int, nodes: Nodes | None, spark: bool) -> Callable[..., Resu
     """`train_model`, run by as many ranks in their place."""
     from fieldwise.pipelines.train.train import open_days, train_model
 
+    if inside_rank() and (spark or nodes is not None):
+        fix = "Start the command itself, without torchrun."
+        raise ConfigError("train", expected="one that starts ranks", found="torchrun, and --nnodes or --on", fix=fix)
     if spark:
         from fieldwise.pipelines.ranks.executors import train_on_spark
 
