@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,8 @@ from fieldwise.pipelines.ranks.launch import Days, read_failure, write_failure
 from fieldwise.pipelines.ranks.network import interface_towards
 from fieldwise.training.ranks.world import join_world
 
+Train = Callable[..., dict[str, Any] | None]
+
 _TOO_FEW = "SPARK-24819"
 """Spark's number for executors with fewer cores than ranks."""
 _OTHERS_SECONDS = 5.0
@@ -45,10 +48,10 @@ _OTHERS_SECONDS = 5.0
 
 
 def train_on_spark(
-    config: Config, ranks: int, days: Days, *, init: str | None = None, register: bool = True, force: bool = False,
+    train: Train, config: Config, ranks: int, days: Days, *, init: str | None = None, register: bool = True, force: bool = False,
     name: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """``train_model`` in ``ranks`` tasks of Spark at once; the same arguments and result.
+    """``train``, which is ``train_model``, in ``ranks`` tasks of Spark at once; the same arguments and result.
 
     A task that is lost takes the others with it, and Spark starts all again, which go on from the last checkpoint;
     in local mode it does not.
@@ -77,7 +80,7 @@ def train_on_spark(
     say(f"training: {ranks} ranks on executors of {spark.sparkContext.master}")
     try:
         with ended_with_us(spark), unwrapped():
-            told = TorchDistributor(ranks, local_mode=False, use_gpu=gpus).run(train_rank, json.dumps(wish))
+            told = TorchDistributor(ranks, local_mode=False, use_gpu=gpus).run(train_rank, train, json.dumps(wish))
     except Interrupted:
         raise
     except Exception as error:
@@ -98,7 +101,7 @@ def train_on_spark(
     return dict(told)
 
 
-def train_rank(wish: str) -> dict[str, Any] | None:
+def train_rank(train: Train, wish: str) -> dict[str, Any] | None:
     """What runs in a task, started by torchrun there: one rank. Rank 0's result."""
     ask = json.loads(wish)
     os.environ[STYLE] = ask["style"]
@@ -109,7 +112,7 @@ def train_rank(wish: str) -> dict[str, Any] | None:
         return None  # started again for a task that failed meanwhile
     with redirect_stderr(TerminalStream(sys.stderr)):
         try:
-            return _train(ask)
+            return _train(train, ask)
         except Exception as raised:
             error = known_error(raised)
             if error is None:
@@ -125,9 +128,7 @@ def train_rank(wish: str) -> dict[str, Any] | None:
             return None
 
 
-def _train(ask: dict[str, Any]) -> dict[str, Any] | None:
-    from fieldwise.pipelines.train.train import train_model
-
+def _train(train: Train, ask: dict[str, Any]) -> dict[str, Any] | None:
     def prepare() -> tuple[Config, dict[str, str]]:
         if not os.path.isdir(ask["folder"]):
             raise ConfigError(
@@ -139,7 +140,7 @@ def _train(ask: dict[str, Any]) -> dict[str, Any] | None:
 
     with join_world() as world:
         config = together(world, platform.node(), prepare)
-        return train_model(config, Days(**ask["days"]), **ask["how"])
+        return train(config, Days(**ask["days"]), **ask["how"])
 
 
 def _other_failure(folder: str) -> bool:

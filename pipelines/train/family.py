@@ -115,7 +115,7 @@ def _starter(ranks: int, nodes: Nodes | None, spark: bool) -> Callable[..., Resu
     if spark:
         from fieldwise.pipelines.ranks.executors import train_on_spark
 
-        return lambda config, days, **how: train_on_spark(config, ranks, days, **how)
+        return lambda config, days, **how: train_on_spark(train_model, config, ranks, days, **how)
     if nodes is not None:
         return lambda config, days, **how: train_nodes(config, nodes, ranks, days, open_days(config, days), **how)
     if ranks > 1 and not inside_rank():

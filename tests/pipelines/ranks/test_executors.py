@@ -14,6 +14,7 @@ import pytest
 
 from fieldwise.features.errors import ConfigError
 from fieldwise.pipelines.ranks.executors import _train
+from fieldwise.pipelines.train.train import train_model
 from tests.features.spark.test_cluster import cluster, executors  # noqa: F401  a fixture
 from tests.pipelines.ranks.nodes import ROOT, checkpoints, epochs, planted, wait_for
 from tests.pipelines.ranks.test_launch import descendants
@@ -79,4 +80,4 @@ def test_a_mistake_is_told_once_and_not_tried_again(tmp_path: Path) -> None:
 
 def test_an_executor_that_does_not_see_the_workspace_says_so_before_it_trains(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"workspace on .*: expected a directory that driver and executors share"):
-        _train({"folder": str(tmp_path / "elsewhere")})
+        _train(train_model, {"folder": str(tmp_path / "elsewhere")})
