@@ -48,8 +48,8 @@ _OTHERS_SECONDS = 5.0
 
 
 def train_on_spark(
-    train: Train, config: Config, ranks: int, days: Days, *, init: str | None = None, register: bool = True, force: bool = False,
-    name: str | None = None,
+    train: Train, config: Config, ranks: int, days: Days, *, init: str | None = None, register: bool = True,
+    force: bool = False, name: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """``train``, which is ``train_model``, in ``ranks`` tasks of Spark at once; the same arguments and result.
 
