@@ -254,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
                          help="of --importance: default <workspace>/snapshots/all")  # fmt: skip
     explain.add_argument("--role", default="test", choices=["train", "valid", "test"], help="of --importance's rows")
     explain.add_argument("--top", type=_count, default=10, help="terms to show per row")
+    explain.add_argument("--plot", metavar="FILE", help="draw it: an .html page, or one .svg picture")
 
     promote = add("promote", "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
     promote.add_argument("--version", help="default: the challenger")

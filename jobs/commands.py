@@ -120,13 +120,14 @@ def similar_contexts(o: argparse.Namespace) -> dict[str, Any]:
 def explain(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.score.explain import explain_model, explain_rows
 
+    plot = o.plot and _here(o.plot)
     if o.importance:
         if o.context or o.item:
             fix = "Leave out --importance, or the pair."
             raise ConfigError("explain", expected="a pair or the whole model", found="both", fix=fix)
-        return explain_model(_load(o), model=o.model, snapshots=o.snapshot, role=o.role, top=o.top)
+        return explain_model(_load(o), model=o.model, snapshots=o.snapshot, role=o.role, top=o.top, plot=plot)
     pair = {"context": o.context, "item": o.item, "date": o.date}
-    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top, **pair)
+    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top, plot=plot, **pair)
 
 
 def promote(o: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from fieldwise.features import store
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.files.listing import list_files
@@ -34,15 +35,16 @@ from fieldwise.pipelines.catalog import tasks
 from fieldwise.pipelines.catalog.distinct import different
 from fieldwise.pipelines.catalog.items import RANGE_BYTES, Items, read_items
 from fieldwise.pipelines.catalog.lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
+from fieldwise.pipelines.catalog.page import page
 from fieldwise.pipelines.catalog.pairs import match, require_columns, require_matched
-from fieldwise.pipelines.catalog.samples import say_samples
+from fieldwise.pipelines.catalog.samples import Sampled, say_samples
 from fieldwise.pipelines.catalog.tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
 from fieldwise.pipelines.config.catalog import CatalogConfig
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.pipelines.score.ids import IdKind, column_types
-from fieldwise.pipelines.score.output import QUARANTINE, Output, target_of
+from fieldwise.pipelines.score.output import PAGE, QUARANTINE, Output, target_of
 from fieldwise.pipelines.score.shipping import Shipment
 from fieldwise.pipelines.score.sides import Split, split_sides
 from fieldwise.pipelines.unchanged import Stamps, require_unchanged, stamps_of
@@ -53,7 +55,7 @@ from fieldwise.training.scoring.scorer import Scorer
 
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096
-_RULES = 3
+_RULES = 4
 """Raised when other lists, or other words on them, follow from the same request: what stands is made anew."""
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
@@ -102,7 +104,10 @@ def score_catalog(
             run = _Run(spark, config, catalog, bundle, split, output.staging, scratch, version, date)
             parts, facts = run.score()
             require_unchanged(stamps)
-            manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
+            facts |= {"date": date, "model": bundle.digest, "model_version": version}
+            html = page(config, facts, Sampled.of(output.staging, parts), bundle.kind, date)
+            store.write_atomic(store.join(output.staging, PAGE), html.encode())
+            manifest = output.publish(parts, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result = _result(manifest, target, "published", started)
@@ -159,7 +164,7 @@ class _Run:
         for found in bad.values():
             say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
-        varied = different(reports)
+        varied = different(reports, counts["contexts"], len(items.ids))
         items_aside = {("items", ""): len(items.rejects)} if items.rejects else {}
         facts = {
             "source_files": self._source_files(),
@@ -354,5 +359,14 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
         say(f"  files read: {', '.join(f'{count:,} {name}' for name, count in manifest['source_files'].items())}")
     for reason, count in manifest["quarantined"].items():
         say(f"  quarantined {reason}: {count:,}")
+    report = store.join(target, PAGE)
+    say(f"  report: {report}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}
-    return {**facts, "dir": target, "status": status, "files": len(manifest["files"]), "seconds": round(seconds, 3)}
+    return {
+        **facts,
+        "dir": target,
+        "report": report,
+        "status": status,
+        "files": len(manifest["files"]),
+        "seconds": round(seconds, 3),
+    }

@@ -168,6 +168,8 @@ class Shop:
             "item": _named("i", np.arange(SIZES["item"])), "category": _labels(CATEGORIES, i["category"]),
             "brand": _named("brand", i["brand"]), "price": np.round(price, 2), "tags": pa.array(tags),
         }  # fmt: skip
+        number = pc.cast(pa.array(np.arange(SIZES["item"])), pa.string())
+        items["name"] = pc.binary_join_element_wise(items["brand"], items["category"], number, " ")  # for people alone
         return {"users": pa.table(users), "items": pa.table(items)}
 
     def visitors(self, users: Ints) -> pa.Table:

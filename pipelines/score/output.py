@@ -4,7 +4,7 @@
     <parent>/_<name>.<attempt>/         its files; readers of partitioned Parquet skip names that begin with _
     <parent>/_<name>.<attempt>.dead/    those of a killed job, on their way out
     <parent>/_<name>.<attempt>.old/     the former output, for the instant in which the new one takes its place
-    <parent>/<name>/                    part files and _manifest.json
+    <parent>/<name>/                    part files, _manifest.json, and _report.html for people
 
 On local file systems publishing is one rename; where another output stands, it makes room by a rename first, so a
 reader finds the old one, for an instant none, then the new one, and never a mixture. Killed anywhere, a job leaves
@@ -33,7 +33,7 @@ from fieldwise.features.store.kept import digest_of, read_record, sealed
 from fieldwise.features.store.lease import Lease, alive
 from fieldwise.pipelines.config.schema import Config, resolve
 
-MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
+MANIFEST, QUARANTINE, PAGE = "_manifest.json", "_quarantine.parquet", "_report.html"
 
 
 class Output:
@@ -105,14 +105,15 @@ class Output:
         self._lease.__exit__(kind, error, at)
 
     def publish(self, parts: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
-        """Make the reported ``parts`` (of ``write_part``, in order) the output, with the quarantine if there is one.
+        """Make the reported ``parts`` (of ``write_part``, in order) the output, with the quarantine and the page if
+        there are any.
 
         Other files are of lost attempts and go.
 
         Returns the manifest.
         """
         self._lease.require()
-        kept = {part["path"] for part in parts} | {QUARANTINE}
+        kept = {part["path"] for part in parts} | {QUARANTINE, PAGE}
         sizes = store.list_sizes(self.staging)
         for part in parts:
             if sizes.get(part["path"]) != part["bytes"]:
