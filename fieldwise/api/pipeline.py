@@ -39,6 +39,10 @@ class Pipeline:
     Attributes: ``config``; ``trained``, what the last ``train`` of this object gave, None before.
 
     Raises ConfigError for a config that cannot be meant.
+
+    Examples:
+        >>> fw.Pipeline("work/shop/pipeline.yaml", training={"epochs": 3}).config.training.epochs
+        3
     """
 
     def __init__(self, config: str | os.PathLike[str] | Mapping[str, Any] | None = None, /, **keys: Any) -> None:
@@ -89,7 +93,9 @@ class Pipeline:
         Args:
             kind: lr, poly2, fm, ffm, fwfm, deepfm, or auto for the best of the first four; default: the config's.
             ranks: training processes on this machine.
-            train, valid, test: snapshot directories; default: the workspace's ``all``, by its own splits.
+            train: snapshot directories to train on; default: the workspace's ``all``, by its own splits.
+            valid: to validate on.
+            test: to test on.
             keys: over the config's, for this training.
 
         Later calls of this object use the model, whoever is champion. Raises RefusedError where the model is no better
@@ -108,7 +114,12 @@ class Pipeline:
     def evaluate(
         self, role: str = "test", *, model: str | None = None, snapshots: Sequence[str] | None = None
     ) -> Evaluation:
-        """Metrics of a model on the rows of a role (``fieldwise evaluate``)."""
+        """Metrics of a model on the rows of a role (``fieldwise evaluate``).
+
+        Examples:
+            >>> shop.evaluate("valid").auc > 0.6
+            True
+        """
         from fieldwise.pipelines.train.evaluate import evaluate_model
 
         with call():
@@ -132,7 +143,13 @@ class Pipeline:
         return found
 
     def predict(self, frame: Any, *, model: str | None = None) -> Any:
-        """Probabilities of the rows of a table with the log's columns; see ``Model.predict``."""
+        """Probabilities of the rows of a table with the log's columns; see ``Model.predict``.
+
+        Examples:
+            >>> p = shop.predict(df.head(3))
+            >>> list(p.index), bool(p.between(0, 1).all())
+            ([0, 1, 2], True)
+        """
         return self.model(model).predict(frame)
 
     def explain(
@@ -147,6 +164,11 @@ class Pipeline:
         """Why a row has its probability (see ``Model.explain``), or a pair of the catalog: the ids of both sides.
 
         Default: the first row of the log.
+
+        Examples:
+            >>> why = shop.explain(df.iloc[0])
+            >>> abs(why.bias + sum(term["logit"] for term in why.terms) - why.logit) < 1e-6
+            True
         """
         if row is not None and context is None and item is None:
             return self.model(model).explain(row)
@@ -159,7 +181,13 @@ class Pipeline:
             return Explanation.of(told["rows"][0])
 
     def importance(self, role: str = "test", *, model: str | None = None) -> Importance:
-        """What the logits of a model follow from: shares of fields and pairs of fields, on rows of a role."""
+        """What the logits of a model follow from: shares of fields and pairs of fields, on rows of a role.
+
+        Examples:
+            >>> found = shop.importance()
+            >>> list(found.pairs)[0]  # users like items, each their own
+            ('user', 'item')
+        """
         from fieldwise.pipelines.score.explain import explain_model
 
         with call():
@@ -186,6 +214,11 @@ class Pipeline:
                 ``fixed={"position": 1}`` or ``time="2026-01-31T19:00:00"``.
 
         A table's first column names its rows where the config names no ``context_id`` or ``item_id``.
+
+        Examples:
+            >>> found = shop.top_k(["u1", "u2"], 3, items=items, context_id="user", time="2026-01-05T19:00:00")
+            >>> len(found.of("u1")), found.told["different"]["lists"]
+            (3, 2)
         """
         from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
