@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Benchmarks
 
 One script per claim, below `benchmarks/`; each writes its command, its machine, the versions and raw figures to
-`benchmarks/results/`, from which `python docs/benchmarks.py` makes this page. Machines were shared and are not all alike:
+`benchmarks/results/`, from which `python docs/benchmarks.py` makes this page. Machines were shared and are not alike:
 within a row figures are of one run, between rows compare with care. `load` counts the benchmark itself: far above the
 cores, others used the machine, too. What the figures mean stands in [training](training.md),
 [feature builds](features.md), [lists](lists.md), [daily](daily.md) and the [decisions](decisions/README.md).
@@ -41,7 +41,8 @@ def headlines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     """The figures that are asked for first."""
     step = found["train_step"]["figures"]
     yield "## Training\n"
-    yield f"A step of {step['fields']} fields, optimizer included, {step['rows']:,} table rows, {step['threads']} threads:\n"
+    size = f"{step['fields']} fields, {step['rows']:,} rows of the table, {step['threads']} threads"
+    yield f"A step, optimizer included ({size}):\n"
     rows = [
         [f"`{each['model']}`", f"{each['rows_per_second']:,}", f"{each['cpu_us_per_row']:.1f}", f"{each['width']:,}"]
         for each in step["steps"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,23 @@ def test_samples_with_names_and_counts(shop: Path, capsys: pytest.CaptureFixture
         assert [line.index(text) for text in told] == sorted(line.index(text) for text in told)
     assert f"{different['lists']} different lists, which show {different['items']} items" in said
     assert "warning" not in said
+    page = Path(result["report"])
+    assert page.parent == Path(result["dir"])
+    assert f"  report: {page}" in said
+    text = page.read_text()
+    assert f"{different['lists']} different lists, which show {different['items']} items" in text
+    assert "<bdi>Thing i001</bdi> <small><bdi>i001</bdi></small>" in text
+    cards = re.findall(r"<h3><bdi>user</bdi> <bdi>(u\d+)</bdi></h3>\n<ol>(.*?)</ol>", text, re.S)
+    assert len(cards) == 12
+    for context, card in cards:
+        assert [item for item in lists[context][:10] if f"<bdi>{item}</bdi>" not in card] == []
+        assert card.count("<li>") == len(lists[context][:10])
+    counts = Counter(row[2] for row in rows)
+    most, times = counts.most_common(1)[0]
+    first = re.search(r"<th><bdi>listed most.*?<td><bdi>(\w+)</bdi>.*?>(\d+)</bdi>", text, re.S)
+    assert first is not None
+    assert counts[first[1]] == times == int(first[2]), most
+    assert "Warning:" not in text
     again = score_catalog(config, model=bundle, date=DAY)
     assert again["status"] == "already published"
     assert "user u000: " in capsys.readouterr().err
@@ -57,6 +76,7 @@ def test_one_list_for_everybody_is_warned_of(shop: Path, capsys: pytest.CaptureF
     assert "warning: all lists are the same: model kind lr adds up weights of single values" in said
     assert f"`fieldwise train --config {config.file} --set model.kind=ffm`, and promote it" in said
     assert "poly2, fm, ffm" in said
+    assert "all lists are the same: model kind lr adds up" in Path(result["report"]).read_text()
     (shop / "seen.csv").write_text(f"user,item\nu000,{best}\n")
     score_catalog(shop_config(shop, "lr", exclude={"path": "seen.csv"}), model=bundle, date=DAY)
     assert "warning: lists differ by what they may not hold alone: model kind lr" in capsys.readouterr().err
@@ -102,3 +122,15 @@ def test_names_come_from_whichever_table_has_the_key(tmp_path: Path) -> None:
     assert names_of(joined, "item", ["a"]) == {"a": "Alien"}, "name before title"
     (tmp_path / "films.csv").unlink()
     assert names_of(joined, "item", ["a"]) == {}, "what only a picture needs is no reason to stop"
+
+
+def test_a_hostile_catalog_stays_text(shop: Path) -> None:
+    """Names of items come from data, and reach the page as text alone."""
+    name_the_items(shop)
+    evil = "<script>alert(1)</script>\u202e"
+    (shop / "items.csv").write_text((shop / "items.csv").read_text().replace("Thing", evil))
+    config = shop_config(shop, "ffm")
+    text = Path(score_catalog(config, model=write_bundle(shop, config), date=DAY)["report"]).read_text()
+    assert "<script" not in text
+    assert "\u202e" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in text
