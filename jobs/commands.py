@@ -24,7 +24,8 @@ def init(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.init.init import init
 
     users, items = (path and _here(path) for path in (o.users, o.items))
-    return init(_here(o.log), users=users, items=items, label=o.label, out=o.out)
+    ids = {"context": o.context, "item": o.item}
+    return init(_here(o.log), users=users, items=items, label=o.label, out=o.out, **ids)
 
 
 def demo(o: argparse.Namespace) -> dict[str, Any]:
