@@ -59,7 +59,9 @@ class Head(NamedTuple):
     """The first rows of the source."""
 
     raw: pa.Table
+    """The first ``ROWS`` of those that are kept, at most."""
     label: np.ndarray
+    """Of all that are kept."""
     joined: dict[str, int]
     read: int
     """Rows, those that cannot be used among them."""
@@ -156,7 +158,7 @@ class ConfigChecks:
                 self._note(f"join {name}: {met:,} of {head.read:,} rows find their key. Write keys alike in both files "
                            "(7 and 007 are two), or join on another column.")  # fmt: skip
         joins = "".join(f"; {met / max(1, head.read):.1%} meet {name}" for name, met in head.joined.items())
-        return f"{head.read:,} read, {head.raw.num_rows:,} kept, {rate:.3%} positive{joins}"
+        return f"{head.read:,} read, {len(head.label):,} kept, {rate:.3%} positive{joins}"
 
     @cached_property
     def _spec(self) -> FeatureSpec:
@@ -215,9 +217,10 @@ class ConfigChecks:
 
     def _total_rows(self) -> int:
         head, size = self._head, sum(file.size for file in self._files)
-        if head.raw.num_rows < ROWS and size <= _LOOKED and len(self._files) <= _FILES:
+        kept = len(head.label)
+        if kept < ROWS and size <= _LOOKED and len(self._files) <= _FILES:
             return head.read  # those are all
-        return max(head.read, int(size * head.raw.num_rows / head.bytes)) if head.bytes else head.read
+        return max(head.read, int(size * kept / head.bytes)) if head.bytes else head.read
 
     def _step(self) -> float | None:
         """Seconds a row of a training step on these rows; None for models without a compiled one."""

@@ -47,6 +47,18 @@ def examined(shop: Path, text: str = CONFIG + CATALOG, *overrides: str) -> dict:
     return examine(load_config(shop / "shop.yaml", list(overrides)), quick=True)
 
 
+def test_rows_are_estimated_from_all_that_were_read(shop: Path) -> None:
+    """More rows are read at once than are looked at."""
+    head, *rows = LOG.splitlines()
+    (shop / "log.csv").write_text("\n".join([head, *rows * (100_000 // len(rows))]) + "\n")
+    checks = examined(shop)["checks"]
+    found = re.fullmatch(r"([\d,]+) read, ([\d,]+) kept, .*about ([\d,]+) rows;.*", checks["rows"] + checks["cost"])
+    assert found is not None
+    read, kept, about = (int(number.replace(",", "")) for number in found.groups())
+    assert read == kept > 10_000
+    assert about == pytest.approx(100_000, rel=0.05)
+
+
 def test_a_sound_config(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = examined(shop)
     checks = found["checks"]
