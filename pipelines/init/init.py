@@ -36,6 +36,8 @@ FEW = 100
 """Positives below which next to nothing can be learned."""
 K = 10
 """Items of a list."""
+_NAMES = 0.9
+"""Of the values of context or item: a column of as many that follow from it is another name of it."""
 
 
 def init(
@@ -98,6 +100,8 @@ class _Guess:
         ids: tuple[str | None, str | None],
     ) -> None:  # fmt: skip
         self.made: dict[str, Made] = {}
+        self.names: dict[str, str] = {}
+        """Columns of the log that are names of context or item, and of which."""
         self.log = log
         self.users, self.items = self._met(users, items)
         if not self.log.opening.named:
@@ -190,7 +194,26 @@ class _Guess:
         columns = {name: column for name, column in self.columns.items() if name not in taken}
         ids = [name for name in (self.context, self.item) if name is not None]
         found = list(log_fields(columns, None if self.label is None else self.label.positive, ids))
-        return [*found, *time_fields(self.time, list(self.columns))]
+        self.names = {
+            one.name: key for one in found if isinstance(one, Field) and (key := self._names(one)) is not None
+        }
+        kept = [
+            Left(one.name, f"a value for each {shown(self.names[one.name])}: says no more than that does")
+            if isinstance(one, Field) and one.name in self.names else one
+            for one in found
+        ]  # fmt: skip
+        return [*kept, *time_fields(self.time, list(self.columns))]
+
+    def _names(self, field: Field) -> str | None:
+        """Which of context and item a field of the log only names once more."""
+        if field.keys["kind"] not in ("vocabulary", "hash") or "max_values" in field.keys:
+            return None
+        column = self.columns[field.name]
+        for key in (self.context, self.item):
+            own = self.columns.get(key) if key is not None and key != field.name else None
+            if own is not None and column.distinct >= _NAMES * own.distinct and follows(column, own):
+                return key
+        return None
 
     def _side_fields(self) -> list[Field | Left]:
         found: list[Field | Left] = []
@@ -272,6 +295,7 @@ class _Guess:
         read = [name for field in draft.fields for name in field.columns if name in self.columns]
         read = [name for name in dict.fromkeys(read) if self.time is None or name != self.time.config.column]
         of_item = [name for name in read if self._of_item(name) and name != self.item]
+        of_item += [name for name, key in self.names.items() if key == self.item]  # no field, but people read it
         fixed = [name for name in read if is_position(name, words_of(name)) and name not in (self.context, *of_item)]
         of_context = [name for name in read if name not in (*of_item, *fixed, self.context, self.item)]
         contexts = self._table("contexts", self.users, self.context, of_context, directory, stem)

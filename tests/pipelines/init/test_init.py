@@ -249,6 +249,8 @@ def test_a_log_in_another_language(tmp_path: Path, capsys: pytest.CaptureFixture
     assert config.catalog is not None
     assert (config.catalog.context_id, config.catalog.item_id) == ("Kunde Nr", "Artikel:ID")
     assert names_of(config, "Artikel:ID", ["A7"]) == {"A7": "Ding 7"}
+    assert kinds(config) == {"Kunde Nr": "vocabulary", "Artikel:ID": "vocabulary"}, "name and price name the item again"
+    assert "a value for each Artikel:ID: says no more" in (tmp_path / "config.yaml").read_text()
     assert read(config) == 600
     with pytest.raises(InputError, match=r"--item: expected a column 'Artikel' of the log, found Kunde Nr, Artikel:ID"):
         init(str(tmp_path / "log.csv"), item="Artikel", out=str(tmp_path / "other.yaml"))
