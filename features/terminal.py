@@ -53,9 +53,10 @@ def last_words(line: str, stream: TextIO | TerminalStream) -> None:
 
 
 def bars() -> bool:
-    """Whether to draw bars: on a terminal, which may be that of the command that started us."""
-    style = _style()
-    return style <= {"verbose", "bars"} and ("bars" in style or sys.stderr.isatty())
+    """Whether to draw bars: on a terminal, which may be that of the command that started us, and in a notebook, whose
+    cells go back to the start of a line, too."""
+    style, notebook = _style(), type(sys.stderr).__module__.startswith("ipykernel")
+    return style <= {"verbose", "bars"} and ("bars" in style or notebook or sys.stderr.isatty())
 
 
 def set_style(*words: str) -> None:
@@ -73,7 +74,7 @@ def set_style(*words: str) -> None:
 def hushed() -> Iterator[None]:
     """Warnings and errors alone meanwhile, here and in processes that are started: for parts of a longer story. Who
     asked for more (``-v``), and a program that listens, hears all."""
-    former = os.environ.get(STYLE)
+    former, handlers = os.environ.get(STYLE), LOG.handlers
     if _style() & {"verbose", "json"}:
         yield
         return
@@ -85,6 +86,7 @@ def hushed() -> Iterator[None]:
         if former is not None:
             os.environ[STYLE] = former
         set_style()
+        LOG.handlers = handlers
 
 
 def _style() -> set[str]:

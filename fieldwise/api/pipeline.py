@@ -17,6 +17,7 @@ from fieldwise.api.frames import arrow, is_frame, publish
 from fieldwise.api.results import Evaluation, Explanation, Importance, Lists, Snapshot, Training
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError
+from fieldwise.features.terminal import hushed
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 
@@ -71,7 +72,7 @@ class Pipeline:
         """Encode the log into a published snapshot (``fieldwise features``). What stands already is not built again."""
         from fieldwise.pipelines.build.features import build_features
 
-        with call():
+        with call("features"):
             return Snapshot.of(build_features(self.config, date=date, spec=spec, replace=replace, against=against))
 
     def train(
@@ -105,7 +106,7 @@ class Pipeline:
         from fieldwise.pipelines.train.launch import Days
 
         more = overrides_of(keys) + ([] if kind is None else [f"model.kind={kind}"])
-        with call():
+        with call("train"):
             config, days = self._with(more), Days(list(train), list(valid), list(test))
             told = train_best(config, ranks, days, init=init, register=register, force=force, name=name) or {}
             self.trained, self._model = Training.of(told), None
@@ -122,7 +123,7 @@ class Pipeline:
         """
         from fieldwise.pipelines.train.evaluate import evaluate_model
 
-        with call():
+        with call("evaluate"):
             paths = None if snapshots is None else list(snapshots)
             return Evaluation.of(evaluate_model(self.config, snapshots=paths, model=self._named(model), role=role))
 
@@ -190,7 +191,7 @@ class Pipeline:
         """
         from fieldwise.pipelines.score.explain import explain_model
 
-        with call():
+        with call("explain"):
             return Importance.of(explain_model(self.config, model=self._named(model), role=role))
 
     def top_k(
@@ -222,7 +223,7 @@ class Pipeline:
         """
         from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
-        with call():
+        with call("score-catalog"):
             staging = store.join(self.workspace, "python", uuid.uuid4().hex)
             overrides = overrides_of(catalog if k is None else {**catalog, "k": k}, ("catalog",))
             try:
@@ -234,9 +235,14 @@ class Pipeline:
                         named = {f"{side}_id": own or table.column_names[0]}
                         # one value, not key by key: what the block says of other files goes
                         overrides += [f"catalog.{side}s={json.dumps(block)}", *overrides_of(named, ("catalog",))]
-                config, out = self._with(overrides), store.join(staging, "lists") if overrides else None
-                told = score_catalog(config, model=self._named(model), date=date, out=out)
-                return Lists(told, _published(told["dir"]))
+                config, named = self._with(overrides), self._named(model)
+                if not overrides:
+                    told = score_catalog(config, model=named, date=date)
+                    return Lists(told, *_published(told))
+                with hushed():  # it would name places that go with the call
+                    told = score_catalog(config, model=named, date=date, out=store.join(staging, "lists"))
+                stays = {key: value for key, value in told.items() if key not in ("dir", "report")}
+                return Lists(stays, *_published(told))
             finally:
                 store.remove_tree(staging)
 
@@ -249,11 +255,12 @@ class Pipeline:
         return load_config(self.config.file, [*self.config.overrides, *overrides])
 
 
-def _published(directory: str) -> pa.Table:
-    """Lists in the order of their files."""
+def _published(told: Mapping[str, Any]) -> tuple[pa.Table, str]:
+    """Lists in the order of their files, and the page that lies beside them."""
+    directory = told["dir"]
     names = sorted(name for name in store.list_sizes(directory) if name.startswith("part-"))
     parts = []
     for name in names:
         with store.opened(store.join(directory, name)) as file:
             parts.append(pq.read_table(file))
-    return pa.concat_tables(parts)
+    return pa.concat_tables(parts), store.read_bytes(told["report"]).decode()

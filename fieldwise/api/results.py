@@ -149,6 +149,8 @@ class Lists(Result):
     """Ranked lists: columns context_id, rank (from 1), item_id, probability, model_version."""
 
     table: pa.Table
+    page: str
+    """Samples with names, what is listed most, what the model knows of both sides: an HTML page."""
 
     def to_pandas(self) -> Any:
         return self.table.to_pandas()
@@ -169,6 +171,9 @@ class Lists(Result):
             found.setdefault(row["context_id"], []).append(shown_item)
         lists = [(str(context), ", ".join(items[:5])) for context, items in list(found.items())[:5]]
         title = f"Lists of {self.told['contexts']:,} contexts over {self.told['items']:,} items"
+        if (different := self.told.get("different")) is not None:
+            about = "" if different["exact"] else "about "
+            title += f": {about}{different['lists']:,} differ, and show {about}{different['items']:,} items"
         yield Grid(title, ("context", "first items"), lists)
 
 

@@ -16,6 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import fieldwise as fw
+from fieldwise.api import fitting
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError
 from fieldwise.jobs.cli import main
 
@@ -70,6 +71,21 @@ def test_a_table_becomes_a_model(shop: fw.Pipeline, here: Path) -> None:
     assert shop.workspace == str(here / "work" / "shop")
     assert {path.name for path in here.iterdir()} == {"work"}
     assert oct((here / "work" / "shop").stat().st_mode)[-1] == "0", "as with commands, for its user and group"
+
+
+def test_what_gives_the_label_away_is_no_field(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = clicks(1000)
+    frame["paid"] = np.where(frame["click"] == 1, "yes", "no")
+    frame["stars"] = np.where(frame["click"] == 1, 5.0, np.nan)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    names = [field["name"] for field in fitting._fields(table, None, "click", {"click", "when"})]
+    assert names == ["user", "item", "price"]
+    said = capsys.readouterr().err
+    assert "paid: LEAK: it alone explains" in said
+    assert "stars: LEAK: set in 100.0% of the positives and 0.0% of the others" in said
+    asked = fitting._fields(table, ["user", "paid"], "click", set())
+    assert [field["name"] for field in asked] == ["user", "paid"]
+    assert "it is a field, since it was asked for" in capsys.readouterr().err
 
 
 def test_the_commands_go_on_where_python_ended(shop: fw.Pipeline, here: Path, capsys: pytest.CaptureFixture) -> None:
