@@ -114,3 +114,18 @@ def test_who_embeds_us_may_take_the_words(capsys: pytest.CaptureFixture[str]) ->
     LOG.handlers = [handler]
     say("read 3 files")
     assert (taken, capsys.readouterr().err) == (["read 3 files"], "")
+
+
+def test_a_notebook_draws_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream is no terminal, but its cells go back to the start of a line."""
+
+    class OutStream(io.StringIO):
+        __module__ = "ipykernel.iostream"
+
+    monkeypatch.delenv(STYLE, raising=False)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert not bars()
+    monkeypatch.setattr("sys.stderr", OutStream())
+    assert bars()
+    monkeypatch.setenv(STYLE, "quiet")
+    assert not bars()
