@@ -51,7 +51,8 @@ def main() -> None:
         if log.rows * log.fields > options.most:
             continue
         found = known.setdefault(str(log.number), {"rows": log.rows, "fields": log.fields, "rate": log.rate})
-        missing = [kind for kind in options.kinds if kind not in found]
+        wanted = "searched" if options.trials else "automatic"
+        missing = [kind for kind in options.kinds if wanted not in found.get(kind, {})]
         if missing:
             with tempfile.TemporaryDirectory(prefix="fieldwise-automatic-") as place:
                 data = TrainData.of_one(load_snapshot(log.publish(Path(place) / "all")))

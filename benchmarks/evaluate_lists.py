@@ -93,7 +93,7 @@ def write_inputs(folder: Path, lists: int, events: int, options: argparse.Namesp
         return {"path": name, "format": "parquet"}
 
     document = {
-        "name": "lists", "source": source("after"), "label": "item >= 0",
+        "name": "lists", "source": source("after"), "label": "item >= 0 and context >= 0",
         "fields": [{"name": "item", "kind": "hash", "buckets": 100}], "model": {"kind": "fm"},
         "catalog": {"contexts": source("contexts.parquet"), "items": source("items.parquet"), "context_id": "context",
                     "item_id": "item"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import pyarrow as pa
 from fieldwise.features.fields.encoder import encoder_of
 from fieldwise.pipelines.catalog.tasks import Lists, Model, Pairs
 from fieldwise.training.kernels.select import Lists as Positions
+from fieldwise.training.scoring.diverse import top_k_diverse
 from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.quotas import top_k_at_least
 
@@ -23,17 +25,19 @@ def factored_lists(model: Model, payloads: pa.ChunkedArray, exclude: Pairs, only
     """Payloads are the contexts' slots."""
     scorer, catalog = model.shipped.scorer(), model.shipped.once("catalog", lambda: Catalog.load(model.shipped.path))
     slots = np.frombuffer(b"".join(payloads.to_pylist()), np.int32).reshape(-1, model.shipped.layout.slots)
-    parts = [(model.shipped.once(f"category {n}", partial(catalog.of_category, n)), count) for n, count in model.least]
-    ranking = top_k_at_least(
-        scorer,
-        catalog,
-        slots,
-        model.k,
-        parts,
-        exclude=Positions(*exclude),
-        only=None if only is None else Positions(*only),
-        per_category=model.cap,
-    )
+    rules: dict[str, Any] = {
+        "exclude": Positions(*exclude),
+        "only": None if only is None else Positions(*only),
+        "per_category": model.cap,
+    }
+    if model.diversity is not None:
+        among = model.diversity.among or 3 * model.k
+        ranking = top_k_diverse(
+            scorer, catalog, slots, model.k, among=among, penalty=model.diversity.penalty, **rules
+        )  # fmt: skip
+    else:
+        of = {n: model.shipped.once(f"category {n}", partial(catalog.of_category, n)) for n, _ in model.least}
+        ranking = top_k_at_least(scorer, catalog, slots, model.k, [(of[n], many) for n, many in model.least], **rules)
     return Lists(ranking.start, ranking.item, scorer.calibrated(ranking.logit), _ids(model))
 
 

@@ -39,6 +39,7 @@ from fieldwise.pipelines.catalog.page import page
 from fieldwise.pipelines.catalog.pairs import match, require_columns, require_matched
 from fieldwise.pipelines.catalog.samples import Sampled, say_samples
 from fieldwise.pipelines.catalog.tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
+from fieldwise.pipelines.catalog.vectors import require_similarity
 from fieldwise.pipelines.config.catalog import CatalogConfig
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
@@ -85,9 +86,11 @@ def score_catalog(
     for source in _sources(config, catalog):
         require_one_header(source, list_files(source, config.base, date))
     split = split_sides(config, bundle.spec, date)
+    if catalog.diversity is not None:
+        require_similarity(bundle, split)
     target = target_of(config, out, date, "scores", "catalog")
     stamps = _stamps(config, catalog, date)
-    unset = set() if catalog.at_least else {"at_least"}  # as in requests of earlier versions
+    unset = {rule for rule in ("at_least", "diversity") if getattr(catalog, rule) is None}  # as in earlier versions
     asked = catalog.model_dump(mode="json", exclude={"max_unmatched", *unset})
     output = Output(target, [_RULES, bundle.digest, version, date, asked, stamps])
     found = output.standing()
@@ -277,6 +280,7 @@ class _Run:
             k=self.catalog.k,
             cap=self.catalog.cap.items if self.catalog.cap else 0,
             least=items.least,
+            diversity=self.catalog.diversity,
             only=self.catalog.candidates is not None,
             version=self.version,
             directory=self.staging,

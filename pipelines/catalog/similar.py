@@ -16,7 +16,6 @@ from pyspark import Broadcast
 
 from fieldwise.features.arrays import Float32
 from fieldwise.features.config import SourceConfig
-from fieldwise.features.errors import ConfigError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.spark.errors import Task
 from fieldwise.features.spark.reading import indices, reports
@@ -26,7 +25,7 @@ from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import say_quarantined
 from fieldwise.pipelines.catalog.items import read_items
-from fieldwise.pipelines.catalog.vectors import read_contexts, require_vectors
+from fieldwise.pipelines.catalog.vectors import read_contexts, require_similarity
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, require_known
@@ -88,7 +87,8 @@ def similar(
     target = target_of(config, out, date, "similar", side)
     sources: list[SourceConfig] = [catalog.items if side == "items" else catalog.contexts, *config.join]
     stamps = stamps_of(file for source in sources for file in list_files(source, config.base, date))
-    asked = catalog.model_dump(mode="json", exclude={"max_unmatched", "k", "cap", "at_least", "exclude", "candidates"})
+    of_lists = {"max_unmatched", "k", "cap", "at_least", "diversity", "exclude", "candidates"}
+    asked = catalog.model_dump(mode="json", exclude=of_lists)
     output = Output(target, [_RULES, bundle.digest, opened.label, date, asked, k, by, stamps])
     manifest, status = output.standing(), "already published"
     if manifest is None:
@@ -114,7 +114,7 @@ def similar(
 def _vectors(config: Config, bundle: Bundle, side: Side, date: str | None) -> tuple[pa.Array, Float32]:
     """(ids ascending, their vectors)"""
     split = split_sides(config, bundle.spec, date)
-    require_vectors(bundle, split)
+    require_similarity(bundle, split)
     scorer, coverage = Scorer(bundle), Coverage.of(bundle, config)
     if side == "items":
         items = read_items(config, split.items, bundle.spec, date, coverage)
@@ -127,9 +127,6 @@ def _vectors(config: Config, bundle: Bundle, side: Side, date: str | None) -> tu
         vectors = context_factors(scorer, split.of_item, contexts.slots[order.to_numpy()]).vectors
     say_quarantined(config, bad)
     require_known(config, bundle.spec, f"catalog.{side}", tally.shares(split.fields(bundle.spec, item=side == "items")))
-    if not vectors.shape[1]:
-        fix = "Train a model with latent vectors, such as fm or ffm."
-        raise ConfigError("model.kind", expected="a model whose items have vectors", found=bundle.kind, fix=fix)
     return ids, vectors
 
 

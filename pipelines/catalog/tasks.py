@@ -39,7 +39,7 @@ from fieldwise.features.spark.reading import indices, reports
 from fieldwise.features.spark.tallying import to_stream
 from fieldwise.pipelines.catalog.distinct import hashes_of_items, hashes_of_lists, smallest
 from fieldwise.pipelines.catalog.items import repeated
-from fieldwise.pipelines.config.catalog import PairsConfig
+from fieldwise.pipelines.config.catalog import DiversityConfig, PairsConfig
 from fieldwise.pipelines.score.coverage import Coverage, Tally
 from fieldwise.pipelines.score.ids import IdKind, identity, undecodable, wide
 from fieldwise.pipelines.score.output import write_part
@@ -107,6 +107,7 @@ class Model:
     cap: int
     least: tuple[tuple[int, int], ...]
     """Categories, and how many items of each a list holds at least."""
+    diversity: DiversityConfig | None
     only: bool
     """Lists hold candidates alone."""
     version: str

@@ -23,7 +23,8 @@ from fieldwise.pipelines.score.ids import together
 from fieldwise.pipelines.score.sides import Side, Split
 from fieldwise.training.models import kinds, model_of
 from fieldwise.training.network.bundle import Bundle
-from fieldwise.training.scoring.factors import require_factors
+from fieldwise.training.scoring.factors import dimensions, require_factors
+from fieldwise.training.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,16 @@ def require_vectors(bundle: Bundle, split: Split) -> None:
             "catalog",
             expected="a score that is an inner product of context and item",
             found=f"field {split.mixed[0]!r} over both" if split.mixed else f"model.kind {bundle.kind}",
-            fix=f"Export {able} over fields of one side each.",
+            fix=f"Take {able} over fields of one side each.",
         )
+
+
+def require_similarity(bundle: Bundle, split: Split) -> None:
+    """ConfigError for models that do not tell which items or contexts are alike, for they have no vectors of them."""
+    require_vectors(bundle, split)
+    if not dimensions(Scorer(bundle), split.of_item):
+        fix = "Train a model with latent vectors, such as fm or ffm."
+        raise ConfigError("model.kind", expected="a model whose items have vectors", found=bundle.kind, fix=fix)
 
 
 def read_contexts(config: Config, side: Side, spec: FeatureSpec, date: str | None, coverage: Coverage) -> Contexts:

@@ -43,6 +43,15 @@ class AtLeastConfig(Strict):
     more than ``cap`` allows. ``''`` stands for items without a value."""
 
 
+class DiversityConfig(Strict):
+    """Lists whose items differ, by maximal marginal relevance over the model's own vectors of items."""
+
+    penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Logits that an item loses where it is a twin of one above it in the list, less the less it is like any."""
+    among: Annotated[int, Field(ge=2)] | None = None
+    """The best items of a context that a list is picked from. Default: three times ``k``."""
+
+
 class CatalogConfig(Strict):
     """Sources of contexts and items, and what a list may hold.
 
@@ -75,6 +84,8 @@ class CatalogConfig(Strict):
     """Limit per category."""
     at_least: AtLeastConfig | None = None
     """Minimum of categories: the best of them are in the list, whatever else is better."""
+    diversity: DiversityConfig | None = None
+    """Items that are not all alike; not together with ``at_least``."""
     context_fields: Names | None = None
     """Fields taken from the context, where the rule above says otherwise."""
     item_fields: Names | None = None
@@ -95,6 +106,8 @@ class CatalogConfig(Strict):
             Expression(self.filter, "catalog.filter")  # does it parse?
         if self.at_least is not None:
             self._possible(self.at_least)
+        if self.diversity is not None:
+            self._differing(self.diversity)
         if self.time is not None:
             moment_of(self.time, "2000-01-01")
         return self
@@ -107,6 +120,12 @@ class CatalogConfig(Strict):
             raise ValueError(f"at_least.items of at most k = {self.k} in all")
         if max(at_least.items.values()) > most:
             raise ValueError(f"at_least.items of at most {most} each, as cap says")
+
+    def _differing(self, diversity: DiversityConfig) -> None:
+        if self.at_least is not None:
+            raise ValueError("one of at_least and diversity")
+        if diversity.among is not None and diversity.among < self.k:
+            raise ValueError(f"diversity.among of at least k = {self.k}")
 
     @property
     def category(self) -> str | None:

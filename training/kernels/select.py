@@ -247,6 +247,50 @@ def rank(start, item, logit, exclude, k, cap, group, category, used, out_start, 
                 used[category[group[out_item[j]]]] = 0
 
 
+@kernel
+def diverse(vectors, norm, group, start, item, logit, k, penalty, out_start, out_item, out_logit):
+    """Of ranked lists ``start[c]:start[c + 1]``, the k picked one after another by
+
+        logit[i] - penalty * max(0, max over picked j of cosine(vectors[group[i]], vectors[group[j]]))
+
+    (maximal marginal relevance), the earlier one of equals. They go to ``out_start`` [C + 1] and on, in that order.
+    """
+    longest = 0
+    for c in range(len(start) - 1):
+        longest = max(longest, start[c + 1] - start[c])
+    alike, left = np.empty(longest), np.empty(longest, np.bool_)
+    for c in range(len(start) - 1):
+        first, n = start[c], start[c + 1] - start[c]
+        alike[:n], left[:n], taken = 0.0, True, out_start[c]
+        for _ in range(min(k, n)):
+            best, most = -1, -np.inf
+            for j in range(n):
+                value = logit[first + j] - penalty * alike[j]
+                if left[j] and (best < 0 or value > most):
+                    best, most = j, value
+            left[best] = False
+            out_item[taken], out_logit[taken] = item[first + best], logit[first + best]
+            taken += 1
+            own = group[item[first + best]]
+            for j in range(n):
+                if left[j]:
+                    alike[j] = max(alike[j], cosine(vectors, norm, own, group[item[first + j]]))
+        out_start[c + 1] = taken
+
+
+@inner
+def cosine(vectors, norm, a, b):
+    """Of two rows, summed in one order; 0 where either is zero, 1 of a row with itself."""
+    if norm[a] == 0.0 or norm[b] == 0.0:
+        return 0.0
+    if a == b:
+        return 1.0
+    total = 0.0
+    for d in range(vectors.shape[1]):
+        total += np.float64(vectors[a, d]) * np.float64(vectors[b, d])
+    return total / (norm[a] * norm[b])
+
+
 @inner
 def descending(bits):
     """Bits of a float32 <-> an integer that is smaller the larger the number is; its own inverse."""

@@ -65,6 +65,29 @@ def test_a_shops_rules(
     assert found == expected(shop, bundle, k, stock=stock, exclude=seen, **rules)
 
 
+def test_lists_whose_items_differ(shop: Path) -> None:
+    """Picked from the list that is three times as long; LR, which has no vectors, cannot."""
+    plain, rule = shop_config(shop, k=5), {"penalty": 3.0}
+    bundle = write_bundle(shop, plain)
+    table = published(score_catalog(shop_config(shop, k=5, diversity=rule), model=bundle, date=DAY, out="diverse"))
+    among = {(context, item): p for context, _, item, p in expected(shop, bundle, 15)}
+    found = rows_of(table)
+    assert {(context, item): p for context, _, item, p in found}.items() <= among.items()
+    best = expected(shop, bundle, 5)
+    assert [row for row in found if row[1] == 1] == [row for row in best if row[1] == 1]
+    assert found != best
+    assert [rank for _, rank, _, _ in found] == [rank for _, rank, _, _ in best]
+    linear = shop_config(shop, "lr", diversity=rule)
+    with pytest.raises(ConfigError, match="expected a model whose items have vectors, found lr"):
+        score_catalog(linear, model=write_bundle(shop, linear), date=DAY)
+    for wrong, found_text in [
+        ({"diversity": {"among": 4}, "k": 5}, "diversity.among of at least k = 5"),
+        ({"diversity": {}, "at_least": {"column": "category", "items": {"a": 1}}}, "one of at_least and diversity"),
+    ]:
+        with pytest.raises(ValueError, match=found_text):
+            shop_config(shop, **wrong)
+
+
 def test_sources_with_quoted_line_breaks_and_columns_by_position(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A note that spells a record of its own is none, and `columns` name what the skipped headers call otherwise."""
     pairs = "".join(f"u{u:03d},i{(7 * u + n) % 60:03d}\n" for u in range(40) for n in range(20))
