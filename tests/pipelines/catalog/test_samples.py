@@ -20,7 +20,7 @@ from tests.snapshots import PLANTED
 
 def name_the_items(shop: Path) -> None:
     head, *rows = (shop / "items.csv").read_text().splitlines()
-    named = [f"{row},{'' if row.startswith('i000') else f'Thing {row[:4]}'}" for row in rows]
+    named = [f"{row},{'' if row.startswith('i000') else f'<b>Thing {row[:4]}'}" for row in rows]
     (shop / "items.csv").write_text("\n".join([f"{head},Title", *named]) + "\n")
 
 
@@ -40,7 +40,7 @@ def test_samples_with_names_and_counts(shop: Path, capsys: pytest.CaptureFixture
     assert [line.split()[1].rstrip(":") for line in sampled] == ["u000", "u001", "u002"]
     for line in sampled:
         first = lists[line.split()[1].rstrip(":")][:5]
-        told = [f"{item} Thing {item} (" if item != "i000" else "i000 (" for item in first]
+        told = [f"{item} <b>Thing {item} (" if item != "i000" else "i000 (" for item in first]
         assert [line.index(text) for text in told] == sorted(line.index(text) for text in told)
     assert f"{different['lists']} different lists, which show {different['items']} items" in said
     assert "warning" not in said
@@ -49,7 +49,7 @@ def test_samples_with_names_and_counts(shop: Path, capsys: pytest.CaptureFixture
     assert f"  report: {page}" in said
     text = page.read_text()
     assert f"{different['lists']} different lists, which show {different['items']} items" in text
-    assert "<bdi>Thing i001</bdi> <small><bdi>i001</bdi></small>" in text
+    assert "<bdi>&lt;b&gt;Thing i001</bdi> <small><bdi>i001</bdi></small>" in text, "names are data, and stay text"
     cards = re.findall(r"<h3><bdi>user</bdi> <bdi>(u\d+)</bdi></h3>\n<ol>(.*?)</ol>", text, re.S)
     assert len(cards) == 12
     for context, card in cards:
@@ -122,15 +122,3 @@ def test_names_come_from_whichever_table_has_the_key(tmp_path: Path) -> None:
     assert names_of(joined, "item", ["a"]) == {"a": "Alien"}, "name before title"
     (tmp_path / "films.csv").unlink()
     assert names_of(joined, "item", ["a"]) == {}, "what only a picture needs is no reason to stop"
-
-
-def test_a_hostile_catalog_stays_text(shop: Path) -> None:
-    """Names of items come from data, and reach the page as text alone."""
-    name_the_items(shop)
-    evil = "<script>alert(1)</script>\u202e"
-    (shop / "items.csv").write_text((shop / "items.csv").read_text().replace("Thing", evil))
-    config = shop_config(shop, "ffm")
-    text = Path(score_catalog(config, model=write_bundle(shop, config), date=DAY)["report"]).read_text()
-    assert "<script" not in text
-    assert "\u202e" not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in text
