@@ -235,12 +235,12 @@ class Pipeline:
                         named = {f"{side}_id": own or table.column_names[0]}
                         # one value, not key by key: what the block says of other files goes
                         overrides += [f"catalog.{side}s={json.dumps(block)}", *overrides_of(named, ("catalog",))]
-                config, named = self._with(overrides), self._named(model)
+                config, chosen = self._with(overrides), self._named(model)
                 if not overrides:
-                    told = score_catalog(config, model=named, date=date)
+                    told = score_catalog(config, model=chosen, date=date)
                     return Lists(told, *_published(told))
                 with hushed():  # it would name places that go with the call
-                    told = score_catalog(config, model=named, date=date, out=store.join(staging, "lists"))
+                    told = score_catalog(config, model=chosen, date=date, out=store.join(staging, "lists"))
                 stays = {key: value for key, value in told.items() if key not in ("dir", "report")}
                 return Lists(stays, *_published(told))
             finally:
