@@ -25,7 +25,7 @@ from fieldwise.training.data.cache import Reader, row_groups_by
 REMEDIES = {
     "packages": "Install them again: pip install -e . -c constraints.txt, in an environment of their own.",
     "disk": "Set TMPDIR to a directory that can be written.",
-    "kernels": "Remove numba's cache (NUMBA_CACHE_DIR, else __pycache__) and run it again.",
+    "kernels": "Remove ~/.cache/fieldwise/kernels-* (or those of NUMBA_CACHE_DIR) and run it again.",
     "spark": "Unset JAVA_HOME, SPARK_HOME and SPARK_MASTER, or correct them: pip brings its own Java and Spark.",
     "ranks": "Allow connections of this machine to itself, and give /dev/shm room.",
     "store": "Start the MLflow server, or correct MLFLOW_TRACKING_URI or `tracking.uri`.",
