@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,7 @@ from fieldwise.pipelines.cycle.daily import Wish, run_day
 from fieldwise.pipelines.cycle.decisions import history
 from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.registry import registry
+from tests.clusters import wait_for
 from tests.commands import Commands
 from tests.mlflow_server import Answer, Server, hurry, linked
 from tests.pipelines.cycle.days import DAY, write_cycle
@@ -80,6 +86,48 @@ def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path, spark
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "train_logloss")]
         assert steps == list(range(len(steps)))
         assert done["catalog"]["used_model"]["version"] == "2"
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A database on a socket of its own directory; skips where PostgreSQL or its driver is not installed."""
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    programs = Path(os.path.realpath(shutil.which("initdb") or "")).parent
+    if not (programs / "postgres").exists():
+        pytest.skip("PostgreSQL is not installed")
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
+    if user:
+        shutil.chown(folder, "postgres", "postgres")
+    try:
+        data = str(folder / "data")
+        subprocess.run([*user, programs / "initdb", "-D", data, "-U", "own", "-A", "trust"], check=True, cwd=folder)
+        command = [*user, str(programs / "postgres"), "-D", data, "-k", str(folder), "-c", "listen_addresses="]
+        server = subprocess.Popen(command, cwd=folder)
+        try:
+            ready = [str(programs / "pg_isready"), "-q", "-h", str(folder)]
+            wait_for("PostgreSQL", lambda: subprocess.run(ready, check=False).returncode == 0)
+            yield f"postgresql+psycopg2://own@/postgres?host={folder}"
+        finally:
+            server.terminate()
+            server.wait(30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_date_beside_a_server_on_postgresql(tmp_path: Path, spark: SparkSession) -> None:
+    (tmp_path / "server").mkdir()
+    with postgresql() as store:
+        server = Server(tmp_path / "server", store)
+        try:
+            server.start()
+            config = begun(tmp_path, server.uri, "postgresql")
+            done = run_day(config, date=DAY(4), wish=FORCE)
+            assert (done["decision"], done["now"]) == ("forced", "2")
+            assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "forced"]
+            assert registry(config).version_of("champion") == "2"
+        finally:
+            server.end()
 
 
 def silent_after(allowed: int, last: Answer) -> Callable[[int, str, str], Answer]:
