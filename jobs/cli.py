@@ -27,9 +27,14 @@ from fieldwise.jobs import commands
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["spark-submit"] and given[1:2] not in (["--help"], ["-h"]):
+        given, passed_on = given[:1], given[1:]  # options of Spark's
+    else:
+        passed_on = []
     stderr = TerminalStream(sys.stderr)
     with redirect_stderr(stderr):  # argparse repeats what it does not understand
-        options = parser().parse_args(argv)
+        options = parser().parse_args(given, argparse.Namespace(passed_on=passed_on))
     chosen = [word for word in ("quiet", "verbose", "json") if getattr(options, word)]
     set_style(*chosen, *(["bars"] if sys.stderr.isatty() else []))
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
@@ -142,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--out", metavar="FILE", default="config.yaml", help="the config to write (default: config.yaml)")
 
     demo = add("demo", "Make a shop's click log, train all four models, rank its catalog.",
-               "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
+               "fieldwise demo --rows 300000", config=commands.DEMO)  # fmt: skip
     demo.add_argument("--rows", type=_count, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
     demo.add_argument("--seed", type=_seed, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
@@ -297,6 +302,13 @@ def parser() -> argparse.ArgumentParser:
                 "fieldwise prune --config configs/demo.yaml --keep 30d --dry-run")  # fmt: skip
     prune.add_argument("--keep", metavar="DURATION", help="in place of the config's `retention`, such as 30d")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+    pack = add("pack", "Pack fieldwise, its packages and compiled kernels for Spark's executors.",
+               "fieldwise pack env.tar.gz && export FIELDWISE_ARCHIVE=$PWD/env.tar.gz", configured=False)  # fmt: skip
+    pack.add_argument("out", metavar="OUT.tar.gz", help="the archive to write (see docs/deploy.md)")
+    add("spark-submit", "Start a job by spark-submit, with pip's Java and what FIELDWISE_ARCHIVE names.",
+        "fieldwise spark-submit --master yarn build_features.py --config configs/demo.yaml",
+        configured=False)  # fmt: skip
 
     doctor = add("doctor", "Check Java, Spark, kernels and gloo; with --config also its data, fields, cost and stores.",
                  "fieldwise doctor --config configs/demo.yaml", config="")  # fmt: skip

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fieldwise.features.errors import ConfigError
+from fieldwise.features.terminal import say
+
+DEMO = "configs/demo.yaml"
+"""The demo's config, which installations bring along."""
 
 
 def _load(options: argparse.Namespace) -> Any:
@@ -28,6 +34,11 @@ def init(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def demo(o: argparse.Namespace) -> dict[str, Any]:
+    if o.config == DEMO and not os.path.exists(DEMO):
+        os.makedirs(os.path.dirname(DEMO), exist_ok=True)
+        with open(DEMO, "xb") as file:
+            file.write((files("fieldwise.configs") / os.path.basename(DEMO)).read_bytes())
+        say(f"wrote {DEMO}, the demo's pipeline")
     from fieldwise.pipelines.demo.demo import demo
 
     return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
@@ -187,3 +198,15 @@ def doctor(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.operate.doctor import examine
 
     return examine(_load(o) if o.config else None, quick=o.quick)
+
+
+def pack(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.pack import pack
+
+    return pack(_here(o.out))
+
+
+def spark_submit(o: argparse.Namespace) -> None:
+    from fieldwise.pipelines.operate.submit import submit
+
+    submit(o.passed_on, Path(__file__).parent)

@@ -25,14 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import llvmlite.binding as llvm
+import llvmlite  # type: ignore[import-untyped,unused-ignore]
+import llvmlite.binding as llvm  # type: ignore[import-untyped,unused-ignore]
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.event import Listener, register
@@ -161,8 +161,8 @@ class CodeFiles:
         for place in readable:
             if (found := _read(place / name, key)) is not None:
                 return found
-        place = self._shelf.writable  # another process may have made it meanwhile
-        return None if place is None or place in readable else _read(place / name, key)
+        own = self._shelf.writable  # another process may have made it meanwhile
+        return None if own is None or own in readable else _read(own / name, key)
 
     def _name_of(self, key: Any) -> str:
         return f"{self._function}.{hashlib.sha256(f'{_SYMBOLS} {key!r}'.encode()).hexdigest()[:32]}"
@@ -203,6 +203,11 @@ class _Kept(CompileResultCacheImpl):
     _locator_classes = [_Locator]  # noqa: RUF012  numba's
 
 
+def package_of(function: Any) -> str:
+    """Empty for a script's, whose code is kept nowhere: it has no room whose sources would name it."""
+    return sys.modules[function.__module__].__package__ or ""
+
+
 class KernelCache(FunctionCache):
     """numba's cache of a function's compiled code, with files and directories of ours."""
 
@@ -210,8 +215,7 @@ class KernelCache(FunctionCache):
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
-        package = sys.modules[function.__module__].__package__ or ""
-        self._cache_file = CodeFiles(shelf_of(package), self._impl.filename_base)
+        self._cache_file = CodeFiles(shelf_of(package_of(function)), self._impl.filename_base)
 
 
 class _Compiling(Listener):
@@ -219,25 +223,29 @@ class _Compiling(Listener):
 
     def __init__(self) -> None:
         self.seconds, self._depth, self._count = 0.0, 0, 0
+        self._bar: Any = None
 
     def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
         if self._depth or isinstance(dispatcher._cache, KernelCache):
             self._depth += 1
         if self._depth == 1:
-            from tqdm import tqdm
-
             self._began, self._count = time.perf_counter(), self._count + 1
-            self._bar = tqdm(
-                desc=f"compiling kernel {self._count}: {dispatcher.py_func.__name__}", bar_format="{desc} ...",
-                disable=not bars(), leave=False, file=BarStream(sys.stderr), dynamic_ncols=True,
-            )  # fmt: skip
+            what = f"compiling kernel {self._count}: {dispatcher.py_func.__name__}"
+            self._bar = _bar(what) if bars() else nullcontext()
+            self._bar.__enter__()
 
     def on_end(self, event: Any) -> None:
         if self._depth == 1:
             self.seconds += time.perf_counter() - self._began
-            self._bar.close()
+            self._bar.__exit__(None, None, None)
         self._depth = max(self._depth - 1, 0)
+
+
+def _bar(what: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc=what, bar_format="{desc} ...", leave=False, file=BarStream(sys.stderr), dynamic_ncols=True)
 
 
 _compiling = _Compiling()

@@ -13,7 +13,7 @@ from numba.core import types
 from numba.core.bytecode import FunctionIdentity
 from numba.extending import intrinsic
 
-from fieldwise.features.kernels.cache import KernelCache
+from fieldwise.features.kernels.cache import KernelCache, package_of
 
 
 def _name_apart() -> None:
@@ -40,7 +40,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     A kernel may close over numbers and strings (they are part of its key on disk), never over compiled functions.
     """
     compiled = inner(function)
-    compiled._cache = KernelCache(function)
+    if package_of(function):
+        compiled._cache = KernelCache(function)
     return compiled
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,10 @@ from tqdm import tqdm
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.features.process import end_children
 from fieldwise.features.spark.errors import Task, carried, unwrapped
-from fieldwise.features.terminal import BarStream, bars
+from fieldwise.features.terminal import BarStream, bars, warn
+
+_PATIENCE_SECONDS = 5.0
+"""After which somebody hears that a job's tasks have no cores."""
 
 
 def numbered(spark: SparkSession, count: int) -> DataFrame:
@@ -61,6 +65,16 @@ def _ended_with_us(spark: SparkSession) -> Iterator[None]:
         raise
 
 
+def _waiting(spark: SparkSession, what: str) -> str:
+    context = spark.sparkContext
+    executors = context._jsc.sc().getExecutorMemoryStatus().size() - 1  # the driver is one
+    memory = context.getConf().get("spark.executor.memory", "1g")
+    return (
+        f"{what} waits for cores of {context.master}: {executors} executors have come. Does a worker there have "
+        f"{memory} of memory and a free core? Else ask for less (spark.executor.memory, spark.cores.max)."
+    )
+
+
 @contextmanager
 def _progress(spark: SparkSession, what: str) -> Iterator[None]:
     context = spark.sparkContext
@@ -68,17 +82,21 @@ def _progress(spark: SparkSession, what: str) -> Iterator[None]:
     stop = threading.Event()
 
     def watch(bar: tqdm) -> None:
-        tracker = context.statusTracker()
+        tracker, began, idle = context.statusTracker(), time.monotonic(), True
         while not stop.wait(0.3):
             jobs = [info for job in tracker.getJobIdsForGroup(what) if (info := tracker.getJobInfo(job))]
             stages = [info for job in jobs for stage in job.stageIds if (info := tracker.getStageInfo(stage))]
             bar.total, bar.n = sum(s.numTasks for s in stages), sum(s.numCompletedTasks for s in stages)
             bar.refresh()
+            idle = idle and not bar.n and not any(stage.numActiveTasks for stage in stages)
+            if idle and time.monotonic() - began > _PATIENCE_SECONDS:
+                idle = False  # told once
+                warn(_waiting(spark, what))
 
     stderr = BarStream(sys.stderr)
     with tqdm(desc=what, unit="task", disable=not bars(), leave=False, file=stderr, dynamic_ncols=True) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
-        if not bar.disable:
+        if not (bar.disable and context.master.startswith("local")):
             thread.start()
         try:
             yield

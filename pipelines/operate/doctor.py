@@ -94,7 +94,8 @@ def _kernels() -> str:
     for kind in checked:
         kernel_checks.step_agrees(kind)
         kernel_checks.scores_agree(kind)
-    return f"hash, training steps and scores of {' and '.join(checked)} agree with xxhash and plain torch"
+        kernel_checks.lists_agree(kind)
+    return f"hash, training steps, scores and lists of {' and '.join(checked)} agree with xxhash and plain torch"
 
 
 def _spark() -> str:

@@ -15,7 +15,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PythonException
 from pyspark.sql import SparkSession
 
-from fieldwise.features.errors import ClusterError, FieldwiseError, InputError, StorageError
+from fieldwise.features.errors import ClusterError, ConfigError, FieldwiseError, InputError, StorageError
 from fieldwise.features.spark.errors import unwrapped
 from fieldwise.features.spark.run import collect, mapped, numbered
 
@@ -113,6 +113,31 @@ def test_what_spark_could_not_do(raised: Exception, kind: type[FieldwiseError], 
     assert type(met.value) is kind
     assert met.value.exit_code == 1
     assert said in str(met.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("(ModuleNotFoundError: No module named 'fieldwise')", "expected the package fieldwise, found none"),
+        ("ModuleNotFoundError: No module named 's3fs.core'\n", "expected the package s3fs, found none"),
+        (
+            'Cannot run program "./fieldwise/bin/python": error=2',
+            "expected a program to start, found none at ./fieldwise/bin/python",
+        ),
+        ("fieldwise: expected Python 3.11 on w7, found none. Set", "expected Python 3.11 on w7, found none"),
+        (
+            "Python in worker has different version: 3.9 than that in driver: 3.11, PySpark",
+            "expected Python 3.11, found 3.9",
+        ),
+    ],
+)
+def test_what_executors_lack_is_one_line(told: str, said: str) -> None:
+    with pytest.raises(ConfigError) as met, unwrapped():
+        raise Py4JError(
+            f"An error occurred while calling o7.x\n: Error from python worker:\n  {told}\n" + "\tat x\n" * 160
+        )
+    assert str(met.value).startswith(f"executors' Python: {said}.")
+    assert "\n" not in str(met.value)
 
 
 def test_a_worker_that_dies_is_told_in_our_words(spark: SparkSession) -> None:
