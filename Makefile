@@ -2,14 +2,16 @@
 # STACK=3.5 uses the set of versions for Spark 3.5 instead of the newest, in an environment of its own (.venv-3.5).
 PYTHON ?= python3
 STACK ?=
+comma := ,
 SET := $(if $(STACK),-$(STACK))
 VENV := .venv$(SET)
 CONSTRAINTS := constraints$(SET).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+EXTRAS := dev$(if $(STACK),,$(comma)docs)
 ROOMS := features training pipelines jobs
 
-.PHONY: demo test stack slow lint names format clean
+.PHONY: demo test stack slow lint names site format clean
 
 demo: $(READY)
 	$(BIN)/fieldwise demo
@@ -19,8 +21,9 @@ test: lint
 
 # What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first. `make slow` has its cluster.
 stack: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/snapshot \
-		tests/training/data tests/pipelines/score tests/pipelines/catalog/test_score_catalog.py
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/engine \
+		tests/features/build tests/features/snapshot tests/training/data tests/pipelines/score tests/pipelines/test_engines.py \
+		tests/pipelines/catalog/test_score_catalog.py
 
 slow: $(READY)
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -38,6 +41,10 @@ names:
 	cd build/tree/fieldwise && ln -s ../../../fieldwise/*.py* ../../../fieldwise/py.typed ../../../fieldwise/api $(ROOMS:%=../../../%) .
 	cp -R fieldwise build/imports/ && cp -R $(ROOMS) build/imports/fieldwise/
 
+# The documentation as a site, in build/site; a link or anchor to nothing is an error.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -45,7 +52,7 @@ format: $(READY)
 # An environment with GPUs installs its own torch first; the constraints pin what was tested.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

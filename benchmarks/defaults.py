@@ -29,8 +29,8 @@ from benchmarks.record import RESULTS, record  # noqa: E402
 from fieldwise.features.terminal import say  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
+from fieldwise.pipelines.ranks.launch import Days  # noqa: E402
 from fieldwise.pipelines.train.compare import measure  # noqa: E402
-from fieldwise.pipelines.train.launch import Days  # noqa: E402
 from fieldwise.pipelines.train.sweep import sweep  # noqa: E402
 from fieldwise.pipelines.train.train import open_days  # noqa: E402
 from fieldwise.training.config import ModelConfig, TrainingConfig  # noqa: E402

@@ -187,13 +187,13 @@ def run_stages(task: Task) -> dict[str, float]:
     """Microseconds a row of each stage of ours, alone on one core, block after block as a task works."""
     import hashlib
 
+    from fieldwise.features.build import files, placement
     from fieldwise.features.columns.hashing import xxh64_rows
     from fieldwise.features.fields.encoder import Encoder
     from fieldwise.features.fields.fitting import check, count, fit_spec, merge
     from fieldwise.features.source.log import LogReader
     from fieldwise.features.source.raw import read_range
     from fieldwise.features.source.rows import FileRange
-    from fieldwise.features.spark import files, placement
     from fieldwise.pipelines.config.load import load_config
 
     log = task.logs[-1]

@@ -79,7 +79,7 @@ def worker(kind: str, place: Path) -> None:
     )
     with join_world(60) as world:
         (place / f"pid-{world.rank}").write_text(str(os.getpid()))
-        with world.naming_silent_ranks(), StopSignal() as stop:
+        with StopSignal() as stop:
             result = Traced(run, world, stop).train()
         if world.first:
             (place / "result").write_text(result.bundle_digest)

@@ -1,13 +1,13 @@
 """A feature build whose driver is killed at a random moment: never a partial snapshot, and a rerun that succeeds.
 
-Every point is a driver of its own (Python, its JVM and Spark session), whose whole process group gets SIGKILL at a
-moment drawn evenly from a little more than the build takes. Then, from another process:
+Every point is a driver of its own (of the Spark engine with its JVM and session), whose whole process group gets
+SIGKILL at a moment drawn evenly from a little more than the build takes. Then, from another process:
 
     whole      no manifest is there, or one whose files have the right checksums and digest
     rerun      the same build is run again: it succeeds with the digest of a build nobody killed
     cleaned    nothing but the manifest and its data is left, after that rerun or the next one
 
-    python benchmarks/kill_features.py --points 200
+    python benchmarks/kill_features.py --points 200 --engine spark
 
 The last line of stdout is one JSON object; ``--add`` adds to the points recorded before. Exit code 1 if a point failed.
 """
@@ -41,7 +41,6 @@ from fieldwise.features import store  # noqa: E402
 from fieldwise.features.errors import ArtifactError, FieldwiseError  # noqa: E402
 from fieldwise.features.process import die_with_parent  # noqa: E402
 from fieldwise.features.snapshot.manifest import MANIFEST, load_snapshot  # noqa: E402
-from fieldwise.features.spark.session import spark_session  # noqa: E402
 from fieldwise.pipelines.build.features import build_features  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 
@@ -66,15 +65,18 @@ def write_source(place: Path) -> Path:
     return path
 
 
-def build(config: Path, workspace: Path) -> dict[str, Any]:
-    return build_features(load_config(config, [f"workspace={workspace}"]))
+def build(config: Path, workspace: Path, engine: str) -> dict[str, Any]:
+    return build_features(load_config(config, [f"workspace={workspace}", f"engine={engine}"]))
 
 
-def drive(config: Path, told: Connection) -> None:
+def drive(config: Path, engine: str, told: Connection) -> None:
     """A driver that says when it is ready, and builds into each workspace it is told."""
     os.setsid()
     die_with_parent()
-    spark_session("kill_features")
+    if engine == "spark":
+        from fieldwise.features.spark.session import spark_session
+
+        spark_session("kill_features")
     told.send("ready")
     while True:
         try:
@@ -84,15 +86,15 @@ def drive(config: Path, told: Connection) -> None:
         started = time.perf_counter()
         try:
             with redirect_stderr(io.StringIO()):
-                digest = build(config, workspace)["digest"]
+                digest = build(config, workspace, engine)["digest"]
         except FieldwiseError as error:
             digest = str(error)
         told.send((time.perf_counter() - started, digest))
 
 
-def start(config: Path) -> tuple[BaseProcess, Connection]:
+def start(config: Path, engine: str) -> tuple[BaseProcess, Connection]:
     ours, theirs = _FORK.Pipe()
-    process = _FORK.Process(target=drive, args=(config, theirs))
+    process = _FORK.Process(target=drive, args=(config, engine, theirs))
     process.start()
     theirs.close()
     return process, ours
@@ -117,13 +119,13 @@ def is_clean(directory: str) -> bool:
     return set(os.listdir(directory)) == {MANIFEST, load_snapshot(directory).manifest.data}
 
 
-def kill_points(place: Path, points: int, seed: int, seconds: float = math.inf) -> dict[str, Any]:
+def kill_points(place: Path, points: int, seed: int, seconds: float = math.inf, *, engine: str) -> dict[str, Any]:
     """Run the points until time is up, the next driver starting meanwhile; counts of what happened."""
     stop = time.monotonic() + seconds
     config = write_source(place)
     drawn = random.Random(seed)
-    helper, rerun = start(config)  # builds again; its session stays
-    following = start(config)
+    helper, rerun = start(config, engine)  # builds again; its session stays
+    following = start(config, engine)
     rerun.recv()
     rerun.send(place / "whole")
     duration, digest = rerun.recv()  # its first build, as slow as those that will be killed
@@ -139,7 +141,7 @@ def kill_points(place: Path, points: int, seed: int, seconds: float = math.inf) 
         time.sleep(moment)
         os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
-        following = start(config) if done + 1 < points else following
+        following = start(config, engine) if done + 1 < points else following
         seen = visible(directory, digest)
         counts["staged" if seen == "nothing" and os.path.exists(directory) else seen] += 1
         reruns: list[str] = []
@@ -166,6 +168,7 @@ def kill_points(place: Path, points: int, seed: int, seconds: float = math.inf) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--engine", choices=["local", "spark"], default="local")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=math.inf, help="start no point after this time")
     parser.add_argument("--add", action="store_true", help="to the points recorded before (with another seed)")
@@ -173,14 +176,17 @@ def main() -> None:
     os.environ.setdefault("SPARK_MASTER", "local[2]")
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")  # JVMs that live for seconds
     with tempfile.TemporaryDirectory() as folder:
-        figures = kill_points(Path(folder), arguments.points, arguments.seed, arguments.seconds)
-    known = RESULTS / "kill_features.json"
+        figures = kill_points(
+            Path(folder), arguments.points, arguments.seed, arguments.seconds, engine=arguments.engine
+        )
+    name = "kill_features" if arguments.engine == "spark" else "kill_features_local"
+    known = RESULTS / f"{name}.json"
     if arguments.add and known.exists():
         before = json.loads(known.read_text())["figures"]
         figures["points"] += before["points"]
         figures["counts"] = dict(Counter(before["counts"]) + Counter(figures["counts"]))
         figures["failed"] += before["failed"]
-    record("kill_features", figures)
+    record(name, figures)
     if figures["failed"]:
         raise SystemExit(1)
 

@@ -46,7 +46,7 @@ from fieldwise.pipelines.build.features import build_features  # noqa: E402
 from fieldwise.pipelines.catalog.score_catalog import score_catalog  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.lists.evaluate_lists import evaluate_lists  # noqa: E402
-from fieldwise.pipelines.train.launch import Days  # noqa: E402
+from fieldwise.pipelines.ranks.launch import Days  # noqa: E402
 from fieldwise.pipelines.train.train import train_model  # noqa: E402
 from fieldwise.training.models.defaults import settle  # noqa: E402
 

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fieldwise.features.build.files import snapshot_schema, write_rows
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import Manifest, snapshot_digest
 from fieldwise.features.snapshot.publish import Attempt
-from fieldwise.features.spark.files import snapshot_schema, write_rows
 
 LOGS = 24
 DEVELOPMENT, HELD_OUT = range(0, LOGS, 2), range(1, LOGS, 2)

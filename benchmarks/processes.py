@@ -30,7 +30,7 @@ class Cost:
 def fieldwise(tree: str, *arguments: str, environment: Mapping[str, str] = os.environ) -> Cost:
     """A command of a checkout. SystemExit, with its last words, for one that fails."""
     command = [sys.executable, "-m", "fieldwise.jobs.cli", *arguments]
-    environment = {**environment, "PYTHONPATH": tree, "SPARK_MASTER": "local[2]"}
+    environment = {**environment, "PYTHONPATH": tree}
     seen: dict[tuple[int, float], tuple[str, float]] = {}
     moments: dict[str, float] = {}
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:  # a pipe would fill and stop it

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fieldwise.features.build.files import snapshot_schema, write_rows
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import Manifest, snapshot_digest
 from fieldwise.features.snapshot.publish import Attempt
-from fieldwise.features.spark.files import snapshot_schema, write_rows
 
 SMALL = [25, 80, 60, 25, 190, 76, 50, 26, 73, 8, 21, 18, 40, 180, 400, 56, 10, 93, 12, 24, 12, 600, 9, 10, 15, 40, 1150]
 FILE_ROWS = 65536

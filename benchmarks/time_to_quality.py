@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not this folder, whose scripts would hide packages
 
 from benchmarks.record import record  # noqa: E402
-from fieldwise.features.spark.session import spark_session  # noqa: E402
+from fieldwise.features.engine.local import LocalEngine  # noqa: E402
 from fieldwise.pipelines.build.features import build_features  # noqa: E402
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
 from fieldwise.pipelines.demo.shop import Shop, generate  # noqa: E402
-from fieldwise.pipelines.train.launch import Days  # noqa: E402
+from fieldwise.pipelines.ranks.launch import Days  # noqa: E402
 from fieldwise.pipelines.train.train import open_days  # noqa: E402
 from fieldwise.training.config import ModelConfig  # noqa: E402
 from fieldwise.training.data.splits import TrainData  # noqa: E402
@@ -77,9 +77,7 @@ def prepared(name: str, rows: int) -> tuple[Config, TrainData]:
     """A shipped config with its features built in the workspace; the demo's log is made first."""
     config = load_config(ROOT / "configs" / f"{name}.yaml")
     if name == "demo":
-        generate(
-            spark_session("time-to-quality"), Shop(rows, 42), os.path.dirname(os.path.dirname(config.source.path[0]))
-        )
+        generate(LocalEngine(), Shop(rows, 42), os.path.dirname(os.path.dirname(config.source.path[0])))
     build_features(config, replace=True)
     return config, open_days(config, Days())
 

@@ -26,7 +26,7 @@ class SourceConfig(Strict):
     """
 
     path: Annotated[Names, Field(min_length=1)]
-    """File, glob or directory, or a list of them; any URL Spark and fsspec know. ``{date}`` stands for the day. What
+    """File, glob or directory, or a list of them; any URL that fsspec knows. ``{date}`` stands for the day. What
     exists as written is taken as written; else ``*``, ``?`` and ``[...]`` match names and ``**`` directories. A
     directory stands for all files below it. Names with a leading ``_`` or ``.`` are passed over, unless the path names
     them. Links are followed; a file reached twice is read once. Text may be compressed: .gz, .bz2, .xz, .zst."""

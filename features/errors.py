@@ -97,6 +97,16 @@ class StorageError(FieldwiseError):
     """A disk is full, or a limit on the size of files is reached."""
 
 
+class StoreError(FieldwiseError):
+    """An object store does not answer, or not as it should. The same command again goes on once it does."""
+
+
+class AccessError(FieldwiseError):
+    """An object store answers, and refuses who asks, or has no such bucket: the user mends credentials or the URL."""
+
+    exit_code = 2
+
+
 class TrackingError(FieldwiseError):
     """The MLflow server does not answer, or does not take what it is told. What it should have got is kept."""
 
@@ -152,7 +162,36 @@ def storage_error(error: Exception, where: str | None = None) -> FieldwiseError 
 def known_error(error: Exception) -> FieldwiseError | None:
     """An error in our words where it is one of ours, of a disk, of memory, or of what somebody removed; None for a
     defect."""
-    return error if isinstance(error, FieldwiseError) else storage_error(error) or _gone(error) or _short(error)
+    if isinstance(error, FieldwiseError):
+        return error
+    return store_error(error) or storage_error(error) or _gone(error) or _short(error)
+
+
+_STORES = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"}
+"""Libraries below fsspec, by whose classes errors of a store are told: none of them need be installed."""
+_STRANGER = re.compile(r"Credential|Authentication|Unauthorized|SSOToken|TokenRetrieval|ProfileNotFound|RefreshError")
+
+
+def store_error(error: BaseException) -> FieldwiseError | None:
+    """An object store's refusal or silence in our words; None for other errors."""
+    own = next((each for each in (error, error.__cause__) if type(each).__module__.split(".")[0] in _STORES), None)
+    if own is None:
+        return None
+    found = " ".join(f"{type(own).__name__}: {own}".split())[:300]
+    response = getattr(own, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    refused = isinstance(error, PermissionError) or getattr(own, "status", None) in (401, 403)
+    if refused or _STRANGER.search(type(own).__name__):
+        fix = "Mend the credentials, or ask for the right: docs/places.md says which, and where they are set."
+        return AccessError("the object store", expected="credentials that it accepts", found=found, fix=fix)
+    if code == "NoSuchBucket":
+        fix = "Make the bucket, or correct the URL and the endpoint."
+        return AccessError("the object store", expected="a bucket that is there", found=found, fix=fix)
+    if isinstance(error, FileNotFoundError):
+        fix = "It was removed meanwhile: run the command again, or make first what it needs."
+        return GoneError("the object store", expected="what was there", found=found, fix=fix)
+    fix = "Run the same command again once it answers: nothing half-written is visible."
+    return StoreError("the object store", expected="an answer", found=found, fix=fix)
 
 
 def _short(error: Exception) -> FieldwiseError | None:

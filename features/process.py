@@ -28,8 +28,8 @@ def adopt_orphans() -> None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def children() -> set[int]:
-    """Living processes that this one started, and those that they started. Linux; elsewhere none are known."""
+def children(of: int | None = None) -> set[int]:
+    """Living processes that one (default: this) started, and what those started. Linux; elsewhere none are known."""
     parents = {}
     for entry in os.listdir("/proc") if sys.platform == "linux" else ():
         with suppress(OSError):  # it has ended meanwhile
@@ -39,7 +39,7 @@ def children() -> set[int]:
                 if state != "Z":
                     parents[int(entry)] = int(parent)
     found: set[int] = set()
-    new = {os.getpid()}
+    new = {os.getpid() if of is None else of}
     while new:
         new = {pid for pid, parent in parents.items() if parent in new} - found
         found |= new
@@ -57,6 +57,14 @@ def end_children(grace_seconds: float = 5.0) -> bool:
         while (left := children()) and time.monotonic() < deadline:
             time.sleep(0.05)
     return bool(first)
+
+
+def end_at_once(pid: int) -> None:
+    """SIGKILL to a process and all that it started, which are stopped first: nobody starts another one meanwhile."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for other in (pid, *children(pid)):
+            with suppress(ProcessLookupError):
+                os.kill(other, number)
 
 
 def machine() -> str:

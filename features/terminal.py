@@ -11,6 +11,8 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -53,9 +55,10 @@ def last_words(line: str, stream: TextIO | TerminalStream) -> None:
 
 
 def bars() -> bool:
-    """Whether to draw bars: on a terminal, which may be that of the command that started us."""
-    style = _style()
-    return style <= {"verbose", "bars"} and ("bars" in style or sys.stderr.isatty())
+    """Whether to draw bars: on a terminal, which may be that of the command that started us, and in a notebook, whose
+    cells go back to the start of a line, too."""
+    style, notebook = _style(), type(sys.stderr).__module__.startswith("ipykernel")
+    return style <= {"verbose", "bars"} and ("bars" in style or notebook or sys.stderr.isatty())
 
 
 def set_style(*words: str) -> None:
@@ -73,7 +76,7 @@ def set_style(*words: str) -> None:
 def hushed() -> Iterator[None]:
     """Warnings and errors alone meanwhile, here and in processes that are started: for parts of a longer story. Who
     asked for more (``-v``), and a program that listens, hears all."""
-    former = os.environ.get(STYLE)
+    former, handlers = os.environ.get(STYLE), LOG.handlers
     if _style() & {"verbose", "json"}:
         yield
         return
@@ -85,6 +88,7 @@ def hushed() -> Iterator[None]:
         if former is not None:
             os.environ[STYLE] = former
         set_style()
+        LOG.handlers = handlers
 
 
 def _style() -> set[str]:
@@ -145,7 +149,9 @@ class TerminalStream:
         self._stream: TextIO = stream._stream if isinstance(stream, TerminalStream) else stream
 
     def write(self, text: str) -> int:
-        self._stream.write(self._shown(redacted(text)))
+        with _LIFE.lock:
+            _LIFE.heard(self._stream)
+            self._stream.write(self._shown(redacted(text)))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -157,6 +163,52 @@ class TerminalStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Life:
+    """When something was last written, and whether what stands in the line is a sign of life alone."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a signal's last words may come while the main thread writes
+        self.last, self.shown = time.monotonic(), False
+
+    def heard(self, stream: TextIO) -> None:
+        if self.shown:
+            stream.write("\r\x1b[K")
+        self.last, self.shown = time.monotonic(), False
+
+
+_LIFE = _Life()
+os.register_at_fork(after_in_child=_LIFE.__init__)  # type: ignore[misc]  # its lock may be held by a thread left behind
+SILENCE_SECONDS = 1.5
+"""After which a terminal gets a sign of life."""
+
+
+@contextmanager
+def alive(name: str, stream: TerminalStream) -> Iterator[None]:
+    """Within the block a terminal that nobody writes to shows ``name`` and the seconds so far, until somebody does."""
+    if not bars():
+        yield
+        return
+    started, stop = time.monotonic(), threading.Event()
+
+    def show() -> None:
+        while not stop.wait(SILENCE_SECONDS / 3):
+            with _LIFE.lock:
+                if time.monotonic() - _LIFE.last > SILENCE_SECONDS and not stop.is_set():
+                    # back to the line's start: a rank that writes to the terminal knows nothing of this
+                    stream._stream.write(f"\r\x1b[K{name}: {time.monotonic() - started:.0f} s\r")
+                    stream._stream.flush()
+                    _LIFE.shown = True
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        with _LIFE.lock:
+            _LIFE.heard(stream._stream)
 
 
 class BarStream(TerminalStream):

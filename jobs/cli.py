@@ -21,15 +21,20 @@ from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, 
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
-from fieldwise.features.terminal import LOG, TerminalStream, last_words, say, set_style
+from fieldwise.features.terminal import LOG, TerminalStream, alive, last_words, say, set_style
 from fieldwise.jobs import commands
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["spark-submit"] and given[1:2] not in (["--help"], ["-h"]):
+        given, passed_on = given[:1], given[1:]  # options of Spark's
+    else:
+        passed_on = []
     stderr = TerminalStream(sys.stderr)
     with redirect_stderr(stderr):  # argparse repeats what it does not understand
-        options = parser().parse_args(argv)
+        options = parser().parse_args(given, argparse.Namespace(passed_on=passed_on))
     chosen = [word for word in ("quiet", "verbose", "json") if getattr(options, word)]
     set_style(*chosen, *(["bars"] if sys.stderr.isatty() else []))
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
@@ -47,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
             say(f"fieldwise {options.called} ...")  # imports take seconds
     with redirect_stderr(stderr), Interruptible(say_interrupted) as signals:
         try:
-            code = _run(options)
+            with alive(f"fieldwise {options.called}", stderr):
+                code = _run(options)
         except Interrupted as interrupted:
             signals.leave(interrupted.number)
             raise
@@ -99,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def report_failure(error: FieldwiseError) -> None:
     """Inside a rank: leave the error for the launching process, and for what torchrun prints last."""
-    from fieldwise.pipelines.train.launch import write_failure
+    from fieldwise.pipelines.ranks.launch import write_failure
 
     write_failure(error)
 
@@ -121,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(command=getattr(commands, name.replace("-", "_")), called=name)
         if configured:
             given = {"required": True} if config is None else {"default": config}
-            told = "the pipeline's YAML file" if config is None else f"default: {config or 'none'}"
+            told = "the pipeline's YAML file, or its URL" if config is None else f"default: {config or 'none'}"
             command.add_argument("--config", metavar="FILE", help=told, **given)
             command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides",
                                  help="override one config key")  # fmt: skip
@@ -139,10 +145,12 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--users", metavar="FILE", help="who gets a list, a row each")
     init.add_argument("--label", metavar="EXPRESSION", help="what a positive is, such as 'rating >= 4' "
                       "(default: guessed)")  # fmt: skip
+    init.add_argument("--context", metavar="COLUMN", help="of the log: who gets a list (default: guessed by names)")
+    init.add_argument("--item", metavar="COLUMN", help="of the log: what may be in it (default: guessed by names)")
     init.add_argument("--out", metavar="FILE", default="config.yaml", help="the config to write (default: config.yaml)")
 
     demo = add("demo", "Make a shop's click log, train all four models, rank its catalog.",
-               "fieldwise demo --rows 300000", config="configs/demo.yaml")  # fmt: skip
+               "fieldwise demo --rows 300000", config=commands.DEMO)  # fmt: skip
     demo.add_argument("--rows", type=_count, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
     demo.add_argument("--seed", type=_seed, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
@@ -166,7 +174,14 @@ def parser() -> argparse.ArgumentParser:
                        help="snapshots to train on (default: the workspace's `all`, by its own splits)")  # fmt: skip
     train.add_argument("--valid", metavar="DIR", action="append", default=[], help="snapshots to validate on")
     train.add_argument("--test", metavar="DIR", action="append", default=[], help="snapshots to test on")
-    train.add_argument("--ranks", type=_count, default=1, help="training processes on this machine")
+    train.add_argument("--ranks", type=_count, default=1, help="training processes on this machine, or on each node")
+    train.add_argument(
+        "--nnodes", type=_count, metavar="N", help="machines that train together, each with this command"
+    )
+    train.add_argument("--rdzv", metavar="HOST:PORT", help="where they meet: node 0, and a free port there")
+    train.add_argument("--node-rank", type=_seed, metavar="K",
+                       help="of this machine, from 0 (default: 0 where HOST is, else any that is free)")  # fmt: skip
+    train.add_argument("--on", choices=["spark"], help="ranks are tasks of Spark's executors (see SPARK_MASTER)")
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument(
         "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"
@@ -198,7 +213,7 @@ def parser() -> argparse.ArgumentParser:
     compare = add("compare", "Models side by side on the same rows, with intervals of what they differ by.",
                   "fieldwise compare models:/demo/1 models:/demo@challenger --config configs/demo.yaml")  # fmt: skip
     compare.add_argument(
-        "models", metavar="MODEL", nargs="+", help="bundle directory or models:/NAME@alias, two or more"
+        "models", metavar="MODEL", nargs="+", help="bundle directory, its URL, or models:/NAME@alias, two or more"
     )
     compare.add_argument("--snapshot", metavar="DIR", action="append", help="default: <workspace>/snapshots/all")
     compare.add_argument("--role", default="test", choices=["train", "valid", "test"], help="default: test")
@@ -254,6 +269,7 @@ def parser() -> argparse.ArgumentParser:
                          help="of --importance: default <workspace>/snapshots/all")  # fmt: skip
     explain.add_argument("--role", default="test", choices=["train", "valid", "test"], help="of --importance's rows")
     explain.add_argument("--top", type=_count, default=10, help="terms to show per row")
+    explain.add_argument("--plot", metavar="FILE", help="draw it: an .html page, or one .svg picture")
 
     promote = add("promote", "Make a version the champion.", "fieldwise promote --config configs/demo.yaml")
     promote.add_argument("--version", help="default: the challenger")
@@ -298,6 +314,13 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--keep", metavar="DURATION", help="in place of the config's `retention`, such as 30d")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
+    pack = add("pack", "Pack fieldwise, its packages and compiled kernels for Spark's executors.",
+               "fieldwise pack env.tar.gz && export FIELDWISE_ARCHIVE=$PWD/env.tar.gz", configured=False)  # fmt: skip
+    pack.add_argument("out", metavar="OUT.tar.gz", help="the archive to write (see docs/deploy.md)")
+    add("spark-submit", "Start a job by spark-submit, with pip's Java and what FIELDWISE_ARCHIVE names.",
+        "fieldwise spark-submit --master yarn build_features.py --config configs/demo.yaml",
+        configured=False)  # fmt: skip
+
     doctor = add("doctor", "Check Java, Spark, kernels and gloo; with --config also its data, fields, cost and stores.",
                  "fieldwise doctor --config configs/demo.yaml", config="")  # fmt: skip
     doctor.add_argument("--quick", action="store_true", help="leave out what starts processes")
@@ -306,7 +329,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--model", metavar="MODEL", help="bundle directory or models:/NAME@alias (default: the champion)"
+        "--model", metavar="MODEL", help="bundle directory, its URL, or models:/NAME@alias (default: the champion)"
     )
 
 

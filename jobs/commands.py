@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fieldwise.features.errors import ConfigError
+from fieldwise.features.terminal import say
+
+DEMO = "configs/demo.yaml"
+"""The demo's config, which installations bring along."""
 
 
 def _load(options: argparse.Namespace) -> Any:
@@ -24,10 +30,16 @@ def init(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.init.init import init
 
     users, items = (path and _here(path) for path in (o.users, o.items))
-    return init(_here(o.log), users=users, items=items, label=o.label, out=o.out)
+    ids = {"context": o.context, "item": o.item}
+    return init(_here(o.log), users=users, items=items, label=o.label, out=o.out, **ids)
 
 
 def demo(o: argparse.Namespace) -> dict[str, Any]:
+    if o.config == DEMO and not os.path.exists(DEMO):
+        os.makedirs(os.path.dirname(DEMO), exist_ok=True)
+        with open(DEMO, "xb") as file:
+            file.write((files("fieldwise.configs") / os.path.basename(DEMO)).read_bytes())
+        say(f"wrote {DEMO}, the demo's pipeline")
     from fieldwise.pipelines.demo.demo import demo
 
     return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
@@ -47,11 +59,18 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
+    if o.nnodes:  # before torch is imported: it warns of hosts without a name
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from fieldwise.pipelines.ranks.launch import Days
+    from fieldwise.pipelines.ranks.node import Nodes
     from fieldwise.pipelines.train.family import train_best
-    from fieldwise.pipelines.train.launch import Days
 
-    days = Days(o.train, o.valid, o.test)
-    return train_best(_load(o), o.ranks, days, init=o.init, register=not o.no_register, force=o.force, name=o.name)
+    days, nodes = Days(o.train, o.valid, o.test), Nodes.parse(o.nnodes, o.rdzv, o.node_rank)
+    how = {"init": o.init, "register": not o.no_register, "force": o.force, "name": o.name}
+    if o.on and nodes:
+        fix = "Spark knows its machines: leave --nnodes and --rdzv out."
+        raise ConfigError("--on spark", expected="Spark's executors alone", found=f"{nodes.count} nodes", fix=fix)
+    return train_best(_load(o), o.ranks, days, nodes=nodes, spark=o.on == "spark", **how)
 
 
 def send(o: argparse.Namespace) -> dict[str, Any]:
@@ -120,13 +139,14 @@ def similar_contexts(o: argparse.Namespace) -> dict[str, Any]:
 def explain(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.score.explain import explain_model, explain_rows
 
+    plot = o.plot and _here(o.plot)
     if o.importance:
         if o.context or o.item:
             fix = "Leave out --importance, or the pair."
             raise ConfigError("explain", expected="a pair or the whole model", found="both", fix=fix)
-        return explain_model(_load(o), model=o.model, snapshots=o.snapshot, role=o.role, top=o.top)
+        return explain_model(_load(o), model=o.model, snapshots=o.snapshot, role=o.role, top=o.top, plot=plot)
     pair = {"context": o.context, "item": o.item, "date": o.date}
-    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top, **pair)
+    return explain_rows(_load(o), model=o.model, rows=o.rows, top=o.top, plot=plot, **pair)
 
 
 def promote(o: argparse.Namespace) -> dict[str, Any]:
@@ -187,3 +207,15 @@ def doctor(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.operate.doctor import examine
 
     return examine(_load(o) if o.config else None, quick=o.quick)
+
+
+def pack(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.operate.pack import pack
+
+    return pack(_here(o.out))
+
+
+def spark_submit(o: argparse.Namespace) -> None:
+    from fieldwise.pipelines.operate.submit import submit
+
+    submit(o.passed_on, Path(__file__).parent)

@@ -11,10 +11,13 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.network.bundle import Bundle, load_bundle
+
+_MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:", "http://", "https://")
 
 if TYPE_CHECKING:
     from fieldwise.training.tracking.registry import Registered, Registry
@@ -52,7 +55,7 @@ def open_model(reference: str | None, config: Config) -> OpenedModel:
     """The model that a command works with; says on stderr which one that is.
 
     Args:
-        reference: a bundle directory, ``models:/NAME@alias``, ``models:/NAME/3``; default: the config's champion.
+        reference: a bundle's directory or URL, ``models:/NAME@alias``, ``models:/NAME/3``; default: the champion.
 
     Raises:
         ArtifactError: nothing of that name, a missing champion included.
@@ -65,14 +68,14 @@ def open_model(reference: str | None, config: Config) -> OpenedModel:
 
 
 def resolve_model(reference: str | None, config: Config) -> str:
-    """Local directory of the bundle that ``open_model`` would open."""
+    """Directory or URL of the bundle that ``open_model`` would open."""
     return _found(reference, config)[0]
 
 
 def _found(reference: str | None, config: Config) -> tuple[str, Registered | None]:
-    """Local directory of a bundle, and the version that it is, if any."""
-    if reference is not None and os.path.isfile(os.path.join(reference, "model.json")):
-        return os.path.abspath(reference), None
+    """Directory or URL of a bundle, and the version that it is, if any."""
+    if reference is not None and (bundle := _bundle(reference)) is not None:
+        return bundle, None
     registry(config)  # connects
     from fieldwise.training.tracking.fetch import bundle_of
     from fieldwise.training.tracking.registry import find
@@ -82,14 +85,21 @@ def _found(reference: str | None, config: Config) -> tuple[str, Registered | Non
     return bundle_of(known.reference if known else reference), known
 
 
+def _bundle(reference: str) -> str | None:
+    """The directory or URL of a bundle that lies where a reference says; None for one of MLflow."""
+    if reference.startswith(_MLFLOW) or not store.exists(store.join(reference, "model.json")):
+        return None
+    return reference.rstrip("/") if "://" in reference else os.path.abspath(reference)
+
+
 def load_model(reference: str, *, uri: str | None, workspace: str | None) -> OpenedModel:
     """A model without a config: of a directory, or of the store that ``uri`` names, else the environment, else a
     workspace (default: that of a pipeline of the model's name in the current directory).
 
     Raises ArtifactError where there is no such store or model: none is made.
     """
-    if os.path.isfile(os.path.join(reference, "model.json")):
-        return OpenedModel(os.path.abspath(reference), load_bundle(reference))
+    if (bundle := _bundle(reference)) is not None:
+        return OpenedModel(bundle, load_bundle(bundle))
     named = re.fullmatch(r"models:/([^/@:]+)(?:@[^/@]+|/\d+)", reference)
     if named is None:
         fix = "Name a version, models:/NAME/3, or an alias, models:/NAME@champion."

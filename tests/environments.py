@@ -29,7 +29,7 @@ def plant_decoys(folder: Path) -> None:
 def copy_source(folder: Path) -> Path:
     """What an installation is made from; building leaves files there."""
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("fieldwise", *ROOMS):
+    for name in ("fieldwise", "configs", *ROOMS):
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, folder / name)

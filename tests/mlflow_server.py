@@ -21,9 +21,10 @@ import pytest
 
 
 class Server:
-    """``mlflow server`` on a free port of this machine."""
+    """``mlflow server`` on a free port of this machine; ``store``: the database, if not one of SQLite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
+        self._store = store or f"sqlite:///{folder}/server.db"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -32,7 +33,7 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port",
-                   str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
+                   str(self.port), "--backend-store-uri", self._store,
                    "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
         log = open(self.folder / "server.log", "wb")  # noqa: SIM115
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

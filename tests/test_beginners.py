@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_message_says_what_to_write(
-    mistake: str, tmp_path: Path, spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -30,9 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_page(
-    folder: Path, spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     results, said = {}, {}
@@ -42,7 +40,7 @@ def test_the_page(
         out, said[line] = capsys.readouterr()
         assert code == 0, said[line]
         results[line] = json.loads(out.splitlines()[-1])
-    first, movies, doctor, features, train, evaluate, explain, lists = results.values()
+    first, movies, doctor, features, train, evaluate, explain, lists, measured = results.values()
     assert [warning.split(":")[0] for warning in first["warnings"]] == ["paid until", "view id"]
     assert movies["fields"][:2] == ["user", "item"]
     assert movies["label"] == "rating >= 4"
@@ -57,6 +55,8 @@ def test_the_page(
     assert table.groupby("context_id")["rank"].apply(list).map(lambda ranks: ranks == list(range(1, 11))).all()
     assert table["context_id"].nunique() == 60
     assert table.groupby("context_id")["item_id"].apply(tuple).nunique() > 40, "not one list for everybody"
+    recall = measured["metrics"]["recall@10"]
+    assert recall["lists"]["value"] > recall["random"]["value"]
     (log,) = re.findall(r"```text\n(.*?)```", PAGE, re.S)
     assert (folder / "clicks.csv").read_text().startswith(log)
     (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)

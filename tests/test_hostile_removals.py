@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from fieldwise.jobs.cli import main
 from tests.commands import Commands
@@ -39,10 +38,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("on_spark")  # where a build takes long enough to be met at work
 @pytest.mark.parametrize("target", ["work", "log.csv"])
-def test_features_in_this_process(
-    shop: Path, target: str, tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_features_in_this_process(shop: Path, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
     over = threading.Event()

@@ -17,7 +17,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
 from tqdm import tqdm
 
 from fieldwise.features.errors import DefectError, InputError
@@ -134,7 +133,7 @@ def said_by(capfd: pytest.CaptureFixture[str], code: int, *command: str) -> tupl
     return said.out, said.err
 
 
-def test_a_hostile_log(hostile: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_hostile_log(hostile: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its snapshot, its report, why its rows score as they do, and the refusal of a catalog of new values."""
     config = str(hostile)
     out, err = said_by(capfd, 0, "features", "--config", config)

@@ -59,7 +59,7 @@ def test_a_wheel_holds_the_one_name(source: Path, wheel: Path) -> None:
     """All modules and the files that they read, and nothing beside them that would hide a user's own packages."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"fieldwise", "fieldwise-0.1.0.dist-info"}
-    for folder in ("fieldwise", "features", "training", "pipelines", "jobs"):
+    for folder in ("fieldwise", "configs", "features", "training", "pipelines", "jobs"):
         for path in (source / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 name = path.relative_to(source).as_posix()

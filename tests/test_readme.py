@@ -16,7 +16,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from fieldwise.features.java.home import java_environment
 from fieldwise.jobs.cli import main
@@ -86,9 +85,7 @@ def test_jobs_by_spark_submit_and_torchrun(work: Path) -> None:
     assert {p.name for p in work.iterdir()} == {"demo"}
 
 
-def test_the_tour(
-    work: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_tour(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Follows the jobs above: the same snapshot stands, the tour's model is the second version."""
     monkeypatch.setenv("FIELDWISE_WORK", str(work))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -95,10 +95,16 @@ class TrainingConfig(Strict):
     rows."""
     verify_checksums: bool = True
     """Compare the SHA-256 of every file, and of its rows, with the manifest when it is first read."""
+    scratch: str | None = None
+    """Local directory for copies of what lies on a store: snapshots that are read, the training at work. It must be
+    your own. Default: one below that of temporary files (TMPDIR)."""
+    scratch_mb: Annotated[int, Field(ge=0)] = 20_000
+    """Copies of snapshots' files that stay there for the next epoch, rank or training of this machine, in MB; of
+    others one at a time. Nothing is copied of files that are local."""
     timeout_seconds: Annotated[float, Field(gt=0, le=1e9)] = 300.0
-    """How long a rank waits for the others before it gives up."""
+    """How long a rank, or a node (--nnodes), waits for the others before it gives up."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """How often ranks started by --ranks go on from the last checkpoint after one of them was killed."""
+    """How often ranks started by --ranks or --nnodes go on from the last checkpoint after some were killed."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     auto: bool = True
     """Choose what is left out of learning_rate, l2 and model.dim by a short search on the validation rows, in
@@ -107,9 +113,9 @@ class TrainingConfig(Strict):
 
     def digested(self) -> dict[str, Any]:
         """What digests of a training cover: keys of later versions only where they change something, so that earlier
-        checkpoints and trials are found again. All readers read the same rows."""
+        checkpoints and trials are found again. All readers read the same rows, from wherever."""
         unchanged = {key for key, value in _LATER.items() if getattr(self, key) == value}
-        return self.model_dump(exclude={"reader"} | unchanged)
+        return self.model_dump(exclude={"reader", "scratch", "scratch_mb"} | unchanged)
 
     @model_validator(mode="after")
     def _whole_streams(self) -> TrainingConfig:

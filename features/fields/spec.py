@@ -15,7 +15,7 @@ from pydantic import FailFast
 
 from fieldwise.features import store
 from fieldwise.features.columns.vocabulary import Vocabulary
-from fieldwise.features.errors import ArtifactError, ConfigError
+from fieldwise.features.errors import ArtifactError, ConfigError, store_error
 from fieldwise.features.fields import AnyField, check_fields
 from fieldwise.features.fields.base import MAX_VALUES, Fit
 from fieldwise.features.kernels.strings import FIRST
@@ -168,6 +168,8 @@ class FeatureSpec:
         except FileNotFoundError as error:
             raise _damaged(where, f"no file {error.filename or error}") from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if store_error(error) is not None:  # which passes
+                raise
             raise _damaged(where, str(error).partition("\n")[0]) from error
         if (document.version, document.hash) != (1, "xxh64-42"):
             raise _damaged(where, f"version {document.version}, hash {document.hash}")

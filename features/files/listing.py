@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fieldwise.features import store
 from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import SourceConfig
-from fieldwise.features.errors import InputError
+from fieldwise.features.errors import InputError, store_error
 from fieldwise.features.files.compression import require_known_suffix
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -67,10 +67,12 @@ def directory_columns(path: str) -> dict[str, str | None]:
 def _matching(written: str, base: str) -> Iterator[tuple[str, int]]:
     """(path or URL, size) of the files that one path of a config means."""
     relative = not _is_absolute(written)
+    while "://" in base and relative and written.startswith(("../", "./")):  # no name on a store
+        if written.startswith("../"):
+            base = store.parent(base.rstrip("/"))
+        written = written.partition("/")[2]
     fs, inner = store.resolve(f"{base.rstrip('/')}/{written}" if relative else written)
     local = isinstance(fs, LocalFileSystem)
-    if not local:
-        fs.invalidate_cache()
     pattern = written if relative else inner
     if "://" in inner and "*" in pattern:
         raise InputError(
@@ -127,7 +129,7 @@ def _entries(fs: Any, place: str) -> list[tuple[str, str, dict[str, Any]]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:
-        raise _unreadable(place, str(error.strerror)) from error
+        raise _unreadable(place, error.strerror or str(error)) from error
     entries = [(info["name"].rstrip("/"), info) for info in listed]
     return sorted((path.rsplit("/", 1)[-1], path, info) for path, info in entries if path != place.rstrip("/"))
 
@@ -142,6 +144,8 @@ def _info(fs: Any, path: str) -> dict[str, Any] | None:
             raise _unreadable(path, f"a link to nothing ({os.readlink(path)})") from None
         return None
     except OSError as error:  # a link to itself, a directory that may not be entered
+        if store_error(error) is not None:
+            raise
         raise _unreadable(path, error.strerror or str(error)) from error
 
 
@@ -170,7 +174,8 @@ def _files(fs: Any, place: str) -> Iterator[tuple[str, int]]:
             yield from ((path, int(found["size"])) for path, found in entries if found["type"] == "file")
     elif info["type"] == "directory":  # one listing of all, where a store can do that
         for path, found in fs.find(place, detail=True).items():
-            if not any(_hidden(part) for part in path[len(place) :].strip("/").split("/")):
+            marker = path.endswith("/")  # an empty object that stands for a directory
+            if not marker and not any(_hidden(part) for part in path[len(place) :].strip("/").split("/")):
                 yield path, int(found["size"])
 
 

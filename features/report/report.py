@@ -1,7 +1,7 @@
 """The data report: what a snapshot's fields and labels look like, for people and for comparison with later days.
 
 It follows from the snapshot's files, so it has no part in the digest. Fields are counted by local index (``Tally``),
-each by itself, so memory is that of one field's table rows; see ``features.spark.counting``.
+each by itself, so memory is that of one field's table rows; see ``features.build.counting``.
 """
 
 from __future__ import annotations

@@ -109,7 +109,9 @@ def reading(directories: Iterable[str]) -> Iterator[None]:
             try:
                 stack.enter_context(Lease(store.join(directory, f"lease-{uuid.uuid4().hex[:16]}.json")))
             except OSError as error:
-                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) and not isinstance(
+                    error, PermissionError
+                ):
                     raise
         yield
 
@@ -123,7 +125,7 @@ def in_use(directory: str) -> bool:
 def retire(directory: str) -> bool:
     """Take a snapshot out of sight as a whole, then delete it; False when a job began to read it meanwhile."""
     aside = store.move_aside(directory, f"{_RETIRED}{uuid.uuid4().hex}")
-    if aside != directory and in_use(aside):
+    if in_use(aside):
         store.move_back(aside, directory)
         return False
     store.remove_tree(aside)
@@ -133,8 +135,9 @@ def retire(directory: str) -> bool:
 def bury(place: str) -> None:
     """Delete what killed jobs had retired in a directory of snapshots."""
     for name in store.list_sizes(place):
-        if name.startswith(_RETIRED) and not in_use(store.join(place, name)):
-            store.remove_tree(store.join(place, name))
+        directory = store.join(place, name)
+        if (name.startswith(_RETIRED) or store.is_aside(directory)) and not in_use(directory):
+            store.remove_tree(directory)
 
 
 def clean(directory: str) -> list[str]:

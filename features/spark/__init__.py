@@ -1,1 +1,1 @@
-"""The distributed half of feature building: Spark decides who reads which bytes, the encoder works in its tasks."""
+"""Tasks on Spark: the only room here that imports pyspark."""

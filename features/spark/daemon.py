@@ -16,9 +16,9 @@ gc.disable()  # what imports make stays: looking through it every few hundred ob
 import pandas  # noqa: E402, F401 - Spark's Arrow workers ask for it
 from pyspark import daemon  # noqa: E402
 
-import fieldwise.features.spark.counting  # noqa: E402
-import fieldwise.features.spark.tallying  # noqa: E402
-import fieldwise.features.spark.tasks  # noqa: E402, F401
+import fieldwise.features.build.counting  # noqa: E402
+import fieldwise.features.build.tallying  # noqa: E402
+import fieldwise.features.build.tasks  # noqa: E402, F401
 
 
 def _keep(self: zipimport.zipimporter) -> None:

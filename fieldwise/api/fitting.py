@@ -17,12 +17,17 @@ from fieldwise.api.pipeline import Pipeline
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
+from fieldwise.features.terminal import warn
 from fieldwise.features.words import nearest, some
+from fieldwise.pipelines.init.columns import Column
+from fieldwise.pipelines.init.leaks import leak
 from fieldwise.training.config import TrainingConfig
 
 DATA, STEM = "data", "log"
 """Folder and first part of the name of the file that a table becomes."""
 QUANTILES = 10
+_LOOKED = 100_000
+"""Rows in which leaks are looked for."""
 _STEPS, _SMALLEST = 64, 64
 """Steps of an epoch below which a batch has fewer rows, and how few at least."""
 
@@ -48,7 +53,7 @@ def fit(
             validates; without it both are drawn by chance.
         fields: columns, or fields as docs/config.md has them. A column alone becomes a field by its type: numbers with
             fractions ``number`` in ten quantiles, all else ``vocabulary``. Default: every column but those of label,
-            time and weight, and with a time its hour.
+            time and weight, and those that give the label away, with a warning; and with a time its hour.
         kind: of the model.
         name: of the pipeline and its registered model.
         workspace: default: ``work/<name>`` below the current directory.
@@ -67,7 +72,7 @@ def fit(
         if "split" not in keys:
             split, table = _split(table, time)
             keys["split"] = split
-        keys["fields"] = _fields(table, fields, _reserved(label, time, keys))
+        keys["fields"] = _fields(table, fields, label, _reserved(label, time, keys))
         if time is not None:
             keys["time"] = time
             if fields is None and "hour" not in table.column_names:
@@ -122,12 +127,29 @@ def _split(table: pa.Table, time: str | Mapping[str, Any] | None) -> tuple[dict[
 
 
 def _fields(
-    table: pa.Table, asked: Sequence[str | Mapping[str, Any]] | None, reserved: set[str]
+    table: pa.Table, asked: Sequence[str | Mapping[str, Any]] | None, label: str, reserved: set[str]
 ) -> list[Mapping[str, Any]]:
+    """Those that are asked for, with a warning of what gives the label away; else all columns that do not."""
     if asked is None:
         values = [each.name for each in table.schema if not pa.types.is_temporal(each.type)]
-        return [_field(table, name) for name in values if name not in reserved]
+        values = [name for name in values if name not in reserved]
+        return [_field(table, name) for name in values if not _leaks(table, name, label, "is no field")]
+    for each in asked:
+        if isinstance(each, str) and each in table.column_names:
+            _leaks(table, each, label, "is a field, since it was asked for")
     return [_field(table, each) if isinstance(each, str) else each for each in asked]
+
+
+def _leaks(table: pa.Table, name: str, label: str, so: str) -> bool:
+    """Whether a column tells the label, by the first rows; it is said with what follows."""
+    rows = table.slice(0, _LOOKED)
+    values, bad = Expression(label, "label").evaluate(rows)
+    positive = values.cast(pa.float64()).to_numpy(zero_copy_only=False).copy()
+    positive[bad | ~np.isin(positive, (0.0, 1.0))] = np.nan
+    told = leak(Column(name, rows[name], rows.num_rows), positive)
+    if told is not None:
+        warn(f"{name}: LEAK: {told}. A row to be scored does not have it yet; it {so}")
+    return told is not None
 
 
 def _field(table: pa.Table, name: str) -> dict[str, Any]:

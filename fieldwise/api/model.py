@@ -37,7 +37,12 @@ class Model:
 
     def predict(self, frame: Any) -> Any:
         """Calibrated probabilities of a table's rows: a pandas Series with the frame's index, a polars Series, or an
-        Arrow array. Further columns, the label too, are passed over."""
+        Arrow array. Further columns, the label too, are passed over.
+
+        Examples:
+            >>> fw.load("models:/shop@champion").predict(df.head(2)).name
+            'probability'
+        """
         with call():
             return column_like(self._scorer.probabilities(arrow(frame)), "probability", frame)
 
@@ -67,6 +72,10 @@ def load(reference: str, *, tracking: str | None = None, workspace: str | None =
         workspace: of the pipeline. Default: ``work/NAME`` below the current directory.
 
     Raises ArtifactError where there is no such model.
+
+    Examples:
+        >>> fw.load("models:/shop@champion").kind
+        'ffm'
     """
     with call():
         return Model(load_model(reference, uri=tracking, workspace=workspace and os.path.abspath(workspace)))

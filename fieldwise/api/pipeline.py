@@ -17,6 +17,7 @@ from fieldwise.api.frames import arrow, is_frame, publish
 from fieldwise.api.results import Evaluation, Explanation, Importance, Lists, Snapshot, Training
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError
+from fieldwise.features.terminal import hushed
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 
@@ -39,6 +40,10 @@ class Pipeline:
     Attributes: ``config``; ``trained``, what the last ``train`` of this object gave, None before.
 
     Raises ConfigError for a config that cannot be meant.
+
+    Examples:
+        >>> fw.Pipeline("work/shop/pipeline.yaml", training={"epochs": 3}).config.training.epochs
+        3
     """
 
     def __init__(self, config: str | os.PathLike[str] | Mapping[str, Any] | None = None, /, **keys: Any) -> None:
@@ -67,7 +72,7 @@ class Pipeline:
         """Encode the log into a published snapshot (``fieldwise features``). What stands already is not built again."""
         from fieldwise.pipelines.build.features import build_features
 
-        with call():
+        with call("features"):
             return Snapshot.of(build_features(self.config, date=date, spec=spec, replace=replace, against=against))
 
     def train(
@@ -89,17 +94,19 @@ class Pipeline:
         Args:
             kind: lr, poly2, fm, ffm, fwfm, deepfm, or auto for the best of the first four; default: the config's.
             ranks: training processes on this machine.
-            train, valid, test: snapshot directories; default: the workspace's ``all``, by its own splits.
+            train: snapshot directories to train on; default: the workspace's ``all``, by its own splits.
+            valid: to validate on.
+            test: to test on.
             keys: over the config's, for this training.
 
         Later calls of this object use the model, whoever is champion. Raises RefusedError where the model is no better
         than the rate of positives.
         """
+        from fieldwise.pipelines.ranks.launch import Days
         from fieldwise.pipelines.train.family import train_best
-        from fieldwise.pipelines.train.launch import Days
 
         more = overrides_of(keys) + ([] if kind is None else [f"model.kind={kind}"])
-        with call():
+        with call("train"):
             config, days = self._with(more), Days(list(train), list(valid), list(test))
             told = train_best(config, ranks, days, init=init, register=register, force=force, name=name) or {}
             self.trained, self._model = Training.of(told), None
@@ -108,10 +115,15 @@ class Pipeline:
     def evaluate(
         self, role: str = "test", *, model: str | None = None, snapshots: Sequence[str] | None = None
     ) -> Evaluation:
-        """Metrics of a model on the rows of a role (``fieldwise evaluate``)."""
+        """Metrics of a model on the rows of a role (``fieldwise evaluate``).
+
+        Examples:
+            >>> shop.evaluate("valid").auc > 0.6
+            True
+        """
         from fieldwise.pipelines.train.evaluate import evaluate_model
 
-        with call():
+        with call("evaluate"):
             paths = None if snapshots is None else list(snapshots)
             return Evaluation.of(evaluate_model(self.config, snapshots=paths, model=self._named(model), role=role))
 
@@ -132,7 +144,13 @@ class Pipeline:
         return found
 
     def predict(self, frame: Any, *, model: str | None = None) -> Any:
-        """Probabilities of the rows of a table with the log's columns; see ``Model.predict``."""
+        """Probabilities of the rows of a table with the log's columns; see ``Model.predict``.
+
+        Examples:
+            >>> p = shop.predict(df.head(3))
+            >>> list(p.index), bool(p.between(0, 1).all())
+            ([0, 1, 2], True)
+        """
         return self.model(model).predict(frame)
 
     def explain(
@@ -147,6 +165,11 @@ class Pipeline:
         """Why a row has its probability (see ``Model.explain``), or a pair of the catalog: the ids of both sides.
 
         Default: the first row of the log.
+
+        Examples:
+            >>> why = shop.explain(df.iloc[0])
+            >>> abs(why.bias + sum(term["logit"] for term in why.terms) - why.logit) < 1e-6
+            True
         """
         if row is not None and context is None and item is None:
             return self.model(model).explain(row)
@@ -159,10 +182,16 @@ class Pipeline:
             return Explanation.of(told["rows"][0])
 
     def importance(self, role: str = "test", *, model: str | None = None) -> Importance:
-        """What the logits of a model follow from: shares of fields and pairs of fields, on rows of a role."""
+        """What the logits of a model follow from: shares of fields and pairs of fields, on rows of a role.
+
+        Examples:
+            >>> found = shop.importance()
+            >>> list(found.pairs)[0]  # users like items, each their own
+            ('user', 'item')
+        """
         from fieldwise.pipelines.score.explain import explain_model
 
-        with call():
+        with call("explain"):
             return Importance.of(explain_model(self.config, model=self._named(model), role=role))
 
     def top_k(
@@ -186,10 +215,15 @@ class Pipeline:
                 ``fixed={"position": 1}`` or ``time="2026-01-31T19:00:00"``.
 
         A table's first column names its rows where the config names no ``context_id`` or ``item_id``.
+
+        Examples:
+            >>> found = shop.top_k(["u1", "u2"], 3, items=items, context_id="user", time="2026-01-05T19:00:00")
+            >>> len(found.of("u1")), found.told["different"]["lists"]
+            (3, 2)
         """
         from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
-        with call():
+        with call("score-catalog"):
             staging = store.join(self.workspace, "python", uuid.uuid4().hex)
             overrides = overrides_of(catalog if k is None else {**catalog, "k": k}, ("catalog",))
             try:
@@ -198,12 +232,17 @@ class Pipeline:
                         own = catalog.get(f"{side}_id") or getattr(self.config.catalog, f"{side}_id", None)
                         table = arrow(given if is_frame(given) else {own or "id": list(given)}, f"{side}s")
                         block = {"path": publish(table, staging, side), "format": "parquet"}
-                        named = {f"{side}_id": own or table.column_names[0]}
+                        key = {f"{side}_id": own or table.column_names[0]}
                         # one value, not key by key: what the block says of other files goes
-                        overrides += [f"catalog.{side}s={json.dumps(block)}", *overrides_of(named, ("catalog",))]
-                config, out = self._with(overrides), store.join(staging, "lists") if overrides else None
-                told = score_catalog(config, model=self._named(model), date=date, out=out)
-                return Lists(told, _published(told["dir"]))
+                        overrides += [f"catalog.{side}s={json.dumps(block)}", *overrides_of(key, ("catalog",))]
+                config, chosen = self._with(overrides), self._named(model)
+                if not overrides:
+                    told = score_catalog(config, model=chosen, date=date)
+                    return Lists(told, *_published(told))
+                with hushed():  # it would name places that go with the call
+                    told = score_catalog(config, model=chosen, date=date, out=store.join(staging, "lists"))
+                stays = {key: value for key, value in told.items() if key not in ("dir", "report")}
+                return Lists(stays, *_published(told))
             finally:
                 store.remove_tree(staging)
 
@@ -216,11 +255,12 @@ class Pipeline:
         return load_config(self.config.file, [*self.config.overrides, *overrides])
 
 
-def _published(directory: str) -> pa.Table:
-    """Lists in the order of their files."""
+def _published(told: Mapping[str, Any]) -> tuple[pa.Table, str]:
+    """Lists in the order of their files, and the page that lies beside them."""
+    directory = told["dir"]
     names = sorted(name for name in store.list_sizes(directory) if name.startswith("part-"))
     parts = []
     for name in names:
         with store.opened(store.join(directory, name)) as file:
             parts.append(pq.read_table(file))
-    return pa.concat_tables(parts)
+    return pa.concat_tables(parts), store.read_bytes(told["report"]).decode()

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from fieldwise.features.report.chart import shown
+from fieldwise.features.report.chart import Picture, fragment
 from fieldwise.features.terminal import printable
+from fieldwise.pipelines.score.picture import picture_of
 from fieldwise.pipelines.train.measured import NAMES, TABLE, with_error
 
 
@@ -19,12 +20,11 @@ class Grid(NamedTuple):
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    pictures: Sequence[Picture] = ()
 
     def html(self) -> str:
         """Names and values may be of data: all of it is escaped."""
-        head = "".join(f"<th>{shown(text)}" for text in self.head)
-        rows = "".join("<tr>" + "".join(f"<td>{shown(text)}" for text in row) + "</tr>" for row in self.rows)
-        return f"<table><caption>{shown(self.title)}</caption><tr>{head}</tr>{rows}</table>"
+        return fragment(self.title, self.head, self.rows, self.pictures)
 
     def text(self) -> str:
         """In columns, the first to the left."""
@@ -149,6 +149,8 @@ class Lists(Result):
     """Ranked lists: columns context_id, rank (from 1), item_id, probability, model_version."""
 
     table: pa.Table
+    page: str
+    """Samples with names, what is listed most, what the model knows of both sides: an HTML page."""
 
     def to_pandas(self) -> Any:
         return self.table.to_pandas()
@@ -169,6 +171,9 @@ class Lists(Result):
             found.setdefault(row["context_id"], []).append(shown_item)
         lists = [(str(context), ", ".join(items[:5])) for context, items in list(found.items())[:5]]
         title = f"Lists of {self.told['contexts']:,} contexts over {self.told['items']:,} items"
+        if (different := self.told.get("different")) is not None:
+            about = "" if different["exact"] else "about "
+            title += f": {about}{different['lists']:,} differ, and show {about}{different['items']:,} items"
         yield Grid(title, ("context", "first items"), lists)
 
 
@@ -193,7 +198,7 @@ class Explanation(Result):
             for term in self.terms[:20]
         ]
         title = f"Probability {self.probability:.5f}: logit {self.logit:+.4f}, bias {self.bias:+.4f}"
-        yield Grid(title, ("logit", "of"), rows)
+        yield Grid(title, ("logit", "of"), rows, [picture_of(self.told, 20)])
 
 
 @dataclass(frozen=True, repr=False)
@@ -220,7 +225,9 @@ class Importance(Result):
         rows = [(f, "-" if s is None else f"{s:.2%}", f"{self.hidden[f]:+.5f}") for f, s in self.fields.items()]
         yield Grid(f"Fields, over {self.told['rows']:,} rows", ("field", "share", "logloss without"), rows)
         pairs = [(" x ".join(pair), f"{share:.2%}") for pair, share in list(self.pairs.items())[:10]]
-        yield Grid("Pairs of fields", ("pair", "share"), pairs)
+        from fieldwise.pipelines.train.importance import picture  # with what reads rows
+
+        yield Grid("Pairs of fields", ("pair", "share"), pairs, [picture(self.told)])
 
 
 def measured(title: str, by_role: Mapping[str, Mapping[str, float]]) -> Grid:

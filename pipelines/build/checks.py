@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from fieldwise.features.build.reading import Counts
+from fieldwise.features.build.split import Splitter
 from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.snapshot.manifest import ROLES, FileEntry, require_weights, weights_of
 from fieldwise.features.source.quarantine import Example, Quarantined
-from fieldwise.features.spark.reading import Counts
-from fieldwise.features.spark.split import Splitter
 from fieldwise.pipelines.build.quality import judged
 from fieldwise.pipelines.config.schema import Config
 

@@ -9,12 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pyspark import Broadcast
-from pyspark.sql import SparkSession
-
 from fieldwise.features import store
+from fieldwise.features.build import passes
+from fieldwise.features.build.counting import tally_fields
+from fieldwise.features.build.files import merge_rejects
+from fieldwise.features.build.passes import Written
+from fieldwise.features.build.reading import Counts, Job
+from fieldwise.features.build.split import TRAIN, Splitter
 from fieldwise.features.columns.moment import microseconds
 from fieldwise.features.config import SplitConfig
+from fieldwise.features.engine.base import Engine, Shared
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.fields.fitting import fit_spec
 from fieldwise.features.fields.spec import FeatureSpec
@@ -28,13 +32,6 @@ from fieldwise.features.source.keys import require_keys
 from fieldwise.features.source.log import LogReader, Period, period_of
 from fieldwise.features.source.quarantine import Example
 from fieldwise.features.source.raw import split_ranges
-from fieldwise.features.spark import build
-from fieldwise.features.spark.build import Written
-from fieldwise.features.spark.counting import tally_fields
-from fieldwise.features.spark.files import merge_rejects
-from fieldwise.features.spark.reading import Counts, Job
-from fieldwise.features.spark.session import spark_session
-from fieldwise.features.spark.split import TRAIN, Splitter
 from fieldwise.features.store.kept import digest_of
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import (
@@ -60,6 +57,7 @@ from fieldwise.pipelines.build.drift import Expected, find_expected, keep_expect
 from fieldwise.pipelines.build.quality import require_moments
 from fieldwise.pipelines.build.summary import Identity, manifest_of, report_of, result_of
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.registry import resolve_model
 from fieldwise.pipelines.unchanged import require_unchanged
 
@@ -149,9 +147,9 @@ def publish_snapshot(
         stands, status = found, "already published"
     else:
         require_columns(config, files)
-        spark = spark_session("fieldwise features", source_bytes=sum(file.size for file in files))
+        engine = open_engine(config, "features", files)
         with Attempt(directory) as attempt:
-            manifest, report = _build(spark, job_of(spark, config, files, days), frozen, attempt, identity)
+            manifest, report = _build(engine, job_of(engine, config, files, days), frozen, attempt, identity)
             report = with_drift(report, expected)
             report.save(store.join(attempt.data_dir, REPORT))
             title = f"{config.name}: snapshot {identity.id}"
@@ -192,12 +190,12 @@ def _place(config: Config, date: str | None, frozen: FeatureSpec | None, replace
 
 
 def _build(
-    spark: SparkSession, job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: Identity
+    engine: Engine, job: Job, frozen: FeatureSpec | None, attempt: Attempt, identity: Identity
 ) -> tuple[Manifest, Report]:
     """Run the passes into the attempt's directory; the manifest to publish and the data report."""
     config = job.config
-    job, spec, rows = fit(spark, job, frozen)
-    written = build.encode(spark, job, spec, attempt.data_dir, rows)
+    job, spec, rows = fit(engine, job, frozen)
+    written = passes.encode(engine, job, spec, attempt.data_dir, rows)
     found = require_readable(written.counts, config, written.examples)
     require_rows(written.counts, job.splitter)
     require_weighted(written.files)
@@ -208,35 +206,35 @@ def _build(
     merge_rejects(attempt.data_dir, written.rejects, QUARANTINE)
     _remove_orphans(attempt.data_dir, written)
     rate = config.snapshot.negative_rate if TRAIN in job.splitter.roles else None
-    tallies = tally_fields(spark, spec, attempt.data_dir, written.files, rate)
+    tallies = tally_fields(engine, spec, attempt.data_dir, written.files, rate)
     manifest = manifest_of(job, spec, attempt, written, identity, tallies, rate)
     return manifest, report_of(job, spec, manifest, tallies, written, found)
 
 
-def fit(spark: SparkSession, job: Job, frozen: FeatureSpec | None) -> tuple[Job, FeatureSpec, Counts]:
+def fit(engine: Engine, job: Job, frozen: FeatureSpec | None) -> tuple[Job, FeatureSpec, Counts]:
     """What must be known before rows are encoded: thresholds of the split, the spec, rows of every role."""
     config = job.config
     rows: Counts = Counter()
     if config.split.by == "time":
-        job, rows = build.survey(spark, job)
+        job, rows = passes.survey(engine, job)
         if rows.total():  # without any, the count below says why
             require_rows(rows, job.splitter)
-    job = build.with_negatives(spark, job)
+    job = passes.with_negatives(engine, job)
     counted = rows.total() > 0 and config.snapshot.negative_rate is None and config.negatives is None
     spec = frozen
     if spec is None or (config.snapshot.shuffle == "global" and not counted):
-        values, rows = build.tally(spark, job, fit=spec is None)
+        values, rows = passes.tally(engine, job, fit=spec is None)
         require_readable(rows, config, (Example(*json.loads(key[1])) for key in rows if key[0] == "example"))
         require_rows(rows, job.splitter)
         spec = spec or fit_spec(config.fields, values)
     return job, spec, rows
 
 
-def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: Sequence[str]) -> Job:
+def job_of(engine: Engine, config: Config, files: list[SourceFile], days: Sequence[str]) -> Job:
     """The build of some days, or of everything if there are none."""
     splitter = Splitter(config.split)
     require_matches(splitter, [file.path for file in files])
-    reader = _reader(spark, config, period_of(config.features, days, dated=is_dated(config)))
+    reader = _reader(engine, config, period_of(config.features, days, dated=is_dated(config)))
     require_keys(config.source, files, reader.value.columns)
     job = Job(
         config=config.features,
@@ -249,13 +247,13 @@ def job_of(spark: SparkSession, config: Config, files: list[SourceFile], days: S
     )
     if config.label_delay is None or days:
         return job
-    settled = (-(1 << 62), build.newest(spark, job) - microseconds(config.label_delay) + 1)
-    return dataclasses.replace(job, reader=_reader(spark, config, settled))
+    settled = (-(1 << 62), passes.newest(engine, job) - microseconds(config.label_delay) + 1)
+    return dataclasses.replace(job, reader=_reader(engine, config, settled))
 
 
-def _reader(spark: SparkSession, config: Config, period: Period | None) -> Broadcast[LogReader]:
+def _reader(engine: Engine, config: Config, period: Period | None) -> Shared[LogReader]:
     keep = [*config.beside, *([config.negatives.context, config.negatives.item] if config.negatives else [])]
-    return spark.sparkContext.broadcast(LogReader(config.features, config.base, period=period, keep=keep))
+    return engine.share(LogReader(config.features, config.base, period=period, keep=keep))
 
 
 def load_spec(place: str, config: Config) -> FeatureSpec:
@@ -280,7 +278,7 @@ def _is_snapshot(place: str) -> bool:
 
 
 def _remove_orphans(directory: str, written: Written) -> None:
-    """Files of attempts that Spark ran twice or lost: nobody names them."""
+    """Files of attempts that an engine ran twice or lost: nobody names them."""
     named = {file.path for file in written.files}
     for name in store.list_sizes(directory):
         if name.startswith(tuple(f"{role}-" for role in ROLES)) and name not in named:

@@ -12,12 +12,12 @@ from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import SplitConfig
 from fieldwise.features.fields import moves
 from fieldwise.features.fields.spec import FeatureSpec
-from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import source_files
 from fieldwise.pipelines.build.drift import keep_expected, spec_dir
 from fieldwise.pipelines.build.features import fit, job_of, load_spec, publish_snapshot
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.registry import resolve_model
 
 
@@ -61,8 +61,8 @@ def fit_days(config: Config, days: Sequence[str]) -> FeatureSpec:
     if days:
         config = config.model_copy(update={"split": SplitConfig()})
     files = source_files(config, days)
-    spark = spark_session("fieldwise features", source_bytes=sum(file.size for file in files))
-    return fit(spark, job_of(spark, config, files, days), None)[1]
+    engine = open_engine(config, "features", files)
+    return fit(engine, job_of(engine, config, files, days), None)[1]
 
 
 def window(date: str, days: int) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fieldwise.features import store
+from fieldwise.features.build.passes import Written
+from fieldwise.features.build.reading import Job
 from fieldwise.features.columns.moment import show_moment
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.spec import FeatureSpec
@@ -18,8 +20,6 @@ from fieldwise.features.report.report import Report, Tally
 from fieldwise.features.snapshot.manifest import ROLES, FieldCounts, Manifest, SourceEntry, snapshot_digest
 from fieldwise.features.snapshot.publish import Attempt
 from fieldwise.features.source.quarantine import Quarantined, by_reason
-from fieldwise.features.spark.build import Written
-from fieldwise.features.spark.reading import Job
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.quality import say_moments, say_quarantined
 

@@ -48,9 +48,9 @@ def count(parts: Iterable[Sequence[int]]) -> tuple[int, bool]:
     return round((MOST - 1) * 2.0**64 / max(least[-1], 1)), False
 
 
-def different(reports: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def different(reports: Iterable[dict[str, Any]], contexts: int, items: int) -> dict[str, Any]:
     """From the tasks' reports, whose word on it is taken away: how many distinct ``lists`` and ``items`` there are, and
-    whether both are ``exact``."""
+    whether both are ``exact``. An estimate is no more than there can be: one list for each context, all items."""
     told = [(report.pop("lists"), report.pop("listed")) for report in reports]
-    (lists, exact), (items, all_of_them) = (count(part) for part in zip(*told, strict=True))
-    return {"lists": lists, "items": items, "exact": exact and all_of_them}
+    (lists, exact), (listed, all_of_them) = (count(part) for part in zip(*told, strict=True))
+    return {"lists": min(lists, contexts), "items": min(listed, items), "exact": exact and all_of_them}

@@ -18,6 +18,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ import pyarrow.parquet as pq
 
 from fieldwise.features import store
 from fieldwise.features.arrays import Float32
-from fieldwise.features.errors import ConfigError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import say_quarantined
@@ -47,7 +47,7 @@ def export_factors(
     """Publish the factors of the catalog's contexts and eligible items, computed on this machine alone.
 
     Args:
-        out: local directory; default ``<workspace>/factors``. Files go to ``date=<date or all>`` below it.
+        out: directory or URL; default ``<workspace>/factors``. Files go to ``date=<date or all>`` below it.
 
     Raises ConfigError for models and fields without such a split: POLY2's pairs across are no inner product.
     """
@@ -60,10 +60,6 @@ def export_factors(
     require_vectors(bundle, split)
     scorer = Scorer(bundle)
     target = target_of(config, out, date, "factors")
-    if not store.is_local(target):
-        raise ConfigError(
-            "--out", expected="a local directory", found=target, fix="Name one, and copy the files where they belong."
-        )
     coverage = Coverage.of(bundle, config)
     items = read_items(config, split.items, bundle.spec, date, coverage)
     contexts = read_contexts(config, split.contexts, bundle.spec, date, coverage)
@@ -74,8 +70,8 @@ def export_factors(
     found = context_factors(scorer, split.of_item, contexts.slots)
     output = Output(target, bundle.digest)
     output.standing()  # clears away what killed jobs left
-    with output:
-        folder = Path(store.resolve(output.staging)[1])
+    with output, TemporaryDirectory(prefix="fieldwise-factors-") as scratch:
+        folder = Path(scratch)
         _write(folder, "items", items.ids, item_factors(scorer, split.of_item, items.slots), one=False)
         _write(folder, "contexts", contexts.ids, found, one=True)
         g = None if bundle.calibrator is None else bundle.calibrator.model_dump(mode="json")
@@ -86,6 +82,8 @@ def export_factors(
             {"path": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for path in sorted(folder.iterdir())
         ]
+        for file in files:
+            store.write_new(store.join(output.staging, str(file["path"])), (folder / str(file["path"])).read_bytes())
         output.publish(files, {"date": date, "model": bundle.digest})
     seconds = time.perf_counter() - started
     say(f"factors of {len(contexts.ids):,} contexts and {len(items.ids):,} items: {target}, {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Lists of one file's contexts, computed inside Spark tasks: by factors, or pair by pair."""
+"""Lists of one file's contexts, computed inside tasks: by factors, or pair by pair."""
 
 from __future__ import annotations
 

@@ -7,26 +7,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
+from fieldwise.features import store
+from fieldwise.features.build.files import merge_rejects, write_rejects
 from fieldwise.features.config import SourceConfig
+from fieldwise.features.engine.base import Engine, Frame, collect_reports
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.headers import require_one_header
 from fieldwise.features.source.quarantine import Quarantined, by_reason
 from fieldwise.features.source.raw import split_ranges
-from fieldwise.features.spark.build import shuffle_keys
-from fieldwise.features.spark.files import merge_rejects, write_rejects
-from fieldwise.features.spark.run import collect, collect_reports, mapped, numbered
-from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import judged, say_quarantined
@@ -34,16 +31,18 @@ from fieldwise.pipelines.catalog import tasks
 from fieldwise.pipelines.catalog.distinct import different
 from fieldwise.pipelines.catalog.items import RANGE_BYTES, Items, read_items
 from fieldwise.pipelines.catalog.lists import CATEGORY, IDS, RAW, factored_lists, pairwise_lists
+from fieldwise.pipelines.catalog.page import page
 from fieldwise.pipelines.catalog.pairs import match, require_columns, require_matched
-from fieldwise.pipelines.catalog.samples import say_samples
+from fieldwise.pipelines.catalog.samples import Sampled, say_samples
 from fieldwise.pipelines.catalog.tasks import CANDIDATE, CONTEXT, EXCLUDE, PAIRS, REPORT, Inputs, Model, Said
 from fieldwise.pipelines.catalog.vectors import require_similarity
 from fieldwise.pipelines.config.catalog import CatalogConfig
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.pipelines.score.ids import IdKind, column_types
-from fieldwise.pipelines.score.output import QUARANTINE, Output, target_of
+from fieldwise.pipelines.score.output import PAGE, QUARANTINE, Output, target_of
 from fieldwise.pipelines.score.shipping import Shipment
 from fieldwise.pipelines.score.sides import Split, split_sides
 from fieldwise.pipelines.unchanged import Stamps, require_unchanged, stamps_of
@@ -54,7 +53,7 @@ from fieldwise.training.scoring.scorer import Scorer
 
 CONTEXTS_PER_FILE = 1024
 MOST_FILES = 4096
-_RULES = 3
+_RULES = 4
 """Raised when other lists, or other words on them, follow from the same request: what stands is made anew."""
 _DRAWN_PER_FILE = 200
 """Contexts whose ids say where files begin, drawn by the hash of their ids."""
@@ -98,14 +97,18 @@ def score_catalog(
         result = _result(found, target, "already published", started)
         say_samples(config, found, target, bundle.kind, date)
         return result | {"used_model": opened.facts}
-    spark = spark_session("fieldwise score-catalog")
+    files = [file for source in _sources(config, catalog) for file in list_files(source, config.base, date)]
+    engine = open_engine(config, "score-catalog", files)
     scratch = tempfile.mkdtemp(prefix="fieldwise-catalog-")
     try:
         with output:
-            run = _Run(spark, config, catalog, bundle, split, output.staging, scratch, version, date)
+            run = _Run(engine, config, catalog, bundle, split, output.staging, scratch, version, date)
             parts, facts = run.score()
             require_unchanged(stamps)
-            manifest = output.publish(parts, {**facts, "date": date, "model": bundle.digest, "model_version": version})
+            facts |= {"date": date, "model": bundle.digest, "model_version": version}
+            html = page(config, facts, Sampled.of(output.staging, parts), bundle.kind, date)
+            store.write_atomic(store.join(output.staging, PAGE), html.encode())
+            manifest = output.publish(parts, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result = _result(manifest, target, "published", started)
@@ -117,7 +120,7 @@ def score_catalog(
 class _Run:
     """One job: items on the driver, contexts and lists in tasks."""
 
-    spark: SparkSession
+    engine: Engine
     config: Config
     catalog: CatalogConfig
     bundle: Bundle
@@ -130,30 +133,27 @@ class _Run:
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
         lists = factored_lists if model_of(self.bundle.kind).splits and not self.split.mixed else pairwise_lists
-        with _beside() as driver:
+        with _beside() as driver, ExitStack() as ending:
             coverage = Coverage.of(self.bundle, self.config)
             reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date, coverage)
             writing = driver.submit(lambda: self._write(reading.result(), factored=lists is factored_lists))
-            encoded = self._encoded(reading, coverage, whole=lists is pairwise_lists).persist()
-            try:
-                said, rejected, bad = self._said(encoded, reading, coverage)
-                counts, items = said.counts, reading.result()
-                fields = {
-                    "contexts": said.tally.shares(self.split.fields(self.bundle.spec, item=False)),
-                    "items": items.tally.shares(self.split.fields(self.bundle.spec, item=True)),
-                }
-                _require(self.config, self.bundle, fields)
-                if lists is pairwise_lists:
-                    self._require_small(counts["contexts"] * len(items.ids))
-                borders = self._borders(encoded, counts["contexts"])
-                model = self.spark.sparkContext.broadcast(self._model(*writing.result(), items, bool(counts["wide"])))
-                keys = shuffle_keys(len(borders) + 1)
-                schema = tasks.PLACED.format(id=self._ids.spark)
-                placed = mapped(encoded.filter(F.col("kind") != REPORT), tasks.place_task(borders, keys), schema)
-                rank = tasks.rank_task(model, keys, lists)
-                reports = collect_reports(placed.repartition(len(keys), "place"), rank, "lists")
-            finally:
-                encoded.unpersist()
+            encoded = ending.enter_context(self._encoded(reading, coverage, whole=lists is pairwise_lists).kept())
+            said, rejected, bad = self._said(encoded, reading, coverage)
+            counts, items = said.counts, reading.result()
+            fields = {
+                "contexts": said.tally.shares(self.split.fields(self.bundle.spec, item=False)),
+                "items": items.tally.shares(self.split.fields(self.bundle.spec, item=True)),
+            }
+            _require(self.config, self.bundle, fields)
+            if lists is pairwise_lists:
+                self._require_small(counts["contexts"] * len(items.ids))
+            borders = self._borders(encoded, counts["contexts"])
+            model = self.engine.share(self._model(*writing.result(), items, bool(counts["wide"])))
+            keys = self.engine.places(len(borders) + 1)
+            schema = tasks.PLACED.format(id=self._ids.spark)
+            rows = encoded.where("kind", [CONTEXT, *PAIRS], ["kind", "id", "payload", "item"])
+            placed = rows.mapped(tasks.place_task(borders, keys), schema).shuffled("place", len(keys))
+            reports = collect_reports(placed, tasks.rank_task(model, keys, lists), "lists")
         self._refuse_twins(reports)
         matched = match(said, reports, items.ids, self.catalog)
         require_matched(self.config, matched)
@@ -162,7 +162,7 @@ class _Run:
         for found in bad.values():
             say_quarantined(self.config, found)
         reports.sort(key=lambda report: report["number"])
-        varied = different(reports)
+        varied = different(reports, counts["contexts"], len(items.ids))
         items_aside = {("items", ""): len(items.rejects)} if items.rejects else {}
         facts = {
             "source_files": self._source_files(),
@@ -180,7 +180,7 @@ class _Run:
         }
         return reports, facts
 
-    def _encoded(self, items: Future[Items], coverage: Coverage, *, whole: bool) -> DataFrame:
+    def _encoded(self, items: Future[Items], coverage: Coverage, *, whole: bool) -> Frame:
         """Contexts and pairs, read and encoded by tasks; only pairs need to know the items."""
         contexts, pairs = self.split.contexts, []
         ranges = [(CONTEXT, rng) for rng in self._ranges(contexts.source)]
@@ -196,15 +196,14 @@ class _Run:
         ids = items.result().ids if pairs else pa.nulls(0, pa.string())
         ids_as = self._ids
         inputs = Inputs(contexts, tuple(pairs), tuple(ranges), ids, ids_as, coverage, whole, self.staging)
-        context = self.spark.sparkContext
         schema = pa.schema(
             [
                 ("kind", pa.int32()), ("id", ids_as.arrow), ("key", pa.int64()), ("payload", pa.binary()),
                 ("item", pa.int64()),
             ]
         )  # fmt: skip
-        task = tasks.encode_task(context.broadcast(inputs), context.broadcast(self.bundle.spec), schema)
-        return mapped(numbered(self.spark, len(ranges)), task, tasks.ROW.format(id=ids_as.spark))
+        task = tasks.encode_task(self.engine.share(inputs), self.engine.share(self.bundle.spec), schema)
+        return self.engine.numbered(len(ranges)).mapped(task, tasks.ROW.format(id=ids_as.spark))
 
     def _source_files(self) -> dict[str, int]:
         """How many files each source has."""
@@ -224,11 +223,11 @@ class _Run:
         )
 
     def _said(
-        self, encoded: DataFrame, items: Future[Items], coverage: Coverage
+        self, encoded: Frame, items: Future[Items], coverage: Coverage
     ) -> tuple[Said, list[str], dict[str, list[Quarantined]]]:
         """What tasks counted, the names of their quarantine files, and what is in them."""
         said = Said(Tally(self.bundle.spec, coverage))
-        for row in collect(encoded.filter(F.col("kind") == REPORT).select("payload"), "contexts"):
+        for row in encoded.where("kind", [REPORT], ["payload"]).rows("contexts"):
             said.hear(bytes(row["payload"]))
         counts = said.counts
         files = sorted(key.removeprefix("quarantine ") for key in counts if key.startswith("quarantine "))
@@ -242,21 +241,20 @@ class _Run:
             files.append(write_rejects(self.staging, 1 << 20, rejects))
         return said, files, {"contexts": contexts, "items": items.result().quarantined}
 
-    def _borders(self, encoded: DataFrame, contexts: int) -> list[Any]:
+    def _borders(self, encoded: Frame, contexts: int) -> list[Any]:
         """First ids of all files but the first: quantiles of ids drawn by their hash, so the data alone decides."""
         files = min(MOST_FILES, -(-contexts // CONTEXTS_PER_FILE))
         if files == 1:
             return []
         share = min(1.0, _DRAWN_PER_FILE * files / contexts)
-        drawn = F.expr(f"shiftrightunsigned(key, 40) < {int(share * 2**24)}")
-        rows = collect(encoded.filter((F.col("kind") == CONTEXT) & drawn).select("id"), "contexts")
-        ids = sorted(row["id"] for row in rows)
+        drawn = encoded.where("kind", [CONTEXT], ["id", "key"]).mapped(tasks.drawn_task(share), f"id {self._ids.spark}")
+        ids = sorted(row["id"] for row in drawn.rows("contexts"))
         return [ids[len(ids) * i // files] for i in range(1, files)]
 
     def _write(self, items: Items, *, factored: bool) -> tuple[Shipment, list[str]]:
         """Write what executors open."""
         bundle, prefix = self.bundle, f"{self.staging.rpartition('.')[2]}-"
-        shipment = Shipment(self.spark.sparkContext, bundle, self.scratch, prefix)
+        shipment = Shipment(self.engine, bundle, self.scratch, prefix)
         _write_arrow(shipment.path(IDS), pa.table({"id": items.ids}))
         if factored:
             catalog = Catalog.of(Scorer(bundle), self.split.of_item, items.slots, items.category)
@@ -358,5 +356,14 @@ def _result(manifest: dict[str, Any], target: str, status: str, started: float) 
         say(f"  files read: {', '.join(f'{count:,} {name}' for name, count in manifest['source_files'].items())}")
     for reason, count in manifest["quarantined"].items():
         say(f"  quarantined {reason}: {count:,}")
+    report = store.join(target, PAGE)
+    say(f"  report: {report}")
     facts = {key: value for key, value in manifest.items() if key not in ("files", "request")}
-    return {**facts, "dir": target, "status": status, "files": len(manifest["files"]), "seconds": round(seconds, 3)}
+    return {
+        **facts,
+        "dir": target,
+        "report": report,
+        "status": status,
+        "files": len(manifest["files"]),
+        "seconds": round(seconds, 3),
+    }

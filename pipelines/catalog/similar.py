@@ -12,25 +12,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pyspark import Broadcast
 
 from fieldwise.features.arrays import Float32
 from fieldwise.features.config import SourceConfig
+from fieldwise.features.engine.base import Shared, Task, collect_reports, indices, reports
 from fieldwise.features.files.listing import list_files
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.reading import indices, reports
-from fieldwise.features.spark.run import collect_reports, numbered
-from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import say_quarantined
 from fieldwise.pipelines.catalog.items import read_items
 from fieldwise.pipelines.catalog.vectors import read_contexts, require_similarity
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, require_known
 from fieldwise.pipelines.score.output import Output, target_of, write_part
-from fieldwise.pipelines.score.shipping import cores
 from fieldwise.pipelines.score.sides import split_sides
 from fieldwise.pipelines.unchanged import require_unchanged, stamps_of
 from fieldwise.training.network.bundle import Bundle
@@ -54,6 +50,8 @@ class _Todo:
     by: By
     version: str
     directory: str
+    threads: int | None
+    """Of torch, where a task has a process of its own."""
 
 
 def similar(
@@ -93,12 +91,14 @@ def similar(
     manifest, status = output.standing(), "already published"
     if manifest is None:
         status = "published"
-        spark = spark_session(f"fieldwise similar-{side}")
+        files = [file for source in sources for file in list_files(source, config.base, date)]
+        engine = open_engine(config, f"similar-{side}", files)
         ids, vectors = _vectors(config, bundle, side, date)
         with output:
-            todo = _Todo(ids, vectors, k, by, opened.label, output.staging)
-            tasks = numbered(spark, -(-len(ids) // ROWS_PER_FILE))
-            parts = collect_reports(tasks, _task(spark.sparkContext.broadcast(todo)), f"similar {side}")
+            threads = engine.task_cores if engine.apart else None
+            todo = _Todo(ids, vectors, k, by, opened.label, output.staging, threads)
+            tasks = engine.numbered(-(-len(ids) // ROWS_PER_FILE))
+            parts = collect_reports(tasks, _task(engine.share(todo)), f"similar {side}")
             require_unchanged(stamps)
             parts.sort(key=lambda part: part["number"])
             facts = {"date": date, "model": bundle.digest, "model_version": opened.label, side: len(ids), "by": by,
@@ -130,12 +130,13 @@ def _vectors(config: Config, bundle: Bundle, side: Side, date: str | None) -> tu
     return ids, vectors
 
 
-def _task(todo: Broadcast[_Todo]) -> Task:
+def _task(todo: Shared[_Todo]) -> Task:
     """(report): the neighbours of a file's rows, written."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        torch.set_num_threads(cores())
         of = todo.value
+        if of.threads is not None:
+            torch.set_num_threads(of.threads)
         for number in indices(batches):
             rows = np.arange(number * ROWS_PER_FILE, min((number + 1) * ROWS_PER_FILE, len(of.ids)))
             place, similarity = neighbours(of.vectors, rows, of.k, of.by)

@@ -1,4 +1,4 @@
-"""What runs inside the Spark tasks of score-catalog.
+"""What runs inside the tasks of score-catalog.
 
     encode_task   ranges of contexts, exclusions, candidates  ->  (kind, id, key, payload, item)
     place_task    rows get the number of the file their context id belongs to
@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import Broadcast
 
+from fieldwise.features.build.files import write_rejects
+from fieldwise.features.build.tallying import to_stream
 from fieldwise.features.columns.hashing import xxh64_array
 from fieldwise.features.columns.text import texts
 from fieldwise.features.columns.vocabulary import TextIndex
+from fieldwise.features.engine.base import Shared, Task, indices, reports
 from fieldwise.features.errors import InputError
 from fieldwise.features.fields.base import text_at
 from fieldwise.features.fields.spec import FeatureSpec
@@ -33,10 +35,6 @@ from fieldwise.features.kernels.strings import FIRST
 from fieldwise.features.source.quarantine import Example, examples
 from fieldwise.features.source.raw import read_range
 from fieldwise.features.source.rows import FileRange, RawBatch, Reject
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.files import write_rejects
-from fieldwise.features.spark.reading import indices, reports
-from fieldwise.features.spark.tallying import to_stream
 from fieldwise.pipelines.catalog.distinct import hashes_of_items, hashes_of_lists, smallest
 from fieldwise.pipelines.catalog.items import repeated
 from fieldwise.pipelines.config.catalog import DiversityConfig, PairsConfig
@@ -120,7 +118,7 @@ class Model:
     """Where pairs are encoded one by one."""
 
 
-def encode_task(inputs: Broadcast[Inputs], spec: Broadcast[FeatureSpec], schema: pa.Schema) -> Task:
+def encode_task(inputs: Shared[Inputs], spec: Shared[FeatureSpec], schema: pa.Schema) -> Task:
     """Rows of numbered ranges, and one report per task."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -266,9 +264,11 @@ _INDEX: list[tuple[pa.Array, TextIndex]] = []
 
 def _index(ids: pa.Array) -> TextIndex:
     """One per process and array of ids, which is held: after its end another job's could lie at its address."""
-    if not _INDEX or _INDEX[0][0] is not ids:
-        _INDEX[:] = [(ids, TextIndex(ids))]
-    return _INDEX[0][1]
+    held = _INDEX[0] if _INDEX else None
+    if held is None or held[0] is not ids:
+        held = (ids, TextIndex(ids))
+        _INDEX[:] = [held]  # tasks may be threads, of several jobs: what is returned is what was looked at
+    return held[1]
 
 
 def _rows(
@@ -281,6 +281,17 @@ def _rows(
     )
 
 
+def drawn_task(share: float) -> Task:
+    """(id): of the contexts, those whose hash is among the first ``share`` of all hashes."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            drawn = batch["key"].to_numpy().view(np.uint64) >> np.uint64(40) < int(share * 2**24)
+            yield batch.filter(pa.array(drawn)).select(["id"])
+
+    return run
+
+
 def place_task(borders: list[Any], keys: list[int]) -> Task:
     """(place, kind, id, payload, item): file p holds the ids in [borders[p - 1], borders[p]), ``keys[p]`` sends it
     away.
@@ -288,7 +299,7 @@ def place_task(borders: list[Any], keys: list[int]) -> Task:
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            kind, ids, _, payload, item = batch.columns
+            kind, ids, payload, item = batch.columns
             part = [bisect.bisect_right(borders, value) for value in ids.to_pylist()]
             place = pa.array(np.array(keys, np.int32)[np.array(part, np.int64)])
             yield pa.RecordBatch.from_arrays(
@@ -298,7 +309,7 @@ def place_task(borders: list[Any], keys: list[int]) -> Task:
     return run
 
 
-def rank_task(model: Broadcast[Model], keys: list[int], lists: Rank) -> Task:
+def rank_task(model: Shared[Model], keys: list[int], lists: Rank) -> Task:
     """(report): every file's contexts in the order of their ids, their lists in the order of ranks."""
     part_of = {key: part for part, key in enumerate(keys)}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from fieldwise.features.errors import ConfigError
+from fieldwise.features import store
+from fieldwise.features.errors import ConfigError, store_error
 
 MOST_BYTES = 1 << 20
 """Of a config file."""
@@ -87,12 +88,14 @@ UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowE
 def read_text(file: str) -> str:
     """The text of a config file. Raises ConfigError for none, one that is no text, or too large."""
     try:
-        with open(file, "rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
+        with store.opened(file) as stream:
+            content: bytes = stream.read(MOST_BYTES + 1)
         if len(content) <= MOST_BYTES:
             return content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        found = (isinstance(error, OSError) and error.strerror) or str(error)
+        if not isinstance(error, FileNotFoundError) and (told := store_error(error)) is not None:
+            raise told from error
+        found = (isinstance(error, OSError) and error.strerror) or str(error) or "none"
         raise ConfigError(file, expected="a readable config file", found=found, fix="Check --config.") from None
     raise ConfigError(
         file, expected=f"a config of at most {MOST_BYTES:,} bytes", found="more", fix="Check --config, or write less."

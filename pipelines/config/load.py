@@ -24,13 +24,13 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read and check a config.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or its URL.
         overrides: ``a.b=value`` each, value in YAML, list positions as numbers (``fields.0.buckets=1000``).
 
     Raises:
         ConfigError: anything in the file or the overrides that cannot be meant.
     """
-    file = os.path.abspath(path)
+    file = str(path) if "://" in str(path) else os.path.abspath(path)
     try:
         root, data = parsed(read_text(file), file)
     except ConfigError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from fieldwise.features import store
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.columns.moment import Duration
 from fieldwise.features.config import FeatureConfig
@@ -114,6 +115,10 @@ class Config(FeatureConfig):
     model: ModelKeys
     training: TrainingConfig = TrainingConfig()
     tracking: TrackingConfig = TrackingConfig()
+    engine: Literal["auto", "local", "spark"] = "auto"
+    """What runs the tasks of `features`, `score-rows`, `score-catalog` and the like: threads of this process (`local`)
+    or Spark. `auto` takes Spark for sources of 256 MiB and more, and where SPARK_MASTER or spark-submit names one.
+    Outputs are the same to the byte."""
     catalog: CatalogConfig | None = None
     """What ``score-catalog`` scores; without it that command refuses."""
     scoring: ScoringConfig = ScoringConfig()
@@ -175,7 +180,7 @@ class Config(FeatureConfig):
     @property
     def base(self) -> str:
         """Directory that relative paths count from."""
-        return os.path.dirname(self._file)
+        return store.parent(self._file)
 
     def require_catalog(self) -> CatalogConfig:
         """``catalog``. ConfigError where there is none."""
@@ -204,12 +209,14 @@ class Config(FeatureConfig):
         """Absolute directory or URL of the workspace."""
         return resolve(self.workspace or os.path.join("work", self.name), self.base)
 
-    @property
-    def local_workspace(self) -> str:
-        """``workspace_dir``. ConfigError where it is a URL, since training needs a directory."""
+    def require_shared_workspace(self) -> str:
+        """``workspace_dir`` of a training on several machines. ConfigError where it is a URL: each of them reads its
+        checkpoints there."""
         if "://" in self.workspace_dir:
-            fix = "Set workspace."
-            raise ConfigError("workspace", expected="a local directory to train in", found=self.workspace_dir, fix=fix)
+            raise ConfigError(
+                "workspace", expected="a directory that all machines mount, to train on several",
+                found=self.workspace_dir, fix="Set workspace, or train on one machine.",
+            )  # fmt: skip
         return self.workspace_dir
 
     def of_kind(self, kind: str) -> Config:
@@ -241,5 +248,10 @@ def refuse_name(name: str, *, model: bool) -> None:
 
 
 def resolve(path: str, base: str) -> str:
-    """A URL as it is, a local path absolute, counted from ``base``."""
-    return path if "://" in path else os.path.abspath(os.path.join(base, os.path.expanduser(path)))
+    """A URL without a slash at its end, a local path absolute; a relative one counted from ``base``, a URL or none."""
+    if "://" in path:
+        return path.rstrip("/") if not path.endswith("://") else path
+    own = os.path.expanduser(path)
+    if "://" in base and not os.path.isabs(own):
+        return store.below(base, own)
+    return os.path.abspath(os.path.join(base, own))

@@ -16,8 +16,8 @@ from fieldwise.pipelines.build.drift import keep_expected, spec_dir
 from fieldwise.pipelines.build.features import publish_snapshot
 from fieldwise.pipelines.build.refit import fit_days
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.family import train_best
-from fieldwise.pipelines.train.launch import Days
 
 
 def days_between(first: str, last: str) -> list[str]:

@@ -49,9 +49,9 @@ from fieldwise.pipelines.cycle.start import (
 from fieldwise.pipelines.cycle.suspicion import model_findings
 from fieldwise.pipelines.decision import Decision, Verb, decide, record_decision
 from fieldwise.pipelines.lists.yesterday import measure_yesterdays, note_yesterdays
+from fieldwise.pipelines.ranks.launch import Days, train_ranks
 from fieldwise.pipelines.registry import OpenedModel, open_model, registry
 from fieldwise.pipelines.train.evaluate import evaluate_model
-from fieldwise.pipelines.train.launch import Days, train_ranks
 from fieldwise.pipelines.train.train import drop_bundle, train_model
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.tracking import runs
@@ -204,7 +204,7 @@ def _challenger(config: Config, record: Record, start: str, ranks: int, refit: b
         made = record.step(
             "registered", lambda: registry(config).register(found["trained"]["model_uri"], may_lead=False)
         )
-        drop_bundle(found["trained"]["bundle"], _name(record))  # the registry holds it now: one copy is enough
+        drop_bundle(config, found["trained"]["bundle"], _name(record))  # the registry holds it now: one copy is enough
         return open_model(f"models:/{config.model_name}/{made['version']}", config)
     return None if found["model"] == record.steps["champion"] else open_model(found["model"], config)
 

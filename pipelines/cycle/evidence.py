@@ -15,7 +15,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.days import build_day
 from fieldwise.pipelines.cycle.record import Record, records_before
 from fieldwise.pipelines.registry import OpenedModel, open_model
-from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.cache import Seen, copies_of
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.paired import Comparison, Sums, score_blocks
 from fieldwise.training.network.bundle import Bundle
@@ -58,7 +58,7 @@ def _sums(config: Config, record: Record, models: dict[str, OpenedModel]) -> dic
             place = record.steps["today"]["dir"] if same else day_under(config, record, first.directory)
             split = TrainData.of([], [], [load_snapshot(place)]).test
             gates = config.daily.gate
-            seen = Seen(reader=config.training.reader)
+            seen = Seen(reader=config.training.reader, copies=copies_of(config.training))
             sums = score_blocks(split, bundles, group=gates.group, slices=gates.slices, seen=seen)
             found |= {name: each.plain() for name, each in sums.items()}
     return found

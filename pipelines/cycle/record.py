@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from fieldwise.features import store
@@ -74,10 +74,8 @@ class Record:
 
 
 def alone(workspace: str, date: str, *, patience: float | None = None) -> AbstractContextManager[None]:
-    """One process at a date, in a local workspace. Raises BusyError where another one stays at it for longer than
+    """One process at a date of a workspace. Raises BusyError where another one stays at it for longer than
     ``patience`` seconds (default: `PATIENCE`)."""
-    if "://" in workspace:
-        return nullcontext()
     store.make_dir(folder := store.join(workspace, "daily"))
     fix = "Wait for it; this date then tells what it decided."
     return locked(store.join(folder, f".{date}.lock"), f"day {date}", expected="one process at it", fix=fix,

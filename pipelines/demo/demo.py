@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_dir
-from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import hushed, say
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
 from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
+from fieldwise.pipelines.engine import open_engine
+from fieldwise.pipelines.ranks.launch import train_ranks
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.compare import SideBySide, measure
-from fieldwise.pipelines.train.launch import train_ranks
 from fieldwise.pipelines.train.measured import TABLE
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import model_of
@@ -47,9 +47,9 @@ def demo(
     shop = Shop(rows or ROWS, seed)
     day = str(shop.day(DAYS - 1))
     data = resolve(os.path.dirname(os.path.dirname(config.source.path[0])), config.base)
-    spark = spark_session("fieldwise-demo")
+    engine = open_engine(config, "demo", [])
     with _stage(f"log of {shop.rows:,} rows over {DAYS} days"):
-        truth = generate(spark, shop, data)[-1]["truth_logloss"]
+        truth = generate(engine, shop, data)[-1]["truth_logloss"]
     with _stage("features"), hushed():
         snapshot = build_features(config, replace=True)
     say(f"  {sum(snapshot['rows'].values()):,} rows encoded; data report: {snapshot['report']}")

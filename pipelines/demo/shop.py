@@ -22,10 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from pyarrow import fs
-from pyspark.sql import SparkSession
 
-from fieldwise.features.spark.reading import indices
-from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.engine.base import Engine, indices
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -168,6 +166,8 @@ class Shop:
             "item": _named("i", np.arange(SIZES["item"])), "category": _labels(CATEGORIES, i["category"]),
             "brand": _named("brand", i["brand"]), "price": np.round(price, 2), "tags": pa.array(tags),
         }  # fmt: skip
+        number = pc.cast(pa.array(np.arange(SIZES["item"])), pa.string())
+        items["name"] = pc.binary_join_element_wise(items["brand"], items["category"], number, " ")  # for people alone
         return {"users": pa.table(users), "items": pa.table(items)}
 
     def visitors(self, users: Ints) -> pa.Table:
@@ -175,7 +175,7 @@ class Shop:
         return pa.table({"user": _named("u", users), "device": _labels(DEVICES, self.users["device"][users])})
 
 
-def generate(spark: SparkSession, shop: Shop, directory: str) -> list[dict[str, float]]:
+def generate(engine: Engine, shop: Shop, directory: str) -> list[dict[str, float]]:
     """Write ``log/<day>-<block>.csv``, ``visitors/<day>.csv``, ``users.csv`` and ``items.csv`` under ``directory``.
 
     Returns, per day: rows, clicks, and the mean logloss of the true probabilities (no model can do better on average).
@@ -201,7 +201,7 @@ def generate(spark: SparkSession, shop: Shop, directory: str) -> list[dict[str, 
             yield pa.RecordBatch.from_pydict({**counts, "users": [users]})
 
     wanted = "day long, rows long, clicks long, loss double, users array<long>"
-    written = collect(mapped(numbered(spark, len(blocks)), write_blocks, wanted), "demo")
+    written = engine.numbered(len(blocks)).mapped(write_blocks, wanted).rows("demo")
     result = []
     for day in range(shop.days):
         part = [block for block in written if block["day"] == day]

@@ -25,6 +25,7 @@ from fieldwise.features.terminal import printable
 
 _SEPARATORS = ("|", ";", ", ", ",")
 """Of values that are lists, the likelier first."""
+_COMMA = re.compile(r"[+-]?\d[\d.]*,\d\d?")
 _LOOKED = 2000
 """Distinct values that are tried as moments and lists."""
 FEW_BAD = 0.01
@@ -134,9 +135,14 @@ class Column:
         return {text.lower() for text in self.some(3)} in ({"0", "1"}, {"false", "true"}) and self.distinct == 2
 
     @cached_property
+    def decimal_comma(self) -> bool:
+        """Whether values are numbers as 12,50 and 1.299,00 write them."""
+        return not self.is_list and self.distinct > 1 and all(_COMMA.fullmatch(text) for text in self.some())
+
+    @cached_property
     def separator(self) -> str | None:
         """What stands between several values of a row: its parts come again in other rows."""
-        if self.is_list or self.numeric or self.distinct < 3 or self.formats:
+        if self.is_list or self.numeric or self.distinct < 3 or self.formats or self.decimal_comma:
             return None
         texts, spread = self.some(), max(1, len(self.values) // _LOOKED)
         weights = self.counts[::spread][: len(texts)]

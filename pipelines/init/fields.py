@@ -142,6 +142,8 @@ def _field(column: Column, *, is_id: bool = False, log: bool = True) -> Field | 
 
 def _hashed_or_listed(column: Column, is_id: bool) -> Field | Left:
     again = f"{_values(column)}, {column.repeats:.1f} rows for each"
+    if column.decimal_comma:
+        again += "; numbers with a comma are texts: write them with a point to have them in bins"
     if column.distinct >= RARELY_AGAIN * column.rows and column.rows >= 50:
         again += "; few come again, so it generalises badly: try without it"
     if column.expected <= MOST_WORDS:

@@ -19,6 +19,7 @@ from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, 
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
+from fieldwise.features.words import some
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.init import draft as drafts
@@ -35,17 +36,21 @@ FEW = 100
 """Positives below which next to nothing can be learned."""
 K = 10
 """Items of a list."""
+_NAMES = 0.9
+"""Of the values of context or item: a column of as many that follow from it is another name of it."""
 
 
 def init(
-    log: str, *, users: str | None = None, items: str | None = None, label: str | None = None, out: str = "config.yaml"
-) -> dict[str, Any]:
+    log: str, *, users: str | None = None, items: str | None = None, label: str | None = None,
+    context: str | None = None, item: str | None = None, out: str = "config.yaml",
+) -> dict[str, Any]:  # fmt: skip
     """Write a commented config for a log, and tables of its contexts and items where none are given.
 
     Args:
         log: absolute path or URL, as of ``source.path``.
         users, items: side tables whose keys the log holds.
         label: an expression, where the guess would be wrong.
+        context, item: columns of the log that say who gets a list, and what may be in it; likewise.
         out: the file to write.
 
     Raises: ConfigError for a file that is there already, InputError where nothing useful can be guessed.
@@ -55,7 +60,7 @@ def init(
     _require_free(target, *(f"{stem}-{what}.{kind}" for what in ("contexts", "items") for kind in ("csv", "parquet")))
     sample = look(open_as(log))
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
-    found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label)
+    found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
     draft = found.draft(log, directory, stem)
     written = _write(draft, found.made, target, stem)
     for line in draft.warnings:
@@ -90,8 +95,13 @@ def _require_free(target: str, *beside: str) -> None:
 class _Guess:
     """All that is guessed of a log and its side tables."""
 
-    def __init__(self, log: Sample, users: Sample | None, items: Sample | None, asked: str | None) -> None:
+    def __init__(
+        self, log: Sample, users: Sample | None, items: Sample | None, asked: str | None,
+        ids: tuple[str | None, str | None],
+    ) -> None:  # fmt: skip
         self.made: dict[str, Made] = {}
+        self.names: dict[str, str] = {}
+        """Columns of the log that are names of context or item, and of which."""
         self.log = log
         self.users, self.items = self._met(users, items)
         if not self.log.opening.named:
@@ -103,11 +113,20 @@ class _Guess:
         self.label = find_label(self.columns if asked else others, self.log.table, named, asked)
         self.time = find_time(others, named, self.label.columns if self.label else ())
         taken = [*keys, *(self.label.columns if self.label else ()), *([self.time.config.column] if self.time else [])]
-        self.context = self.users.key if self.users else find_id(self.columns, CONTEXTS, taken)
+        taken += [one for one in ids if one is not None]
+        given = [self._given(f"--{what}", one) for what, one in zip(("context", "item"), ids, strict=True)]
+        self.context = self.users.key if self.users else given[0] or find_id(self.columns, CONTEXTS, taken)
         taken += [self.context] if self.context else []
-        self.item = self.items.key if self.items else find_id(self.columns, ITEMS, taken)
+        self.item = self.items.key if self.items else given[1] or find_id(self.columns, ITEMS, taken)
         if self.label is None and (self.context is None or self.item is None):
             raise no_label(self.columns)
+
+    def _given(self, option: str, name: str | None) -> str | None:
+        """A column that the user has named. InputError where the log has none of that name."""
+        if name is None or name in self.columns:
+            return name
+        found = some([shown(each) for each in self.columns])
+        raise InputError(option, expected=f"a column {name!r} of the log", found=found, fix="Name one of these.")
 
     def _met(self, users: Sample | None, items: Sample | None) -> tuple[Side | None, Side | None]:
         """The side tables by their keys; a log without names is told them."""
@@ -150,8 +169,8 @@ class _Guess:
         draft.joins = [self._join(side, directory) for side in (self.users, self.items) if side is not None]
         draft.bad, draft.filter = self._unreadable()
         draft.split = split_of(label, self.time, self.columns, self.context)
-        self._tables(draft, directory, stem)
         draft.warnings = sorted(drafts.grave(left), key=lambda line: ": LEAK" not in line) + self._more_warnings(draft)
+        self._tables(draft, directory, stem)
         if not draft.fields:
             why = "; ".join(f"{shown(one.column)}: {one.reason}" for one in left) or "no other column"
             fix = "Add columns of whom and what rows are, or correct --label."
@@ -175,7 +194,26 @@ class _Guess:
         columns = {name: column for name, column in self.columns.items() if name not in taken}
         ids = [name for name in (self.context, self.item) if name is not None]
         found = list(log_fields(columns, None if self.label is None else self.label.positive, ids))
-        return [*found, *time_fields(self.time, list(self.columns))]
+        self.names = {
+            one.name: key for one in found if isinstance(one, Field) and (key := self._names(one)) is not None
+        }
+        kept = [
+            Left(one.name, f"a value for each {shown(self.names[one.name])}: says no more than that does")
+            if isinstance(one, Field) and one.name in self.names else one
+            for one in found
+        ]  # fmt: skip
+        return [*kept, *time_fields(self.time, list(self.columns))]
+
+    def _names(self, field: Field) -> str | None:
+        """Which of context and item a field of the log only names once more."""
+        if field.keys["kind"] not in ("vocabulary", "hash") or "max_values" in field.keys:
+            return None
+        column = self.columns[field.name]
+        for key in (self.context, self.item):
+            own = self.columns.get(key) if key is not None and key != field.name else None
+            if own is not None and column.distinct >= _NAMES * own.distinct and follows(column, own):
+                return key
+        return None
 
     def _side_fields(self) -> list[Field | Left]:
         found: list[Field | Left] = []
@@ -250,18 +288,20 @@ class _Guess:
         if self.context is None or self.item is None:
             needed = (("a context (user)", self.context), ("an item", self.item))
             lacks = " nor ".join(what for what, found in needed if found is None)
-            draft.catalog_notes = [f"No catalog to rank: no column is called like {lacks}. See `catalog` in "
-                                   "docs/config.md, or give tables by --users and --items."]  # fmt: skip
+            fix = "name the columns by --context and --item, or give tables by --users and --items"
+            draft.catalog_notes = [f"No catalog to rank: no column is called like {lacks}: {fix}."]
+            draft.warnings.append(f"no catalog to rank: no column is called like {lacks}: {fix}")
             return
         read = [name for field in draft.fields for name in field.columns if name in self.columns]
         read = [name for name in dict.fromkeys(read) if self.time is None or name != self.time.config.column]
         of_item = [name for name in read if self._of_item(name) and name != self.item]
+        of_item += [name for name, key in self.names.items() if key == self.item]  # no field, but people read it
         fixed = [name for name in read if is_position(name, words_of(name)) and name not in (self.context, *of_item)]
         of_context = [name for name in read if name not in (*of_item, *fixed, self.context, self.item)]
         contexts = self._table("contexts", self.users, self.context, of_context, directory, stem)
         items = self._table("items", self.items, self.item, [] if self.items else of_item, directory, stem)
         draft.catalog = {"contexts": contexts, "context_id": self.context, "items": items, "item_id": self.item, "k": K}
-        told = " and ".join(f"{one} by its {'table' if given else 'name'}"
+        told = " and ".join(f"{shown(one)} by its {'table' if given else 'name'}"
                             for one, given in ((self.context, self.users), (self.item, self.items)))  # fmt: skip
         draft.catalog_notes = [f"The best items for every context, by `fieldwise score-catalog`: {told}."]
         draft.catalog_notes += [f"{what}: {made.reason}" for what, made in self.made.items()]

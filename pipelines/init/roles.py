@@ -31,6 +31,10 @@ CONTEXTS = ("user", "users", "uid", "customer", "visitor", "member", "client", "
 ITEMS = ("item", "items", "product", "sku", "movie", "film", "article", "book", "song", "track", "video", "ad",
          "advert", "creative", "campaign", "offer", "listing", "content", "document", "doc", "news", "post", "game",
          "asin", "isbn", "recipe", "course", "job", "hotel", "restaurant", "app")  # fmt: skip
+_YES = (("yes", "no"), ("y", "n"), ("t", "f"), ("clicked", "not clicked"), ("click", "no click"), ("ja", "nein"),
+        ("ja", "nee"), ("ja", "nej"), ("j", "n"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sim", "não"),
+        ("sim", "nao"), ("да", "нет"))  # fmt: skip
+"""Words for a positive and for a negative."""
 MOST_STEPS = 101
 """Values of a rating."""
 
@@ -101,10 +105,12 @@ def find_label(columns: Mapping[str, Column], table: pa.Table, named: bool, aske
 
 
 def no_label(columns: Mapping[str, Column]) -> InputError:
+    pairs = [(quoted(name), column.values.to_pylist()) for name, column in columns.items() if column.distinct == 2]
+    example = next((_among(word, values[:1]) for word, values in pairs if word is not None), 'event == "click"')
     return InputError(
         "label", expected="a column of 0 and 1, of ratings or of events that says which rows are positives",
         found=f"none among {some([shown(name) for name in columns])}",
-        fix="Say what a positive is: --label 'rating >= 4', or --label 'event == \"click\"'; for a log of positives "
+        fix=f"Say what a positive is: --label 'rating >= 4', or --label '{example}'; for a log of positives "
         "alone name users and items by columns `user` and `item`.",
     )  # fmt: skip
 
@@ -150,7 +156,7 @@ def _binary(word: str, column: Column) -> str | None:
     for yes, no in (("1", "-1"), ("2", "1")):
         if set(texts) == {yes, no}:
             return f"{word} == {yes}" if yes == "1" else None
-    for yes, no in (("yes", "no"), ("y", "n"), ("t", "f"), ("clicked", "not clicked"), ("click", "no click")):
+    for yes, no in _YES:
         if set(texts) == {yes, no}:
             return f'{word} == "{texts[yes]}"'
     return None

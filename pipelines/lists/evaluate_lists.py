@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import functions as F
 
 from fieldwise.features import store
 from fieldwise.features.columns.expression import Expression
@@ -22,19 +21,19 @@ from fieldwise.features.errors import InputError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.quarantine import Example
 from fieldwise.features.source.raw import split_ranges
-from fieldwise.features.spark.run import collect, mapped, numbered
-from fieldwise.features.spark.session import spark_session
 from fieldwise.features.store.kept import read_record
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.quality import judged, say_quarantined
 from fieldwise.pipelines.catalog.items import RANGE_BYTES
 from fieldwise.pipelines.config.schema import Config, resolve
+from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.lists import tasks
 from fieldwise.pipelines.lists.asked import Asked, days_after, events_of, history_of, pairs_of
 from fieldwise.pipelines.lists.described import DescribedSide, Eligible, read_eligible
 from fieldwise.pipelines.lists.measure import Measured, Yardsticks
 from fieldwise.pipelines.lists.page import PAGE, page
-from fieldwise.pipelines.lists.results import figures, logged, told
+from fieldwise.pipelines.lists.results import figures, logged
+from fieldwise.pipelines.lists.results import told as told_words
 from fieldwise.pipelines.lists.sources import Table
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.score.output import MANIFEST, target_of
@@ -55,7 +54,7 @@ def evaluate_lists(
     """Measure lists of ``score-catalog``, or any Parquet of its first columns, on what happened afterwards.
 
     Every context with a wanted item counts once, whether or not it has a list; an item that is not in the catalog
-    counts as wanted and was never listed. All of it is Spark's work, in memory for the catalog's items and a batch.
+    counts as wanted and was never listed. All of it is done by tasks, in memory for the catalog's items and a batch.
 
     Args:
         date: of the lists; stands for ``{date}`` in the catalog's paths.
@@ -70,7 +69,7 @@ def evaluate_lists(
     """
     started = time.perf_counter()
     found, target = measure_lists(config, date=date, first=first, last=last, lists=lists, out=out)
-    say(*told(found), f"lists measured: {target}, {time.perf_counter() - started:.1f} s")
+    say(*told_words(found), f"lists measured: {target}, {time.perf_counter() - started:.1f} s")
     note_lists(config, found)
     shown = {key: value for key, value in found.items() if key != "slices"}
     return {**shown, "dir": target, "seconds": round(time.perf_counter() - started, 3)}
@@ -133,31 +132,30 @@ def _measure(
     config: Config, pairs: dict[str, Asked], items: Eligible, date: str | None
 ) -> tuple[Measured, tuple[dict[str, Counter[str]], Any]]:
     """What all tasks have measured; what was read, by table; [N] how often each item was wanted before."""
-    spark = spark_session("fieldwise evaluate-lists")
-    lists, context = config.lists, spark.sparkContext
+    lists = config.lists
     sliced = DescribedSide.of(config, "contexts", lists.context_slices, date) if lists.context_slices else None
     read = {name: (asked.rows.source, asked.files) for name, asked in pairs.items()}
     if sliced is not None:
         read["contexts"] = sliced.source, list_files(sliced.source, config.base, date)
+    engine = open_engine(config, "evaluate-lists", [file for _, files in read.values() for file in files])
     ranges = [(name, rng) for name, (source, files) in read.items() for rng in split_ranges(source, files, RANGE_BYTES)]
     ids = canonical(items.ids).cast(pa.string())
     inputs = tasks.Inputs({name: asked.rows for name, asked in pairs.items()}, sliced, tuple(ranges), ids)
-    rows = mapped(numbered(spark, len(ranges)), tasks.read_task(context.broadcast(inputs)), tasks.ROW).persist()
-    try:
-        seen, wanted = _heard(config, collect(rows.filter(F.col("kind") < 0), "read"), read, len(ids))
+    with engine.numbered(len(ranges)).mapped(tasks.read_task(engine.share(inputs)), tasks.ROW).kept() as rows:
+        told = rows.where("kind", [tasks.REPORT, tasks.COUNTS], ["kind", "payload"]).rows("read")
+        seen, wanted = _heard(config, told, read, len(ids))
         popular = np.empty(len(ids), np.int64)
         popular[np.argsort(-wanted[1], kind="stable")] = np.arange(1, len(ids) + 1)
         of = Yardsticks(
             tuple(lists.cutoffs), popular, wanted[0] == 0, "candidates" in pairs, tuple(lists.context_slices),
             items.slices,
         )  # fmt: skip
-        places = max(context.defaultParallelism, min(len(ranges), _MOST_PLACES))
-        sorted_rows = rows.filter(F.col("kind") >= 0).repartition(places, "key").sortWithinPartitions("key", "context")
+        places = max(engine.cores, min(len(ranges), _MOST_PLACES))
+        said = rows.where("kind", sorted(tasks.KINDS), ["key", "context", "kind", "payload"])
+        by_context = said.shuffled("key", places, order=["key", "context"])
         measured = Measured(of)
-        for row in collect(mapped(sorted_rows, tasks.measure_task(context.broadcast(of)), tasks.FOUND), "measure"):
+        for row in by_context.mapped(tasks.measure_task(engine.share(of)), tasks.FOUND).rows("measure"):
             measured.hear(row["what"], row["about"], bytes(row["data"]))
-    finally:
-        rows.unpersist()
     return measured, (seen, wanted[1])
 
 

@@ -1,92 +1,60 @@
-"""An evaluation of lists as one HTML page with pictures drawn in SVG: no scripts, nothing loaded from elsewhere."""
+"""An evaluation of lists as one HTML page: no scripts, nothing loaded from elsewhere, light and dark."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from fieldwise.features.report.chart import shown
-from fieldwise.features.report.page import head
+from fieldwise.features.report.chart import Interval, Line, Picture, chart, strip
+from fieldwise.features.report.markup import render
 from fieldwise.pipelines.lists.measure import SYSTEMS
 from fieldwise.training.evaluation import exposure
 from fieldwise.training.evaluation.ranking import NAMES
 
 PAGE = "report.html"
-_COLOURS = dict(zip(SYSTEMS, ("#47a", "#c73", "#999"), strict=True))
-_WIDTH, _HEIGHT, _EDGE = 260, 150, 30
-_OWN = "".join(
-    f".{name} {{ color: {colour}; }} svg .{name} {{ stroke: {colour}; }} svg circle.{name} {{ fill: {colour}; }}"
-    for name, colour in _COLOURS.items()
-)
 
 
 def page(found: Mapping[str, Any], title: str) -> str:
     """Metrics by cutoff beside both yardsticks, what the lists show, and slices with their intervals."""
-    counts, days = found["counts"], found["days"]
-    when = f" from {days[0]} to {days[-1]}" if days else ""
-    legend = ", ".join(f"<b class={name}>{name}</b>" for name in SYSTEMS)
-    parts = [
-        head(title, f"{_OWN}svg text {{ font-size: 10px; }}"),
-        f"<p>{counts['lists']:,} lists of model {shown(str(found['lists']['model_version']))}; wanted"
-        f"{shown(when)}: {counts['pairs']:,} pairs of {counts['contexts']:,} contexts, in a catalog of "
-        f"{found['items']:,} items.</p>",
-        f"<h2>By length of the list</h2><p>{legend}; bars: intervals of {found['confidence']:.0%} confidence.</p>",
-        *(_curves(name, found["metrics"], found["cutoffs"]) for name in NAMES),
-        "<h2>What the lists show</h2><div class=wide><table><tr><th>up to place",
-        *(f"<th>{name}" for name in exposure.NAMES),
-        "</tr>",
-        *(_exposed(cutoff, found["exposure"]) for cutoff in found["cutoffs"]),
-        f"</table></div><h2>Slices by {shown(found['by'])}, the worst first</h2>",
-        _slices(found["slices"], found["by"]),
-        "</html>\n",
-    ]
-    return "".join(parts)
-
-
-def _curves(name: str, metrics: Mapping[str, Any], cutoffs: Sequence[int]) -> str:
-    """One metric at all cutoffs."""
-    every = {system: [metrics[f"{name}@{cutoff}"][system] for cutoff in cutoffs] for system in SYSTEMS}
-    top = max([each["high"] or each["value"] for of in every.values() for each in of] + [1e-12])
-    step = (_WIDTH - 2 * _EDGE) / max(1, len(cutoffs) - 1)
-    xs = [_EDGE + step * at for at in range(len(cutoffs))]
-
-    def y(value: float) -> float:
-        return _HEIGHT - _EDGE + (2 * _EDGE - _HEIGHT) * value / top
-
-    marks = [f"<text x='0' y='12'>{name}, top {top:.4g}</text>"]
-    marks += [f"<text x='{x:.1f}' y='{_HEIGHT - 10}'>{cutoff}</text>" for x, cutoff in zip(xs, cutoffs, strict=True)]
-    for system, of in every.items():
-        line = " ".join(f"{x:.1f},{y(each['value']):.1f}" for x, each in zip(xs, of, strict=True))
-        marks.append(f"<polyline class={system} points='{line}'/>")
-        for x, each in zip(xs, of, strict=True):
-            marks.append(f"<circle class={system} cx='{x:.1f}' cy='{y(each['value']):.1f}' r='3'/>")
-            if each["low"] is not None:
-                ends = f"y1='{y(each['low']):.1f}' y2='{y(each['high']):.1f}'"
-                marks.append(f"<line class={system} x1='{x:.1f}' x2='{x:.1f}' {ends}/>")
-    return f"<svg width='{_WIDTH}' height='{_HEIGHT}' role='img'>{''.join(marks)}</svg>"
-
-
-def _exposed(cutoff: int, found: Mapping[str, float | None]) -> str:
-    values = (found[f"{name}@{cutoff}"] for name in exposure.NAMES)
-    return f"<tr><td>{cutoff}" + "".join(f"<td class=n>{'-' if v is None else f'{v:,.4f}'}" for v in values) + "</tr>"
-
-
-def _slices(slices: Sequence[Mapping[str, Any]], by: str) -> str:
-    top = max(
-        [each[by][system]["high"] or each[by][system]["value"] for each in slices for system in SYSTEMS] + [1e-12]
+    cutoffs, exposed = found["cutoffs"], found["exposure"]
+    return render(
+        Path(__file__).with_name("page.html"),
+        title=title,
+        found=found,
+        systems=SYSTEMS,
+        pictures=[_curves(name, found["metrics"], cutoffs) for name in NAMES],
+        exposures=exposure.NAMES,
+        exposed=[
+            (f"{cutoff}", *(_number(exposed[f"{name}@{cutoff}"]) for name in exposure.NAMES)) for cutoff in cutoffs
+        ],
+        slices=list(_slices(found["slices"], found["by"])),
     )
-    rows = []
-    for each in slices:
-        marks, texts = [], []
-        for at, system in enumerate(SYSTEMS):
-            of, y = each[by][system], 6 + 9 * at
-            marks.append(f"<circle class={system} cx='{4 + 290 * of['value'] / top:.1f}' cy='{y}' r='3'/>")
-            if of["low"] is not None:
-                ends = f"x1='{4 + 290 * of['low'] / top:.1f}' x2='{4 + 290 * of['high'] / top:.1f}'"
-                marks.append(f"<line class={system} y1='{y}' y2='{y}' {ends}/>")
-            texts.append(f"<span class={system}>{of['value']:.5f}</span>")
-        rows.append(
-            f"<tr><td>{shown(each['slice'])}<td class=n>{each['contexts']:,}<td class=n>{'<br>'.join(texts)}"
-            f"<td><svg width='300' height='30' role='img'>{''.join(marks)}</svg></tr>"
-        )
-    return f"<div class=wide><table><tr><th>slice<th>contexts<th>{shown(by)}<th></tr>{''.join(rows)}</table></div>"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4f}"
+
+
+def _curves(name: str, metrics: Mapping[str, Any], cutoffs: Sequence[int]) -> Picture:
+    """One metric at all cutoffs."""
+    at = [float(n) for n in range(len(cutoffs))]
+    lines = []
+    for place, system in enumerate(SYSTEMS):
+        every = [Interval(**metrics[f"{name}@{cutoff}"][system]) for cutoff in cutoffs]
+        ends = [None if each.low is None or each.high is None else (each.low, each.high) for each in every]
+        beside = [x + 0.04 * (place - 1) for x in at]  # intervals of one cutoff would hide each other
+        lines.append(Line(system, beside, [each.value for each in every], dots=True, ends=ends))
+    return chart(name, "length of the list", name, lines, names=[f"{cutoff}" for cutoff in cutoffs], zero=True)
+
+
+def _slices(slices: Sequence[Mapping[str, Any]], by: str) -> Iterator[dict[str, Any]]:
+    every = [[Interval(**each[by][system]) for system in SYSTEMS] for each in slices]
+    top = max([value.high or value.value for of in every for value in of] + [1e-12])
+    for each, values in zip(slices, every, strict=True):
+        yield {
+            "name": each["slice"],
+            "contexts": each["contexts"],
+            "values": [f"{value.value:.5f}" for value in values],
+            "strip": strip(f"{by} of {each['slice']}", values, top),
+        }

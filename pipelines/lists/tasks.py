@@ -1,4 +1,4 @@
-"""What runs inside the Spark tasks of evaluate-lists.
+"""What runs inside the tasks of evaluate-lists.
 
     read_task      ranges of lists, events, history, pairs and contexts  ->  (key, context, kind, payload)
     measure_task   the same, grouped by context  ->  (what, about, data): sums of metrics, counts of listed items
@@ -17,14 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import Broadcast
 
 from fieldwise.features.arrays import Bool, Float64, Int64
 from fieldwise.features.columns.hashing import xxh64_array
+from fieldwise.features.engine.base import Shared, Task, indices
 from fieldwise.features.source.quarantine import count, examples
 from fieldwise.features.source.rows import FileRange, Reject
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.reading import indices
 from fieldwise.pipelines.catalog.tasks import places_of
 from fieldwise.pipelines.lists.described import DescribedSide, values_of
 from fieldwise.pipelines.lists.measure import Measured, Yardsticks
@@ -36,6 +34,8 @@ REPORT, COUNTS = -1, -2
 """Kinds of rows for the driver: what a task says in JSON; int64 [n, 3] of items, their rows and their positives."""
 ROW = "key bigint, context string, kind int, payload binary"
 FOUND = "what string, about string, data binary"
+KINDS = {LISTED, EVENT, SEEN, EXCLUDED, ONLY, SLICES}
+"""Of rows for the measuring tasks."""
 PAIRS = {"lists": LISTED, "events": EVENT, "history": SEEN, "exclude": EXCLUDED, "candidates": ONLY}
 _SCHEMA = pa.schema([("key", pa.int64()), ("context", pa.string()), ("kind", pa.int32()), ("payload", pa.binary())])
 
@@ -52,7 +52,7 @@ class Inputs:
     """Ids of the eligible ones."""
 
 
-def read_task(inputs: Broadcast[Inputs]) -> Task:
+def read_task(inputs: Shared[Inputs]) -> Task:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         todo = inputs.value
         for index in indices(batches):
@@ -131,7 +131,7 @@ def _one(kind: int, payload: bytes) -> pa.RecordBatch:
     return _batch(pa.array([""], pa.string()), kind, pa.array([payload], pa.binary()))
 
 
-def measure_task(yardsticks: Broadcast[Yardsticks]) -> Task:
+def measure_task(yardsticks: Shared[Yardsticks]) -> Task:
     """Takes rows sorted by (key, context)."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from fieldwise.features import store
 from fieldwise.features.columns.batch import Columns, one_table
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.errors import ConfigError, InputError, known_error
+from fieldwise.features.errors import ConfigError, InputError, known_error, store_error
 from fieldwise.features.fields.base import all_but, first_of_rows
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.fitting import check, count, fit_spec
@@ -31,6 +31,7 @@ from fieldwise.pipelines.build.checks import require_split
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.build.quality import judged_rejects
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import chosen
 from fieldwise.pipelines.score.sides import split_sides
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.models import build_model, model_of, resolved
@@ -59,7 +60,9 @@ class Head(NamedTuple):
     """The first rows of the source."""
 
     raw: pa.Table
+    """The first ``ROWS`` of those that are kept, at most."""
     label: np.ndarray
+    """Of all that are kept."""
     joined: dict[str, int]
     read: int
     """Rows, those that cannot be used among them."""
@@ -156,7 +159,7 @@ class ConfigChecks:
                 self._note(f"join {name}: {met:,} of {head.read:,} rows find their key. Write keys alike in both files "
                            "(7 and 007 are two), or join on another column.")  # fmt: skip
         joins = "".join(f"; {met / max(1, head.read):.1%} meet {name}" for name, met in head.joined.items())
-        return f"{head.read:,} read, {head.raw.num_rows:,} kept, {rate:.3%} positive{joins}"
+        return f"{head.read:,} read, {len(head.label):,} kept, {rate:.3%} positive{joins}"
 
     @cached_property
     def _spec(self) -> FeatureSpec:
@@ -197,7 +200,9 @@ class ConfigChecks:
         table = model.rows * 4 * (2 * model.width + state)
         cores = len(os.sched_getaffinity(0))
         build = total * head.seconds / max(1, head.read) / cores
-        words = f"about {total:,} rows; features about {build:,.0f} s and a Spark start; "
+        engine, _ = chosen(self.config, sum(file.size for file in self._files))
+        start = " and a Spark start" if engine == "spark" else ""
+        words = f"about {total:,} rows; features about {build:,.0f} s{start}; "
         words += f"table {model.rows:,} x {model.width}, with optimizer and best weights {table / 2**20:,.0f} MiB"
         grows = any(field.config.fitted and field.kind == "vocabulary" for field in spec.fields)
         words += " (vocabularies as the first rows fill them)" if grows and total > head.read else ""
@@ -215,9 +220,10 @@ class ConfigChecks:
 
     def _total_rows(self) -> int:
         head, size = self._head, sum(file.size for file in self._files)
-        if head.raw.num_rows < ROWS and size <= _LOOKED and len(self._files) <= _FILES:
+        kept = len(head.label)
+        if kept < ROWS and size <= _LOOKED and len(self._files) <= _FILES:
             return head.read  # those are all
-        return max(head.read, int(size * head.raw.num_rows / head.bytes)) if head.bytes else head.read
+        return max(head.read, int(size * kept / head.bytes)) if head.bytes else head.read
 
     def _step(self) -> float | None:
         """Seconds a row of a training step on these rows; None for models without a compiled one."""
@@ -266,20 +272,32 @@ class ConfigChecks:
                 near = os.path.dirname(near)
         probe = store.join(near, f".doctor.{uuid.uuid4().hex}.tmp")
         try:
-            store.write_new(probe, _PROBE)
+            store.create_exclusive(probe, _PROBE)
         except OSError as error:
+            if store_error(error) is not None:
+                raise
             found = error.strerror or str(error)
             raise ConfigError(
                 place, expected="a place to write", found=found, fix="Set another `workspace`."
             ) from error
         try:
             read = store.read_bytes(probe)
+            listed = os.path.basename(probe) in store.list_sizes(near)
+            try:
+                store.create_exclusive(probe, _PROBE[::-1])
+                again = "a second one put over it"
+            except FileExistsError:
+                again = ""
         finally:
             store.remove(probe)
+        if again or not listed:
+            fix = "Take a store that knows conditional writes (If-None-Match) and lists what was written."
+            expected = "a file that can be created once and is listed"
+            raise ConfigError(place, expected=expected, found=again or "none listed", fix=fix)
         if read != _PROBE:
             raise InputError(place, expected="what was written", found="other bytes", fix="Set another `workspace`.")
         free = f", {shutil.disk_usage(near).free / 2**30:.0f} GiB free" if local else ""
-        return f"{place}: written and read{free}"
+        return f"{place}: written, read, listed, created once and removed{free}"
 
     def _store(self) -> str:
         from fieldwise.pipelines.registry import registry

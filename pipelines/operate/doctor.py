@@ -19,13 +19,13 @@ from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.operate.config_checks import ConfigChecks, remedied
-from fieldwise.pipelines.train import launch
+from fieldwise.pipelines.ranks import launch
 from fieldwise.training.data.cache import Reader, row_groups_by
 
 REMEDIES = {
     "packages": "Install them again: pip install -e . -c constraints.txt, in an environment of their own.",
     "disk": "Set TMPDIR to a directory that can be written.",
-    "kernels": "Remove numba's cache (NUMBA_CACHE_DIR, else __pycache__) and run it again.",
+    "kernels": "Remove ~/.cache/fieldwise/kernels-* (or those of NUMBA_CACHE_DIR) and run it again.",
     "spark": "Unset JAVA_HOME, SPARK_HOME and SPARK_MASTER, or correct them: pip brings its own Java and Spark.",
     "ranks": "Allow connections of this machine to itself, and give /dev/shm room.",
     "store": "Start the MLflow server, or correct MLFLOW_TRACKING_URI or `tracking.uri`.",
@@ -94,15 +94,16 @@ def _kernels() -> str:
     for kind in checked:
         kernel_checks.step_agrees(kind)
         kernel_checks.scores_agree(kind)
-    return f"hash, training steps and scores of {' and '.join(checked)} agree with xxhash and plain torch"
+        kernel_checks.lists_agree(kind)
+    return f"hash, training steps, scores and lists of {' and '.join(checked)} agree with xxhash and plain torch"
 
 
 def _spark() -> str:
-    from fieldwise.features.spark.run import collect, mapped
+    from fieldwise.features.spark.run import SparkEngine
     from fieldwise.features.spark.session import spark_session
 
     spark = spark_session("fieldwise-doctor")
-    rows = len(collect(mapped(spark.range(1000), lambda batches: batches, "id long"), "doctor"))
+    rows = len(SparkEngine(spark).numbered(4).mapped(lambda batches: batches, "id long").rows("doctor"))
     return f"Spark {spark.version} passed {rows} rows through Python, Java at {os.environ['JAVA_HOME']}"
 
 

@@ -3,6 +3,7 @@
 hash     the encoder and the hash of whole columns        the xxhash package
 step     forward, loss, gradient and update in one pass   plain torch in float64, autograd, the optimizer's own formula
 scores   the float64 sums that every score comes from     the model itself in float64
+lists    the best items of a catalog for contexts         a sort of all pairs' scores
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from fieldwise.features.kernels.strings import FIRST, MISSING
 from fieldwise.training.models import build_model, logloss, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
+from fieldwise.training.scoring.diverse import top_k_diverse
+from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
+from fieldwise.training.scoring.topk import top_k
 from fieldwise.training.step.exchange import Exchange
 from fieldwise.training.step.fused import FusedStep
 from fieldwise.training.step.lookup import Lookup
@@ -93,6 +97,22 @@ def scores_agree(kind: str) -> None:
     bias = {"bias": np.zeros(1, np.float32)}
     scorer = Scorer(PlainWeights(model.settings, _SHAPE, table, bias))
     _require(f"{kind} scores", np.allclose(scorer.logits(slots), expected, rtol=1e-5, atol=1e-5))
+
+
+def lists_agree(kind: str) -> None:
+    """ValueError where the compiled lists of a model leave a sort of all pairs."""
+    draw = np.random.default_rng(3)
+    model = build_model(settings_of(kind, dim=3, pair_buckets=64), _SHAPE, fused=False)
+    table = draw.standard_normal((model.rows, model.width)).astype(np.float32)
+    scorer = Scorer(PlainWeights(model.settings, _SHAPE, table, {"bias": np.zeros(1, np.float32)}))
+    of_item, contexts, items = np.array([False, False, True, True]), _slots(draw), _slots(draw)
+    found = top_k(scorer, Catalog.of(scorer, of_item, items), contexts, 3)
+    pairs = np.where(of_item[_SHAPE.field_of_slot], items[None], contexts[:, None]).reshape(-1, _SHAPE.slots)
+    logits = scorer.logits(np.asfortranarray(pairs)).reshape(len(contexts), len(items))
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :3]
+    _require(f"{kind} lists", np.array_equal(found.item.reshape(-1, 3), best))
+    alike = top_k_diverse(scorer, Catalog.of(scorer, of_item, items), contexts, 3, among=6, penalty=0.0)
+    _require(f"{kind} lists whose items differ by nothing", np.array_equal(alike.item.reshape(-1, 3), best))
 
 
 def _slots(draw: np.random.Generator) -> npt.NDArray[np.int32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import decisions_of
 from fieldwise.pipelines.registry import registry
-from fieldwise.training.tracking.journal import open_journal
+from fieldwise.training.tracking.journal import Send, open_training, trainings
 
 _DAILY = re.compile(r"daily (\d{4}-\d{2}-\d{2})")
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(\.[0-9a-f]{8})?")
@@ -70,7 +69,7 @@ def prune(config: Config, *, dry_run: bool = False) -> dict[str, Any]:
         removed.append(name)
     for name, training in _trainings(config, first_kept):
         if not dry_run:
-            shutil.rmtree(training)
+            store.remove_tree(training)
         removed.append(f"training of {name}")
     for version, reason in _versions(config, first_kept).items():
         name = f"models:/{config.model_name}/{version}"
@@ -124,17 +123,25 @@ def _versions(config: Config, first_kept: str) -> dict[str, str | None]:
     return {version: named.get(version) for version, day in old.items() if day < first_kept}
 
 
-def _trainings(config: Config, first_kept: str) -> list[tuple[str, Path]]:
+def _trainings(config: Config, first_kept: str) -> list[tuple[str, str]]:
     """Name and directory of the dates' trainings before a day that MLflow has all of."""
     found = []
-    for reports in Path(config.workspace_dir, "training").glob("*/reports"):
-        with suppress(BusyError), open_journal(reports, _nothing_to_send, patience=0) as journal:
+    for training in trainings(config.workspace_dir):
+        with (
+            suppress(BusyError),
+            open_training(
+                training, _nothing_to_send, scratch=config.training.scratch, reports_alone=True, patience=0
+            ) as journal,
+        ):
             match = _DAILY.fullmatch(str(journal.opening.get("name")))
             done = journal.result is not None and journal.waiting == 0
             if match and done and match[1] < first_kept:
-                found.append((match[0], reports.parent))
+                found.append((match[0], training))
     return sorted(found)
 
 
-def _nothing_to_send(*_: Any) -> Any:
-    raise AssertionError("nothing is sent here")
+def _nothing_to_send(_: Path) -> Send:
+    def send(*_: Any) -> Any:
+        raise AssertionError("nothing is sent here")
+
+    return send

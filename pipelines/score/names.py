@@ -1,11 +1,13 @@
 """What values of a key column are called: ``i17`` is ``The Empire Strikes Back`` where a table with that key says so.
 
 A table - the catalog's items, a side table - names its rows by a column ``name`` or ``title``, or ``<key>_name``,
-``<key>_title``, whatever the letters' case. Names are for people alone: no model reads them.
+``<key>_title``, whatever the letters' case and signs between words, an ``id`` of the key left out: ``Product name`` of
+``product_id``. Names are for people alone: no model reads them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ from fieldwise.features.source.keys import first_keys
 from fieldwise.features.source.raw import read_range, source_columns, split_ranges
 from fieldwise.pipelines.config.schema import Config
 
+_IDS = ("id", "no", "nr", "number", "key", "code")
 _LONGEST = 60
 _RANGE_BYTES = 8 << 20
 
@@ -57,9 +60,15 @@ def _columns(source: SourceConfig, files: Sequence[SourceFile]) -> Sequence[str]
 
 def _name_column(columns: Sequence[str], key: str) -> str | None:
     """The one that names the rows; a table without the key names nobody's."""
-    usual = ["name", "title", f"{key}_name", f"{key}_title"]
-    known = {each.lower(): each for each in reversed(columns) if each != key}
-    return next((known[each.lower()] for each in usual if each.lower() in known), None) if key in columns else None
+    of = [word for word in _words(key) if word not in _IDS] or _words(key)
+    usual = [("name",), ("title",), *((*words, last) for last in ("name", "title") for words in (_words(key), of))]
+    known = {_words(each): each for each in reversed(columns) if each != key}
+    return next((known[tuple(words)] for words in usual if tuple(words) in known), None) if key in columns else None
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """``Product name`` and ``product_name`` are the same."""
+    return tuple(re.findall(r"\w+", name.lower().replace("_", " ")))
 
 
 def _read(

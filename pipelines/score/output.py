@@ -4,12 +4,15 @@
     <parent>/_<name>.<attempt>/         its files; readers of partitioned Parquet skip names that begin with _
     <parent>/_<name>.<attempt>.dead/    those of a killed job, on their way out
     <parent>/_<name>.<attempt>.old/     the former output, for the instant in which the new one takes its place
-    <parent>/<name>/                    part files and _manifest.json
+    <parent>/<name>/                    part files, _manifest.json, and _report.html for people
 
 On local file systems publishing is one rename; where another output stands, it makes room by a rename first, so a
 reader finds the old one, for an instant none, then the new one, and never a mixture. Killed anywhere, a job leaves
-what the next job for the same target clears away: an output that had made room comes back. Object stores know no
-rename of directories: there files are moved one by one and ``_manifest.json`` comes last.
+what the next job for the same target clears away: an output that had made room comes back.
+
+Object stores know no rename of directories: there the parts are copied under their own names, then one PUT of
+``_manifest.json`` names them in place of the former ones, and these go last. Who reads by the manifest never sees a
+mixture; one publisher at a time is at it.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -31,9 +36,14 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, BusyError, ConfigError
 from fieldwise.features.store.kept import digest_of, read_record, sealed
 from fieldwise.features.store.lease import Lease, alive
+from fieldwise.features.store.lock import locked
 from fieldwise.pipelines.config.schema import Config, resolve
 
-MANIFEST, QUARANTINE = "_manifest.json", "_quarantine.parquet"
+MANIFEST, QUARANTINE, PAGE = "_manifest.json", "_quarantine.parquet", "_report.html"
+_AT_ONCE = 16
+"""Files that a store copies together."""
+_PART = re.compile(r"part-\d+-[0-9a-f]{12}\.parquet")
+"""As `write_part` names them; other files are not ours to remove."""
 
 
 class Output:
@@ -53,6 +63,7 @@ class Output:
         self.attempt = uuid.uuid4().hex[:16]
         self.staging = self._beside(self.attempt)
         self._lease = Lease(self._beside(self.attempt, ".lease"))
+        self._local = store.is_local(self.target)
 
     def _beside(self, attempt: str, suffix: str = "") -> str:
         return store.join(self._parent or ".", self._hidden + attempt + suffix)
@@ -77,15 +88,18 @@ class Output:
 
     def _clear(self) -> None:
         """Remove what killed jobs left. A job's lease is there before its files and goes after them."""
+        if not self._local:
+            with self._alone():
+                self._unnamed_go()
         names = [name for name in store.list_sizes(self._parent or ".") if name.startswith(self._hidden)]
-        for attempt in {name.removeprefix(self._hidden).partition(".")[0] for name in names}:
+        for attempt in {name.removeprefix(self._hidden).partition(".")[0] for name in names} - {"publish"}:
             if not alive(self._beside(attempt, ".lease")):
                 self._remove(attempt)
 
     def _remove(self, attempt: str) -> None:
         """All that is left of an attempt, the lease last."""
         retired = self._beside(attempt, ".old")
-        if store.is_local(retired):
+        if self._local:
             with suppress(OSError):  # nothing had made room, or another output stands there now
                 os.rename(store.resolve(retired)[1], store.resolve(self.target)[1])
         store.remove_tree(retired)
@@ -105,14 +119,15 @@ class Output:
         self._lease.__exit__(kind, error, at)
 
     def publish(self, parts: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
-        """Make the reported ``parts`` (of ``write_part``, in order) the output, with the quarantine if there is one.
+        """Make the reported ``parts`` (of ``write_part``, in order) the output, with the quarantine and the page if
+        there are any.
 
         Other files are of lost attempts and go.
 
         Returns the manifest.
         """
         self._lease.require()
-        kept = {part["path"] for part in parts} | {QUARANTINE}
+        kept = {part["path"] for part in parts} | {QUARANTINE, PAGE}
         sizes = store.list_sizes(self.staging)
         for part in parts:
             if sizes.get(part["path"]) != part["bytes"]:
@@ -126,15 +141,41 @@ class Output:
         digest = hashlib.sha256("\n".join(part["sha256"] for part in parts).encode()).hexdigest()
         manifest = {"request": self.request, "digest": digest, **more, "files": parts}
         data = sealed(manifest)
-        if store.is_local(self.staging):
+        if self._local:
             store.write_atomic(store.join(self.staging, MANIFEST), data)
             self._swap()
-        else:
-            store.remove_tree(self.target)
-            filesystem, source = store.resolve(self.staging)
-            filesystem.mv(source, store.resolve(self.target)[1], recursive=True)
+            return manifest
+        with self._alone():
+            # of names that are no attempt's, the former manifest would tell other bytes
+            if store.list_sizes(self.target).keys() & {part["path"] for part in parts}:
+                store.remove(store.join(self.target, MANIFEST))
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._copy, sorted(kept & sizes.keys())))
+            self._lease.require()
             store.write_atomic(store.join(self.target, MANIFEST), data)
+            if QUARANTINE not in sizes:
+                store.remove(store.join(self.target, QUARANTINE))
+            self._unnamed_go()
         return manifest
+
+    def _copy(self, name: str) -> None:
+        store.copy(store.join(self.staging, name), store.join(self.target, name))
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """One job at a time changes what stands, on stores of objects."""
+        fix = "Wait for it, or name another output."
+        return locked(self._beside("publish"), self.target, expected="one job that publishes", fix=fix)
+
+    def _unnamed_go(self) -> None:
+        """Remove parts that the manifest does not name: of a former output, of a job that was killed here."""
+        there = [name for name in store.list_sizes(self.target) if _PART.fullmatch(name)]
+        if not there:
+            return
+        fix = f"Remove {self.target} to make it anew."
+        found = read_record(store.join(self.target, MANIFEST), "the manifest of published scores", fix)
+        named = {part["path"] for part in found["files"]} if found else set()
+        for name in sorted(set(there) - named):
+            store.remove(store.join(self.target, name))
 
     def _swap(self) -> None:
         retired = store.resolve(self._beside(self.attempt, ".old"))[1]

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pyspark import Broadcast
 
+from fieldwise.features.build.files import merge_rejects, write_rejects
+from fieldwise.features.build.reading import span
 from fieldwise.features.columns.moment import show_moment
+from fieldwise.features.engine.base import Shared, Task, collect_reports, indices
+from fieldwise.features.engine.base import reports as told
 from fieldwise.features.errors import InputError
 from fieldwise.features.fields.base import all_but
 from fieldwise.features.fields.encoder import encoder_of
@@ -25,21 +28,16 @@ from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.quarantine import Example, Quarantined, by_reason, count, examples
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.source.rows import FileRange, Reject
-from fieldwise.features.spark.errors import Task
-from fieldwise.features.spark.files import merge_rejects, write_rejects
-from fieldwise.features.spark.reading import indices, span
-from fieldwise.features.spark.reading import reports as told
-from fieldwise.features.spark.run import collect_reports, numbered
-from fieldwise.features.spark.session import spark_session
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import judged, say_moments, say_quarantined
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.score.coverage import Coverage, Tally, require_known
 from fieldwise.pipelines.score.output import QUARANTINE, Output, target_of, write_part
 from fieldwise.pipelines.score.row_columns import output_schema, written
-from fieldwise.pipelines.score.shipping import Shipment, Shipped, cores
+from fieldwise.pipelines.score.shipping import Shipment, Shipped
 from fieldwise.pipelines.unchanged import require_unchanged, stamps_of
 
 RANGE_BYTES = 32 << 20
@@ -108,14 +106,13 @@ def score_rows(
     if found is not None:
         require_known(config, bundle.spec, "source", found.get("fields", {}))
         return _result(config, found, target, "already published", started) | {"used_model": opened.facts}
-    spark = spark_session("fieldwise score-rows")
+    engine = open_engine(config, "score-rows", files)
     with output, tempfile.TemporaryDirectory(prefix="fieldwise-rows-") as scratch:
-        shipped = Shipment(spark.sparkContext, bundle, scratch, f"{output.attempt}-").send()
+        shipped = Shipment(engine, bundle, scratch, f"{output.attempt}-").send()
         parts_of = tuple(split_ranges(source, files, RANGE_BYTES))
         coverage = Coverage.of(bundle, config)
         job = Job(reader, parts_of, schema, bundle.spec, shipped, coverage, output.staging)
-        task = _task(spark.sparkContext.broadcast(job))
-        reports = collect_reports(numbered(spark, len(job.ranges)), task, "score")
+        reports = collect_reports(engine.numbered(len(job.ranges)), _task(engine.share(job)), "score")
         facts = _facts(reports, config) | {"fields": _known(reports, config, Tally(bundle.spec, coverage))}
         quarantined = sorted(report["quarantine"] for report in reports if report["quarantine"])
         if quarantined:
@@ -133,7 +130,7 @@ def score_rows(
     return _result(config, manifest, target, "published", started) | {"used_model": opened.facts}
 
 
-def _task(job: Broadcast[Job]) -> Task:
+def _task(job: Shared[Job]) -> Task:
     """(report) of every range."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -162,7 +159,7 @@ def _score_range(job: Job, index: int) -> dict[str, Any]:
         if batch.rows and batch.time is not None:
             moments = span([*moments, int(batch.time.min()), int(batch.time.max())])
         if batch.rows:
-            scored.append(_scored(batch, job.schema, scorer.probabilities(slots, cores())))
+            scored.append(_scored(batch, job.schema, scorer.probabilities(slots, job.model.cores)))
     part = None
     if scored:
         table = pa.Table.from_batches(scored, job.schema)

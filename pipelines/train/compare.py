@@ -18,7 +18,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.pipelines.train.evaluate import open_split
 from fieldwise.pipelines.train.measured import NAMES, TABLE, with_error
-from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.cache import Seen, copies_of
 from fieldwise.training.data.splits import Split
 from fieldwise.training.evaluation.evaluate import Evaluation, evaluate
 from fieldwise.training.evaluation.paired import METRICS, Blocks, Comparison, Interval, Sums
@@ -128,7 +128,8 @@ def measure(models: Mapping[str, Bundle], split: Split, config: Config) -> SideB
     """Score every row of the split by each model, one after the other."""
     world = World()
     world.use_threads(config.training.threads)
-    seen = Seen(verify=True, room=config.training.cache_mb * 10**6, reader=config.training.reader)
+    room, copies = config.training.cache_mb * 10**6, copies_of(config.training)
+    seen = Seen(verify=True, room=room, reader=config.training.reader, copies=copies)
     evaluations, sums, group = {}, {}, config.evaluation.group
     if group in config.beside:
         warn(f"evaluation.group {group!r} is no field: rows count as independent here, which makes intervals too short")

@@ -12,7 +12,7 @@ from fieldwise.pipelines.agreement import rebuild, require_measurable, require_s
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.train.measured import say_group, say_metrics, say_slices
-from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.cache import Seen, copies_of
 from fieldwise.training.data.splits import Split, TrainData
 from fieldwise.training.evaluation.apart import Groups, Slices
 from fieldwise.training.evaluation.cuts import Columns
@@ -49,7 +49,7 @@ def evaluate_model(
     curves = Reliability(columns, apart.slices)
     found = evaluate(
         Network.from_bundle(bundle), split, world, logit_shift=bundle.logit_shift, calibrator=bundle.calibrator,
-        seen=Seen(verify=True, reader=config.training.reader),
+        seen=Seen(verify=True, reader=config.training.reader, copies=copies_of(config.training)),
         observers=[each.add for each in (groups, slices, curves) if each is not None],
         beside=[beside_name(at) for at in columns.read],
     )  # fmt: skip

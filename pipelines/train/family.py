@@ -13,10 +13,9 @@ a family that was killed goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +24,10 @@ from fieldwise.features.errors import ConfigError, DivergedError
 from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.ranks.launch import Days, inside_rank, train_ranks
+from fieldwise.pipelines.ranks.node import Nodes
+from fieldwise.pipelines.ranks.nodes import train_nodes
 from fieldwise.pipelines.train.compare import CONFIDENCE, SideBySide, measure, significant
-from fieldwise.pipelines.train.launch import Days, inside_rank, train_ranks
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.models import AUTO, FAMILY
@@ -45,31 +46,40 @@ def train_best(
     register: bool = True,
     force: bool = False,
     name: str | None = None,
+    nodes: Nodes | None = None,
+    spark: bool = False,
 ) -> Result | None:
     """Train the config's model, in this process or in ``ranks`` of them; with ``auto``, the family to choose one of.
     A model that goes on from another one (``init``) is of that one's kind.
+
+    Args:
+        nodes: machines that train one model together, each of them with as many ranks.
+        spark: ranks are tasks on Spark's executors.
 
     The arguments are those of `train_model`. Of a family, the result is that of the chosen model, and ``family`` tells
     what it was chosen against.
 
     Raises what `train_model` raises; for a family besides:
-        ConfigError: torchrun started this process, whose ranks cannot train one model after the other.
+        ConfigError: torchrun started this process, or there are ``nodes``, whose ranks cannot train one model after the
+            other.
         DivergedError: all of its models diverged. Those that do are left out.
         InputError: no validation rows of both classes to choose by.
     """
     days = days or Days()
     if config.model.kind != AUTO or init is not None:
-        return _train(config, ranks, days, init=init, register=register, force=force, name=name)
-    if inside_rank():
-        fix = "Let fieldwise start the ranks (`fieldwise train --ranks N`), or name the model."
-        raise ConfigError("model.kind", expected="one model for ranks of torchrun", found=AUTO, fix=fix)
+        start = _starter(ranks, nodes, spark)
+        return start(config, days, init=init, register=register, force=force, name=name)
+    if inside_rank() or nodes is not None:
+        whose = "ranks of torchrun" if nodes is None else "several nodes"
+        fix = "Let fieldwise start the ranks of one machine (`fieldwise train --ranks N`), or name the model."
+        raise ConfigError("model.kind", expected=f"one model for {whose}", found=AUTO, fix=fix)
     from fieldwise.pipelines.train.train import open_days, train_model
 
     data = open_days(config, days)
     data.valid.require_both_classes()
     kept = _Kept(config, data, name)
     say(f"model.kind {AUTO}: {', '.join(FAMILY)} in turn, to choose by {data.valid.rows:,} validation rows")
-    trained = _trained(config, ranks, days, kept)
+    trained = _trained(config, _starter(ranks, None, spark), days, kept)
     # fitted on these rows, a calibrator would flatter its model
     bundles = {kind: replace(load_bundle(result["bundle"]), calibrator=None) for kind, result in trained.items()}
     found = measure(bundles, data.valid, config)
@@ -93,21 +103,31 @@ def choose(found: SideBySide) -> str:
     return next(kind for kind in found.evaluations if not found.difference(best, kind).high < 0)
 
 
-def _train(config: Config, ranks: int, days: Days, **how: Any) -> Result | None:
+def _starter(ranks: int, nodes: Nodes | None, spark: bool) -> Callable[..., Result | None]:
+    """`train_model`, run by as many ranks in their place."""
+    from fieldwise.pipelines.train.train import open_days, train_model
+
+    if inside_rank() and (spark or nodes is not None):
+        fix = "Start the command itself, without torchrun."
+        raise ConfigError("train", expected="one that starts ranks", found="torchrun, and --nnodes or --on", fix=fix)
+    if spark:
+        from fieldwise.pipelines.ranks.executors import train_on_spark
+
+        return lambda config, days, **how: train_on_spark(train_model, config, ranks, days, **how)
+    if nodes is not None:
+        return lambda config, days, **how: train_nodes(config, nodes, ranks, days, open_days(config, days), **how)
     if ranks > 1 and not inside_rank():
-        return train_ranks(config, ranks, days, **how)
-    from fieldwise.pipelines.train.train import train_model
-
-    return train_model(config, days, **how)
+        return lambda config, days, **how: train_ranks(config, ranks, days, **how)
+    return train_model
 
 
-def _trained(config: Config, ranks: int, days: Days, kept: _Kept) -> dict[str, Result]:
+def _trained(config: Config, start: Callable[..., Result | None], days: Days, kept: _Kept) -> dict[str, Result]:
     """Results by kind, the simplest first, each with its seconds."""
     results: dict[str, Result] = {}
     for kind in FAMILY:
         started = time.perf_counter()
         try:
-            result = _train(config.of_kind(kind), ranks, days, register=False, name=kept.name_of(kind))
+            result = start(config.of_kind(kind), days, register=False, name=kept.name_of(kind))
         except DivergedError as error:
             warn(f"{kind} is left out: {error}")
             continue
@@ -142,7 +162,7 @@ class _Kept:
     def __init__(self, config: Config, data: TrainData, name: str | None) -> None:
         request = TrainRun(data, config.model, config.training, bundle_dir="").request
         request = digest_of([request, config.training.epochs, name])
-        self._path = store.join(config.local_workspace, "training", f"{AUTO}-{request[:12]}.json")
+        self._path = store.join(config.workspace_dir, "training", f"{AUTO}-{request[:12]}.json")
         found = read_record(self._path, "a family's trainings", "Remove the file: the family is trained anew.") or {}
         self.name = name or str(found.get("name") or f"{AUTO} {uuid.uuid4().hex[:6]}")
         self._seconds: dict[str, float] = dict(found.get("seconds", {}))
@@ -161,9 +181,8 @@ class _Kept:
 
     def forget(self) -> None:
         """The choice is made: the same call begins anew, as a training does."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)
+        store.remove(self._path)
 
     def _write(self) -> None:
-        store.make_dir(os.path.dirname(self._path))
+        store.make_dir(self._path.rpartition("/")[0])
         write_record(self._path, {"name": self.name, "seconds": self._seconds})

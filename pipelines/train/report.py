@@ -20,8 +20,8 @@ from fieldwise.features.redact import redacted
 from fieldwise.features.report.report import REPORT, Report
 from fieldwise.features.snapshot.manifest import ROLES, Manifest
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.importance import sample_of
-from fieldwise.pipelines.train.launch import Days
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.splits import Split, TrainData
 from fieldwise.training.evaluation.apart import Slice, Slices

@@ -20,7 +20,7 @@ from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import printable, say
 from fieldwise.pipelines.agreement import say_changes
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.train.launch import Days
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.train import open_days
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.splits import TrainData

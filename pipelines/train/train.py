@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,15 @@ from fieldwise.features.redact import redacted
 from fieldwise.features.report.page import PAGE as DATA_PAGE
 from fieldwise.features.snapshot.manifest import Manifest, load_snapshot, snapshot_dir
 from fieldwise.features.snapshot.publish import reading
+from fieldwise.features.store.mirror import Mirror
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import require_roles, require_snapshots, say_changes
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import record_first_champion
+from fieldwise.pipelines.ranks.alike import Traits, together, traits_of
+from fieldwise.pipelines.ranks.launch import INIT, Days
 from fieldwise.pipelines.registry import open_model, registry, say_registered
 from fieldwise.pipelines.train.card import Told
-from fieldwise.pipelines.train.launch import INIT, Days
 from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.pipelines.train.report import PAGE, Facts, facts_of, stage_report
 from fieldwise.pipelines.train.verdict import judge
@@ -43,7 +46,7 @@ from fieldwise.training.loop.trainer import train
 from fieldwise.training.models import AUTO, member
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_family
 from fieldwise.training.ranks.world import join_world
-from fieldwise.training.tracking.journal import JOURNAL, Journal, Send, open_journal, send_kept
+from fieldwise.training.tracking.journal import JOURNAL, Journal, Send, open_training, send_kept
 
 EXAMPLE_ROWS = 5
 
@@ -79,13 +82,23 @@ def train_model(
     if force and not register:
         fix = "Leave one of them out."
         raise ConfigError("--force", expected="a model to register", found="--no-register", fix=fix)
-    task, origin = _task(config, open_days(config, days), init)
-    task.data.require_both_classes(valid=task.validates)  # before anything is written
+
+    def prepare() -> tuple[tuple[TrainRun, dict[str, str | None] | None, str], Traits]:
+        task, origin = _task(config, open_days(config, days), init)
+        task.data.require_both_classes(valid=task.validates)  # before anything is written
+        place = store.join(config.workspace_dir, "training", f"{task.model.kind}-{task.request[:12]}")
+        mirror = Mirror(place, config.training.scratch)
+        bundle, checkpoints = (str(mirror.local / name) for name in ("bundle", "checkpoints"))
+        traits = traits_of(config, task.data, task.warm_start)
+        return (replace(task, bundle_dir=bundle, checkpoint_dir=checkpoints, told=mirror.told), origin, place), traits
+
     with join_world(config.training.timeout_seconds) as world, ExitStack() as stack:
+        task, origin, place = together(world, platform.node(), prepare)
         journal = None
         if world.first:
             stack.enter_context(reading(_directories(config, days)))
-            journal = stack.enter_context(_reporting(config, task, name))
+            journal = stack.enter_context(_reporting(config, task, place, name))
+            task = replace(task, saved=journal.training.push)
         done = journal is not None and journal.result is not None
         if world.share(done):  # ranks start together, however long rank 0 took
             return _settle(journal, config, register, force, family) if journal else None
@@ -121,7 +134,7 @@ def _settle(
 ) -> dict[str, Any]:
     """Register the model of a finished training, or refuse to; its result with what became of it."""
     if family is not None:
-        save_family(journal.directory.parent / "bundle", family)
+        save_family(journal.training.local / "bundle", family)
         journal.family(", ".join(each["kind"] for each in family["models"]))
     waiting = journal.to_register and journal.waiting
     done = {"registered": None, **journal.deliver()}
@@ -145,18 +158,23 @@ def _settle(
         record_first_champion(config, found["version"], done["metrics"].get("test") or done["metrics"][verdict.split])
     page = journal.files / PAGE
     if page.exists():  # trainings of earlier versions left none
-        say(f"report: {page}")
-        done["report"] = str(page)
-    return {**done, "bundle": str(journal.directory.parent / "bundle")}  # where it is now: workspaces may be moved
+        done["report"] = journal.training.told(str(page))
+        say(f"report: {done['report']}")
+    # where it is now: workspaces may be moved
+    return {**done, "bundle": journal.training.told(str(journal.training.local / "bundle"))}
 
 
-def drop_bundle(bundle: str, name: str) -> None:
+def drop_bundle(config: Config, bundle: str, name: str) -> None:
     """Remove the workspace's copy of a model that a training of that name has made and the registry holds; it stays
     where another training has taken its place since."""
-    place = Path(bundle).parent / "reports"
-    with suppress(BusyError), open_journal(place, _sender(place), patience=0) as journal:
+    with (
+        suppress(BusyError),
+        open_training(
+            store.parent(bundle), _senders(config), scratch=config.training.scratch, reports_alone=True, patience=0
+        ) as journal,
+    ):
         if journal.opening.get("name") == name:
-            shutil.rmtree(bundle, ignore_errors=True)  # gone already: a rerun
+            store.remove_tree(bundle)  # gone already: a rerun
 
 
 def send_reports(config: Config) -> dict[str, int]:
@@ -165,7 +183,7 @@ def send_reports(config: Config) -> dict[str, int]:
     Raises TrackingError while some are left, naming them.
     """
     registry(config)
-    kept = send_kept(config.workspace_dir, _sender)
+    kept = send_kept(config.workspace_dir, _senders(config), config.training.scratch)
     if kept.troubles:
         raise TrackingError(
             "reports of trainings", expected="none left",
@@ -194,18 +212,13 @@ def _directories(config: Config, days: Days) -> list[str]:
 
 
 def _task(config: Config, data: TrainData, init: str | None) -> tuple[TrainRun, dict[str, str | None] | None]:
-    """The training and its directory: the same for the same settings and data, so that a killed run finds its way.
-
-    Also what the model was that it starts from.
-    """
-    workspace = config.local_workspace
+    """The training, without its directories, and what the model was that it starts from."""
     told = os.environ.get(INIT)  # the launcher has looked it up and said so
     warm = None if init is None else load_bundle(init) if told else (opened := open_model(init, config)).bundle
     origin = None if init is None else json.loads(told) if told else opened.facts
     model = config.model if warm is None or config.model.kind != AUTO else _like(warm, config.model)
     task = TrainRun(data, model, config.training, bundle_dir="", warm_start=warm)
-    place = os.path.join(workspace, "training", f"{model.kind}-{task.request[:12]}")
-    return replace(task, bundle_dir=f"{place}/bundle", checkpoint_dir=f"{place}/checkpoints"), origin
+    return task, origin
 
 
 def _like(bundle: Bundle, config: ModelConfig) -> ModelConfig:
@@ -214,20 +227,21 @@ def _like(bundle: Bundle, config: ModelConfig) -> ModelConfig:
 
 
 @contextmanager
-def _reporting(config: Config, task: TrainRun, name: str | None) -> Iterator[Journal]:
+def _reporting(config: Config, task: TrainRun, training: str, name: str | None) -> Iterator[Journal]:
     """The journal of this training: that of the killed one when this one resumes it. What others left is sent."""
     from fieldwise.training.tracking import sender
 
     registry(config)
-    place = Path(str(task.checkpoint_dir)).parent / "reports"
-    with open_journal(place, _sender(place)) as journal:
-        for draft in place.parent.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
+    with open_training(training, _senders(config), scratch=config.training.scratch) as journal:
+        for draft in journal.training.local.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
             shutil.rmtree(draft)
         undone = journal.result is None or journal.waiting > 0 or _refused(journal)
         if not undone and not (name and journal.opening["name"] == name):
             journal.clear()
         journal.amend(experiment=config.experiment, model=config.model_name)
-        for directory, trouble in send_kept(config.workspace_dir, _sender).troubles.items():
+        for directory, trouble in send_kept(
+            config.workspace_dir, _senders(config), config.training.scratch
+        ).troubles.items():
             say(f"left alone: {directory}: {trouble.found}")
         run = journal.answers.get("run")
         with suppress(Exception):  # whatever MLflow is in trouble with: the journal finds out and says so
@@ -256,10 +270,10 @@ def _refused(journal: Journal) -> bool:
     return journal.result is not None and not journal.to_register and judge(journal.result["metrics"]).useless
 
 
-def _sender(place: Path) -> Send:
+def _senders(config: Config) -> Callable[[Path], Send]:
     from fieldwise.training.tracking.sender import Sender
 
-    return Sender(place, resumed=(place / JOURNAL).exists())
+    return lambda place: Sender(place, resumed=(place / JOURNAL).exists(), workspace=config.workspace_dir)
 
 
 def _params(data: TrainData) -> dict[str, Any]:
@@ -283,7 +297,7 @@ def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -
     for place in ("spec", "config"):
         (folder / place).mkdir(exist_ok=True)
     shutil.copy(os.path.join(result.bundle_dir, "spec.json"), folder / "spec")
-    written = redacted(Path(config.file).read_text(encoding="utf-8"))
+    written = redacted(store.read_bytes(config.file).decode())
     texts = {
         f"config/{os.path.basename(config.file)}": written,
         "config/resolved.json": json.dumps(config.unexpanded(), indent=1),

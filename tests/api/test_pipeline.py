@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 import fieldwise as fw
+from fieldwise.api import fitting
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError
 from fieldwise.jobs.cli import main
 
@@ -50,7 +50,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shop(folder: Path, spark: SparkSession) -> fw.Pipeline:
+def shop(folder: Path) -> fw.Pipeline:
     """Fitted on a pandas frame, in a fresh directory."""
     before, outer = os.getcwd(), os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(folder)
@@ -70,6 +70,21 @@ def test_a_table_becomes_a_model(shop: fw.Pipeline, here: Path) -> None:
     assert shop.workspace == str(here / "work" / "shop")
     assert {path.name for path in here.iterdir()} == {"work"}
     assert oct((here / "work" / "shop").stat().st_mode)[-1] == "0", "as with commands, for its user and group"
+
+
+def test_what_gives_the_label_away_is_no_field(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = clicks(1000)
+    frame["paid"] = np.where(frame["click"] == 1, "yes", "no")
+    frame["stars"] = np.where(frame["click"] == 1, 5.0, np.nan)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    names = [field["name"] for field in fitting._fields(table, None, "click", {"click", "when"})]
+    assert names == ["user", "item", "price"]
+    said = capsys.readouterr().err
+    assert "paid: LEAK: it alone explains" in said
+    assert "stars: LEAK: set in 100.0% of the positives and 0.0% of the others" in said
+    asked = fitting._fields(table, ["user", "paid"], "click", set())
+    assert [field["name"] for field in asked] == ["user", "paid"]
+    assert "it is a field, since it was asked for" in capsys.readouterr().err
 
 
 def test_the_commands_go_on_where_python_ended(shop: fw.Pipeline, here: Path, capsys: pytest.CaptureFixture) -> None:
@@ -156,7 +171,7 @@ def test_another_kind_with_the_same_rows(shop: fw.Pipeline, here: Path) -> None:
     assert chosen.kind != "lr"  # which finds nothing in who likes what
 
 
-def test_another_table_takes_the_place_of_the_first(here: Path, spark: SparkSession) -> None:
+def test_another_table_takes_the_place_of_the_first(here: Path) -> None:
     def fitted(rows: int) -> fw.Pipeline:
         fields = ["user", "item"]
         return fw.fit(clicks(rows), label="click", fields=fields, name="twice", kind="lr", training=SETTINGS)
@@ -180,7 +195,7 @@ def test_another_table_takes_the_place_of_the_first(here: Path, spark: SparkSess
         ({"kind": "fffm", "fields": ["user"]}, r"model.kind"),
     ],
 )
-def test_mistakes_before_any_work(keys: dict[str, Any], said: str, tmp_path: Path, spark: SparkSession) -> None:
+def test_mistakes_before_any_work(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, InputError), match=said):
         fw.fit(clicks(50), **{"label": "click", "workspace": tmp_path / "w", **keys})
 

@@ -1,13 +1,13 @@
-"""The examples of docs/python.md and the README's Python, run in order in a fresh directory."""
+"""The examples of docs/python.md, of docstrings and the README's Python, run in order in a fresh directory."""
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
 from tests.commands import ROOT
 
@@ -16,8 +16,21 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
 
 
+def failures(found: dict[str, Any]) -> list[str]:
+    """Of the examples in docstrings of `fieldwise.api`, which go on where docs/python.md ends."""
+    from fieldwise.api import Model, Pipeline, fit, load
+
+    said: list[str] = []
+    finder, runner = doctest.DocTestFinder(recurse=True), doctest.DocTestRunner()
+    tests = [test for each in (Pipeline, Model, fit, load) for test in finder.find(each, globs=found) if test.examples]
+    assert len(tests) >= 8
+    for test in tests:
+        runner.run(test, out=said.append, clear_globs=False)
+    return said
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -34,6 +47,7 @@ def test_the_page_and_the_readme(here: Path) -> None:
     assert found["simple"].trained.kind == "lr"
     assert found["quick"].config.training.epochs == 1
     assert found["model"].predict(found["df"].head(3)).tolist() == found["df"]["p"].head(3).tolist()
+    assert failures(found) == []
     (lines,) = blocks("README.md")
     assert len([line for line in lines.splitlines() if line]) == 5
     exec(compile(lines, "README.md", "exec"), found)

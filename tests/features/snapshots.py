@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 
 from fieldwise.features import store
+from fieldwise.features.build import files
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.snapshot.manifest import MANIFEST, FieldCounts, Manifest, snapshot_digest
-from fieldwise.features.spark import files
 
 SHA = hashlib.sha256(b"").hexdigest()
 

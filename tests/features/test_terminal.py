@@ -6,12 +6,15 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from fieldwise.features import terminal
 from fieldwise.features.errors import InputError
 from fieldwise.features.terminal import LOG, STYLE, bars, hushed, last_words, say, set_style, warn
 from tests.commands import ROOT
@@ -114,3 +117,36 @@ def test_who_embeds_us_may_take_the_words(capsys: pytest.CaptureFixture[str]) ->
     LOG.handlers = [handler]
     say("read 3 files")
     assert (taken, capsys.readouterr().err) == (["read 3 files"], "")
+
+
+def test_a_silent_terminal_gets_a_sign_of_life_that_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    stream = terminal.TerminalStream(screen)
+    monkeypatch.setattr(terminal, "bars", lambda: True)
+    monkeypatch.setattr(terminal, "SILENCE_SECONDS", 0.06)
+    with terminal.alive("fieldwise train", stream):
+        stream.write("first\n")
+        time.sleep(0.3)
+        stream.write("second\n")
+    assert re.fullmatch(
+        r"(\r\x1b\[K)?first\n(\r\x1b\[Kfieldwise train: 0 s\r)+\r\x1b\[Ksecond\n(\r\x1b\[K)?", screen.getvalue()
+    )
+    monkeypatch.setattr(terminal, "bars", lambda: False)
+    with terminal.alive("fieldwise train", stream):
+        time.sleep(0.2)
+    assert screen.getvalue().endswith("second\n")
+
+
+def test_a_notebook_draws_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream is no terminal, but its cells go back to the start of a line."""
+
+    class OutStream(io.StringIO):
+        __module__ = "ipykernel.iostream"
+
+    monkeypatch.delenv(STYLE, raising=False)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert not bars()
+    monkeypatch.setattr("sys.stderr", OutStream())
+    assert bars()
+    monkeypatch.setenv(STYLE, "quiet")
+    assert not bars()

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import FieldwiseError, InputError, RefusedError, known_error
 from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.jobs.cli import main, parser
 from fieldwise.pipelines.config.load import load_config
-from fieldwise.pipelines.train.launch import read_failure, write_failure
+from fieldwise.pipelines.ranks.launch import read_failure, write_failure
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 COMMANDS = [
@@ -105,7 +104,7 @@ def test_a_misspelt_key(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_features_that_cannot_be_built(
-    config: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str], setting: str, said: str
+    config: Path, capsys: pytest.CaptureFixture[str], setting: str, said: str
 ) -> None:
     """A value of the wrong type, a missing column, an empty split, one class only."""
     rows = "".join(f"{i % 2},a{i % 70},b{i % 5}\n" for i in range(200))

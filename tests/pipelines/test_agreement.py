@@ -18,7 +18,7 @@ from fieldwise.pipelines.build.checks import require_split
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.train.launch import Days
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.train import open_days
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle
 from tests.pipelines.shop import shop_config, write_bundle, write_shop

@@ -15,13 +15,19 @@ import torch.distributed as dist
 from fieldwise.training.ranks.world import World, join_world
 
 
+def forkserver() -> Any:
+    """Processes start from one that has imported torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fieldwise.training.loop.trainer"])
+    return context
+
+
 def run_ranks(size: int, folder: Path, function: Callable[..., Any], *args: Any, seconds: float = 200) -> list[Any]:
     """``function(world, *args)`` on every rank; its values (or errors, as values) in the order of ranks.
 
     ``function`` must be importable: defined at the top of a module. ``seconds`` is how long a rank waits for others.
     """
-    context = multiprocessing.get_context("forkserver")  # a rank starts from a process that has imported torch
-    context.set_forkserver_preload(["fieldwise.training.loop.trainer"])
+    context = forkserver()
     results = context.Queue()
     meeting = str(folder / f"rendezvous-{os.urandom(4).hex()}")
     ranks = [

@@ -19,7 +19,7 @@ from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.errors import FieldwiseError
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.files import Columns, DataFile, damaged, require_sound, unreadable, verify_checksum
+from fieldwise.training.data.files import Columns, DataFile, damaged, require_sound, unreadable
 from fieldwise.training.data.plan import Plan, Segment
 from fieldwise.training.kernels.table import pick_rows
 
@@ -184,7 +184,7 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, Non
                     raise
                 except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
                     for other in unread:  # opening reads the footers of all files, so any of them may be the one
-                        verify_checksum(other)
+                        seen.verify(other)
                     raise unreadable(file, error) from error
                 unread.remove(file)
             yield columns

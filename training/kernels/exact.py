@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldwise.features.arrays import Float64, Int32, Int64
-from fieldwise.training.kernels.compile import inner, kernel
+from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.lookup import pair_bucket
 from fieldwise.training.kernels.vectors import prefetch
 

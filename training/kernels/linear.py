@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldwise.training.kernels.compile import kernel
+from fieldwise.features.kernels.compile import kernel
 from fieldwise.training.kernels.loss import logloss
 from fieldwise.training.kernels.passes import turn
 from fieldwise.training.kernels.updates import update

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fieldwise.training.kernels.compile import inner, kernel
+from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.vectors import prefetch
 
 _BLOCK = 256

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fieldwise.training.kernels.compile import inner, kernel
+from fieldwise.features.kernels.compile import inner, kernel
 
 BITS, BLOCK_BITS = 20, 10
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldwise.training.kernels.compile import inner, kernel
+from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.loss import logloss
 from fieldwise.training.kernels.scores import score
 from fieldwise.training.kernels.updates import accumulate, update

@@ -16,7 +16,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from fieldwise.training.kernels.compile import inner, kernel
+from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.vectors import add, fabs, fma, load, lowest, reaching, splat
 
 reordered = nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fieldwise.training.kernels.compile import inner, kernel
+from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.exact import FFM, FM, FWFM, finish, pool
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from fieldwise.training.kernels.compile import inner
+from fieldwise.features.kernels.compile import inner
 from fieldwise.training.kernels.vectors import add, div, fma, load, mul, number, put, splat, sqrt, store, sub
 
 

@@ -23,7 +23,7 @@ from fieldwise.features.errors import DivergedError
 from fieldwise.features.terminal import say
 from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.cache import Seen, copies_of
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.clustered import ClusteredLoss, surely_lower
 from fieldwise.training.loop.run import TrainRun
@@ -103,8 +103,9 @@ class Search:
         self.fewest = min(valid.positives, valid.rows - valid.positives)
         self.better = max(BETTER, CHANCE / math.sqrt(self.fewest))
         self.seen = Seen(
-            verify=run.training.verify_checksums, room=run.training.cache_mb * 10**6, reader=run.training.reader
-        )
+            verify=run.training.verify_checksums, room=run.training.cache_mb * 10**6, reader=run.training.reader,
+            copies=copies_of(run.training),
+        )  # fmt: skip
 
     def choose(self) -> Chosen:
         """Walk from the priors to better settings."""
@@ -271,7 +272,7 @@ def automatic(run: TrainRun, world: World) -> TrainRun:
         if world.first:
             say(f"settings: the model's priors, for {fewest} rows of a class are too few to choose {_named(names)} by")
         return run
-    with world.naming_silent_ranks(), StopSignal() as stop:
+    with StopSignal() as stop:
         search = Search(run, data, world, stop)
         if world.first:
             rows, sizes = run.data.train.rows, [sample.train.rows for sample in search.samples]

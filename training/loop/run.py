@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,10 @@ from fieldwise.training.network.bundle import Bundle
 
 UNTOLD = 25
 """Times the rows of a training: what a model of an earlier version, which does not tell, is taken to have seen."""
+
+
+def _nothing() -> None:
+    """Directories are where they are wanted."""
 
 
 class Tracker(Protocol):
@@ -42,6 +46,10 @@ class TrainRun:
     """Start from these weights, by value where its spec is another of the same fields; its model must be the run's."""
     tracker: Tracker | None = None
     """On rank 0 only."""
+    saved: Callable[[], None] = _nothing
+    """Called once something was written below these directories that a killed run resumes from."""
+    told: Callable[[str], str] = str
+    """What people are told of a place below them."""
     silent: bool = False
     """One of many trials: no line an epoch."""
     chosen: Chosen | None = None

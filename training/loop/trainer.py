@@ -24,7 +24,7 @@ from fieldwise.features.errors import DivergedError
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.features.terminal import BarStream, bars, say, warn
 from fieldwise.training.data.batches import Passes, Work
-from fieldwise.training.data.cache import Seen
+from fieldwise.training.data.cache import Seen, copies_of
 from fieldwise.training.data.plan import Plan
 from fieldwise.training.data.reader import PlanReader
 from fieldwise.training.evaluation.calibrate import fit_calibrator
@@ -70,7 +70,7 @@ def train(run: TrainRun, world: World) -> TrainResult:
         ArtifactError, ConfigError: a warm start or checkpoint of another spec, model or run; settings without effect.
         IntegrityError: rows lost or damaged, replicas apart, a loss that is not finite, a rank that does not answer.
     """
-    with world.naming_silent_ranks(), StopSignal() as stop:
+    with StopSignal() as stop:
         return Trainer(run, world, stop).train()
 
 
@@ -110,9 +110,8 @@ class Trainer:
             self.network.lookup.direct = can_be_direct(
                 model.layout, model.width, model.pair_buckets, self.config.batch_size, torch.get_num_threads()
             )
-        self.seen = seen or Seen(
-            verify=self.config.verify_checksums, room=self.config.cache_mb * 10**6, reader=self.config.reader
-        )
+        verify, room, reader = self.config.verify_checksums, self.config.cache_mb * 10**6, self.config.reader
+        self.seen = seen or Seen(verify=verify, room=room, reader=reader, copies=copies_of(self.config))
         self.observers: list[Observer] = []
         """Of the validation rows of every epoch."""
         self.warned_at = -math.inf if run.bundle_dir else math.inf  # trials are too short to say who is slow
@@ -264,6 +263,7 @@ class Trainer:
         except Interrupted:
             if self.checkpoints is not None and self.world.first:
                 self.checkpoints.save(self.progress, self._state(), self.best)
+                self.task.saved()
             raise
 
     def _remember(self) -> None:
@@ -309,11 +309,12 @@ class Trainer:
     def _keep_last_good(self) -> str:
         """Save the best weights of a run that fails; says what is kept. The table itself has seen part of the step."""
         if self.best is None:
-            stand = "" if self.checkpoints is None else f" Checkpoints in {self.task.checkpoint_dir} stay as they were."
+            place = self.task.told(str(self.task.checkpoint_dir))
+            stand = "" if self.checkpoints is None else f" Checkpoints in {place} stay as they were."
             return f"No epoch had ended, so no weights are kept.{stand}"
         kept = f"{self.task.bundle_dir}.last-good"
         self._save_best(kept, whole=False)
-        return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {kept}."
+        return f"The weights after epoch {self.progress.best_epoch + 1} are kept in {self.task.told(kept)}."
 
     def _calibrator(self) -> Platt | Isotonic | None:
         """Fitted on the validation rows, the same on every rank; without any, that of the model it started from."""
@@ -372,6 +373,7 @@ class Trainer:
         started = time.monotonic()
         if self.checkpoints is not None and self.world.first:
             self.checkpoints.save(self.progress, self._state(), self.best)
+            self.task.saved()
         self.saved_at = time.monotonic()
         self.saving = self.saved_at - started
 

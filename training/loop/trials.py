@@ -70,7 +70,7 @@ class Kept:
 
     def __init__(self, run: TrainRun) -> None:
         self.path = None if run.checkpoint_dir is None else store.join(run.checkpoint_dir, "settings.json")
-        self.request = run.request
+        self.request, self._saved = run.request, run.saved
 
     def read(self) -> list[Trial]:
         """Of a search for the same; none, with a word on stderr, where the file is damaged."""
@@ -89,3 +89,4 @@ class Kept:
         if self.path is not None:
             store.make_dir(os.path.dirname(self.path))
             write_record(self.path, {"request": self.request, "trials": [asdict(trial) for trial in trials]})
+            self._saved()

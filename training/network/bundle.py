@@ -23,7 +23,7 @@ import os
 import shutil
 import uuid
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 
 from fieldwise.features import store
 from fieldwise.features.arrays import Float32
-from fieldwise.features.errors import ArtifactError, ConfigError, IntegrityError, storage_error
+from fieldwise.features.errors import ArtifactError, ConfigError, IntegrityError, storage_error, store_error
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.schema import Strict
 from fieldwise.features.snapshot.record import check_record
@@ -196,55 +196,59 @@ def _sha256(path: Path) -> str:
 
 
 def load_bundle(directory: str | Path) -> Bundle:
-    """Read and verify a bundle.
+    """Read and verify a bundle, of a directory or a URL.
 
     Raises ArtifactError when a file is missing, was changed, or does not fit the others.
     """
-    path = Path(directory)
+    path = str(directory)
+    place = partial(store.join, path)
     try:
-        text = bounded.read(str(path / MODEL), _MOST_MODEL_BYTES, _FIX)
-        model = bounded.validated(text, _ModelFile, str(path / MODEL), "a model description of format 1", _FIX)
-        weights = _read(path / WEIGHTS, 4 * model.rows * model.width + _MOST_OTHER_BYTES)
+        text = bounded.read(place(MODEL), _MOST_MODEL_BYTES, _FIX)
+        model = bounded.validated(text, _ModelFile, place(MODEL), "a model description of format 1", _FIX)
+        weights = _read(place(WEIGHTS), 4 * model.rows * model.width + _MOST_OTHER_BYTES)
         if int.from_bytes(weights[:8], "little") > _MOST_HEADER_BYTES:  # before it is unfolded
-            raise _damaged(path / WEIGHTS, f"a header of at most {_MOST_HEADER_BYTES:,} bytes", "a longer one")
+            raise _damaged(place(WEIGHTS), f"a header of at most {_MOST_HEADER_BYTES:,} bytes", "a longer one")
         if hashlib.sha256(weights).hexdigest() != model.weights_sha256:
-            raise _damaged(path / WEIGHTS, f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
+            raise _damaged(place(WEIGHTS), f"SHA-256 {model.weights_sha256[:12]}", "other bytes")
     except OSError as error:
-        raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", f"{error.strerror}: {error.filename}") from error
+        if not isinstance(error, FileNotFoundError) and store_error(error) is not None:  # which passes
+            raise
+        found = f"{error.strerror or 'no such file'}: {error.filename or ''}".rstrip(": ")
+        raise _damaged(path, f"a bundle with {MODEL} and {WEIGHTS}", found) from error
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError, ValueError) as error:  # the last two for types that numpy lacks
-        raise _damaged(path / WEIGHTS, "a safetensors file of float32", str(error)) from error
-    spec = FeatureSpec.load(str(path))
+        raise _damaged(place(WEIGHTS), "a safetensors file of float32", str(error)) from error
+    spec = FeatureSpec.load(path)
     if spec.digest != model.spec_digest:
         raise _damaged(path, f"feature spec {model.spec_digest[:12]}", f"spec {spec.digest[:12]}")
     bundle = Bundle(
-        settings=_settings(path, model),
+        settings=_settings(place(MODEL), model),
         spec=spec,
         weight=tensors.pop("table", np.empty((0, 0), np.float32)),
         dense={name.removeprefix("dense."): tensor for name, tensor in tensors.items()},
         logit_shift=model.calibration.logit_shift,
         calibrator=model.calibration.calibrator,
-        record=_record(path / DATA),
-        learned=_told(path / LEARNED, Learned, "which rows it has learned from"),
-        chosen=_told(path / CHOSEN, Chosen, "the settings that a search has found"),
+        record=_record(place(DATA)),
+        learned=_told(place(LEARNED), Learned, "which rows it has learned from"),
+        chosen=_told(place(CHOSEN), Chosen, "the settings that a search has found"),
     )
     _check_shapes(path, model, bundle)
     return replace(bundle, digest=hashlib.sha256(text).hexdigest())
 
 
-def _settings(path: Path, model: _ModelFile) -> ModelSettings:
+def _settings(path: str, model: _ModelFile) -> ModelSettings:
     try:
         return settings_of(model.kind, dim=model.dim, pair_buckets=model.pair_buckets, own=model.own)
     except ConfigError as error:
-        raise _damaged(path / MODEL, error.expected, f"{error.where} {error.found}") from error
+        raise _damaged(path, error.expected, f"{error.where} {error.found}") from error
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def _record(path: str) -> dict[str, Any] | None:
     content = _beside(path)
     if content is None:
         return None
-    record = bounded.parse(content, str(path), _FIX)
+    record = bounded.parse(content, path, _FIX)
     try:
         check_record(record)
     except ValueError as error:
@@ -252,48 +256,52 @@ def _record(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _told(path: Path, kind: type[Told], what: str) -> Told | None:
+def _told(path: str, kind: type[Told], what: str) -> Told | None:
     content = _beside(path)
-    return None if content is None else bounded.validated(content, kind, str(path), what, _FIX)
+    return None if content is None else bounded.validated(content, kind, path, what, _FIX)
 
 
-def _beside(path: Path) -> bytes | None:
+def _beside(path: str) -> bytes | None:
     """A file that bundles of old lack; a link that leads nowhere is damage."""
-    if not os.path.lexists(path):
+    if not (store.exists(path) or os.path.islink(path)):
         return None
     try:
-        return bounded.read(str(path), _MOST_MODEL_BYTES, _FIX)
+        return bounded.read(path, _MOST_MODEL_BYTES, _FIX)
     except OSError as error:
+        if not isinstance(error, FileNotFoundError) and store_error(error) is not None:
+            raise
         raise _damaged(path, "a file", error.strerror or str(error)) from error
 
 
-def _read(path: Path, most: int) -> bytes:
-    size = path.stat().st_size
-    if not path.is_file():  # a pipe would never end
-        raise _damaged(path, "a file", "a directory" if path.is_dir() else "no plain file")
-    with open(path, "rb") as file:
-        content = file.read(min(most, size) + 1)  # ``most`` may be what the bundle itself claims
+def _read(path: str, most: int) -> bytes:
+    fs, inner = store.resolve(path)
+    facts = fs.info(inner)
+    size = int(facts["size"] or 0)
+    if facts["type"] != "file":  # a pipe would never end
+        raise _damaged(path, "a file", "a directory" if facts["type"] == "directory" else "no plain file")
+    with fs.open(inner, "rb") as file:
+        content: bytes = file.read(min(most, size) + 1)  # ``most`` may be what the bundle itself claims
     if len(content) > most:
         raise _damaged(path, f"at most {most} bytes", "more")
     return content
 
 
-def _check_shapes(path: Path, model: _ModelFile, bundle: Bundle) -> None:
+def _check_shapes(path: str, model: _ModelFile, bundle: Bundle) -> None:
     """The tensors are those of this model over this spec, finite, and no others."""
     with torch.device("meta"):  # no memory for sizes that nothing has been compared with
         network = build_model(bundle.settings, bundle.layout)
     expected: dict[str, tuple[int, ...]] = {"table": (network.rows, network.width)}
     expected |= {f"dense.{name}": tuple(p.shape) for name, p in network.named_parameters()}
     if (model.rows, model.width) != expected["table"]:
-        raise _damaged(path / MODEL, f"a table of {expected['table']}", f"{(model.rows, model.width)}")
+        raise _damaged(store.join(path, MODEL), f"a table of {expected['table']}", f"{(model.rows, model.width)}")
     tensors = {"table": bundle.weight, **{f"dense.{name}": value for name, value in bundle.dense.items()}}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != expected:
-        raise _damaged(path / WEIGHTS, f"tensors {expected}", f"{found}")
+        raise _damaged(store.join(path, WEIGHTS), f"tensors {expected}", f"{found}")
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise _damaged(path / WEIGHTS, f"finite float32 values in {name}", f"{tensor.dtype} or inf, nan")
+            raise _damaged(store.join(path, WEIGHTS), f"finite float32 values in {name}", f"{tensor.dtype} or inf, nan")
 
 
-def _damaged(path: Path, expected: str, found: str) -> ArtifactError:
-    return ArtifactError(str(path), expected=expected, found=found, fix=_FIX)
+def _damaged(path: str, expected: str, found: str) -> ArtifactError:
+    return ArtifactError(path, expected=expected, found=found, fix=_FIX)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldwise.features.process import machine
 from fieldwise.training.ranks.world import World
 
 _HUGE = 2 << 20
@@ -34,9 +33,7 @@ class SharedMemory:
     @staticmethod
     def of(world: World) -> SharedMemory | None:
         """None for a rank alone, and where the ranks do not all see each other's processes (collective)."""
-        if world.size == 1:
-            return None
-        if len(set(world.gather(machine()))) > 1 or sys.platform != "linux":
+        if world.size == 1 or world.ranks_on_host < world.size or sys.platform != "linux":
             return None
         memory = SharedMemory(world)
         try:

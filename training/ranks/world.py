@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
@@ -21,12 +22,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from fieldwise.features.errors import RankLostError
 from fieldwise.features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted, Interruptible, quieten
-from fieldwise.features.process import die_with_parent, end_children
+from fieldwise.features.process import die_with_parent, end_children, machine
 
 STORE = "FIELDWISE_RANKS"
 """Environment variable: ranks of one machine meet through files of this name, in a directory of their user alone.
 Without it they meet as torchrun says, through a port."""
+NODES = "FIELDWISE_NODES"
+"""Environment variable: ranks of several machines that fieldwise started meet as this JSON says. ``store``: host and
+port of a store that serves this one start; ``first``: this machine's first rank; ``size``: ranks of all machines."""
 
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 _ROLL_CALL_SECONDS = 10.0
 _CPU = torch.device("cpu")
 
@@ -38,6 +43,7 @@ class World:
     rank: int = 0
     size: int = 1
     ranks_on_host: int = 1
+    """Those whose processes this one can see, itself included."""
     device: torch.device = _CPU
 
     @property
@@ -81,28 +87,28 @@ class World:
     @contextmanager
     def naming_silent_ranks(self) -> Iterator[None]:
         """RankLostError, naming ranks that do not answer, for a collective that failed or took too long."""
-        if self.size == 1:
-            yield
-            return
-        watch = dist.new_group(backend="gloo", timeout=timedelta(seconds=_ROLL_CALL_SECONDS))
+        watch = None
         try:
+            if self.size > 1:
+                watch = dist.new_group(backend="gloo", timeout=timedelta(seconds=_ROLL_CALL_SECONDS))
             yield
         except RuntimeError as error:
-            if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
+            if self.size == 1 or not _of_others(error):
                 raise
             raise RankLostError(
                 f"rank {self.rank}",
                 expected="every rank to take part in each step",
-                found=self._roll_call(watch) or str(error).splitlines()[0],
+                found=self._roll_call(watch) or _first_line(error),
                 fix="See that rank's output; if it is only slow, raise training.timeout_seconds. Training can resume.",
             ) from error
 
     @staticmethod
     def _roll_call(watch: Any) -> str | None:
         try:
-            dist.monitored_barrier(group=watch, wait_all_ranks=True)
+            if watch is not None:
+                dist.monitored_barrier(group=watch, wait_all_ranks=True)
         except RuntimeError as error:
-            return str(error).splitlines()[0]
+            return _first_line(error)
         return None
 
     def use_threads(self, threads: int | None) -> int:
@@ -172,38 +178,63 @@ class StopSignal:
 def join_world(timeout_seconds: float = 300.0) -> Iterator[World]:
     """The world this process was started in; leaves it at the end.
 
-    A rank that waits longer than ``timeout_seconds`` for the others raises; one whose torchrun dies gets SIGTERM. GPUs
-    are used where there are any.
+    A rank that waits longer than ``timeout_seconds`` for the others raises RankLostError; one whose torchrun dies gets
+    SIGTERM. GPUs are used where there are any.
     """
     if "LOCAL_RANK" in os.environ:
         die_with_parent()
-    size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _CPU
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
+    nodes = json.loads(os.environ.get(NODES, "{}"))
+    size = nodes.get("size") or int(os.environ.get("WORLD_SIZE", "1"))
     joined_here = size > 1 and not dist.is_initialized()
     if joined_here:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        _meet(backend, timedelta(seconds=timeout_seconds))
+        _meet(backend, timedelta(seconds=timeout_seconds), nodes)
     try:
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        yield World(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+        world = World(rank, size, device=device)
+        with world.naming_silent_ranks():
+            yield replace(world, ranks_on_host=world.gather(machine()).count(machine()))
     finally:
         if joined_here:
             dist.destroy_process_group()
 
 
-def _meet(backend: str, timeout: timedelta) -> None:
-    """Join the other ranks of this start. A store serves all restarts of a training: without names of their own, ranks
-    would find the addresses of those that died."""
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if file := os.environ.get(STORE):
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        own: Any = dist.FileStore(f"{file}-{start}", size)  # type: ignore[attr-defined]
-        own.set_timeout(timeout)
-    else:
-        store, rank, size = next(rendezvous("env://", timeout=timeout))
-        own = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
+def _meet(backend: str, timeout: timedelta, nodes: Mapping[str, Any]) -> None:
+    """Join the other ranks of this start, each of which has a store, or names in a store, of its own: ranks would else
+    find the addresses of those that died."""
+    rank, size, start = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ.get(_RESTARTS, "0")
+    own: Any
+    try:
+        if nodes:
+            rank, size = nodes["first"] + rank, nodes["size"]
+            host, port = nodes["store"]
+            own = dist.TCPStore(host, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
+        elif file := os.environ.get(STORE):
+            own = dist.FileStore(f"{file}-{start}", size)  # type: ignore[attr-defined]
+            own.set_timeout(timeout)
+        else:
+            own, rank, size = next(rendezvous("env://", timeout=timeout))
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else it serves this start alone
+                own = dist.PrefixStore(f"start-{start}", own)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
+    except RuntimeError as error:
+        if not _of_others(error):
+            raise
+        raise RankLostError(
+            f"rank {rank}", expected=f"all {size} ranks to meet", found=_first_line(error),
+            fix="See the other ranks' output; hosts must reach one another on all ports. Training can resume.",
+        ) from error  # fmt: skip
+
+
+def _of_others(error: RuntimeError) -> bool:
+    """Whether a collective, or the store through which ranks meet, failed for want of another rank."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]

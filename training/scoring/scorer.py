@@ -7,6 +7,7 @@ probability = 1 / (1 + exp(-g(logit + logit_shift))): calibration (`training.net
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,8 @@ _MASKED = 1 << 16
 """Rows with fields left out that are scored at a time."""
 _ROUNDING = 1e-9
 """Of the absolute sums that an explanation subtracts from one another: far above float64's own error."""
+_CALLING = threading.Lock()
+"""A lookup has a map, and a model a mode: one thread at a time calls them."""
 
 
 class Weights(Protocol):
@@ -255,12 +258,13 @@ class Scorer:
 
     def _called(self, slots: Int32) -> Float64:
         """The model itself, in float64."""
-        model, lookup = self._oracle
-        found = lookup(slots)
-        rows = torch.from_numpy(self.table[found.ids.numpy()].astype(np.float64))
-        with model.evaluating():
-            logits: Float64 = model(rows, found.index, found.factor.double()).numpy()
-        return logits
+        with _CALLING:
+            model, lookup = self._oracle
+            found = lookup(slots)
+            rows = torch.from_numpy(self.table[found.ids.numpy()].astype(np.float64))
+            with model.evaluating():
+                logits: Float64 = model(rows, found.index, found.factor.double()).numpy()
+            return logits
 
     @cached_property
     def _oracle(self) -> tuple[Model, Lookup]:

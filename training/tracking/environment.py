@@ -7,23 +7,24 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import fieldwise
-from fieldwise import PLACE, features, training
+from fieldwise import PLACE
+from fieldwise.features.code import code_files
 
-SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "xxhash"]
-"""What a loaded model imports."""
+SERVING = ["mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch", "tqdm", "xxhash"]
+"""What a loaded model imports: neither Spark nor Java."""
+
+
+def requirements() -> list[str]:
+    """What a logged model asks pip for: versions without their local part (``2.13.0+cpu``), which no index has."""
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in SERVING]
 
 
 def copy_code(folder: Path) -> None:
     """What a logged model holds of this package, under the modes of files made here: MLflow would copy those of an
     installation, which everybody may read."""
-    for package in (fieldwise, features, training):
-        home, into = Path(str(package.__file__)).parent, folder.joinpath(*package.__name__.split("."))
-        for path in home.glob("*.py") if package is fieldwise else home.rglob("*"):
-            if path.is_file() and path.parent.name != "__pycache__":
-                copy = into / path.relative_to(home)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
+    for path, name in code_files("features", "training"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
 
 
 def packages() -> str:

@@ -32,13 +32,14 @@ from fieldwise.features.errors import (
 from fieldwise.features.redact import redacted
 from fieldwise.features.store import bounded
 from fieldwise.features.store.lock import locked
+from fieldwise.features.store.mirror import Mirror
 from fieldwise.features.terminal import say
 
 Report = dict[str, Any]
 Send = Callable[[Report, Mapping[str, Any]], Report]
 """``send(report, what was answered so far) -> answer``; any exception: not sent, or not known to be."""
 
-JOURNAL, ANSWERS = "journal.jsonl", "answers.jsonl"
+REPORTS, JOURNAL, ANSWERS = "reports", "journal.jsonl", "answers.jsonl"
 PAUSE_SECONDS, PAUSE_SHARE = 30.0, 20.0
 """After a failed try the next one waits: so long, and so many times what the failed one took (5 % of the time)."""
 
@@ -55,13 +56,17 @@ _VALUES: dict[str, tuple[type, ...]] = {"params": (str,), "metrics": (int, float
 
 
 class Journal:
-    """A training's reports, the ``Tracker`` of ``training.loop.run``. ``open_journal`` keeps other writers out."""
+    """A training's reports, the ``Tracker`` of ``training.loop.run``. ``open_journal`` keeps other writers out.
 
-    def __init__(self, directory: str | Path, send: Send) -> None:
+    Attributes: ``training``, its directory; ``directory`` of the reports on this machine.
+    """
+
+    def __init__(self, directory: str | Path, send: Send, training: Mirror | None = None) -> None:
+        self.training = training or Mirror(str(Path(directory).absolute().parent))
         self.directory, self._send = Path(directory), send
         store.make_dir(str(self.files))
-        self._reports = _Lines(self.directory / JOURNAL)
-        self._answers = _Lines(self.directory / ANSWERS)
+        self._reports = _Lines(self.directory / JOURNAL, self.training.push)
+        self._answers = _Lines(self.directory / ANSWERS, self.training.push)
         for report in self._reports.items:
             do = report.get("do") if isinstance(report.get("do"), str) else None
             if do not in _HOLDS or any(type(report.get(key)) is not kind for key, kind in _HOLDS[do].items()):
@@ -71,6 +76,11 @@ class Journal:
         self._not_before = 0.0
         self.trouble: FieldwiseError | None = None
         """Why the last try failed: the server is silent, or refuses what its user must mend (exit code 2)."""
+
+    @property
+    def place(self) -> str:
+        """Of the reports, as people are told."""
+        return self.training.told(str(self.directory))
 
     @property
     def files(self) -> Path:
@@ -167,7 +177,7 @@ class Journal:
         if (found := self.trouble) is not None:
             again = "sends them" if found.exit_code == 1 else "with names that it takes sends them"
             fix = (
-                f"{found.fix} Nothing is lost: {self.waiting} reports wait in {self.directory}, and the same "
+                f"{found.fix} Nothing is lost: {self.waiting} reports wait in {self.place}, and the same "
                 f"`fieldwise train` {again} and trains nothing, or `fieldwise send`."
             )
             raise type(found)(found.where, expected=found.expected, found=found.found, fix=fix)
@@ -187,7 +197,7 @@ class Journal:
             if self.trouble is None:
                 does = "does not answer" if found.exit_code == 1 else "refuses"
                 does = "refuses the credentials" if isinstance(found, CredentialsError) else does
-                say(f"MLflow {does}, reports are kept in {self.directory}: {found.found}")
+                say(f"MLflow {does}, reports are kept in {self.place}: {found.found}")
             self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
             return
@@ -213,8 +223,8 @@ class Journal:
 class _Lines:
     """A file of JSON lines that only grows; a last line cut off by a kill is dropped."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+        self.path, self._changed = path, changed
         if path.is_symlink():  # what it names would be written to
             raise _damaged(path, "a link")
         content = bounded.read(str(path), _MOST_BYTES, _FIX) if path.exists() else b""
@@ -230,14 +240,17 @@ class _Lines:
         with open(self.path, "ab") as file:
             file.write(json.dumps(item).encode() + b"\n")
         self.items.append(item)
+        self._changed()
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
         self.items = []
+        self._changed()
 
     def rewrite(self) -> None:
         """Write what ``items`` are now, whole or not at all."""
         store.write_atomic(str(self.path), b"".join(json.dumps(item).encode() + b"\n" for item in self.items))
+        self._changed()
 
 
 def _damaged(path: Path, found: str) -> ArtifactError:
@@ -245,7 +258,9 @@ def _damaged(path: Path, found: str) -> ArtifactError:
 
 
 @contextmanager
-def open_journal(directory: str | Path, send: Send, *, patience: float = 60.0) -> Iterator[Journal]:
+def open_journal(
+    directory: str | Path, send: Send, *, training: Mirror | None = None, patience: float = 60.0
+) -> Iterator[Journal]:
     """The journal kept in a local directory; one process at a time has it, and a dead one does not.
 
     Raises BusyError when another process has it for longer than ``patience`` seconds, ArtifactError and ConfigError for
@@ -254,7 +269,30 @@ def open_journal(directory: str | Path, send: Send, *, patience: float = 60.0) -
     store.make_dir(str(directory))
     expected, fix = "one training of this config and data at a time", "Wait for it, or set another workspace."
     with locked(Path(directory, "lock"), str(directory), expected=expected, fix=fix, patience=patience):
-        yield Journal(directory, send)
+        yield Journal(directory, send, training)
+
+
+@contextmanager
+def open_training(
+    training: str,
+    sender: Callable[[Path], Send],
+    *,
+    scratch: str | None = None,
+    reports_alone: bool = False,
+    patience: float = 60.0,
+) -> Iterator[Journal]:
+    """The journal of a training whose directory may be a URL; errors as of ``open_journal``.
+
+    Args:
+        sender: makes what sends, of the local directory of the reports.
+        scratch: where a copy is worked in if it is a URL, see ``Mirror``.
+        reports_alone: copy no bundle, checkpoints and files, where nothing is sent.
+    """
+    only = (f"{REPORTS}/{JOURNAL}", f"{REPORTS}/{ANSWERS}") if reports_alone else ()
+    with Mirror(training, scratch, only=only, patience=patience) as mirror:
+        reports = mirror.local / REPORTS
+        with open_journal(reports, sender(reports), training=mirror, patience=patience) as journal:
+            yield journal
 
 
 @dataclass(frozen=True)
@@ -267,26 +305,46 @@ class Kept:
     """By directory of reports: why they could not be sent."""
 
 
-def send_kept(workspace: str | Path, sender: Callable[[Path], Send]) -> Kept:
+def send_kept(workspace: str | Path, sender: Callable[[Path], Send], scratch: str | None = None) -> Kept:
     """Send what trainings of a workspace could not; those at work are left alone."""
     sent, left, troubles = 0, 0, {}
-    for directory in sorted(Path(workspace, "training").glob("*/reports")):
+    for training in trainings(str(workspace)):
         try:
-            with open_journal(directory, sender(directory), patience=0) as journal:
+            if not _may_wait(training):
+                continue
+            with open_training(training, sender, scratch=scratch, patience=0) as journal:
                 waiting = journal.waiting
                 journal.send(now=True)
                 sent += waiting - journal.waiting
                 left += journal.waiting
                 if journal.trouble is not None:
-                    troubles[str(directory)] = journal.trouble
+                    troubles[journal.place] = journal.trouble
         except BusyError:
             continue
         except (OSError, FieldwiseError) as error:
             trouble = known_error(error)
             if trouble is None:
                 raise
-            troubles[str(directory)] = trouble
+            troubles[store.join(training, REPORTS)] = trouble
     return Kept(sent, left, troubles)
+
+
+def trainings(workspace: str) -> list[str]:
+    """Directories of a workspace's trainings that have reports."""
+    place = store.join(workspace, "training")
+    found = (store.join(place, name) for name, size in sorted(store.list_sizes(place).items()) if size == 0)
+    return [training for training in found if store.exists(store.join(training, REPORTS))]
+
+
+def _may_wait(training: str) -> bool:
+    """Whether some reports have no answer yet; where that is nothing to ask, it is found out later."""
+    if store.is_local(training):
+        return True
+    told, answered = (
+        store.read_bytes(path) if store.exists(path := store.join(training, REPORTS, name)) else b""
+        for name in (JOURNAL, ANSWERS)
+    )
+    return told.count(b"\n") != answered.count(b"\n")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -214,10 +214,13 @@ def artifact_folder(experiment: str) -> str:
 
 
 def artifact_place(experiment: str, workspace: str) -> str | None:
-    """Where a new experiment's artifacts go: below a local workspace, if the store is a database of this machine."""
-    if "://" in workspace or not str(mlflow.get_tracking_uri()).startswith("sqlite"):
+    """Where a new experiment's artifacts go if the store is a database of this machine: below a local workspace, beside
+    the database where the workspace is none."""
+    uri = str(mlflow.get_tracking_uri())
+    if not uri.startswith("sqlite"):
         return None
-    return store.file_uri(os.path.join(workspace, "artifacts", artifact_folder(experiment)))
+    place = workspace if store.is_local(workspace) else os.path.dirname(os.path.abspath(make_url(uri).database or ""))
+    return store.file_uri(os.path.join(place, "artifacts", artifact_folder(experiment)))
 
 
 _PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location",

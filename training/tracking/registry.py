@@ -3,7 +3,7 @@
 A move (``promote``, ``rollback``) is one write, or repaired: all that shall be true after it goes into the registered
 model's tag ``fieldwise.move`` first, then to alias and tags, and whoever moves next finishes what was interrupted.
 
-- Processes that share a local workspace move one after the other, under a lock: what a move was decided on is still
+- Processes that share a workspace move one after the other, under a lock: what a move was decided on is still
   true when it is made.
 - Stores compare nothing for us, so between machines there is no lock: the tag is read again once it is written, and the
   alias once it has moved. Of two moves within the same moments the state is that of one of them, and the other is told,
@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,7 +55,7 @@ class Registered(NamedTuple):
 
 
 class Registry:
-    """One registered model of the store that ``runs.connect`` has opened; moves take turns in a local workspace."""
+    """One registered model of the store that ``runs.connect`` has opened; moves take turns in a workspace."""
 
     def __init__(self, name: str, workspace: str) -> None:
         self.name, self._workspace = name, workspace
@@ -195,7 +194,7 @@ class Registry:
 
     @contextmanager
     def _moving(self) -> Iterator[None]:
-        """Alone in a local workspace, and once an interrupted move is finished."""
+        """Alone in the workspace, and once an interrupted move is finished."""
         with self._lock():
             kept = self._tags().get(MOVE)
             if kept is not None:
@@ -209,11 +208,9 @@ class Registry:
             yield
 
     def _lock(self) -> Any:
-        if "://" in self._workspace:
-            return nullcontext()
-        folder = os.path.join(self._workspace, "decisions")
+        folder = store.join(self._workspace, "decisions")
         store.make_dir(folder)
-        path = os.path.join(folder, f"{artifact_folder(self.name)}.lock")
+        path = store.join(folder, f"{artifact_folder(self.name)}.lock")
         expected, fix = "one move of the champion at a time", "Wait for it, then run this again."
         return locked(path, f"models:/{self.name}", expected=expected, fix=fix)
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from fieldwise.features.errors import ConfigError
 from fieldwise.features.interrupt import held
 from fieldwise.features.redact import redacted_tree, remember_urls
 from fieldwise.features.store import file_uri, make_dir
-from fieldwise.training.tracking.environment import SERVING, copy_code, packages, source_tags
+from fieldwise.training.tracking.environment import copy_code, packages, requirements, source_tags
 from fieldwise.training.tracking.journal import flat
 from fieldwise.training.tracking.mlflow_store import (
     artifact_place,
@@ -75,7 +74,8 @@ def connect(uri: str | None, workspace: str) -> str:
     if own:
         if "://" in workspace:
             fix = "Set tracking.uri or MLFLOW_TRACKING_URI."
-            raise ConfigError("tracking.uri", expected="an MLflow server", found="none, remote workspace", fix=fix)
+            expected = "an MLflow server, or a database on a disk, beside a workspace that is a URL"
+            raise ConfigError("tracking.uri", expected=expected, found="none", fix=fix)
         make_dir(workspace)
         uri = sqlite_uri(f"{workspace}/mlflow.db")
     remember_urls(uri)
@@ -154,7 +154,7 @@ class Run:
                     code_paths=[f"{code}/fieldwise"],
                     signature=ModelSignature(inputs, Schema([ColSpec("double")])),
                     input_example=example,
-                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING],
+                    pip_requirements=requirements(),
                 )
         finally:
             sys.dont_write_bytecode = writes

@@ -34,11 +34,12 @@ class Sender:
         place: the journal's directory, ``<workspace>/training/<run>/reports``. What is sent lies there and in the
             ``bundle`` beside it, wherever the workspace is now: a journal from elsewhere leads to no other file.
         resumed: whether the store may have more than was answered.
+        workspace: that of the training, where ``place`` is in a copy of it.
     """
 
-    def __init__(self, place: str | Path, *, resumed: bool) -> None:
+    def __init__(self, place: str | Path, *, resumed: bool, workspace: str | None = None) -> None:
         self._place, self._sure = Path(place).absolute(), not resumed
-        self._workspace = str(self._place.parents[2])
+        self._workspace = workspace or str(self._place.parents[2])
 
     def __call__(self, report: Report, answers: Mapping[str, Any]) -> Report:
         """What the store answers. Raises ConfigError when it refuses, TrackingError when it is silent."""

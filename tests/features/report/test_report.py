@@ -198,5 +198,5 @@ def test_the_page_is_whole_and_escapes_what_the_log_says(tmp_path: Path) -> None
     assert "<script" not in text
     assert "&lt;script&gt;</bdi> <small>77.8%, 28.57% positive" in text
     assert text.count("<rect") == 4
-    assert text.count("<circle") == 3
+    assert text.count("<circle") == 6, "rate and rows of three days"
     assert text.count("<tr>") == 2

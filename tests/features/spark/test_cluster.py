@@ -6,22 +6,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-from fieldwise.features.java.home import java_environment
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
-from tests.features.spark.test_build import config_of, write_day
+from tests.clusters import standalone_cluster, wait_for
+from tests.features.build.test_build import config_of, write_day
 from tests.pipelines.build.test_negatives import watched
 from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
@@ -43,58 +40,10 @@ SCORE = (
 )
 
 
-def wait_for(what: str, found, seconds: float = 240.0):
-    """The first true value of ``found()``."""
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds} s")
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[int]]]:
-    """(master URL, process ids of the two workers)."""
-    place = tmp_path_factory.mktemp("cluster")
-    starter = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
-    environment = os.environ | java_environment() | {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
-    environment["SPARK_DAEMON_MEMORY"] = "256m"
-    environment.pop("SPARK_MASTER", None)
-    processes = []
-
-    def start(name: str, *arguments: str) -> int:
-        with (place / f"{name}.log").open("w") as log:
-            command = [
-                starter,
-                f"org.apache.spark.deploy.{arguments[0]}",
-                "--host",
-                "127.0.0.1",
-                "--webui-port",
-                "0",
-                *arguments[1:],
-            ]
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=place))
-        return processes[-1].pid
-
-    def logged(pattern: str):
-        return re.search(pattern, "".join(path.read_text() for path in place.glob("*.log")))
-
-    try:
-        start("master", "master.Master", "--port", "0")
-        url = wait_for("the master", lambda: logged(r"spark://127\.0\.0\.1:\d+")).group(0)
-        workers = [
-            start(f"worker-{i}", "worker.Worker", "--cores", "1", "--memory", "1g", "-d", str(place / f"w{i}"), url)
-            for i in (0, 1)
-        ]
-        wait_for("both workers", lambda: logged(r"(?s)Registering worker.*Registering worker"))
-        yield url, workers
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)
+    with standalone_cluster(tmp_path_factory.mktemp("cluster"), PYTHONPATH=str(ROOT)) as cluster:
+        yield cluster
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PythonException
 from pyspark.sql import SparkSession
 
-from fieldwise.features.errors import ClusterError, FieldwiseError, InputError, StorageError
+from fieldwise.features.errors import ClusterError, ConfigError, FieldwiseError, InputError, StorageError
 from fieldwise.features.spark.errors import unwrapped
-from fieldwise.features.spark.run import collect, mapped, numbered
+from fieldwise.features.spark.run import SparkEngine
 
 ROOT = Path(__file__).resolve().parents[3]
 ONE_WAY = {"features/spark/run.py": {"mapInArrow", "collect"}}
@@ -38,7 +38,7 @@ def calls(path: Path) -> set[str]:
 def test_nobody_else_starts_tasks_or_collects() -> None:
     rooms = ("features", "pipelines", "jobs")
     modules = [path for room in rooms for path in (ROOT / room).rglob("*.py") if "pyspark" in path.read_text()]
-    assert len(modules) > 10
+    assert len(modules) > 5
     found = {str(path.relative_to(ROOT)): calls(path) for path in modules}
     assert {path: names for path, names in found.items() if names} == ONE_WAY
 
@@ -72,16 +72,16 @@ def fails_with(error: Exception) -> object:
 def test_errors_of_tasks_arrive_whole(
     spark: SparkSession, raised: Exception, kind: type[FieldwiseError], said: str
 ) -> None:
-    frame = mapped(numbered(spark, 3), fails_with(raised), "id bigint")
+    frame = SparkEngine(spark).numbered(3).mapped(fails_with(raised), "id bigint")
     with pytest.raises(FieldwiseError) as met:
-        collect(frame.repartition(2), "test")
+        frame.shuffled("id", 2).rows("test")
     assert type(met.value) is kind
     assert str(met.value) == said
 
 
 def test_a_defect_stays_one(spark: SparkSession) -> None:
     with pytest.raises(PythonException, match="KeyError: 'ours'"):
-        collect(mapped(numbered(spark, 2), fails_with(KeyError("ours")), "id bigint"), "test")
+        SparkEngine(spark).numbered(2).mapped(fails_with(KeyError("ours")), "id bigint").rows("test")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,31 @@ def test_what_spark_could_not_do(raised: Exception, kind: type[FieldwiseError], 
     assert said in str(met.value)
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("(ModuleNotFoundError: No module named 'fieldwise')", "expected the package fieldwise, found none"),
+        ("ModuleNotFoundError: No module named 's3fs.core'\n", "expected the package s3fs, found none"),
+        (
+            'Cannot run program "./fieldwise/bin/python": error=2',
+            "expected a program to start, found none at ./fieldwise/bin/python",
+        ),
+        ("fieldwise: expected Python 3.11 on w7, found none. Set", "expected Python 3.11 on w7, found none"),
+        (
+            "Python in worker has different version: 3.9 than that in driver: 3.11, PySpark",
+            "expected Python 3.11, found 3.9",
+        ),
+    ],
+)
+def test_what_executors_lack_is_one_line(told: str, said: str) -> None:
+    with pytest.raises(ConfigError) as met, unwrapped():
+        raise Py4JError(
+            f"An error occurred while calling o7.x\n: Error from python worker:\n  {told}\n" + "\tat x\n" * 160
+        )
+    assert str(met.value).startswith(f"executors' Python: {said}.")
+    assert "\n" not in str(met.value)
+
+
 def test_a_worker_that_dies_is_told_in_our_words(spark: SparkSession) -> None:
     """As Arrow's reader dies of some damaged Parquet, or the system ends what takes too much memory."""
 
@@ -123,4 +148,4 @@ def test_a_worker_that_dies_is_told_in_our_words(spark: SparkSession) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
     with pytest.raises(ClusterError, match="a task of Spark: expected its end, found a Python worker that was killed"):
-        collect(mapped(numbered(spark, 1), dies, "id long"), "test")
+        SparkEngine(spark).numbered(1).mapped(dies, "id long").rows("test")

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 import yaml
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot
@@ -66,7 +65,7 @@ def hash_of(text: str) -> int:
 
 
 @pytest.mark.parametrize("shuffle", ["global", "none"])
-def test_they_are_the_logs_and_move_no_row(tmp_path: Path, spark: SparkSession, shuffle: str) -> None:
+def test_they_are_the_logs_and_move_no_row(tmp_path: Path, shuffle: str) -> None:
     overrides = [f"snapshot.shuffle={shuffle}"]
     found = load_snapshot(build_features(config_of(tmp_path, *overrides))["dir"])
     none = {"beside": [], "evaluation": {}}
@@ -90,7 +89,7 @@ def test_they_are_the_logs_and_move_no_row(tmp_path: Path, spark: SparkSession, 
     assert Counter(zip(*columns, strict=True)) == wanted
 
 
-def test_the_same_however_it_is_read(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_however_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = set()
     for size in (1 << 20, 2000):
         monkeypatch.setattr(room, "RANGE_BYTES", size)
@@ -99,9 +98,7 @@ def test_the_same_however_it_is_read(tmp_path: Path, spark: SparkSession, monkey
 
 
 @pytest.mark.parametrize("reader", ["petastorm", "arrow"])
-def test_groups_and_slices(
-    tmp_path: Path, spark: SparkSession, reader: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_groups_and_slices(tmp_path: Path, reader: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_of(tmp_path, f"training.reader={reader}")
     snapshot = load_snapshot(build_features(config)["dir"])
     network = Network(snapshot.spec, settings_of("lr", dim=1, pair_buckets=0, own={}))
@@ -130,7 +127,7 @@ def test_groups_and_slices(
     assert "groups of session" in capsys.readouterr().err
 
 
-def test_what_cannot_be(tmp_path: Path, spark: SparkSession) -> None:
+def test_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"beside: expected each column once, found 'device' twice"):
         config_of(tmp_path, beside=["device", "device"], evaluation={})
     words = r"evaluation\.slices: expected fields of the model: user, item, or columns of `beside`: device, found s"
@@ -149,7 +146,7 @@ def test_what_cannot_be(tmp_path: Path, spark: SparkSession) -> None:
         evaluate_model(config_of(tmp_path), model=str(tmp_path / "bundle"))
 
 
-def test_too_many_values_and_texts_that_are_none(tmp_path: Path, spark: SparkSession) -> None:
+def test_too_many_values_and_texts_that_are_none(tmp_path: Path) -> None:
     config = config_of(tmp_path, "snapshot.max_bad_fraction=0.1")
     many = [f"u1,i1,s{n},{'x' * 201},1" for n in range(1001)]
     with (tmp_path / "log.csv").open("ab") as file:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.jobs.cli import main
 from fieldwise.training.network.bundle import load_bundle
@@ -95,9 +94,7 @@ def test_a_read_only_workspace_is_refused_before_training(
     assert "expected a place to write, found Read-only file system. Set another workspace" in line
 
 
-def test_a_snapshot_on_a_full_disk(
-    config: Path, mount: Mount, capsys: pytest.CaptureFixture[str], spark: SparkSession
-) -> None:
+def test_a_snapshot_on_a_full_disk(config: Path, mount: Mount, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "".join(f"{i * 7919 % 100003},{i % 13},{int(i % 7 == 0)}\n" for i in range(30_000))
     (config.parent / "log.csv").write_text("f0,f1,click\n" + rows)
     place = config.parent / "work/planted/snapshots"

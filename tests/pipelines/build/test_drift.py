@@ -21,8 +21,6 @@ from fieldwise.pipelines.build.refit import refit_features
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 
-pytestmark = pytest.mark.usefixtures("spark")
-
 START = 1_700_006_400  # midnight UTC of 2023-11-15
 DAYS = ["2023-11-15", "2023-11-16", "2023-11-17"]
 FIELDS = [
@@ -60,7 +58,7 @@ def config_of(place: Path, **keys: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, spark: object) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the first day fitted and the second and third encoded with its spec."""
     place = tmp_path_factory.mktemp("log")
     write_log(place)

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot
@@ -61,7 +60,7 @@ def values(snapshot: Snapshot) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def test_every_split_has_its_negatives_and_none_is_known(tmp_path: Path, spark: SparkSession) -> None:
+def test_every_split_has_its_negatives_and_none_is_known(tmp_path: Path) -> None:
     config = watched(tmp_path)
     result = build_features(config)
     log = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
@@ -79,15 +78,16 @@ def test_every_split_has_its_negatives_and_none_is_known(tmp_path: Path, spark: 
     assert all(row["genre"] == f"g{int(row['film'][1:]) % 5}" for row in drawn if row["film"] != "unseen")
 
 
-def test_the_same_however_it_is_read(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("spark")
+def test_the_same_however_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = set()
-    for size in (1 << 20, 2000):
+    for size, engine in ((1 << 20, "local"), (2000, "local"), (3000, "spark")):
         monkeypatch.setattr(room, "RANGE_BYTES", size)
-        digests.add(build_features(watched(tmp_path, workspace=f"work{size}"))["digest"])
+        digests.add(build_features(watched(tmp_path, workspace=f"work{size}", engine=engine))["digest"])
     assert len(digests) == 1
 
 
-def test_another_number_of_negatives_is_another_snapshot(tmp_path: Path, spark: SparkSession) -> None:
+def test_another_number_of_negatives_is_another_snapshot(tmp_path: Path) -> None:
     build_features(watched(tmp_path))
     with pytest.raises(Exception, match=r"negatives\.per_positive: snapshot 3, config 2"):
         build_features(watched(tmp_path, negatives={**NEGATIVES, "per_positive": 2}))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
 from tests.pipelines.shop import write_shop
 
 
 @pytest.fixture
-def shop(tmp_path: Path, spark: SparkSession) -> Path:
+def shop(tmp_path: Path) -> Path:
     write_shop(tmp_path)
     return tmp_path

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError
 from fieldwise.jobs.cli import main
@@ -19,9 +18,7 @@ from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 
 @pytest.mark.parametrize("kind", ["lr", "fm", "ffm", "fwfm"])
-def test_an_exact_index_gives_our_lists(
-    tmp_path: Path, spark: SparkSession, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_exact_index_gives_our_lists(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_shop(tmp_path)
     config = shop_config(tmp_path, kind)
     bundle = write_bundle(tmp_path, config)

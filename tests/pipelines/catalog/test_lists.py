@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.load import load_config
@@ -31,7 +30,7 @@ training: {epochs: 1, batch_size: 256, threads: 1}
 """
 
 
-def test_lists_from_log_to_score(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_from_log_to_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     draw = random.Random(3)
     rows = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from tests.snapshots import PLANTED
 
 def name_the_items(shop: Path) -> None:
     head, *rows = (shop / "items.csv").read_text().splitlines()
-    named = [f"{row},{'' if row.startswith('i000') else f'Thing {row[:4]}'}" for row in rows]
+    named = [f"{row},{'' if row.startswith('i000') else f'<b>Thing {row[:4]}'}" for row in rows]
     (shop / "items.csv").write_text("\n".join([f"{head},Title", *named]) + "\n")
 
 
@@ -38,10 +40,27 @@ def test_samples_with_names_and_counts(shop: Path, capsys: pytest.CaptureFixture
     assert [line.split()[1].rstrip(":") for line in sampled] == ["u000", "u001", "u002"]
     for line in sampled:
         first = lists[line.split()[1].rstrip(":")][:5]
-        told = [f"{item} Thing {item} (" if item != "i000" else "i000 (" for item in first]
+        told = [f"{item} <b>Thing {item} (" if item != "i000" else "i000 (" for item in first]
         assert [line.index(text) for text in told] == sorted(line.index(text) for text in told)
     assert f"{different['lists']} different lists, which show {different['items']} items" in said
     assert "warning" not in said
+    page = Path(result["report"])
+    assert page.parent == Path(result["dir"])
+    assert f"  report: {page}" in said
+    text = page.read_text()
+    assert f"{different['lists']} different lists, which show {different['items']} items" in text
+    assert "<bdi>&lt;b&gt;Thing i001</bdi> <small><bdi>i001</bdi></small>" in text, "names are data, and stay text"
+    cards = re.findall(r"<h3><bdi>user</bdi> <bdi>(u\d+)</bdi></h3>\n<ol>(.*?)</ol>", text, re.S)
+    assert len(cards) == 12
+    for context, card in cards:
+        assert [item for item in lists[context][:10] if f"<bdi>{item}</bdi>" not in card] == []
+        assert card.count("<li>") == len(lists[context][:10])
+    counts = Counter(row[2] for row in rows)
+    most, times = counts.most_common(1)[0]
+    first = re.search(r"<th><bdi>listed most.*?<td><bdi>(\w+)</bdi>.*?>(\d+)</bdi>", text, re.S)
+    assert first is not None
+    assert counts[first[1]] == times == int(first[2]), most
+    assert "Warning:" not in text
     again = score_catalog(config, model=bundle, date=DAY)
     assert again["status"] == "already published"
     assert "user u000: " in capsys.readouterr().err
@@ -57,6 +76,7 @@ def test_one_list_for_everybody_is_warned_of(shop: Path, capsys: pytest.CaptureF
     assert "warning: all lists are the same: model kind lr adds up weights of single values" in said
     assert f"`fieldwise train --config {config.file} --set model.kind=ffm`, and promote it" in said
     assert "poly2, fm, ffm" in said
+    assert "all lists are the same: model kind lr adds up" in Path(result["report"]).read_text()
     (shop / "seen.csv").write_text(f"user,item\nu000,{best}\n")
     score_catalog(shop_config(shop, "lr", exclude={"path": "seen.csv"}), model=bundle, date=DAY)
     assert "warning: lists differ by what they may not hold alone: model kind lr" in capsys.readouterr().err

@@ -36,7 +36,6 @@ def test_equals_scoring_every_pair(shop: Path, kind: str) -> None:
     assert result["dir"].endswith(f"work/scores/catalog/date={DAY}")
 
 
-@pytest.mark.usefixtures("spark")
 @given(
     st.sampled_from(["lr", "poly2", "fm", "ffm", "fwfm"]), st.integers(0, 10_000), st.integers(0, 4),
     st.sampled_from([None, 1, 2, 3]), st.integers(1, 80), st.integers(0, 900), st.booleans(),

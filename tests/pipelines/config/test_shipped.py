@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.pipelines.build.features import build_features
@@ -31,9 +30,7 @@ def load(name: str, data: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_raw_files_to_model(
-    name: str, real_data: Path, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_raw_files_to_model(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(name, real_data, tmp_path, monkeypatch)
     built = build_features(config)
     rows, highest = EXPECTED[name]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ArtifactError, BusyError, ConfigError, InputError, RefusedError
 from fieldwise.pipelines.config.load import load_config
@@ -35,7 +34,7 @@ from tests.pipelines.cycle.days import DAY, ROWS, write_cycle, write_day
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a first model of five days, the last of which has validated."""
     folder = tmp_path_factory.mktemp("cycle")
     write_cycle(folder, "cycle.yaml", days=12)
@@ -161,7 +160,7 @@ def test_yesterdays_lists_are_measured(
     assert run_day(load(folder, "daily.lists=false"), date=DAY(9))["lists"] is None
 
 
-def test_a_line_keeps_the_kind_that_was_chosen(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_line_keeps_the_kind_that_was_chosen(tmp_path: Path) -> None:
     """By bootstrap; dates go on from it."""
     write_cycle(tmp_path, "cycle.yaml", days=4)
     config = load(tmp_path, "model.kind=auto", "model.pair_buckets=4096", "training.epochs=3")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, TrackingError
 from fieldwise.pipelines.config.load import load_config
@@ -19,6 +23,7 @@ from fieldwise.pipelines.cycle.daily import Wish, run_day
 from fieldwise.pipelines.cycle.decisions import history
 from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.registry import registry
+from tests.clusters import wait_for
 from tests.commands import Commands
 from tests.mlflow_server import Answer, Server, hurry, linked
 from tests.pipelines.cycle.days import DAY, write_cycle
@@ -49,7 +54,7 @@ def begun(folder: Path, uri: str, name: str) -> Config:
     return config
 
 
-def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path, spark: SparkSession) -> None:
+def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path) -> None:
     """Attempt after attempt hears a few answers more, then one is lost or not given, and none after it."""
     with linked(server) as (link, uri):
         config = begun(tmp_path, uri, "silent")
@@ -82,12 +87,54 @@ def test_silent_at_every_request_of_a_date(server: Server, tmp_path: Path, spark
         assert done["catalog"]["used_model"]["version"] == "2"
 
 
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A database on a socket of its own directory; skips where PostgreSQL or its driver is not installed."""
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    programs = Path(os.path.realpath(shutil.which("initdb") or "")).parent
+    if not (programs / "postgres").exists():
+        pytest.skip("PostgreSQL is not installed")
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
+    if user:
+        shutil.chown(folder, "postgres", "postgres")
+    try:
+        data = str(folder / "data")
+        subprocess.run([*user, programs / "initdb", "-D", data, "-U", "own", "-A", "trust"], check=True, cwd=folder)
+        command = [*user, str(programs / "postgres"), "-D", data, "-k", str(folder), "-c", "listen_addresses="]
+        server = subprocess.Popen(command, cwd=folder)
+        try:
+            ready = [str(programs / "pg_isready"), "-q", "-h", str(folder)]
+            wait_for("PostgreSQL", lambda: subprocess.run(ready, check=False).returncode == 0)
+            yield f"postgresql+psycopg2://own@/postgres?host={folder}"
+        finally:
+            server.terminate()
+            server.wait(30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_date_beside_a_server_on_postgresql(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    with postgresql() as store:
+        server = Server(tmp_path / "server", store)
+        try:
+            server.start()
+            config = begun(tmp_path, server.uri, "postgresql")
+            done = run_day(config, date=DAY(4), wish=FORCE)
+            assert (done["decision"], done["now"]) == ("forced", "2")
+            assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "forced"]
+            assert registry(config).version_of("champion") == "2"
+        finally:
+            server.end()
+
+
 def silent_after(allowed: int, last: Answer) -> Callable[[int, str, str], Answer]:
     return lambda number, method, path: "passed on" if number < allowed else last if number == allowed else "silent"
 
 
 @pytest.mark.parametrize("step", ["runs/create", "model-versions/create", "registered-models/alias"])
-def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, spark: SparkSession, step: str) -> None:
+def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, step: str) -> None:
     name = step.replace("/", "-")
     with linked(server) as (link, uri):
         config = begun(tmp_path, uri, name)
@@ -100,11 +147,9 @@ def test_a_refusal_is_for_a_person(server: Server, tmp_path: Path, spark: SparkS
         assert [each["decision"] for each in history(config)["decisions"]] == ["promoted", "forced"]
 
 
-def test_two_dates_at_once_as_processes_and_nothing_left_behind(
-    server: Server, tmp_path: Path, spark: SparkSession
-) -> None:
+def test_two_dates_at_once_as_processes_and_nothing_left_behind(server: Server, tmp_path: Path) -> None:
     config = begun(tmp_path, server.uri, "both")
-    commands = Commands(tmp_path)
+    commands = Commands(tmp_path, SPARK_MASTER="")
     named = [argument for each in config.overrides for argument in ("--set", each)]
 
     def daily(number: int) -> str:

@@ -73,7 +73,7 @@ def tripled(rows: Table) -> Table:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, spark: object) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("suspicion")
     for day, date in enumerate(DATES):
         (place / f"log-{date}.csv").write_text(text(table(day)))

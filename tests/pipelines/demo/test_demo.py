@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
+from fieldwise.features.engine.local import LocalEngine
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.demo import shop as shops
 from fieldwise.pipelines.demo.demo import demo
@@ -19,9 +19,7 @@ from fieldwise.pipelines.score.explain import explain_model
 CONFIG = Path(__file__).parents[3] / "configs" / "demo.yaml"
 
 
-def test_the_whole_job(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FIELDWISE_WORK", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = load_config(CONFIG, ["training.epochs=4", "training.batch_size=1024"])
@@ -52,9 +50,9 @@ def test_the_whole_job(
     assert all(pair in shops.PAIRS or pair[::-1] in shops.PAIRS for pair in strongest), strongest
 
 
-def test_rows_do_not_depend_on_blocks_or_tasks(spark: SparkSession, tmp_path: Path) -> None:
+def test_rows_do_not_depend_on_blocks_or_tasks(tmp_path: Path) -> None:
     shop = Shop(3000, seed=5)
-    days = generate(spark, shop, str(tmp_path / "whole"))
+    days = generate(LocalEngine(), shop, str(tmp_path / "whole"))
     assert [d["rows"] for d in days] == [428, 429, 428, 429, 428, 429, 429]
     day = np.asarray(shop.rows_of(2))
     whole = shop.log_table(day)[0]

@@ -23,6 +23,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.demo.shop import Shop
 from fieldwise.pipelines.init import keyed, sample
 from fieldwise.pipelines.init.init import init
+from fieldwise.pipelines.score.names import names_of
 from tests.pipelines.init.shop import write_log
 
 
@@ -226,6 +227,33 @@ def test_nothing_to_predict(tmp_path: Path) -> None:
         made(tmp_path, label="b >= 9")
     with pytest.raises(InputError, match="fields: expected a column that says something of the label, found none"):
         made(tmp_path, label="b >= 3")
+
+
+def test_a_log_in_another_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Words for yes and no, a decimal comma, and columns of whom and what that no list of names knows."""
+    lines = ["Kunde Nr;Artikel:ID;Artikel Name;Preis (EUR);gekauft?"]
+    for n in range(600):
+        what = n * 7 % 40
+        bought = "ja" if n % 3 == what % 3 else "nein"
+        lines.append(f"K{n % 29};A{what};Ding {what};{what + 3},{what:02d};{bought}")
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found, config = made(tmp_path)
+    assert config.label == '`gekauft?` == "ja"'
+    assert config.catalog is None
+    assert any("--context and --item" in line for line in found["warnings"])
+    assert "warning: no catalog to rank" in capsys.readouterr().err
+    price = next(field for field in config.fields if field.name == "Preis (EUR)")
+    assert (price.kind, price.slots) == ("vocabulary", 1), "no list of what stands around the comma"
+    (tmp_path / "config.yaml").unlink()
+    _, config = made(tmp_path, context="Kunde Nr", item="Artikel:ID")
+    assert config.catalog is not None
+    assert (config.catalog.context_id, config.catalog.item_id) == ("Kunde Nr", "Artikel:ID")
+    assert names_of(config, "Artikel:ID", ["A7"]) == {"A7": "Ding 7"}
+    assert kinds(config) == {"Kunde Nr": "vocabulary", "Artikel:ID": "vocabulary"}, "name and price name the item again"
+    assert "a value for each Artikel:ID: says no more" in (tmp_path / "config.yaml").read_text()
+    assert read(config) == 600
+    with pytest.raises(InputError, match=r"--item: expected a column 'Artikel' of the log, found Kunde Nr, Artikel:ID"):
+        init(str(tmp_path / "log.csv"), item="Artikel", out=str(tmp_path / "other.yaml"))
 
 
 def test_rows_without_a_label_and_lines_that_are_no_rows(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.pipelines.config.load import load_config
@@ -98,7 +97,7 @@ def evaluated(config: Config, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, spark: SparkSession) -> Path:
+def shop(tmp_path: Path) -> Path:
     write_shop(tmp_path, rows=1500)
     return tmp_path
 
@@ -176,13 +175,16 @@ def test_a_table_of_events_with_gains(shop: Path) -> None:
         assert values(found["metrics"], system) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_same_bytes_however_it_is_cut(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("spark")
+def test_the_same_bytes_however_it_is_cut_on_either_engine(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lists(shop)
     config = config_of(shop, lists={"item_slices": ["category"]})
     whole = Path(evaluated(config)["dir"], "lists.json").read_bytes()
     monkeypatch.setattr("fieldwise.pipelines.lists.evaluate_lists.RANGE_BYTES", 3000)
     monkeypatch.setattr("fieldwise.pipelines.lists.evaluate_lists._MOST_PLACES", 1)
-    assert Path(evaluated(config)["dir"], "lists.json").read_bytes() == whole
+    for engine in ("local", "spark"):
+        again = config.model_copy(update={"engine": engine})
+        assert Path(evaluated(again)["dir"], "lists.json").read_bytes() == whole
 
 
 def test_days_and_what_is_missing(shop: Path) -> None:

@@ -47,6 +47,18 @@ def examined(shop: Path, text: str = CONFIG + CATALOG, *overrides: str) -> dict:
     return examine(load_config(shop / "shop.yaml", list(overrides)), quick=True)
 
 
+def test_rows_are_estimated_from_all_that_were_read(shop: Path) -> None:
+    """More rows are read at once than are looked at."""
+    head, *rows = LOG.splitlines()
+    (shop / "log.csv").write_text("\n".join([head, *rows * (100_000 // len(rows))]) + "\n")
+    checks = examined(shop)["checks"]
+    found = re.fullmatch(r"([\d,]+) read, ([\d,]+) kept, .*about ([\d,]+) rows;.*", checks["rows"] + checks["cost"])
+    assert found is not None
+    read, kept, about = (int(number.replace(",", "")) for number in found.groups())
+    assert read == kept > 10_000
+    assert about == pytest.approx(100_000, rel=0.05)
+
+
 def test_a_sound_config(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = examined(shop)
     checks = found["checks"]
@@ -54,9 +66,7 @@ def test_a_sound_config(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert checks["source"].startswith("1 files, 0.0 MiB")
     assert checks["rows"] == "300 read, 300 kept, 33.333% positive"
     assert checks["fields"] == "2 fields in 2 slots; the first 10 rows are below"
-    assert checks["cost"].startswith(
-        "about 300 rows; features about 0 s and a Spark start; table 87 x 9, with optimizer"
-    )
+    assert checks["cost"].startswith("about 300 rows; features about 0 s; table 87 x 9, with optimizer")
     assert "an epoch about " in checks["cost"]
     assert checks["catalog"] == "1 fields of contexts, 1 of items"
     assert "written and read" in checks["workspace"]

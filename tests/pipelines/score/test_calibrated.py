@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.pipelines.catalog.score_catalog import score_catalog
@@ -25,7 +24,7 @@ COARSE = Isotonic(logits=[-1.0, 0.0, 0.25, 1.5], calibrated=[-2.0, -1.0, -1.0, 0
 
 @pytest.mark.parametrize("calibrator", [COARSE, Platt(slope=0.4, intercept=-0.7)])
 def test_rows_lists_and_explanations(
-    tmp_path: Path, spark: SparkSession, calibrator: Isotonic | Platt, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, calibrator: Isotonic | Platt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_shop(tmp_path)
     config = shop_config(tmp_path)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.jobs.cli import main
@@ -61,7 +62,7 @@ def test_values_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("kind", ["lr", "poly2", "ffm"])
-def test_a_pair_is_explained_as_it_is_scored(tmp_path: Path, spark: SparkSession, kind: str) -> None:
+def test_a_pair_is_explained_as_it_is_scored(tmp_path: Path, kind: str) -> None:
     write_shop(tmp_path)
     config = shop_config(tmp_path, kind)
     bundle = write_bundle(tmp_path, config)
@@ -77,7 +78,7 @@ def test_a_pair_is_explained_as_it_is_scored(tmp_path: Path, spark: SparkSession
         explain_rows(config, model=bundle, item="i001")
 
 
-def test_a_field_that_mixes_both_sides(tmp_path: Path, spark: SparkSession) -> None:
+def test_a_field_that_mixes_both_sides(tmp_path: Path) -> None:
     write_shop(tmp_path)
     cross = {"name": "both", "kind": "cross", "of": ["user", "category"]}
     config = shop_config(tmp_path, "fm", fields=[*FIELDS, cross])
@@ -96,6 +97,30 @@ def test_the_command_takes_a_row_a_pair_or_a_model(tmp_path: Path, capsys: pytes
     assert json.loads(capsys.readouterr().out)["rows"][0]["raw"]["user"] == "u001"
     assert main([*command, "--context", "u001", "--item", "i001", "--importance"]) == 2
     assert "expected a pair or the whole model, found both" in capsys.readouterr().err
+
+
+def test_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of rows a page, of one row or pair also a drawing; whatever the data says stays text."""
+    config = write_log(tmp_path, "u001,33,i002,a,p|q,2026-01-05T14:00:00,1,1,1,1")
+    (tmp_path / "items.csv").write_text("item,category,tags,stock,title\ni002,a,p,1,<script>\x1b\n")
+    bundle = write_bundle(tmp_path, config)
+    page, drawing = tmp_path / "why.html", tmp_path / "why.svg"
+    found = explain_rows(config, model=bundle, rows=2, top=3, plot=str(page))["rows"]
+    assert f"picture: {page}" in capsys.readouterr().err
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert "i002 &lt;script&gt;\\x1b" in text
+    assert f"{len(found[0]['terms']) - 3:,} more" in text
+    assert "&#39;unsafe-inline&#39;" not in text, "the policy is a template's, not a value's"
+    explain_rows(config, model=bundle, top=100, plot=str(drawing))
+    row, shares = found[0], ElementTree.parse(drawing).iter("{http://www.w3.org/2000/svg}text")
+    numbers = [float(each.text) for each in shares if each.text and re.fullmatch(r"[+-]\d+\.\d{4}", each.text)]
+    assert numbers == [pytest.approx(value, abs=5e-5) for value in [*(t["logit"] for t in row["terms"]), row["bias"]]]
+    for path, rows, said in (("why.png", 1, "ends in .html or .svg"), ("why.svg", 2, "one row for an .svg file")):
+        with pytest.raises(ConfigError, match=said):
+            explain_rows(config, model=bundle, rows=rows, plot=path)
 
 
 def test_nothing_but_text_comes_of_arrow() -> None:

@@ -96,7 +96,7 @@ def test_values_stay_what_they_are() -> None:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, spark: SparkSession) -> Path:
+def shop(tmp_path: Path) -> Path:
     write_shop(tmp_path)
     return tmp_path
 

@@ -25,7 +25,7 @@ from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
 from fieldwise.training.scoring.scorer import Scorer
 
-pytestmark = pytest.mark.usefixtures("spark")
+pytestmark = pytest.mark.usefixtures("on_spark")
 
 COLUMNS = ["label", "a", "b", "tags", "x", "t", "y", "z"]
 FIELDS: list[dict[str, Any]] = [

@@ -27,7 +27,7 @@ from tests.pipelines.shop import shop_config, write_bundle, write_shop
 
 
 @pytest.fixture
-def shop(tmp_path: Path, spark: SparkSession) -> Path:
+def shop(tmp_path: Path) -> Path:
     write_shop(tmp_path)
     return tmp_path
 

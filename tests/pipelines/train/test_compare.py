@@ -12,10 +12,10 @@ import pytest
 from fieldwise.features.errors import ArtifactError, ConfigError
 from fieldwise.jobs.cli import main
 from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.compare import compare_models, measure
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.family import choose
-from fieldwise.pipelines.train.launch import Days
 from fieldwise.pipelines.train.train import open_days, train_model
 from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle

@@ -17,11 +17,11 @@ from fieldwise.features.errors import ConfigError, DivergedError, InputError
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.registry import open_model
 from fieldwise.pipelines.train import family as module
 from fieldwise.pipelines.train import train as training
 from fieldwise.pipelines.train.family import train_best
-from fieldwise.pipelines.train.launch import Days
 from fieldwise.pipelines.train.sweep import sweep
 from fieldwise.pipelines.train.train import open_days
 from fieldwise.training.models import FAMILY, MODELS, resolved

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
@@ -67,13 +69,13 @@ class Tags(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
+        self._inside = tag if tag != "bdi" else self._inside
         self.loads += [tag] if tag in ("script", "link", "img", "iframe") else []
         self.loads += [name for name, value in attributes if name in ("src", "href", "onload")]
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        if self._inside in ("h2", "h3", "figcaption") and data.strip():
+        if self._inside in ("h2", "h3", "figcaption", "caption") and data.strip():
             self.titles.append(data.strip())
             self._inside = ""
 
@@ -88,15 +90,19 @@ def test_the_page_says_all_that_is_known(tmp_path: Path, capsys: pytest.CaptureF
     assert tags.loads == []
     assert tags.titles == [
         "Quality", "Learning curves", "Reliability", "ROC", "Precision by recall", "Logits by class, test",
-        "Slices, the worst first", "Fields and pairs of fields", "Pairs; the diagonal: fields alone", "Strongest pairs",
-        "Data", "Speed and memory", "Epochs", "To make it again",
+        "Slices, the worst first", "Fields and pairs of fields", "Share of the logits' variance",
+        "Pairs; the diagonal: fields alone", "Strongest pairs", "Data", "Speed and memory", "Epochs",
+        "To make it again",
     ]  # fmt: skip
     assert "prefers-color-scheme: dark" in text
-    assert "name=viewport" in text
+    assert 'name="viewport"' in text
     assert "<b>f1" not in text
     assert "&lt;b&gt;f1&lt;/b&gt;" in text
     strongest = text[text.index("Strongest pairs") :]
     assert strongest.index("&lt;b&gt;f1&lt;/b&gt; x f2") < strongest.index("%"), "the planted pair comes first"
+    cells = re.findall(r'fill-opacity="([\d.]+)"[^>]*><title>([^<]*) x ([^<]*): ', text)
+    deepest = max(cells, key=lambda cell: float(cell[0]))
+    assert {html.unescape(name) for name in deepest[1:]} == {"<b>f1</b>", "f2"}, "and is the deepest cell"
     assert len(text) < 300_000
 
 

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from fieldwise.features.errors import ArtifactError, ConfigError, InputError
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.train.launch import Days
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.sweep import Trial, _ranked, _run, sweep
 from fieldwise.pipelines.train.train import open_days
 from fieldwise.training.config import ModelConfig, TrainingConfig

