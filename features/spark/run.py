@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,12 +66,30 @@ class SparkEngine:
         if self._spark.sparkContext.master.startswith("local"):
             return partial(_beside, directory)
         for name in names:
-            self._spark.sparkContext.addFile(str(Path(directory, name)))
+            self._spark.sparkContext.addFile(_lasting(Path(directory, name)))
         return _sent
 
 
 def _beside(directory: str, name: str) -> Path:
     return Path(directory, name)
+
+
+@cache
+def _shipped() -> Path:
+    """Executors that come later ask for the files of all jobs of the session, so none goes before this process."""
+    folder = tempfile.mkdtemp(prefix="fieldwise-shipped-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _lasting(file: Path) -> str:
+    """The same file where it stays, whoever removes the one that is given."""
+    place = _shipped() / file.name
+    try:
+        os.link(file, place)
+    except OSError:  # another file system
+        shutil.copyfile(file, place)
+    return str(place)
 
 
 def _sent(name: str) -> Path:
