@@ -23,7 +23,7 @@ from fieldwise.features.errors import DefectError, InputError
 from fieldwise.features.terminal import BarStream, TerminalStream, printable, say
 from fieldwise.jobs.cli import _run, main
 from fieldwise.pipelines.config.load import load_config
-from fieldwise.pipelines.train import launch
+from fieldwise.pipelines.ranks import launch
 from fieldwise.training.tracking import plots
 from tests.pipelines.shop import write_bundle
 

@@ -131,7 +131,7 @@ def outputs(config: Config, bundle: str, engine: str) -> list[Any]:
     config = config.model_copy(update={"engine": engine})
     rows = score_rows(config, model=bundle, out=f"{engine}-rows")
     lists = score_catalog(config, model=bundle, date="2026-01-07", out=f"{engine}-lists")
-    return [{k: v for k, v in result.items() if k not in ("dir", "seconds")} for result in (rows, lists)]
+    return [{k: v for k, v in result.items() if k not in ("dir", "report", "seconds")} for result in (rows, lists)]
 
 
 @pytest.mark.usefixtures("spark")

@@ -69,7 +69,7 @@ def test_a_sound_config(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert checks["cost"].startswith("about 300 rows; features about 0 s; table 87 x 9, with optimizer")
     assert "an epoch about " in checks["cost"]
     assert checks["catalog"] == "1 fields of contexts, 1 of items"
-    assert "written and read" in checks["workspace"]
+    assert "written, read, listed, created once and removed" in checks["workspace"]
     assert checks["store"].endswith("champion: none")
     assert found["notes"] == []
     said = capsys.readouterr().err

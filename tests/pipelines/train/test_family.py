@@ -136,12 +136,12 @@ def killed(*_: Any, **__: Any) -> Any:
 def test_killed_anywhere_it_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole
 ) -> None:
-    config, train = config_of(tmp_path / "a", DIM), module._train
+    config, train = config_of(tmp_path / "a", DIM), training.train_model
 
     def killed_at_ffm(config: Config, *rest: Any, **how: Any) -> Any:
         return killed() if config.model.kind == "ffm" else train(config, *rest, **how)
 
-    places = [(training, "train", killed, 1), (module, "_train", killed_at_ffm, 3), (module, "measure", killed, 4),
+    places = [(training, "train", killed, 1), (training, "train_model", killed_at_ffm, 3), (module, "measure", killed, 4),
               (Journal, "register", killed, 4)]  # fmt: skip
     for owner, target, instead, runs in places:
         with monkeypatch.context() as patch:

@@ -156,8 +156,8 @@ def test_stores_that_can_be_opened() -> None:
     assert store_uri("https://host/mlflow//") == "https://host/mlflow"
     for uri in ("databricks", "databricks://profile", "sqlite:///new.db"):
         assert store_uri(uri) == uri
-    with pytest.raises(ConfigError, match="expected an installed database driver, found No module named 'psycopg2'"):
-        store_uri("postgresql+psycopg2://u:p@h/d")
+    with pytest.raises(ConfigError, match="expected an installed database driver, found No module named 'pymysql'"):
+        store_uri("mysql+pymysql://u:p@h/d")
 
 
 def test_a_proxy_that_is_no_address_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
