@@ -11,19 +11,21 @@ READY := $(VENV)/ready
 EXTRAS := dev$(if $(STACK),,$(comma)docs)
 ROOMS := features training pipelines jobs
 
-.PHONY: demo test stack slow lint names site format clean
+.PHONY: demo test pytest stack slow lint names site format clean
 
 demo: $(READY)
 	$(BIN)/fieldwise demo
 
-test: lint
+test: $(READY)
+	$(MAKE) --jobs 2 lint pytest
+
+pytest: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first. `make slow` has its cluster.
 stack: $(READY)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/engine \
-		tests/features/build tests/features/snapshot tests/training/data tests/pipelines/score tests/pipelines/test_engines.py \
-		tests/pipelines/catalog/test_score_catalog.py
+		tests/features/build tests/training/data tests/pipelines/test_engines.py
 
 slow: $(READY)
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -159,6 +159,7 @@ def test_a_model_by_name_alone(shop: fw.Pipeline, here: Path, tmp_path: Path, mo
         fw.load("shop")
 
 
+@pytest.mark.slow
 def test_another_kind_with_the_same_rows(shop: fw.Pipeline, here: Path) -> None:
     """The object's own model is what it trained last, whoever is champion."""
     other = fw.Pipeline("work/shop/pipeline.yaml")

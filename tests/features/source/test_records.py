@@ -26,7 +26,7 @@ _VALUES = st.text(st.sampled_from('"",;\r\n\n\n aé\0'), max_size=8)
     st.lists(st.lists(_VALUES, min_size=3, max_size=3), min_size=1, max_size=12), st.integers(1, 400), st.booleans(),
     st.sampled_from(["\n", "\r\n"]), st.sampled_from([b"", b"\xef\xbb\xbf"]),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_csv_reads_what_pythons_csv_writes(
     tmp_path_factory: Any, rows: list[list[str]], target: int, every: bool, line_end: str, bom: bytes
 ) -> None:

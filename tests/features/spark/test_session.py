@@ -39,6 +39,7 @@ def test_a_local_session_listens_on_loopback_only(spark: SparkSession) -> None:
     assert beyond_loopback(everyone) == []
 
 
+@pytest.mark.slow
 def test_spark_submits_settings_win_over_our_defaults(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(SCRIPT)
     (tmp_path / "some.conf").write_text("spark.ui.enabled false\nspark.sql.adaptive.enabled true\n")

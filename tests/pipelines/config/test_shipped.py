@@ -26,7 +26,7 @@ def load(name: str, data: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("FIELDWISE_DATA", str(data))
     monkeypatch.setenv("FIELDWISE_WORK", str(work))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return load_config(CONFIGS / f"{name}.yaml", ["training.epochs=2", "training.threads=1"])
+    return load_config(CONFIGS / f"{name}.yaml", ["training.epochs=2", "training.threads=1", "training.auto=false"])
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -160,6 +160,7 @@ def test_yesterdays_lists_are_measured(
     assert run_day(load(folder, "daily.lists=false"), date=DAY(9))["lists"] is None
 
 
+@pytest.mark.slow
 def test_a_line_keeps_the_kind_that_was_chosen(tmp_path: Path) -> None:
     """By bootstrap; dates go on from it."""
     write_cycle(tmp_path, "cycle.yaml", days=4)

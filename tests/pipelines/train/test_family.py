@@ -176,6 +176,7 @@ def test_other_epochs_or_data_are_another_family(tmp_path: Path) -> None:
     assert module._Kept(config, data, None).name != first.name
 
 
+@pytest.mark.slow
 def test_a_model_that_diverges_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """sgd with a rate at which only products of weights explode."""
     wild = ["training.optimizer=sgd", "training.learning_rate=40", "training.epochs=6", "model.init_scale=2"]
