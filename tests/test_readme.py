@@ -75,7 +75,8 @@ def test_jobs_by_spark_submit_and_torchrun(work: Path) -> None:
     features, train, catalog = [line for line in COMMANDS if "jobs/" in line]
     built = as_users_run_it(features, work)
     assert built["rows"] == {"train": 3000, "valid": 600, "test": 600}
-    trained = as_users_run_it(f"{train} --set training.auto=false --set training.epochs=2 --set training.batch_size=512", work)
+    short = "--set training.auto=false --set training.epochs=2 --set training.batch_size=512"
+    trained = as_users_run_it(f"{train} {short}", work)
     assert trained["registered"] == {"model": "demo", "version": "1", "champion": "1", "challenger": "1"}
     scored = as_users_run_it(catalog, work)
     lists = pq.read_table(scored["dir"], columns=["context_id", "rank"]).to_pandas()

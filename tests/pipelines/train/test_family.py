@@ -141,8 +141,8 @@ def test_killed_anywhere_it_ends_in_the_same_bytes(
     def killed_at_ffm(config: Config, *rest: Any, **how: Any) -> Any:
         return killed() if config.model.kind == "ffm" else train(config, *rest, **how)
 
-    places = [(training, "train", killed, 1), (training, "train_model", killed_at_ffm, 3), (module, "measure", killed, 4),
-              (Journal, "register", killed, 4)]  # fmt: skip
+    places = [(training, "train", killed, 1), (training, "train_model", killed_at_ffm, 3),
+              (module, "measure", killed, 4), (Journal, "register", killed, 4)]  # fmt: skip
     for owner, target, instead, runs in places:
         with monkeypatch.context() as patch:
             patch.setattr(owner, target, instead)
