@@ -24,10 +24,11 @@ pytest: $(READY)
 
 # What meets Spark, Arrow, numpy and pandas: enough for a second set, beside `make test` on the first. `make slow` has its cluster.
 stack: $(READY)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/spark tests/features/engine \
-		tests/features/build tests/training/data tests/pipelines/test_engines.py
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/features/engine tests/training/data \
+		tests/pipelines/test_engines.py
 
 slow: $(READY)
+	$(if $(STACK),,$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[notebooks]')
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) names

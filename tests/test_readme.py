@@ -31,8 +31,11 @@ DATE = "2026-01-07"
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return workspace(tmp_path_factory.mktemp("readme"))
+
+
+def workspace(folder: Path) -> Path:
     """A workspace with the raw files of a small shop."""
-    folder = tmp_path_factory.mktemp("readme")
     shop, data = Shop(7 * 600), folder / "demo" / "data"
     for name in ("log", "visitors"):
         (data / name).mkdir(parents=True)
@@ -71,7 +74,9 @@ def test_the_config_shown_is_one(tmp_path: Path) -> None:
     assert Config.model_validate(yaml.safe_load(shown.replace(", on: user", ', "on": user'))).name == "ratings"
 
 
-def test_jobs_by_spark_submit_and_torchrun(work: Path) -> None:
+@pytest.mark.slow
+def test_jobs_by_spark_submit_and_torchrun(tmp_path: Path) -> None:
+    work = workspace(tmp_path)
     features, train, catalog = [line for line in COMMANDS if "jobs/" in line]
     built = as_users_run_it(features, work)
     assert built["rows"] == {"train": 3000, "valid": 600, "test": 600}
@@ -87,10 +92,14 @@ def test_jobs_by_spark_submit_and_torchrun(work: Path) -> None:
 
 
 def test_the_tour(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Follows the jobs above: the same snapshot stands, the tour's model is the second version."""
+    """Follows a demo: its snapshot stands, the tour's model is the second version."""
     monkeypatch.setenv("FIELDWISE_WORK", str(work))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(ROOT)
+    demo = ["--config", "configs/demo.yaml"]
+    short = ["training.auto=false", "training.epochs=2", "training.batch_size=512"]
+    for before in (["features", *demo], ["train", *demo, *(f"--set={key}" for key in short)]):
+        assert main(before) == 0, capsys.readouterr().err
     results = {}
     tour = [line for line in COMMANDS if line.startswith("fieldwise") and "jobs/" not in line]
     small = {"train": ["--set", "training.epochs=1"]}

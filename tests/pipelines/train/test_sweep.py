@@ -44,6 +44,7 @@ def results(folder: str) -> dict[tuple[str, int], dict]:
     return {(result["kind"], result["number"]): result for result in found}
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     config = config_of(tmp_path / "a")
     first = sweep(config, trials=2, seed=3, kinds=["lr", "fm"])
