@@ -209,16 +209,6 @@ class Config(FeatureConfig):
         """Absolute directory or URL of the workspace."""
         return resolve(self.workspace or os.path.join("work", self.name), self.base)
 
-    def require_shared_workspace(self) -> str:
-        """``workspace_dir`` of a training on several machines. ConfigError where it is a URL: each of them reads its
-        checkpoints there."""
-        if "://" in self.workspace_dir:
-            raise ConfigError(
-                "workspace", expected="a directory that all machines mount, to train on several",
-                found=self.workspace_dir, fix="Set workspace, or train on one machine.",
-            )  # fmt: skip
-        return self.workspace_dir
-
     def of_kind(self, kind: str) -> Config:
         """This config with a kind in the place of ``auto``, also where another process loads it by ``arguments``."""
         model = member(self.model, kind)

@@ -64,11 +64,16 @@ def train_on_spark(
     from fieldwise.features.spark.run import at_once
     from fieldwise.features.spark.session import spark_session
 
+    if not store.is_local(config.workspace_dir):
+        raise ConfigError(
+            "workspace", expected="a directory that driver and executors share", found=config.workspace_dir,
+            fix="Set it, or train without --on.",
+        )  # fmt: skip
     spark = spark_session("fieldwise train")
     cores = spark.sparkContext.defaultParallelism
     if spark.sparkContext.master.startswith("local") and cores < ranks:
         raise _too_few(ranks, f"{cores} of {spark.sparkContext.master}")
-    folder = store.join(config.require_shared_workspace(), "training", f".ranks-{uuid.uuid4().hex}")
+    folder = store.join(config.workspace_dir, "training", f".ranks-{uuid.uuid4().hex}")
     store.make_dir(folder)
     wish = {"arguments": [config.file, config.overrides], "days": asdict(days), "folder": folder,
             "style": os.environ.get(STYLE, ""),

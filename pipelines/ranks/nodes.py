@@ -50,7 +50,6 @@ def train_nodes(
         ConfigError: this node does not have what node 0 has, or does not find it. The others go on waiting.
         FieldwiseError: the error that any rank met, of its own class.
     """
-    config.require_shared_workspace()
     origin = open_model(init, config) if init else None
     traits = dict(traits_of(config, data, origin.bundle if origin else None))
     arguments, told_ranks = rank_arguments(config, days, origin, register=register, force=force, name=name)
