@@ -36,6 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_and_the_readme(here: Path) -> None:
     """The README's lines follow: they speak of the same shop."""
     found: dict[str, Any] = {}

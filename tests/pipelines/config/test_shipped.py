@@ -29,7 +29,9 @@ def load(name: str, data: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return load_config(CONFIGS / f"{name}.yaml", ["training.epochs=2", "training.threads=1", "training.auto=false"])
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("criteo", "avazu"))) for name in EXPECTED]
+)
 def test_raw_files_to_model(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(name, real_data, tmp_path, monkeypatch)
     built = build_features(config)

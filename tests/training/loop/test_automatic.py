@@ -208,6 +208,7 @@ def test_a_model_that_goes_on_keeps_what_was_chosen(snapshot: Snapshot, tmp_path
     assert load_bundle(tmp_path / "second" / "bundle").chosen == chosen, "and hands it on"
 
 
+@pytest.mark.slow
 def test_ranks_choose_alike(snapshot: Snapshot, tmp_path: Path) -> None:
     one, other = run_ranks(2, tmp_path, chosen_by_rank, snapshot.dir, tmp_path)
     assert one == other
