@@ -23,6 +23,7 @@ from fieldwise.pipelines.ranks.launch import Ended
 from fieldwise.pipelines.ranks.meeting import Hello, Meeting, listen
 from fieldwise.pipelines.ranks.node import Node, Nodes, Start
 from fieldwise.pipelines.ranks.nodes import _seat
+from tests.clusters import wait_for
 
 TRAITS = {"training.batch_size": "64", "feature spec": "abc"}
 LOST = Ended(1, None, [RankLostError("rank 3", expected="every rank", found="silence", fix="Wait.")])
@@ -151,6 +152,7 @@ def test_a_number_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_side, "SILENT_SECONDS", -4.0)
     with table(3) as here, here.node(0) as first, here.node(1) as node:
         waiting = [here.threads.submit(each.next_start) for each in (first, node)]
+        wait_for("node 1 to be taken", lambda: node._met)
         found = raised(ConfigError, here.node(1).next_start)
         assert "expected node 0 to take this node, found node 1 (host-1) is here already. Give every node" in found
         assert not any(each.done() for each in waiting)
