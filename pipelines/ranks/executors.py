@@ -53,12 +53,11 @@ def train_on_spark(
 ) -> dict[str, Any]:  # fmt: skip
     """``train``, which is ``train_model``, in ``ranks`` tasks of Spark at once; the same arguments and result.
 
-    A task that is lost takes the others with it, and Spark starts all again, which go on from the last checkpoint;
-    in local mode it does not.
+    A task that is lost takes the others with it; all start again from the last checkpoint, ``training.restarts`` times.
 
     Raises:
         ConfigError: executors have fewer cores than ranks, or do not see config, workspace or snapshots.
-        RankLostError, ClusterError: Spark has given up. Training can resume.
+        RankLostError, ClusterError: ranks were lost more often, or Spark has given up. Training can resume.
         FieldwiseError: the error that a rank met, of its own class.
     """
     from fieldwise.features.spark.run import at_once
@@ -81,18 +80,26 @@ def train_on_spark(
     gpus = int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
     say(f"training: {ranks} ranks on executors of {spark.sparkContext.master}")
     try:
-        told = at_once(spark, ranks, train_rank, train, json.dumps(wish), gpus=gpus)
-    except Interrupted:
-        raise
-    except Exception as error:
-        if _TOO_FEW in str(error):
-            raise _too_few(ranks, "fewer on all executors together") from None
-        for failure in _failures(folder):
-            raise failure from None
-        raise
-    else:
-        for failure in _failures(folder):
-            raise failure
+        for left in range(config.training.restarts, -1, -1):
+            try:
+                told = at_once(spark, ranks, train_rank, train, json.dumps(wish), gpus=gpus)
+            except Interrupted:
+                raise
+            except Exception as error:
+                if _TOO_FEW in str(error):
+                    raise _too_few(ranks, "fewer on all executors together") from None
+                failures = _failures(folder)
+                if left and failures and all(isinstance(failure, RankLostError) for failure in failures):
+                    say(f"{failures[0].where}: lost; all start again from the last checkpoint")
+                    for path in Path(folder).glob("*.json"):
+                        path.unlink(missing_ok=True)
+                    continue
+                for failure in failures:
+                    raise failure from None
+                raise
+            for failure in _failures(folder):
+                raise failure
+            break
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # a file system that is gone meanwhile
     if not told:
