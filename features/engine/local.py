@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from fieldwise.features.engine.base import Task
 from fieldwise.features.errors import known_error
+from fieldwise.features.process import cores
 from fieldwise.features.terminal import BarStream, bars
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class LocalEngine:
 
     @cached_property
     def cores(self) -> int:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
 
     def numbered(self, count: int) -> LocalFrame:
         return LocalFrame(self.cores, lambda what: [partial(_number, index) for index in range(count)])

@@ -133,23 +133,24 @@ def _fields(
     if asked is None:
         values = [each.name for each in table.schema if not pa.types.is_temporal(each.type)]
         values = [name for name in values if name not in reserved]
-        return [_field(table, name) for name in values if not _leaks(table, name, label, "is no field")]
-    for each in asked:
-        if isinstance(each, str) and each in table.column_names:
-            _leaks(table, each, label, "is a field, since it was asked for")
+        leaking = _leaks(table, values, label, "is no field")
+        return [_field(table, name) for name in values if name not in leaking]
+    named = [each for each in asked if isinstance(each, str) and each in table.column_names]
+    _leaks(table, named, label, "is a field, since it was asked for")
     return [_field(table, each) if isinstance(each, str) else each for each in asked]
 
 
-def _leaks(table: pa.Table, name: str, label: str, so: str) -> bool:
-    """Whether a column tells the label, by the first rows; it is said with what follows."""
+def _leaks(table: pa.Table, names: Sequence[str], label: str, so: str) -> set[str]:
+    """The columns that tell the label, by the first rows; it is said with what follows."""
     rows = table.slice(0, _LOOKED)
     values, bad = Expression(label, "label").evaluate(rows)
     positive = values.cast(pa.float64()).to_numpy(zero_copy_only=False).copy()
     positive[bad | ~np.isin(positive, (0.0, 1.0))] = np.nan
-    told = leak(Column(name, rows[name], rows.num_rows), positive)
-    if told is not None:
-        warn(f"{name}: LEAK: {told}. A row to be scored does not have it yet; it {so}")
-    return told is not None
+    told = {name: leak(Column(name, rows[name], rows.num_rows), positive) for name in names}
+    found = {name: what for name, what in told.items() if what is not None}
+    for name, what in found.items():
+        warn(f"{name}: LEAK: {what}. A row to be scored does not have it yet; it {so}")
+    return set(found)
 
 
 def _field(table: pa.Table, name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.fitting import check, count, fit_spec
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.features.files.listing import SourceFile, list_files
+from fieldwise.features.process import cores
 from fieldwise.features.source.keys import require_keys
 from fieldwise.features.source.log import LogBatch, LogReader
 from fieldwise.features.source.rows import FileRange, Reject
@@ -198,8 +199,7 @@ class ConfigChecks:
         optimizer = OPTIMIZERS[self.config.training.optimizer]
         state = optimizer.state_width(model.width) * len(optimizer.states)
         table = model.rows * 4 * (2 * model.width + state)
-        cores = len(os.sched_getaffinity(0))
-        build = total * head.seconds / max(1, head.read) / cores
+        build = total * head.seconds / max(1, head.read) / cores()
         engine, _ = chosen(self.config, sum(file.size for file in self._files))
         start = " and a Spark start" if engine == "spark" else ""
         words = f"about {total:,} rows; features about {build:,.0f} s{start}; "

@@ -15,6 +15,7 @@ from typing import Any
 
 from fieldwise import PLACE
 from fieldwise.features.errors import InputError
+from fieldwise.features.process import cores
 from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.config.schema import Config
@@ -82,7 +83,7 @@ def _packages(reader: Reader) -> str:
 
 def _disk() -> str:
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    return f"{free / 2**30:.0f} GiB free in {tempfile.gettempdir()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{free / 2**30:.0f} GiB free in {tempfile.gettempdir()}, {cores()} cores"
 
 
 def _kernels() -> str:

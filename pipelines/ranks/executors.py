@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +80,18 @@ def train_on_spark(
             "how": {"init": init, "register": register, "force": force, "name": name}}  # fmt: skip
     gpus = int(spark.conf.get("spark.task.resource.gpu.amount", "0") or 0) > 0
     say(f"training: {ranks} ranks on executors of {spark.sparkContext.master}")
+    start = partial(at_once, spark, ranks, train_rank, train, json.dumps(wish), gpus=gpus)
     try:
         for left in range(config.training.restarts, -1, -1):
             try:
-                told = at_once(spark, ranks, train_rank, train, json.dumps(wish), gpus=gpus)
-            except Interrupted:
-                raise
-            except Exception as error:
-                if _TOO_FEW in str(error):
-                    raise _too_few(ranks, "fewer on all executors together") from None
-                failures = _failures(folder)
-                if left and failures and all(isinstance(failure, RankLostError) for failure in failures):
-                    say(f"{failures[0].where}: lost; all start again from the last checkpoint")
-                    for path in Path(folder).glob("*.json"):
-                        path.unlink(missing_ok=True)
-                    continue
-                for failure in failures:
-                    raise failure from None
-                raise
-            for failure in _failures(folder):
-                raise failure
-            break
+                told = _tried(start, folder, ranks)
+                break
+            except RankLostError as lost:
+                if not left:
+                    raise
+                say(f"{lost.where} is lost; all start again from the last checkpoint")
+                for path in Path(folder).glob("*.json"):
+                    path.unlink(missing_ok=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # a file system that is gone meanwhile
     if not told:
@@ -107,6 +99,23 @@ def train_on_spark(
             "ranks on Spark", expected="a result of rank 0", found="none", fix="See the words of its task above."
         )
     return dict(told)
+
+
+def _tried(start: Callable[[], dict[str, Any] | None], folder: str, ranks: int) -> dict[str, Any] | None:
+    """What one start gives. Raises what a rank has met, before what Spark makes of it."""
+    try:
+        told = start()
+    except Interrupted:
+        raise
+    except Exception as error:
+        if _TOO_FEW in str(error):
+            raise _too_few(ranks, "fewer on all executors together") from None
+        for failure in _failures(folder):
+            raise failure from None
+        raise
+    for failure in _failures(folder):
+        raise failure
+    return told
 
 
 def train_rank(train: Train, wish: str) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from fieldwise.features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
 from fieldwise.features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
-from fieldwise.features.process import FAILURES, adopt_orphans, die_with_parent, end_children
+from fieldwise.features.process import FAILURES, adopt_orphans, cores, die_with_parent, end_children
 from fieldwise.features.terminal import BarStream
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.ranks.alike import retold, told
@@ -215,7 +215,7 @@ def rank_command(ranks: int, private: str, restarts: int) -> list[str]:
 
 def environment(ranks: int, private: str) -> dict[str, str]:
     """This process's environment with the cores shared among ranks that talk over loopback; what is set stays."""
-    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    threads = str(max(1, cores() // ranks))
     usual = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
     meet = {STORE: f"{private}/ranks", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return {**usual, "TORCH_CPP_LOG_LEVEL": "ERROR", **os.environ, **meet}

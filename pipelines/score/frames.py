@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +11,7 @@ from fieldwise.features.arrays import Float32, Int32
 from fieldwise.features.columns.batch import Columns
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.encoder import Encoder
+from fieldwise.features.process import cores
 from fieldwise.features.source.join import SideTable
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.scoring.scorer import Scorer
@@ -40,7 +40,7 @@ class FrameScorer:
 
     def probabilities(self, table: pa.Table) -> Float32:
         """[rows], calibrated. InputError for a column that is missing, or a value that cannot be read."""
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = cores()
         parts = [np.empty(0, np.float32)]
         for start in range(0, table.num_rows, BLOCK):
             _, slots = self.encoded(table.slice(start, BLOCK), start)

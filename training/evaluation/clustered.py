@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fieldwise.features.arrays import Float32, Float64, Int32, Int64
+from fieldwise.features.arrays import Float32, Float64
+from fieldwise.features.columns.hashing import xxh64_rows
 from fieldwise.features.fields.spec import FeatureSpec
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.evaluation.paired import effective, interval
@@ -22,6 +23,8 @@ from fieldwise.training.ranks.world import World
 
 BLOCKS = 32
 """Of a clustering: values with equal local index modulo this are one; a power of two."""
+_SEED = 1
+"""Of the hash by which equal rows are in one block, whoever reads them."""
 LEAST_CLUSTERS = 10.0
 """Effective blocks of a field that can say anything; fields of few values are no clusters."""
 CONFIDENCE = 0.8413
@@ -43,7 +46,8 @@ class ClusteredLoss:
         weight = np.ones(len(y)) if batch.weight is None else batch.weight.astype(np.float64)
         loss = weight * (np.logaddexp(0.0, z) - y * z)
         fields = [batch.slots[:, slot] & (BLOCKS - 1) for slot in self._slots]
-        for at, block in enumerate([*fields, _mixed(batch.slots)]):
+        row = xxh64_rows(np.ascontiguousarray(batch.slots).view(np.uint8), _SEED) & np.uint64(BLOCKS - 1)
+        for at, block in enumerate([*fields, row.astype(np.int64)]):
             for sums, values in zip(self._sums[:, at], (weight, loss), strict=True):
                 sums += np.bincount(block, values, BLOCKS)
 
@@ -52,15 +56,6 @@ class ClusteredLoss:
         sums, self._sums = self._sums, self._none()
         taken: list[Any] = world.sum(sums).tolist()
         return taken
-
-
-def _mixed(slots: Int32) -> Int64:
-    """Block of each row by all of its values: whoever reads a row, it is in the same one."""
-    mixed = np.zeros(len(slots), np.uint64)
-    for slot in range(slots.shape[1]):
-        mixed = (mixed ^ slots[:, slot].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return (mixed >> np.uint64(40)).astype(np.int64) & (BLOCKS - 1)
 
 
 def surely_lower(after: Sequence[Any], before: Sequence[Any]) -> bool:

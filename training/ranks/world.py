@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fieldwise.features.errors import RankLostError
 from fieldwise.features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted, Interruptible, quieten
-from fieldwise.features.process import die_with_parent, end_children, machine
+from fieldwise.features.process import cores, die_with_parent, end_children, machine
 
 STORE = "FIELDWISE_RANKS"
 """Environment variable: ranks of one machine meet through files of this name, in a directory of their user alone.
@@ -113,7 +113,7 @@ class World:
 
     def use_threads(self, threads: int | None) -> int:
         """Set the compute threads of this rank; default: the host's cores shared among its ranks."""
-        count = threads or max(1, len(os.sched_getaffinity(0)) // self.ranks_on_host)
+        count = threads or max(1, cores() // self.ranks_on_host)
         torch.set_num_threads(count)
         return count
 

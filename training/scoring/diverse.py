@@ -40,11 +40,9 @@ def top_k_diverse(
         penalty: logits, at least 0; 0 gives the lists of `top_k`.
     """
     pool = top_k(scorer, catalog, contexts, among, exclude=exclude, only=only, per_category=per_category)
-    group = np.empty(len(catalog.item), np.int64)  # of every item
-    group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
     out = Ranking(np.zeros_like(pool.start), np.empty_like(pool.item), np.empty_like(pool.logit))
     diverse(
-        catalog.vectors, catalog.norm, group, constant(pool.start, np.int64), constant(pool.item, np.int64),
+        catalog.vectors, catalog.norm, catalog.group, constant(pool.start, np.int64), constant(pool.item, np.int64),
         constant(pool.logit, np.float32), k, penalty, out.start, out.item, out.logit,
     )  # fmt: skip
     return Ranking(out.start, out.item[: out.start[-1]], out.logit[: out.start[-1]])

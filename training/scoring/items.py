@@ -75,6 +75,13 @@ class Catalog:
         return self.precise if self.precise.shape[1] else self.vectors
 
     @property
+    def group(self) -> Int64:
+        """[N] of every item."""
+        group = np.empty(len(self.item), np.int64)
+        group[self.item] = np.repeat(np.arange(len(self.slots)), np.diff(self.start))
+        return group
+
+    @property
     def groups(self) -> Lists:
         return Lists(self.start, self.item)
 

@@ -101,8 +101,7 @@ class _Search:
         self.contexts = max(PAIR_CONTEXTS, min(CONTEXTS, BUFFERED // self.capacity))
         self.product: MatrixProduct | PairProduct
         self.linear = constant(catalog.linear, np.float32)
-        self.group = np.empty(len(catalog.item), np.int64)  # of every item
-        self.group[catalog.item] = np.repeat(np.arange(len(catalog.slots)), np.diff(catalog.start))
+        self.group = catalog.group
         self.product = PairProduct(scorer, catalog) if scorer.model.paired else MatrixProduct(catalog, self.contexts)
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:

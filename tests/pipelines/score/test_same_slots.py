@@ -24,28 +24,10 @@ from fieldwise.training.data.batch import layout_of
 from fieldwise.training.models import build_model, settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
 from fieldwise.training.scoring.scorer import Scorer
+from tests.pipelines.every_kind import COLUMNS, FIELDS
 
 pytestmark = pytest.mark.usefixtures("on_spark")
 
-COLUMNS = ["label", "a", "b", "tags", "x", "t", "y", "z"]
-FIELDS: list[dict[str, Any]] = [
-    {"name": "hash", "kind": "hash", "column": "a", "buckets": 1021},
-    {"name": "b", "kind": "vocabulary", "min_count": 1},
-    {"name": "tags", "kind": "vocabulary", "min_count": 1, "separator": "|", "max_values": 3},
-    {"name": "a", "kind": "vocabulary", "shares": "b"},
-    {"name": "hashes", "kind": "hash", "column": "tags", "separator": "|", "pooling": "sum", "buckets": 64},
-    {"name": "flags", "kind": "vocabulary", "min_count": 1, "flags": ["y", "z"]},
-    {"name": "log", "kind": "number", "column": "x"},
-    {"name": "quantiles", "kind": "number", "column": "x", "quantiles": 5},
-    {"name": "edges", "kind": "number", "column": "x", "edges": [-1, 0, 2.5]},
-    {
-        "name": "hour",
-        "kind": "time",
-        "part": "hour_of_week",
-        "of": {"column": "t", "earliest": "1970-01-01", "latest": "2200-01-01"},
-    },
-    {"name": "cross", "kind": "cross", "of": ["a", "b", "x"], "buckets": 509},
-]
 _TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=6)
 _NUMBER = st.one_of(
     st.just(""),
@@ -81,7 +63,7 @@ def write(place: Path, rows: list[tuple[str, ...]]) -> Config:
 @settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate])  # an example takes seconds
 def test_plain_python_spark_and_score_rows_give_the_same_slots(tmp_path_factory: Any, rows: list[Any]) -> None:
     place = tmp_path_factory.mktemp("same")
-    rows = [*rows, ("1", "a", "b", "c", "1", "0", "1", "1")]  # a value for every vocabulary
+    rows = [*rows, *[("1", "a", "b", "c", "1", "0", "1", "1")] * 2]  # a value for every vocabulary
     config = write(place, rows)
     snapshot = load_snapshot(build_features(config)["dir"])
     raw = pa.table({name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)})
