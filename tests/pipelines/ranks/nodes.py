@@ -119,7 +119,7 @@ def epochs(config: Path) -> dict[int, dict[str, float]]:
     """What the training has reported of each epoch: by number, what was reported last."""
     journal = next(config.parent.glob("work/planted/training/*/reports/journal.jsonl"))
     told = [json.loads(line) for line in journal.read_text().splitlines()]
-    return {each["step"]: each["values"] for each in told if "train_logloss" in each.get("values", {})}
+    return {each["step"]: each["values"] for each in told if "rows_trained" in each.get("values", {})}
 
 
 def checkpoints(config: Path) -> list[str]:

@@ -41,9 +41,8 @@ def test_killed_nodes_come_back_to_the_same_losses(tmp_path: Path) -> None:
         print(nodes.said(0))
     assert result["bundle_digest"] == undisturbed["bundle_digest"]
     once, again = epochs(quiet), epochs(killed)
-    assert sorted(again) == sorted(once)
-    for epoch in range(12):
-        values = again[epoch]
+    assert sorted(again) == sorted(once) == list(range(12))
+    for epoch, values in again.items():
         assert values["rows_planned"] == values["rows_read"] == values["rows_trained"] == 16000
         for name in ("train_logloss", "valid_logloss"):
             np.testing.assert_allclose(values[name], once[epoch][name], rtol=0, atol=1e-6)
