@@ -29,7 +29,10 @@ def require_columns(config: Config, files: Sequence[SourceFile]) -> None:
         for place, join in enumerate(config.join):
             _require(f"join.{place}.on", join.on, known, path)  # or a column of a table joined before
             known |= set(joined[place] or ())
+        drawn = _drawn(config)
         for key, column in wanted(config):
+            if column in drawn - known:
+                raise _only_of_negatives(config, key, column)
             _require(key, column, known, f"{path}{' and the joined tables' if joined else ''}")
     if config.catalog is not None:
         _require_catalog(config, config.catalog, joined)
@@ -50,6 +53,23 @@ def wanted(config: Config) -> Iterator[tuple[str, str]]:
     yield from (("beside", column) for column in config.beside)
     if config.split.key is not None:
         yield "split.key", config.split.key
+
+
+def _drawn(config: Config) -> set[str]:
+    """Columns that negatives have from their items."""
+    if config.negatives is None:
+        return set()
+    items = config.negatives.items
+    return set(known_columns(items, list_files(items, config.base))[1] or ())
+
+
+def _only_of_negatives(config: Config, key: str, column: str) -> InputError:
+    assert config.negatives is not None
+    items, item = ", ".join(config.negatives.items.path), config.negatives.item
+    return InputError(
+        key, expected=f"a column {column!r} of positives, too", found=f"it in negatives.items alone ({items})",
+        fix=f"Join that table: `join: [{{path: {items}, on: {item}}}]`.",
+    )  # fmt: skip
 
 
 def known_columns(source: SourceConfig, files: Sequence[SourceFile]) -> tuple[str, list[str] | None]:

@@ -84,7 +84,7 @@ def score_catalog(
         require_one_header(source, list_files(source, config.base, date))
     split = split_sides(config, bundle.spec, date)
     if catalog.diversity is not None:
-        require_similarity(bundle, split)
+        require_similarity(bundle, split, "catalog.diversity")
     target = target_of(config, out, date, "scores", "catalog")
     stamps = _stamps(config, catalog, date)
     unset = {rule for rule in ("at_least", "diversity") if getattr(catalog, rule) is None}  # as in earlier versions

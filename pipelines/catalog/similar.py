@@ -114,7 +114,7 @@ def similar(
 def _vectors(config: Config, bundle: Bundle, side: Side, date: str | None) -> tuple[pa.Array, Float32]:
     """(ids ascending, their vectors)"""
     split = split_sides(config, bundle.spec, date)
-    require_similarity(bundle, split)
+    require_similarity(bundle, split, f"similar-{side}")
     scorer, coverage = Scorer(bundle), Coverage.of(bundle, config)
     if side == "items":
         items = read_items(config, split.items, bundle.spec, date, coverage)

@@ -50,12 +50,18 @@ def require_vectors(bundle: Bundle, split: Split) -> None:
         )
 
 
-def require_similarity(bundle: Bundle, split: Split) -> None:
-    """ConfigError for models that do not tell which items or contexts are alike, for they have no vectors of them."""
-    require_vectors(bundle, split)
-    if not dimensions(Scorer(bundle), split.of_item):
-        fix = "Train a model with latent vectors, such as fm or ffm."
-        raise ConfigError("model.kind", expected="a model whose items have vectors", found=bundle.kind, fix=fix)
+def require_similarity(bundle: Bundle, split: Split, key: str) -> None:
+    """ConfigError for models that do not tell which items or contexts are alike, for they have no vectors of them.
+
+    Args:
+        key: what needs them.
+    """
+    able = [kind for kind in kinds("splits") if model_of(kind).latent and not model_of(kind).paired]
+    if bundle.kind in able and not split.mixed and dimensions(Scorer(bundle), split.of_item):
+        return
+    found = f"field {split.mixed[0]!r} over both" if split.mixed else f"model.kind {bundle.kind}"
+    fix = f"Take {listed(able)}, over fields of one side each."
+    raise ConfigError(key, expected="a model whose items and contexts have vectors", found=found, fix=fix)
 
 
 def read_contexts(config: Config, side: Side, spec: FeatureSpec, date: str | None, coverage: Coverage) -> Contexts:

@@ -47,7 +47,8 @@ class DiversityConfig(Strict):
     """Lists whose items differ, by maximal marginal relevance over the model's own vectors of items."""
 
     penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
-    """Logits that an item loses where it is a twin of one above it in the list, less the less it is like any."""
+    """Logits that an item loses where it is a twin of one above it in the list, less the less it is like any, and none
+    where it is like none (a cosine of 0 or less). Above 0, at most 100."""
     among: Annotated[int, Field(ge=2)] | None = None
     """The best items of a context that a list is picked from. Default: three times ``k``."""
 
@@ -123,9 +124,9 @@ class CatalogConfig(Strict):
 
     def _differing(self, diversity: DiversityConfig) -> None:
         if self.at_least is not None:
-            raise ValueError("one of at_least and diversity")
+            raise ValueError("must be one of at_least and diversity, got both")
         if diversity.among is not None and diversity.among < self.k:
-            raise ValueError(f"diversity.among of at least k = {self.k}")
+            raise ValueError(f"must be diversity.among of at least k = {self.k}, got {diversity.among}")
 
     @property
     def category(self) -> str | None:

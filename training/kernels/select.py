@@ -248,12 +248,15 @@ def rank(start, item, logit, exclude, k, cap, group, category, used, out_start, 
 
 
 @kernel
-def diverse(vectors, norm, group, start, item, logit, k, penalty, out_start, out_item, out_logit):
+def diverse(
+    vectors, norm, group, category, start, item, logit, k, cap, penalty, used, out_start, out_item, out_logit
+):  # fmt: skip
     """Of ranked lists ``start[c]:start[c + 1]``, the k picked one after another by
 
         logit[i] - penalty * max(0, max over picked j of cosine(vectors[group[i]], vectors[group[j]]))
 
-    (maximal marginal relevance), the earlier one of equals. They go to ``out_start`` [C + 1] and on, in that order.
+    (maximal marginal relevance), the earlier one of equals, with ``cap`` at most so many of a category: ``used``
+    [categories] are zeros. They go to ``out_start`` [C + 1] and on, in that order.
     """
     longest = 0
     for c in range(len(start) - 1):
@@ -268,14 +271,22 @@ def diverse(vectors, norm, group, start, item, logit, k, penalty, out_start, out
                 value = logit[first + j] - penalty * alike[j]
                 if left[j] and (best < 0 or value > most):
                     best, most = j, value
+            if best < 0:
+                break
             left[best] = False
             out_item[taken], out_logit[taken] = item[first + best], logit[first + best]
             taken += 1
             own = group[item[first + best]]
+            used[category[own]] += 1
+            full = cap and used[category[own]] == cap
             for j in range(n):
+                if left[j] and full and category[group[item[first + j]]] == category[own]:
+                    left[j] = False
                 if left[j]:
                     alike[j] = max(alike[j], cosine(vectors, norm, own, group[item[first + j]]))
         out_start[c + 1] = taken
+        for j in range(out_start[c], taken):
+            used[category[group[out_item[j]]]] = 0
 
 
 @inner

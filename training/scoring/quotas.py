@@ -48,7 +48,7 @@ def top_k_at_least(
         among = None if only is None else _inside(only, positions)
         found = top_k(scorer, own, contexts, count, exclude=_inside(exclude, positions), only=among)
         due.append(Ranking(found.start, positions[found.item], found.logit))
-    return _merged(due, whole, k, len(catalog.item)) if due else whole
+    return merged(due, whole, k, len(catalog.item)) if due else whole
 
 
 def _inside(lists: Lists, positions: Int64) -> Lists:
@@ -58,8 +58,8 @@ def _inside(lists: Lists, positions: Int64) -> Lists:
     return Lists(np.r_[0, np.cumsum(inside)][lists.start], at[inside])
 
 
-def _merged(due: Sequence[Ranking], whole: Ranking, k: int, items: int) -> Ranking:
-    """Lists of k: what is due, then what the whole lists have besides."""
+def merged(due: Sequence[Ranking], whole: Ranking, k: int, items: int) -> Ranking:
+    """Lists of k: what is due, then what the whole lists have besides, all in the order of their logits."""
     parts, contexts = [*due, whole], np.arange(len(whole.start))
     context = np.concatenate([np.repeat(contexts[:-1], np.diff(part.start)) for part in parts])
     item, logit = np.concatenate([part.item for part in parts]), np.concatenate([part.logit for part in parts])

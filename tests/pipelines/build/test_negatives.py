@@ -100,3 +100,9 @@ def test_what_cannot_be(tmp_path: Path) -> None:
         watched(tmp_path, negatives={**NEGATIVES, "by": "popularity^-1"})
     with pytest.raises(InputError, match=r"negatives\.context: expected a column 'who'"):
         build_features(watched(tmp_path, negatives={**NEGATIVES, "context": "who"}))
+
+
+def test_positives_need_the_items_columns_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'genre' of positives, too, found it in negatives\.items alone") as raised:
+        build_features(watched(tmp_path, join=None))
+    assert raised.value.fix == "Join that table: `join: [{path: films.csv, on: film}]`."

@@ -77,11 +77,17 @@ def test_lists_whose_items_differ(shop: Path) -> None:
     assert found != best
     assert [rank for _, rank, _, _ in found] == [rank for _, rank, _, _ in best]
     linear = shop_config(shop, "lr", diversity=rule)
-    with pytest.raises(ConfigError, match="expected a model whose items have vectors, found lr"):
+    with pytest.raises(
+        ConfigError,
+        match=r"catalog\.diversity: expected a model whose items and contexts have vectors, found model\.kind lr",
+    ):
         score_catalog(linear, model=write_bundle(shop, linear), date=DAY)
     for wrong, found_text in [
-        ({"diversity": {"among": 4}, "k": 5}, "diversity.among of at least k = 5"),
-        ({"diversity": {}, "at_least": {"column": "category", "items": {"a": 1}}}, "one of at_least and diversity"),
+        ({"diversity": {"among": 4}, "k": 5}, r"diversity\.among of at least k = 5, found 4"),
+        (
+            {"diversity": {}, "at_least": {"column": "category", "items": {"a": 1}}},
+            "one of at_least and diversity, found both",
+        ),
     ]:
         with pytest.raises(ValueError, match=found_text):
             shop_config(shop, **wrong)

@@ -54,5 +54,5 @@ def test_equals_every_pair(
 
 def test_models_without_vectors(shop: Path) -> None:
     config = shop_config(shop, "lr")
-    with pytest.raises(ConfigError, match="expected a model whose items have vectors, found lr"):
+    with pytest.raises(ConfigError, match=r"items and contexts have vectors, found model\.kind lr"):
         similar(config, "items", model=write_bundle(shop, config), date=DAY)

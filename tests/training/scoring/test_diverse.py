@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from tests.training.scoring.test_topk import lists_of, packed
 WITH_VECTORS = [kind for kind in kinds("splits") if kind != "lr" and not model_of(kind).paired]
 
 
-def picked(pool: list[tuple[int, float]], vectors: Any, k: int, penalty: float) -> list[tuple[int, float]]:
+def picked(
+    pool: list[tuple[int, float]], vectors: Any, k: int, penalty: float, category: Any, cap: int
+) -> list[tuple[int, float]]:
     """The rule as its module states it; the earlier one of equals."""
 
     def cosine(i: int, j: int) -> float:
@@ -30,7 +33,10 @@ def picked(pool: list[tuple[int, float]], vectors: Any, k: int, penalty: float) 
 
     found: list[tuple[int, float]] = []
     while len(found) < k and len(found) < len(pool):
-        left = [pair for pair in pool if pair not in found]
+        used = Counter(category[i] for i, _ in found)
+        left = [pair for pair in pool if pair not in found and not (cap and used[category[pair[0]]] == cap)]
+        if not left:
+            break
         worth = [logit - penalty * max([0.0, *(cosine(i, j) for j, _ in found)]) for i, logit in left]
         most = max(worth)
         near = next(at for at, value in enumerate(worth) if value >= most - 1e-9)  # sums of cosines differ in last bits
@@ -51,11 +57,18 @@ def test_equals_plain_loops(data: st.DataObject) -> None:
     category = draw.integers(0, 4, n).astype(np.int32)
     exclude = packed(data.draw(st.lists(st.sets(st.integers(0, n - 1), max_size=5), min_size=4, max_size=4)))
     catalog = Catalog.of(scorer, sides, items, category)
-    rules: dict[str, Any] = {"exclude": exclude, "per_category": cap}
-    pool = lists_of(top_k(scorer, catalog, contexts, k + more, **rules))
-    found = top_k_diverse(scorer, catalog, contexts, k, among=k + more, penalty=penalty, **rules)
+    best = lists_of(top_k(scorer, catalog, contexts, k + more, exclude=exclude))
+    capped = lists_of(top_k(scorer, catalog, contexts, k, exclude=exclude, per_category=cap))
+    pool = [
+        sorted({*some, *others}, key=lambda pair: (-pair[1], pair[0]))
+        for some, others in zip(best, capped, strict=True)
+    ]
+    found = lists_of(
+        top_k_diverse(scorer, catalog, contexts, k, among=k + more, penalty=penalty, exclude=exclude, per_category=cap)
+    )
     vectors = item_factors(scorer, sides, items).vectors
-    assert lists_of(found) == [picked(listed, vectors, k, penalty) for listed in pool]
+    assert found == [picked(listed, vectors, k, penalty, category, cap) for listed in pool]
+    assert [len(listed) for listed in found] == [len(listed) for listed in capped]
 
 
 def test_twins_of_the_best_item_come_last() -> None:
