@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import fieldwise
@@ -23,6 +24,7 @@ def code_files(*rooms: str) -> Iterator[tuple[Path, Path]]:
                 yield path, Path("fieldwise", room, path.relative_to(home))
 
 
+@cache
 def code_digest() -> str:
     """SHA-256 over the names and bytes of all code."""
     digest = hashlib.sha256()

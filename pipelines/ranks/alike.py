@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import TypeVar
 
-import fieldwise
 from fieldwise.features import errors
+from fieldwise.features.code import code_digest
 from fieldwise.features.errors import ConfigError, FieldwiseError
 from fieldwise.features.store.kept import digest_of
 from fieldwise.pipelines.config.schema import Config
@@ -39,7 +36,7 @@ def traits_of(config: Config, data: TrainData, origin: Bundle | None = None) -> 
         for role, split in splits.items()
     }
     return {
-        "fieldwise": f"source files of digest {_sources()}",
+        "fieldwise": f"source files of digest {code_digest()[:12]}",
         "Python": ".".join(platform.python_version_tuple()[:2]),
         **{name: metadata.version(name) for name in _PACKAGES},
         **keys,
@@ -47,17 +44,6 @@ def traits_of(config: Config, data: TrainData, origin: Bundle | None = None) -> 
         **files,
         "--init": "none" if origin is None else f"bundle {origin.digest[:12]}",
     }
-
-
-@cache
-def _sources() -> str:
-    """Digest of the code that runs here."""
-    digest = hashlib.sha256()
-    for place in dict.fromkeys(fieldwise.__path__):
-        for room in ("features", "training", "pipelines", "jobs"):
-            for file in sorted(Path(place, room).rglob("*.py")):
-                digest.update(file.relative_to(place).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def difference(theirs: Traits, who: str, first: Traits, where: str) -> ConfigError | None:
