@@ -54,7 +54,9 @@ def standalone_cluster(
         return processes[-1].pid
 
     def logged(pattern: str) -> re.Match[str] | None:
-        return re.search(pattern, "".join(path.read_text() for path in place.glob("*.log")))
+        told = "".join(path.read_text() for path in place.glob("*.log"))
+        assert all(process.poll() is None for process in processes), told[-3000:]
+        return re.search(pattern, told)
 
     try:
         start("master", command("master.Master", "--port", "0"))

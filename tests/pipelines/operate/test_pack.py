@@ -118,7 +118,8 @@ def master(place: Path) -> Iterator[str]:
     """Workers in mount namespaces where the checkout and the driver's Python packages are empty directories."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("mount namespaces need root")
-    hidden = sorted({str(ROOT), sys.prefix, str(Path(pyspark.__path__[0]).parents[3])})
+    places = {ROOT, Path(sys.prefix), Path(pyspark.__path__[0]).parents[3]}
+    hidden = sorted(str(each) for each in places if not places & set(each.parents))
     spark, java = place / "spark", place / "java"
     shutil.copytree(LAUNCHER, place / "home")
 
