@@ -85,9 +85,7 @@ def replay(name: str, folder: Path, options: argparse.Namespace) -> dict[str, An
     for row in dates:
         row["never"] = measured(opening, snapshots[row["date"]])
         past = [snapshots[day] for day in days[: days.index(row["date"])]]
-        row["scratch"] = measured(
-            anew(config, past, made["best_epoch"] + 1, folder / "scratch"), snapshots[row["date"]]
-        )
+        row["scratch"] = measured(anew(config, past, made["best_epoch"], folder / "scratch"), snapshots[row["date"]])
     weight = np.array([row["rows"] for row in dates], np.float64)
     loss = {name: np.array([row[name] for row in dates]) for name in ("never", "daily", "scratch")}
     total = {name: float(weight @ values / weight.sum()) for name, values in loss.items()}

@@ -25,6 +25,13 @@ _MUST = re.compile(r"(?:\S+ )?must be (.*), got (.*)")
 """How our validators say it."""
 
 
+YES_AND_NO = (("yes", "no"), ("y", "n"), ("t", "f"), ("clicked", "not clicked"), ("click", "no click"), ("ja", "nein"),
+              ("ja", "nee"), ("ja", "nej"), ("j", "n"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sim", "não"),
+              ("sim", "nao"), ("да", "нет"))  # fmt: skip
+"""Words for a positive and for a negative."""
+YES = frozenset(yes for yes, _ in YES_AND_NO)
+
+
 class Takes(NamedTuple):
     """A type and what limits it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def demo(o: argparse.Namespace) -> dict[str, Any]:
     return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
 
 
+def _say_next(o: argparse.Namespace, command: str, *more: str) -> None:
+    """What most people do after this command, as they would write it."""
+    own = [word for each in o.overrides for word in ("--set", each)]
+    say(f"next: {shlex.join(['fieldwise', command, '--config', o.config, *own, *more])}")
+
+
 def features(o: argparse.Namespace) -> dict[str, Any]:
     if o.refit:
         from fieldwise.pipelines.build.refit import refit_features
@@ -55,7 +62,10 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
         return refit_features(_load(o), date=o.date, spec=o.spec)
     from fieldwise.pipelines.build.features import build_features
 
-    return build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace, against=o.against)
+    made = build_features(_load(o), date=o.date, spec=o.spec, replace=o.replace, against=o.against)
+    if o.date is None and o.spec is None:
+        _say_next(o, "train")
+    return made
 
 
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
@@ -70,7 +80,11 @@ def train(o: argparse.Namespace) -> dict[str, Any] | None:
     if o.on and nodes:
         fix = "Spark knows its machines: leave --nnodes and --rdzv out."
         raise ConfigError("--on spark", expected="Spark's executors alone", found=f"{nodes.count} nodes", fix=fix)
-    return train_best(_load(o), o.ranks, days, nodes=nodes, spark=o.on == "spark", **how)
+    config = _load(o)
+    found = train_best(config, o.ranks, days, nodes=nodes, spark=o.on == "spark", **how)
+    if found is not None and not (o.train or o.name or o.no_register):
+        _say_next(o, "evaluate" if config.catalog is None else "score-catalog")
+    return found
 
 
 def send(o: argparse.Namespace) -> dict[str, Any]:
@@ -108,7 +122,15 @@ def score_rows(o: argparse.Namespace) -> dict[str, Any]:
 def score_catalog(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
-    return score_catalog(_load(o), model=o.model, date=o.date, out=o.out and _here(o.out))
+    config = _load(o)
+    made = score_catalog(config, model=o.model, date=o.date, out=o.out and _here(o.out))
+    if o.date is None and o.out is None:
+        from fieldwise.pipelines.lists.asked import by_training
+
+        _, unseen = by_training(config)
+        if unseen:
+            _say_next(o, "evaluate-lists", "--from", unseen[0], "--to", unseen[-1])
+    return made
 
 
 def export_factors(o: argparse.Namespace) -> dict[str, Any]:

@@ -177,8 +177,8 @@ def _habit(text: str) -> str:
     """The remedy for what does not parse, where it is a known habit."""
     bare = re.sub(r"`[^`]+`|\"[^\"]*\"|'[^']*'", "x", text)
     told = next((remedy for pattern, remedy in _HABITS if re.search(pattern, bare)), "")
-    named = re.match(r"\s*([^\W\d]\w*(?:[ .:-]+\w+)+)\s*(?:$|[=<>!]+)", bare)
-    if told or named is None:
+    named = re.match(r"\s*([^\W\d][^=<>]*?)\s*(?:$|[=<>!]+)", bare)
+    if told or named is None or not re.search(r"\W", named[1]) or re.search(r"\b(?:and|or|not|in|is)\b", named[1]):
         return told
     return f"Put a name that is no word in backticks: `` `{named[1]}` {bare[named.end(1) :].strip() or '>= 4'} ``."
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+import pyarrow.compute as pc
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from fieldwise.features.arrays import Bool, Float64
 from fieldwise.features.columns.batch import Columns
+from fieldwise.features.columns.text import numbers
 from fieldwise.features.fields.base import BaseField, Encode, Fit, Problem, Slots, problems_of
 from fieldwise.features.kernels import numerals
 from fieldwise.features.kernels.strings import FIRST
 
 LOG2_SQUARED = (0.0, 1.0, *(2.0 ** math.sqrt(k) for k in range(1, 1025)))
 """Edges of log2-squared bins: below 0; [0, 1); [1, 2); then one bin per step of log2(v)^2 up to v = 2^32."""
+WITH_COMMA = re.compile(r"[+-]?\d[\d.]*,\d\d?")
+"""Prices as 12,50 and 1.299,00 write them; 1,299 may be one thousand and more."""
+_GROUPED = r"^\s*[+-]?\d{1,3}(?:[. '\x{a0}\x{202f}]\d{3})+(?:,\d*)?\s*$"
 
 
 class NumberField(BaseField):
@@ -32,6 +39,9 @@ class NumberField(BaseField):
     """Bin edges, increasing; a value equal to an edge belongs to the bin above it."""
     log2_squared: bool = False
     """floor(log2(value)^2) above 2, as in Criteo's winning solution; the default of counts and other long tails."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the fraction in texts. With a comma thousands may be apart by points, blanks or apostrophes:
+    ``1.299,50``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +63,14 @@ class NumberField(BaseField):
                 raise ValueError("edges that increase")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Specs without the key keep the digest that they had before there was one."""
+        found: dict[str, Any] = handler(self)
+        if self.decimal == ".":
+            found.pop("decimal", None)
+        return found
+
     @property
     def columns(self) -> tuple[str, ...]:
         return (self.column,)
@@ -62,11 +80,21 @@ class NumberField(BaseField):
         return self.quantiles is not None
 
     def check(self, columns: Columns) -> list[Problem]:
-        return problems_of(self.name, "bad_number", columns.numbers(self.column)[1], columns, self.column)
+        return problems_of(self.name, "bad_number", self._numbers(columns)[1], columns, self.column)
+
+    def _numbers(self, columns: Columns) -> tuple[Float64, Bool]:
+        """As ``numbers`` of the column."""
+        if self.decimal == "." or not _is_text(columns.kind(self.column)):
+            return columns.numbers(self.column)
+        texts = columns.array(self.column)
+        grouped = pc.match_substring_regex(texts, _GROUPED)
+        whole = pc.replace_substring_regex(texts, r"[. '\x{a0}\x{202f}]", "")
+        foreign = pc.replace_substring(texts, ".", "?")  # what is no group of thousands is no number either
+        return numbers(pc.replace_substring(pc.if_else(grouped, whole, foreign), ",", "."))
 
     def tally(self, columns: Columns) -> pa.Table:
         """Keys are the top 23 bits of the order-preserving form of float64: sign, exponent, 11 bits of mantissa."""
-        values = columns.numbers(self.column)[0]
+        values = self._numbers(columns)[0]
         bits = (values[~np.isnan(values)] + 0.0).view(np.uint64)
         ordered = np.where(bits >> np.uint64(63), ~bits, bits | np.uint64(1 << 63)) >> np.uint64(41)
         keys, counts = np.unique(ordered, return_counts=True)
@@ -86,9 +114,8 @@ class NumberField(BaseField):
         small_bins = (FIRST + np.searchsorted(edges, np.arange(4096.0), "right")).astype(np.int32)
 
         def encode(columns: Columns, out: Slots) -> list[Problem]:
-            kind = columns.kind(self.column)
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                values, bad = columns.numbers(self.column)
+            if self.decimal == "," or not _is_text(columns.kind(self.column)):
+                values, bad = self._numbers(columns)
                 numerals.bin_numbers(values, edges, out[0])
                 return problems_of(self.name, "bad_number", bad, columns, self.column)
             views, status = columns.texts(self.column), np.empty(columns.rows, np.uint8)
@@ -108,6 +135,10 @@ class NumberField(BaseField):
 
     def told(self, described: Sequence[str], raw: str) -> str:
         return f"{raw} in {described[0]}" if raw else described[0]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _quantile_edges(tally: pa.Table, quantiles: int) -> tuple[float, ...]:

@@ -159,9 +159,12 @@ def _require(key: str, column: str, known: Set[str], where: str) -> None:
             otherwise = f"Name what stands between them: `separator: {json.dumps(apart[0])}`."
         elif 2 * sum(re.fullmatch(r"[-+.\d]*\d", name) is not None for name in names) > len(names):
             otherwise = "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`."
+        encoded = any("\ufffd" in name for name in names)
         raise InputError(
             key,
             expected=f"a column {column!r} in {where}",
             found=f"columns {words.some(names)}" if any(names) else "no line that names any",
-            fix=words.nearest(column, names, otherwise),
+            fix="The file is not UTF-8: name its encoding below source, `encoding: cp1252`, say."
+            if encoded
+            else words.nearest(column, names, otherwise),
         )

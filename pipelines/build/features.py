@@ -142,6 +142,7 @@ def publish_snapshot(
     publish.clean(directory)
     found = standing(directory)
     if found is not None and found.request != request and not replace:
+        require_columns(config, files)  # a mistake in a name is no other config
         replace = _takes_place(config, directory, found, date, frozen, late)
     if found is not None and not replace:
         stands, status = found, "already published"

@@ -9,9 +9,11 @@ import pyarrow as pa
 from fieldwise.features.columns.expression import Expression, quoted
 from fieldwise.features.columns.text import numbers
 from fieldwise.features.config import FeatureConfig
+from fieldwise.features.fields.number import WITH_COMMA
 from fieldwise.features.source.misread import remedies as of_moments
 from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.terminal import printable
+from fieldwise.features.words import YES
 
 _OF_LINES = {
     "undecodable": "If the file is not UTF-8, name its encoding: `encoding: latin-1` (or cp1252).",
@@ -49,7 +51,10 @@ def _of_labels(found: Iterable[Quarantined], config: FeatureConfig) -> Iterator[
         if not values:
             yield f"Leave rows without a label out: `filter: {word} is not null`."
         elif numbers(pa.array(values))[1].any():
-            yield f'A label is 0 or 1: compare texts, `label: {word} == "{printable(values[0])[:40]}"`.'
+            seen = list(dict.fromkeys(printable(value)[:40] for value in values))
+            equal = f'{word} == "{next((value for value in seen if value.lower() in YES), "VALUE")}"'
+            what = "" if "VALUE" not in equal else f", VALUE being that of positives (here are {', '.join(seen[:4])})"
+            yield f"A label is 0 or 1: compare texts, `label: '{equal.replace(chr(39), 2 * chr(39))}'`{what}."
         else:
             yield f"A label is 0 or 1: compare numbers, such as `label: {word} >= 4`."
 
@@ -59,6 +64,9 @@ def _of_rows(found: Iterable[Quarantined]) -> Iterator[str]:
         if part.reason in _OF_LINES:
             yield _OF_LINES[part.reason]
         elif part.reason == "bad_number" and part.field not in ("label", "weight", "filter"):
+            if all(WITH_COMMA.fullmatch(sample.value) for sample in part.samples):
+                yield f'Numbers with a comma: write `decimal: ","` at fields.{printable(part.field)}.'
+                continue
             yield f"For values that are no numbers write `kind: vocabulary` at fields.{printable(part.field)}."
         elif part.reason == "bad_flag":
             yield f"Flags are 0 and 1: for other values write `kind: vocabulary` at fields.{printable(part.field)}."

@@ -24,7 +24,7 @@ from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.headers import require_one_header
 from fieldwise.features.source.quarantine import Quarantined, by_reason
 from fieldwise.features.source.raw import split_ranges
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import require_model
 from fieldwise.pipelines.build.quality import judged, say_quarantined
 from fieldwise.pipelines.catalog import tasks
@@ -88,7 +88,7 @@ def score_catalog(
     target = target_of(config, out, date, "scores", "catalog")
     stamps = _stamps(config, catalog, date)
     unset = {rule for rule in ("at_least", "diversity") if getattr(catalog, rule) is None}  # as in earlier versions
-    asked = catalog.model_dump(mode="json", exclude={"max_unmatched", *unset})
+    asked = catalog.model_dump(mode="json", exclude={"max_unmatched", "item_name", *unset})
     output = Output(target, [_RULES, bundle.digest, version, date, asked, stamps])
     found = output.standing()
     if found is not None:
@@ -140,6 +140,8 @@ class _Run:
             encoded = ending.enter_context(self._encoded(reading, coverage, whole=lists is pairwise_lists).kept())
             said, rejected, bad = self._said(encoded, reading, coverage)
             counts, items = said.counts, reading.result()
+            if len(items.ids) < self.catalog.k:
+                warn(f"catalog.k is {self.catalog.k:,}, and {len(items.ids):,} items are eligible: lists are shorter")
             fields = {
                 "contexts": said.tally.shares(self.split.fields(self.bundle.spec, item=False)),
                 "items": items.tally.shares(self.split.fields(self.bundle.spec, item=True)),

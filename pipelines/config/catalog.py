@@ -69,6 +69,9 @@ class CatalogConfig(Strict):
     """Column of the contexts that names them in the output."""
     item_id: str
     """Column of the items that names them in the output and breaks ties, smaller first."""
+    item_name: str | None = None
+    """Column of the items, or of a side table, with what people call them: shown in sample lists and explanations.
+    Default: one called like ``name`` or ``title``."""
     k: Annotated[int, Field(ge=1)] = 100
     """Length of a list; shorter where fewer items may be in it."""
     time: str | None = None

@@ -10,6 +10,8 @@ from fieldwise.features.columns.expression import Expression
 from fieldwise.features.schema import Names, Strict
 from fieldwise.pipelines.config.catalog import PairsConfig
 
+_USUAL = (5, 10, 20)
+
 
 class ListsConfig(Strict):
     """What published lists are measured against, and how.
@@ -18,8 +20,9 @@ class ListsConfig(Strict):
     a table. What came before says which items are popular, and which contexts and items are new.
     """
 
-    cutoffs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(default=[5, 10, 20])
-    """Lengths at which lists are measured: the K of recall@K."""
+    cutoffs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+    """Lengths at which lists are measured: the K of recall@K. Default: those of 5, 10 and 20 that are at most
+    ``catalog.k``, else that."""
     events: PairsConfig | None = None
     """A table of (context, item) pairs that happened, in place of the source's positives; ``{date}`` stands for each of
     the days."""
@@ -43,9 +46,13 @@ class ListsConfig(Strict):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of intervals: between their ends lies the figure of other contexts like these with this probability."""
 
+    def lengths(self, k: int) -> list[int]:
+        """``cutoffs``, for lists of at most ``k`` items."""
+        return self.cutoffs or [length for length in _USUAL if length <= k] or [k]
+
     @model_validator(mode="after")
     def _consistent(self) -> ListsConfig:
-        if self.cutoffs != sorted(set(self.cutoffs)):
+        if self.cutoffs is not None and self.cutoffs != sorted(set(self.cutoffs)):
             raise ValueError("cutoffs in ascending order, each once")
         if self.gain is not None:
             Expression(self.gain, "lists.gain")  # does it parse?

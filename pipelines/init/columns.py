@@ -20,16 +20,18 @@ import pyarrow.compute as pc
 
 from fieldwise.features.columns.moment import TimeConfig
 from fieldwise.features.columns.text import canonical, moments, numbers
+from fieldwise.features.fields.number import WITH_COMMA
 from fieldwise.features.source.misread import formats
 from fieldwise.features.terminal import printable
 
 _SEPARATORS = ("|", ";", ", ", ",")
 """Of values that are lists, the likelier first."""
-_COMMA = re.compile(r"[+-]?\d[\d.]*,\d\d?")
 _LOOKED = 2000
 """Distinct values that are tried as moments and lists."""
 FEW_BAD = 0.01
 """Share of values that may be no moments in a column of them."""
+SAME = 0.995
+"""Share of rows in which a column has its item's usual value, from which on it is the item's own."""
 
 
 class Column:
@@ -137,7 +139,7 @@ class Column:
     @cached_property
     def decimal_comma(self) -> bool:
         """Whether values are numbers as 12,50 and 1.299,00 write them."""
-        return not self.is_list and self.distinct > 1 and all(_COMMA.fullmatch(text) for text in self.some())
+        return not self.is_list and self.distinct > 1 and all(WITH_COMMA.fullmatch(text) for text in self.some())
 
     @cached_property
     def separator(self) -> str | None:
@@ -190,6 +192,19 @@ class Column:
         low = int(often.argmax()) < max(3, len(order) // 100)
         half = self.numbers[order][np.searchsorted(np.cumsum(often), often.sum() / 2)]
         return low and bool(half <= self.numbers.max() / 8)
+
+
+def follows(column: Column, item: Column) -> bool:
+    """Whether a column's value is one of the item."""
+    if column.is_list:
+        return True
+    both = (item.codes >= 0) & (item.counts[item.codes] > 1)
+    if not both.any():
+        return False
+    pairs, often = np.unique(item.codes[both] * (column.distinct + 1) + column.codes[both] + 1, return_counts=True)
+    usual = np.zeros(item.distinct, np.int64)
+    np.maximum.at(usual, pairs // (column.distinct + 1), often)
+    return bool(usual.sum() >= SAME * both.sum())
 
 
 def shown(text: str, most: int = 32) -> str:

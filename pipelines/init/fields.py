@@ -98,7 +98,9 @@ def side_fields(columns: Mapping[str, Column], key: str, of: str) -> Iterator[Fi
 def _is_as_good_as(column: Column) -> bool:
     """Whether a column of a side table has a value of its own for most of its keys."""
     nearly = 1 < column.distinct >= RARELY_AGAIN * column.set.sum() and column.rows >= 20
-    return nearly and not (column.is_list or column.separator is not None or _is_quantity(column, log=False))
+    if column.is_list or column.separator is not None or column.decimal_comma:
+        return False
+    return nearly and not _is_quantity(column, log=False)
 
 
 def time_fields(moments: Moments | None, names: Sequence[str]) -> Iterator[Field | Left]:
@@ -132,6 +134,11 @@ def _field(column: Column, *, is_id: bool = False, log: bool = True) -> Field | 
         return several
     if column.formats and not column.numeric:
         return Left(column.name, "moments: only the log's `time` becomes fields")
+    if column.decimal_comma:
+        quantiles = _quantiles(column)
+        keys = {"kind": "number", "quantiles": quantiles, "decimal": ","}
+        why = f"numbers with a comma, such as {shown(column.top[0])}: {quantiles} bins of equal shares"
+        return Field(column.name, keys, (column.name,), _missing(column, why))
     if _is_quantity(column, log=log):
         return _number(column)
     if not is_id and is_row_number(column):
@@ -142,8 +149,6 @@ def _field(column: Column, *, is_id: bool = False, log: bool = True) -> Field | 
 
 def _hashed_or_listed(column: Column, is_id: bool) -> Field | Left:
     again = f"{_values(column)}, {column.repeats:.1f} rows for each"
-    if column.decimal_comma:
-        again += "; numbers with a comma are texts: write them with a point to have them in bins"
     if column.distinct >= RARELY_AGAIN * column.rows and column.rows >= 50:
         again += "; few come again, so it generalises badly: try without it"
     if column.expected <= MOST_WORDS:
@@ -202,9 +207,13 @@ def _number(column: Column) -> Field:
     if column.counted and column.numbers.min() >= -1:
         why = f"{values}, small ones most often: bins that widen as they grow"
         return Field(column.name, {"kind": "number", "log2_squared": True}, (column.name,), _missing(column, why))
-    quantiles = int(np.clip(column.distinct // 2, 4, 20))
+    quantiles = _quantiles(column)
     why = f"{values}: {quantiles} bins of equal shares"
     return Field(column.name, {"kind": "number", "quantiles": quantiles}, (column.name,), _missing(column, why))
+
+
+def _quantiles(column: Column) -> int:
+    return int(np.clip(column.distinct // 2, 4, 20))
 
 
 def _values(column: Column) -> str:

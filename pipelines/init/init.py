@@ -23,14 +23,14 @@ from fieldwise.features.words import some
 from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.init import draft as drafts
-from fieldwise.pipelines.init.columns import columns_of, shown, words_of
+from fieldwise.pipelines.init.columns import columns_of, follows, shown, words_of
 from fieldwise.pipelines.init.draft import Draft, source_block, split_of
 from fieldwise.pipelines.init.fields import Field, Left, chosen, log_fields, side_fields, time_fields
-from fieldwise.pipelines.init.keyed import Made, follows, is_position, make, usual
+from fieldwise.pipelines.init.keyed import Made, foremost, is_position, make, places
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, no_label
+from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, likely_ids, no_label
 from fieldwise.pipelines.init.sample import Sample, look
-from fieldwise.pipelines.init.sides import Side, hidden, match, rename, with_key
+from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
 
 FEW = 100
 """Positives below which next to nothing can be learned."""
@@ -57,7 +57,7 @@ def init(
     """
     target = os.path.abspath(out)
     directory, stem = os.path.dirname(target), Path(target).stem
-    _require_free(target, *(f"{stem}-{what}.{kind}" for what in ("contexts", "items") for kind in ("csv", "parquet")))
+    _require_free(target)
     sample = look(open_as(log))
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
     found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
@@ -84,9 +84,9 @@ def _side(path: str | None, prefix: str) -> Sample | None:
     return None if path is None else look(open_as(path, prefix))
 
 
-def _require_free(target: str, *beside: str) -> None:
+def _require_free(*paths: str) -> None:
     """Nothing that is there is written over."""
-    for path in (target, *(os.path.join(os.path.dirname(target), name) for name in beside)):
+    for path in paths:
         if os.path.lexists(path):
             fix = "Name another by --out, or move it away."
             raise ConfigError(path, expected="no file yet", found="one, which is not written over", fix=fix)
@@ -288,7 +288,9 @@ class _Guess:
         if self.context is None or self.item is None:
             needed = (("a context (user)", self.context), ("an item", self.item))
             lacks = " nor ".join(what for what, found in needed if found is None)
-            fix = "name the columns by --context and --item, or give tables by --users and --items"
+            taken = [*(self.label.columns if self.label else ()), *([self.time.config.column] if self.time else [])]
+            options = likely_ids(self.columns, {"--context": self.context, "--item": self.item}, taken)
+            fix = f"name the columns{options}, or give tables by --users and --items"
             draft.catalog_notes = [f"No catalog to rank: no column is called like {lacks}: {fix}."]
             draft.warnings.append(f"no catalog to rank: no column is called like {lacks}: {fix}")
             return
@@ -301,6 +303,8 @@ class _Guess:
         contexts = self._table("contexts", self.users, self.context, of_context, directory, stem)
         items = self._table("items", self.items, self.item, [] if self.items else of_item, directory, stem)
         draft.catalog = {"contexts": contexts, "context_id": self.context, "items": items, "item_id": self.item, "k": K}
+        title = None if self.items is None else title_of(self.items, [one.column for one in draft.left])
+        draft.catalog |= {} if title is None else {"item_name": title}
         told = " and ".join(f"{shown(one)} by its {'table' if given else 'name'}"
                             for one, given in ((self.context, self.users), (self.item, self.items)))  # fmt: skip
         draft.catalog_notes = [f"The best items for every context, by `fieldwise score-catalog`: {told}."]
@@ -309,8 +313,21 @@ class _Guess:
             draft.catalog["time"] = show_moment(self.time.last, "UTC")[:19]
             draft.catalog_notes.append('time: the last moment of the log; for a daily job "{date}T19:00:00", say')
         if fixed:
-            draft.catalog["fixed"] = usual(self.columns, fixed)
-            draft.catalog_notes.append("fixed: where an item is shown, which no list knows before: its usual value")
+            draft.catalog["fixed"] = foremost(self.columns, fixed)
+            draft.catalog_notes.append(
+                "fixed: where an item is shown, which no list knows before: as if it stood first"
+            )
+        for name in of_context:
+            if (
+                name not in fixed
+                and places(self.columns[name])
+                and not follows(self.columns[name], self.columns[self.context])
+            ):
+                draft.warnings.append(
+                    f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {{"
+                    f'"{shown(name)}": {int(self.columns[name].numbers.min())}}}` below catalog, else each context has '
+                    "that of its last row"
+                )
         if self.label is None:
             draft.negatives = {"items": items, "context": self.context, "item": self.item}
 
@@ -339,8 +356,10 @@ def _write(draft: Draft, made: Mapping[str, Made], target: str, stem: str) -> li
     written: list[str] = []
     trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")
     try:
+        paths = {what: os.path.join(directory, f"{stem}-{what}.{table.suffix}") for what, table in made.items()}
+        _require_free(*paths.values())
         for what, table in made.items():
-            path = os.path.join(directory, f"{stem}-{what}.{table.suffix}")
+            path = paths[what]
             _create(path, table.data)
             written.append(path)
         text = drafts.text_of(draft, directory).encode()

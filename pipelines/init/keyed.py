@@ -21,10 +21,10 @@ MOST_KEYS = 500_000
 """Rows of a table that is made; of more the last ones."""
 MOST_READ = 4 << 30
 """Bytes of a log that are read once more for them; of a larger one the sample stands in."""
-SAME = 0.995
-"""Share of rows in which a column has its item's usual value, from which on it is the item's own."""
-POSITIONS = ("position", "pos", "rank", "slot", "place")
+POSITIONS = ("position", "pos", "rank", "slot", "place", "rang", "platz", "stelle", "plaats", "posicion", "posición",
+             "posizione", "posição", "puesto", "позиция")  # fmt: skip
 """Words for where an item was shown: nothing of a context or an item."""
+_MOST_PLACES = 50
 _PENDING = 1 << 19
 
 
@@ -53,19 +53,6 @@ class Made:
             texts = {name: canonical(self.table[name].combine_chunks()) for name in self.table.schema.names}
             pyarrow.csv.write_csv(pa.table(texts), out, pyarrow.csv.WriteOptions(quoting_style="needed"))
         return bytes(out.getvalue())
-
-
-def follows(column: Column, item: Column) -> bool:
-    """Whether a column's value is one of the item."""
-    if column.is_list:
-        return True
-    both = (item.codes >= 0) & (item.counts[item.codes] > 1)
-    if not both.any():
-        return False
-    pairs, often = np.unique(item.codes[both] * (column.distinct + 1) + column.codes[both] + 1, return_counts=True)
-    usual = np.zeros(item.distinct, np.int64)
-    np.maximum.at(usual, pairs // (column.distinct + 1), often)
-    return bool(usual.sum() >= SAME * both.sum())
 
 
 def is_position(name: str, words: Sequence[str]) -> bool:
@@ -115,10 +102,23 @@ def _distinct(held: Sequence[pa.Table], key: str) -> tuple[pa.Table, bool]:
     return table.take(pa.array(last[-MOST_KEYS:])), len(last) > MOST_KEYS
 
 
-def usual(columns: Mapping[str, Column], names: Sequence[str]) -> dict[str, str | int]:
-    """The most frequent value of columns that scoring gives one value to."""
+def places(column: Column) -> bool:
+    """Whether values are whole numbers from 0 or 1 on without a gap, as places in a list are."""
+    if (
+        not column.whole
+        or column.padded
+        or not 3 <= column.distinct <= _MOST_PLACES
+        or column.numbers.min() not in (0, 1)
+    ):
+        return False
+    return bool(column.numbers.max() - column.numbers.min() == column.distinct - 1)
+
+
+def foremost(columns: Mapping[str, Column], names: Sequence[str]) -> dict[str, str | int]:
+    """The first place, where places are numbers, else the most frequent one."""
     found: dict[str, str | int] = {}
     for name in names:
-        column, value = columns[name], columns[name].top[0]
-        found[name] = int(value) if column.whole and not column.padded and len(value) < 18 else value
+        column = columns[name]
+        numbered = column.whole and not column.padded and np.abs(column.numbers).max() < 1e15
+        found[name] = int(column.numbers.min()) if numbered else column.top[0]
     return found

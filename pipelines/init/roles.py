@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ import pyarrow as pa
 from fieldwise.features.columns.expression import Expression, quoted
 from fieldwise.features.columns.moment import DAY, TimeConfig, show_moment
 from fieldwise.features.errors import InputError
-from fieldwise.features.words import some
-from fieldwise.pipelines.init.columns import FEW_BAD, Column, shown, words_of
+from fieldwise.features.words import YES_AND_NO, some
+from fieldwise.pipelines.init.columns import FEW_BAD, Column, follows, shown, words_of
 
 LABELS = (
     "click", "clicked", "clicks", "label", "target", "attributed", "converted", "conversion", "purchased", "purchase",
@@ -31,10 +32,8 @@ CONTEXTS = ("user", "users", "uid", "customer", "visitor", "member", "client", "
 ITEMS = ("item", "items", "product", "sku", "movie", "film", "article", "book", "song", "track", "video", "ad",
          "advert", "creative", "campaign", "offer", "listing", "content", "document", "doc", "news", "post", "game",
          "asin", "isbn", "recipe", "course", "job", "hotel", "restaurant", "app")  # fmt: skip
-_YES = (("yes", "no"), ("y", "n"), ("t", "f"), ("clicked", "not clicked"), ("click", "no click"), ("ja", "nein"),
-        ("ja", "nee"), ("ja", "nej"), ("j", "n"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("sim", "não"),
-        ("sim", "nao"), ("да", "нет"))  # fmt: skip
-"""Words for a positive and for a negative."""
+_LEAST_IDS = 10
+"""Values below which a column hardly tells who or what."""
 MOST_STEPS = 101
 """Values of a rating."""
 
@@ -156,7 +155,7 @@ def _binary(word: str, column: Column) -> str | None:
     for yes, no in (("1", "-1"), ("2", "1")):
         if set(texts) == {yes, no}:
             return f"{word} == {yes}" if yes == "1" else None
-    for yes, no in _YES:
+    for yes, no in YES_AND_NO:
         if set(texts) == {yes, no}:
             return f'{word} == "{texts[yes]}"'
     return None
@@ -252,3 +251,30 @@ def find_id(columns: Mapping[str, Column], words: Sequence[str], taken: Sequence
             is_id = "id" in words_of(name) or len(words_of(name)) == 1
             found.append((hint + 0.2 * is_id - column.missing, name))
     return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def likely_ids(columns: Mapping[str, Column], known: Mapping[str, str | None], taken: Sequence[str]) -> str:
+    """Options that are still to be given, with the columns that come into question: those of most values of which none
+    only says again what another says, the one that more columns follow from as the item.
+
+    Args:
+        known: option to column; None for those to be given.
+        taken: other columns that are of something.
+    """
+    able = [
+        column for name, column in columns.items()
+        if name not in (*taken, *known.values()) and not column.is_list and column.separator is None
+        and not column.decimal_comma and (not column.numeric or column.whole)
+        and column.distinct >= _LEAST_IDS and column.repeats >= 2
+    ]  # fmt: skip
+    able.sort(key=lambda column: -column.distinct)
+    options = [option for option, column in known.items() if column is None]
+    apart: list[Column] = []
+    for column in able:
+        if len(apart) < len(options) and not any(follows(column, other) or follows(other, column) for other in apart):
+            apart.append(column)
+    if len(apart) < len(options):
+        return f" by {' and '.join(options)}"
+    apart.sort(key=lambda column: sum(follows(other, column) for other in columns.values() if other is not column))
+    pairs = zip(options, apart, strict=True)
+    return f", such as {' '.join(f'{option} {shlex.quote(column.name)}' for option, column in pairs)}"

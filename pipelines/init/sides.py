@@ -13,6 +13,7 @@ from fieldwise.features.errors import InputError
 from fieldwise.features.words import some
 from fieldwise.pipelines.init.columns import Column, columns_of, shown, words_of
 from fieldwise.pipelines.init.sample import Sample
+from fieldwise.pipelines.score.names import name_column
 
 LEAST_MET = 0.5
 """Share of the log's rows that must find their key."""
@@ -57,13 +58,22 @@ def match(log: Mapping[str, Column], side: Sample, words: Sequence[str], option:
             option,
             expected=f"a column of {path} with a value once in every row, which most rows of the log hold, too",
             found=f"keys {some([shown(key.name) for key in keys]) or 'none: every column repeats a value'}{nearest}",
-            fix="Write the ids in both files alike (no leading zeros, no `.0`), each once in the side table.",
+            fix="Write the ids in both files alike (no leading zeros, no `.0`), each once in the side table."
+            if keys
+            else f"Leave one row for each key: {_repeated(columns)}.",
         )
     return best
 
 
 def _unique(column: Column) -> bool:
     return not column.is_list and 0 < column.distinct == int(column.set.sum()) == column.rows
+
+
+def _repeated(columns: Mapping[str, Column]) -> str:
+    """The values that come again in the column that is nearest to a key."""
+    column = max(columns.values(), key=lambda each: 0 if each.is_list else each.distinct)
+    again = [shown(str(column.values[at])) for at in np.flatnonzero(column.counts > 1)[:3].tolist()]
+    return f"of {shown(column.name)!r} {', '.join(map(repr, again))} come again" if again else "none has values"
 
 
 def _match(column: Column, key: Column) -> Match | None:
@@ -109,3 +119,12 @@ def rename(sample: Sample, names: Mapping[str, str]) -> Sample:
 def hidden(side: Side, taken: Sequence[str]) -> list[str]:
     """Columns of a table that are called as others: only one of them can be read."""
     return [name for name in side.columns if name in taken and name != side.key]
+
+
+def title_of(side: Side, left: Sequence[str]) -> str | None:
+    """The column that names the rows, among those that are no fields, where no word in its own name says so."""
+    if name_column(list(side.columns), side.key) is not None:
+        return None
+    able = [side.columns[name] for name in left if name in side.columns]
+    texts = (one for one in able if one.readable and not (one.is_list or one.numeric or one.formats))
+    return next((one.name for one in texts if one.distinct > one.rows / 2), None)

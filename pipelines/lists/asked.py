@@ -6,13 +6,16 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fieldwise.features import store
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.files.listing import SourceFile, list_files
+from fieldwise.features.report.report import REPORT, Report
+from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.source.log import LogReader, Period, period_of
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.agreement import is_dated
 from fieldwise.pipelines.build.refit import window
 from fieldwise.pipelines.config.catalog import PairsConfig
@@ -48,11 +51,35 @@ def events_of(config: Config, days: Sequence[str]) -> Asked:
     if table is not None:
         return Asked(_table(config, table, gain), _files(table, config, days))
     if not days:
-        fix = "Name them: --from YYYY-MM-DD --to YYYY-MM-DD, or name a table in lists.events."
+        _, unseen = by_training(config)
+        first, last = (unseen[0], unseen[-1]) if unseen else ("YYYY-MM-DD", "YYYY-MM-DD")
+        known = ", which training has not seen" if unseen else ""
+        fix = f"Name them: --from {first} --to {last}{known}, or name a table in lists.events."
         raise ConfigError("evaluate-lists", expected="the days that the lists are measured on", found="none", fix=fix)
     _require_time(config, "lists.events")
     files = _files(config.source, config, days)
     return Asked(_log(config, _period(config, days), gain), files)
+
+
+def warn_of_trained(config: Config, days: Sequence[str]) -> None:
+    """Say so where lists are measured by what their model may have learned from."""
+    trained, unseen = by_training(config)
+    known = [day for day in days if day in trained]
+    if known and config.lists.events is None:
+        told = f"take --from {unseen[0]} --to {unseen[-1]}" if unseen else "split by time, or take later days"
+        warn(
+            f"a model of the snapshot `all` was trained on rows of {known[0]}{' and later' if len(known) > 1 else ''}: "
+            f"measured by what it has learned, its lists look better than they are; {told}"
+        )
+
+
+def by_training(config: Config) -> tuple[set[str], list[str]]:
+    """Days of the snapshot of the whole source that training sees rows of, and those after them; none without one."""
+    directory = snapshot_dir(config.workspace_dir, "all")
+    found = None if is_dated(config) else standing(directory)
+    days = [] if found is None else Report.load(store.join(directory, found.data, REPORT)).days
+    trained = {day.day for day in days if day.trained}
+    return trained, [day.day for day in days if trained and day.day > max(trained)]
 
 
 def history_of(config: Config, days: Sequence[str], date: str | None) -> Asked:

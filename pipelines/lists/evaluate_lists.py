@@ -22,13 +22,13 @@ from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.quarantine import Example
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.store.kept import read_record
-from fieldwise.features.terminal import say
+from fieldwise.features.terminal import say, warn
 from fieldwise.pipelines.build.quality import judged, say_quarantined
 from fieldwise.pipelines.catalog.items import RANGE_BYTES
 from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.engine import open_engine
 from fieldwise.pipelines.lists import tasks
-from fieldwise.pipelines.lists.asked import Asked, days_after, events_of, history_of, pairs_of
+from fieldwise.pipelines.lists.asked import Asked, days_after, events_of, history_of, pairs_of, warn_of_trained
 from fieldwise.pipelines.lists.described import DescribedSide, Eligible, read_eligible
 from fieldwise.pipelines.lists.measure import Measured, Yardsticks
 from fieldwise.pipelines.lists.page import PAGE, page
@@ -80,19 +80,23 @@ def measure_lists(
     out: str | None = None,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """What ``lists.json`` holds, and the directory that holds it; nobody is told. See `evaluate_lists`."""
-    config.require_catalog()
+    catalog = config.require_catalog()
+    cutoffs = config.lists.lengths(catalog.k)
     days = days_after(date, first, last)
     place = lists or target_of(config, None, date, "scores", "catalog")
     manifest = read_record(store.join(place, MANIFEST), "the manifest of published lists", "Score the catalog again.")
     pairs = _pairs(config, place, days, date)
     items = read_eligible(config, date)
-    measured, seen = _measure(config, pairs, items, date)
+    measured, seen = _measure(config, cutoffs, pairs, items, date)
+    if cutoffs[-1] > catalog.k and lists is None:
+        warn(f"lists.cutoffs goes to {cutoffs[-1]}, lists to {catalog.k} (catalog.k): there yardsticks are longer")
+    warn_of_trained(config, days)
     found = {
         "date": date,
         "lists": {"dir": place} | {key: (manifest or {}).get(key) for key in ("model", "model_version", "digest")},
         "days": days,
         "items": len(items.ids),
-        **figures(config.lists, measured, *seen),
+        **figures(config.lists, cutoffs, measured, *seen),
     }
     target = target_of(config, out, date, "evaluations", "lists")
     store.make_dir(target)
@@ -129,7 +133,7 @@ def _pairs(config: Config, place: str, days: list[str], date: str | None) -> dic
 
 
 def _measure(
-    config: Config, pairs: dict[str, Asked], items: Eligible, date: str | None
+    config: Config, cutoffs: list[int], pairs: dict[str, Asked], items: Eligible, date: str | None
 ) -> tuple[Measured, tuple[dict[str, Counter[str]], Any]]:
     """What all tasks have measured; what was read, by table; [N] how often each item was wanted before."""
     lists = config.lists
@@ -147,7 +151,7 @@ def _measure(
         popular = np.empty(len(ids), np.int64)
         popular[np.argsort(-wanted[1], kind="stable")] = np.arange(1, len(ids) + 1)
         of = Yardsticks(
-            tuple(lists.cutoffs), popular, wanted[0] == 0, "candidates" in pairs, tuple(lists.context_slices),
+            tuple(cutoffs), popular, wanted[0] == 0, "candidates" in pairs, tuple(lists.context_slices),
             items.slices,
         )  # fmt: skip
         places = max(engine.cores, min(len(ranges), _MOST_PLACES))

@@ -19,15 +19,17 @@ FIRST_SLICES = 12
 """That are shown on screen; ``lists.json`` and the page have all."""
 
 
-def figures(config: ListsConfig, measured: Measured, read: Mapping[str, Counter[str]], wanted: Int64) -> dict[str, Any]:
+def figures(
+    config: ListsConfig, cutoffs: list[int], measured: Measured, read: Mapping[str, Counter[str]], wanted: Int64
+) -> dict[str, Any]:
     """JSON: ``read`` (rows by table), ``counts``, ``metrics`` (by name the lists' value with the ends of its interval,
     the yardsticks' likewise, and the differences from them), ``exposure``, and ``slices``, the worst first."""
-    names, counts = metric_names(config.cutoffs), measured.counts
+    names, counts = metric_names(cutoffs), measured.counts
     whole = measured.sums[""].table[0]
     metrics = _metrics(names, whole, config.confidence)
     shown = {
         f"{name}@{cutoff}": value
-        for cutoff, listed in zip(config.cutoffs, measured.listed, strict=True)
+        for cutoff, listed in zip(cutoffs, measured.listed, strict=True)
         for name, value in exposure.exposure(listed, wanted).items()
     }
     slices: list[dict[str, Any]] = [
@@ -36,10 +38,10 @@ def figures(config: ListsConfig, measured: Measured, read: Mapping[str, Counter[
         if column
         for value, table in zip(sums.values, sums.table, strict=True)
     ]
-    middle = f"ndcg@{config.cutoffs[len(config.cutoffs) // 2]}"
+    middle = f"ndcg@{cutoffs[len(cutoffs) // 2]}"
     slices.sort(key=lambda each: (each[middle]["lists"]["value"], each["slice"]))
     return {
-        "cutoffs": config.cutoffs,
+        "cutoffs": cutoffs,
         "confidence": config.confidence,
         "by": middle,
         "read": {name: dict(sorted(found.items())) for name, found in read.items()},

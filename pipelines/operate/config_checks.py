@@ -17,7 +17,7 @@ import pyarrow as pa
 from fieldwise.features import store
 from fieldwise.features.columns.batch import Columns, one_table
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.errors import ConfigError, InputError, known_error, store_error
+from fieldwise.features.errors import ConfigError, FieldwiseError, InputError, known_error, store_error
 from fieldwise.features.fields.base import all_but, first_of_rows
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.fitting import check, count, fit_spec
@@ -92,6 +92,14 @@ class ConfigChecks:
     @cached_property
     def _files(self) -> list[SourceFile]:
         return list_files(self.config.source, self.config.base, None)
+
+    def without_spark(self) -> str | None:
+        """Why commands of this config do without Spark; None where they take it, or that is not known."""
+        try:
+            name, why = chosen(self.config, sum(file.size for file in self._files))
+        except (FieldwiseError, OSError):
+            return None
+        return why if name == "local" else None
 
     def _combinations(self) -> str:
         """What loading a config does not refuse, since some command can do without it."""

@@ -44,12 +44,13 @@ def examine(config: Config | None = None, quick: bool = False) -> dict[str, Any]
         InputError: at least one check failed; all findings are on stderr.
     """
     reader: Reader = "petastorm" if config is None else config.training.reader
-    checks: dict[str, Callable[[], str]] = {"packages": lambda: _packages(reader), "disk": _disk, "kernels": _kernels}
-    if not quick:
-        checks |= {"spark": _spark, "ranks": _ranks}
+    checks: dict[str, Callable[[], str]] = {"packages": lambda: _packages(reader), "disk": _disk}
     of_config = None if config is None else ConfigChecks(config)
-    if of_config is not None:
+    if of_config is not None:  # first, for it is what most people mend
         checks |= of_config.all
+    checks["kernels"] = _kernels
+    if not quick:
+        checks |= {"spark": lambda: _spark(of_config), "ranks": _ranks}
     found: dict[str, str] = {}
     failed: list[str] = []
     for name, check in checks.items():
@@ -99,7 +100,9 @@ def _kernels() -> str:
     return f"hash, training steps, scores and lists of {' and '.join(checked)} agree with xxhash and plain torch"
 
 
-def _spark() -> str:
+def _spark(config: ConfigChecks | None) -> str:
+    if config is not None and (why := config.without_spark()):
+        return f"not tried: {why}, so no command of this config starts it (`fieldwise doctor` alone tries it)"
     from fieldwise.features.spark.run import SparkEngine
     from fieldwise.features.spark.session import spark_session
 

@@ -2,7 +2,7 @@
 
 A table - the catalog's items, a side table - names its rows by a column ``name`` or ``title``, or ``<key>_name``,
 ``<key>_title``, whatever the letters' case and signs between words, an ``id`` of the key left out: ``Product name`` of
-``product_id``. Names are for people alone: no model reads them.
+``product_id``; or ``catalog.item_name`` does. Names are for people alone: no model reads them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def names_of(config: Config, column: str, keys: Collection[str], date: str | Non
             break
         try:
             files = list_files(source, config.base, date)
-            name = _name_column(_columns(source, files), column)
+            columns = _columns(source, files)
+            name = config.catalog.item_name if config.catalog is not None and config.catalog.item_id == column else None
+            name = name if name in columns and column in columns else name_column(columns, column)
             if name is not None:
                 found = dict(_read(source, files, column, name, wanted)) | found
         except (FieldwiseError, OSError):
@@ -58,7 +60,7 @@ def _columns(source: SourceConfig, files: Sequence[SourceFile]) -> Sequence[str]
     return first_keys(files) if named is None else named
 
 
-def _name_column(columns: Sequence[str], key: str) -> str | None:
+def name_column(columns: Sequence[str], key: str) -> str | None:
     """The one that names the rows; a table without the key names nobody's."""
     of = [word for word in _words(key) if word not in _IDS] or _words(key)
     usual = [("name",), ("title",), *((*words, last) for last in ("name", "title") for words in (_words(key), of))]

@@ -370,7 +370,7 @@ def _summary(task: TrainRun, result: TrainResult) -> dict[str, Any]:
         "bundle": result.bundle_dir,
         "bundle_digest": result.bundle_digest,
         "snapshots": task.data.snapshots,
-        "best_epoch": result.best_epoch,
+        "best_epoch": result.best_epoch + 1,
         "epochs": len(result.history),
         "metrics": {split: found.told() for split, found in result.evaluations.items()},
         "rows_per_second": round(result.rows_per_second),

@@ -240,7 +240,11 @@ class Search:
         words += f", dim {model.dim}" if trial.point.dim else ""
         found = f"valid {trial.valid:.5f} after {trial.epochs} epochs" if trial.epochs else "diverged"
         step = best is None or trial.valid < best.valid * (1 - self._worth(trial.point, best.point))
-        say(f"settings {len(self.done)}: {words}: {found}{', best' if step else ''}")
+        among = ""
+        if step:
+            whole = self.data.train.rows == self.run.data.train.rows
+            among = ", best" if whole else f", best on {self.data.train.rows:,} rows"
+        say(f"settings {len(self.done)}: {words}: {found}{among}")
         if self.run.tracker is not None:
             values = {"valid_logloss": trial.valid, "learning_rate": training.learning_rate, "l2": training.l2}
             known = {f"settings_{name}": v for name, v in values.items() if v is not None and math.isfinite(v)}

@@ -45,7 +45,7 @@ def bundle_of(reference: str) -> str:
     except ImportError as error:  # of the store's own library: boto3, google-cloud-storage, ...
         raise ArtifactError(reference, expected="an installed library", found=str(error), fix=_ELSEWHERE) from None
     if local is None:
-        raise absent(reference, "Train and promote a model first, or name another.")
+        raise absent(reference, "Train one first (`fieldwise train`: the first becomes the champion), or name another.")
     found = sorted(Path(local).glob("*/model.json"))
     if not found:
         raise ArtifactError(

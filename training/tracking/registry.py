@@ -366,7 +366,7 @@ def find(reference: str) -> Registered | None:
         version = _version_of(name, alias)
     found = None if version is None else _version(name, version)
     if found is None:
-        raise absent(reference, "Train and promote a model first, or name another.")
+        raise absent(reference, "Train one first (`fieldwise train`: the first becomes the champion), or name another.")
     known = [each for each in (alias, *ALIASES, *sorted(found.aliases)) if each in found.aliases]
     return Registered(name, str(found.version), alias or next(iter(known), None))
 

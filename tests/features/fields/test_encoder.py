@@ -56,6 +56,22 @@ def test_vocabulary_orders_by_count_then_bytes() -> None:
     assert column(batch, {**field, "max_size": 1}) == [2] * 7 + [3] * 3 + [1] * 2
 
 
+def test_numbers_with_a_comma_are_those_with_a_point() -> None:
+    point = ["1234.5", "-0.5", "12", "1234567", "", "7.25", "1299"]
+    comma = ["1234,5", "-0,5", "12", "1.234.567", "", "7,25", "1\u202f299"]
+    field = {"name": "n", "kind": "number", "quantiles": 4}
+    spec = fit(pa.table({"n": point}), field)
+    other = fit(pa.table({"n": comma}), {**field, "decimal": ","})
+    assert other.fields[0].edges == spec.fields[0].edges
+    assert column(pa.table({"n": comma}), {**field, "decimal": ","}) == column(pa.table({"n": point}), field)
+    assert "decimal" not in spec.fields[0].config.model_dump()  # digests of before the key
+    for text in ("1.5", "1.23,4", "1,2,3", "1e3,5"):
+        (problem,) = Encoder(other).encode(pa.table({"n": [text]})).problems
+        assert (problem.reason, problem.value) == ("bad_number", text)
+    typed = Encoder(other).encode(pa.table({"n": [7.25]})).slots
+    assert typed.tolist() == Encoder(other).encode(pa.table({"n": ["7,25"]})).slots.tolist()
+
+
 def test_number_bins() -> None:
     batch = pa.table({"n": ["-1", "0", "0.5", "1", "1.99", "2", "3", "4", "1e300", "", "123456789012345678901234"]})
     log2 = [3, 4, 4, 5, 5, *(5 + math.floor(math.log2(v) ** 2) for v in (2, 3, 4)), 3 + 1026, 1, 3 + 1026]

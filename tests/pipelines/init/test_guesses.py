@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 from fieldwise.features.errors import InputError
-from fieldwise.pipelines.init.columns import Column, words_of
-from fieldwise.pipelines.init.keyed import follows
+from fieldwise.pipelines.init.columns import Column, follows, words_of
 from fieldwise.pipelines.init.leaks import is_row_number, leak
 from fieldwise.pipelines.init.opening import open_as
 from fieldwise.pipelines.init.roles import find_label, find_time

@@ -68,7 +68,7 @@ def test_a_log_as_people_keep_them(tmp_path: Path) -> None:
     assert numbering.startswith("view id: ID: 4,000 values, as many as rows")
     assert config.catalog is not None
     assert (config.catalog.context_id, config.catalog.item_id) == ("shopper", "product")
-    assert config.catalog.fixed.keys() == {"place"}
+    assert config.catalog.fixed == {"place": 1}
     assert config.catalog.time == "2026-03-20T23:52:00"
     assert (found["rows"], found["rows_looked_at"]) == (4000, 4000)
     assert read(config) == 4000
@@ -118,7 +118,7 @@ def test_the_shop_of_the_demo(tmp_path: Path) -> None:
     assert read(config) == 4200
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "config-items.csv", "config-contexts.parquet"])
+@pytest.mark.parametrize("name", ["config.yaml", "config-items.csv", "config-contexts.csv"])
 def test_what_is_there_is_not_written_over(name: str, tmp_path: Path) -> None:
     write_log(tmp_path / "log.csv", 200)
     (tmp_path / name).write_text("mine")
@@ -240,20 +240,42 @@ def test_a_log_in_another_language(tmp_path: Path, capsys: pytest.CaptureFixture
     found, config = made(tmp_path)
     assert config.label == '`gekauft?` == "ja"'
     assert config.catalog is None
-    assert any("--context and --item" in line for line in found["warnings"])
+    assert any("--context 'Kunde Nr' --item Artikel:ID" in line for line in found["warnings"])
     assert "warning: no catalog to rank" in capsys.readouterr().err
     price = next(field for field in config.fields if field.name == "Preis (EUR)")
-    assert (price.kind, price.slots) == ("vocabulary", 1), "no list of what stands around the comma"
+    assert (price.kind, price.decimal) == ("number", ","), "no list of what stands around the comma"
     (tmp_path / "config.yaml").unlink()
     _, config = made(tmp_path, context="Kunde Nr", item="Artikel:ID")
     assert config.catalog is not None
     assert (config.catalog.context_id, config.catalog.item_id) == ("Kunde Nr", "Artikel:ID")
     assert names_of(config, "Artikel:ID", ["A7"]) == {"A7": "Ding 7"}
-    assert kinds(config) == {"Kunde Nr": "vocabulary", "Artikel:ID": "vocabulary"}, "name and price name the item again"
+    known = {"Kunde Nr": "vocabulary", "Artikel:ID": "vocabulary", "Preis (EUR)": "number"}
+    assert kinds(config) == known, "the name names the item again"
     assert "a value for each Artikel:ID: says no more" in (tmp_path / "config.yaml").read_text()
     assert read(config) == 600
     with pytest.raises(InputError, match=r"--item: expected a column 'Artikel' of the log, found Kunde Nr, Artikel:ID"):
         init(str(tmp_path / "log.csv"), item="Artikel", out=str(tmp_path / "other.yaml"))
+
+
+def test_places_by_another_name_and_titles_of_items(tmp_path: Path) -> None:
+    """A column of 1 to 5 that follows nobody may be the place of an item; items are named by what is no field."""
+    draw = random.Random(5)
+    rows = [
+        f"{n},u{draw.randrange(40)},i{draw.randrange(30)},{draw.randrange(1, 6)},{draw.randrange(2)}"
+        for n in range(900)
+    ]
+    (tmp_path / "log.csv").write_text("view,user,item,étage,click\n" + "\n".join(rows) + "\n")
+    items = [f'i{n},"Titre {n}, neuf","1.{n:03d},50",{n % 4}' for n in range(30)]
+    (tmp_path / "items.csv").write_text("item,libellé,prix,rayon\n" + "\n".join(items) + "\n")
+    found, config = made(tmp_path, items=str(tmp_path / "items.csv"))
+    (told,) = [line for line in found["warnings"] if line.startswith("étage")]
+    assert 'CHECK whether this is where an item was shown: then write `fixed: {"étage": 1}`' in told
+    assert config.catalog is not None
+    assert (config.catalog.item_name, config.catalog.fixed) == ("libellé", {})
+    assert names_of(config, "item", ["i3"]) == {"i3": "Titre 3, neuf"}
+    (tmp_path / "twice.csv").write_text("item,rayon\ni0,1\ni0,1\ni1,1\n")
+    with pytest.raises(InputError, match="Leave one row for each key: of 'item' 'i0' come again"):
+        init(str(tmp_path / "log.csv"), items=str(tmp_path / "twice.csv"), out=str(tmp_path / "other.yaml"))
 
 
 def test_rows_without_a_label_and_lines_that_are_no_rows(tmp_path: Path) -> None:

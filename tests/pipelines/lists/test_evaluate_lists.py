@@ -15,8 +15,11 @@ import pytest
 import yaml
 
 from fieldwise.features.errors import ConfigError, InputError
+from fieldwise.pipelines.build.features import build_features
+from fieldwise.pipelines.config.lists import ListsConfig
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.lists.asked import by_training
 from fieldwise.pipelines.lists.evaluate_lists import evaluate_lists
 from fieldwise.training.evaluation.ranking import metric_names, ranking
 from tests.pipelines.shop import shop_config, write_shop
@@ -185,6 +188,31 @@ def test_the_same_bytes_however_it_is_cut_on_either_engine(shop: Path, monkeypat
     for engine in ("local", "spark"):
         again = config.model_copy(update={"engine": engine})
         assert Path(evaluated(again)["dir"], "lists.json").read_bytes() == whole
+
+
+def test_days_that_training_has_seen_are_warned_of(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lists(shop)
+    config = config_of(shop, lists={"cutoffs": None}, split={"by": "time", "valid": 0.1, "test": 0.2})
+    build_features(config)
+    trained, unseen = by_training(config)
+    assert trained
+    assert unseen
+    assert max(trained) < unseen[0] <= unseen[-1] == "2026-01-07"
+    with pytest.raises(ConfigError, match=f"Name them: --from {unseen[0]} --to {unseen[-1]}, which training has not"):
+        evaluate_lists(config, lists="lists")
+    found = evaluate_lists(config, lists="lists", first=unseen[-1])
+    assert found["cutoffs"] == [5]  # catalog.k is 7
+    assert "was trained on" not in capsys.readouterr().err
+    evaluate_lists(config, lists="lists", first=min(trained), last=unseen[0])
+    told = f"trained on rows of {min(trained)} and later: measured by what it has learned, its lists look better"
+    assert told in capsys.readouterr().err
+
+
+def test_lengths_are_those_of_the_lists() -> None:
+    assert ListsConfig().lengths(100) == [5, 10, 20]
+    assert ListsConfig().lengths(10) == [5, 10]
+    assert ListsConfig().lengths(3) == [3]
+    assert ListsConfig(cutoffs=[50]).lengths(10) == [50]
 
 
 def test_days_and_what_is_missing(shop: Path) -> None:

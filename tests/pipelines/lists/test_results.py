@@ -30,7 +30,7 @@ def found() -> dict[str, Any]:
     lists = ListsConfig(cutoffs=[1, 2])
     made = {"dir": "work/lists", "model": "d", "model_version": "7", "digest": "e"}
     rest = {"date": "2026-01-07", "lists": made, "days": ["2026-01-08"], "items": 4}
-    return rest | figures(lists, measured, read, np.array([3, 1, 0, 0]))
+    return rest | figures(lists, lists.lengths(10), measured, read, np.array([3, 1, 0, 0]))
 
 
 def test_differences_and_slices(found: dict[str, Any]) -> None:
