@@ -162,7 +162,7 @@ def _accumulate(width, out, at, alpha, x, x_at):
 
 
 def accumulate_all(width, out, lost, at, alpha, x, x_at):
-    """`accumulate`; what rounding takes from ``out`` is kept in ``lost`` (Kahan): their sum is good to an ulp or two."""
+    """`accumulate`; what rounding takes from ``out`` is kept in ``lost`` (Kahan): their sum is good to an ulp."""
     raise NotImplementedError
 
 
