@@ -121,7 +121,7 @@ def write_inputs(folder: Path, kind: str, options: argparse.Namespace) -> Config
     sizes = [(f"c{n}", options.contexts if n == 0 else 1000) for n in range(CONTEXT_FIELDS)]
     sizes += [(f"i{n}", options.items if n == 0 else 1000) for n in range(ITEM_FIELDS)]
     document = {
-        "name": "catalog", "source": {"path": "items.csv"}, "label": "i0 == 1",
+        "name": "catalog", "source": {"path": "items.csv"}, "label": "i1 == i2",
         "fields": [{"name": name, "kind": "hash", "buckets": buckets} for name, buckets in sizes],
         "model": {"kind": kind},
         "catalog": {"contexts": {"path": "contexts.csv"}, "items": {"path": "items.csv"}, "context_id": "c0",

@@ -24,6 +24,9 @@ _PIECES = 4
 _LITTLE = 1 << 19
 """Numbers that one thread is through with before another has woken up."""
 
+SUMMED = 1 << 14
+"""Rows whose float32 gradients are summed one by one without keeping what rounding takes from the sum."""
+
 _SMALLEST, _HALF = np.finfo(np.float32).tiny, np.float32(0.5)
 
 
@@ -90,6 +93,10 @@ class Team:
         whole = -(-count // multiple)
         number = min(whole, _PIECES * self.threads)
         return np.minimum(np.arange(number + 1, dtype=np.int64) * whole // number * multiple, count)
+
+    def lanes(self, count: int) -> int:
+        """Lanes for the gradients of a batch's parts: two for each where a part is longer than ``SUMMED`` rows."""
+        return self.parts * (1 + (count > self.parts * SUMMED))
 
     def cut(self, count: int) -> tuple[Int64, Int64]:
         """A batch's parts [P + 1] and where they stand [P], as `training.kernels.passes.turn` takes them."""

@@ -57,7 +57,7 @@ def demo(
     for kind in models:
         with _stage(f"{kind} on {ranks} ranks"), hushed():
             begun = time.perf_counter()
-            results[kind] = train_ranks(config, ranks, overrides=[f"model.kind={kind}"], register=False)
+            results[kind] = train_ranks(config.of_kind(kind), ranks, register=False)
             results[kind]["wall"] = time.perf_counter() - begun
         epochs, test = results[kind]["epochs"], results[kind]["metrics"]["test"]["logloss"]
         say(f"  {epochs} epochs, test logloss {test:.5f}; report: {results[kind]['report']}")

@@ -181,7 +181,7 @@ def test_one_class_only_across_ranks(config: Path, capsys: pytest.CaptureFixture
     write_snapshot(
         config.parent / "work/planted/snapshots/all", hash_spec((10, 10)), files, logit=lambda s: s[:, 0] * 0.0 - 99
     )
-    code, line = failure(capsys, "train", "--config", str(config), "--ranks", "2")
+    code, line = failure(capsys, "train", "--config", str(config), "--ranks", "2", "--set", "model.kind=fm")
     assert code == 2
     assert line == (
         "fieldwise train: split train: expected rows of both classes, found 600 rows, all labelled 0. "

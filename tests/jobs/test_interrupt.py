@@ -170,7 +170,7 @@ def test_a_training_leaves_a_checkpoint_and_goes_on_from_it(tmp_path: Path) -> N
 @pytest.mark.parametrize("group", [False, True])
 def test_ranks(tmp_path: Path, number: signal.Signals, group: bool) -> None:
     command = Command("-m", "fieldwise.jobs.cli", "train", "--ranks", "2", "--config", planted(tmp_path),
-                      "--set", "training.checkpoint.every_steps=5")  # fmt: skip
+                      "--set", "model.kind=fm", "--set", "training.checkpoint.every_steps=5")  # fmt: skip
     wait(lambda: states(tmp_path), command)
     code, out, words = command.end(number, group=group, seconds=60)
     assert (code, out, words[-1]) == (128 + number, "", line_of("train", number))

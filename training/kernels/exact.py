@@ -109,14 +109,20 @@ def fm_pairs(k, own, lanes):
 
 
 @inner
+def add_products(x, y, out):
+    """out += x * y. Arrays that are looked at from 0 on: others LLVM takes number by number, at ten times the cost."""
+    for n in range(len(out)):
+        out[n] += x[n] * y[n]
+
+
+@inner
 def ffm_pairs(k, own, partner, lanes):
     """One running sum per column, then the columns one after another: an order that vector units of any width keep."""
     width = len(own) * k
     for n in range(width):
         lanes[n] = 0.0
     for f in range(len(own) - 1):
-        for n in range((f + 1) * k, width):
-            lanes[n] += own[f, n] * partner[f, n]
+        add_products(own[f, (f + 1) * k :], partner[f, (f + 1) * k :], lanes[(f + 1) * k : width])
     total = 0.0
     for n in range(k, width):
         total += lanes[n]

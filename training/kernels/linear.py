@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldwise.features.kernels.compile import kernel
+from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.loss import logloss
 from fieldwise.training.kernels.passes import turn
 from fieldwise.training.kernels.updates import update
@@ -90,7 +90,7 @@ def linear_logits(first, last, values, rows, bias, logits):
 def linear_lanes(bounds, taken, rows, slopes, lanes):
     """What follows ``linear_slopes`` where columns share table rows, a thread's turns at ``rows``; see `turn`.
 
-    Every part of them adds its gradients to a lane of its own of ``lanes`` [P, table rows].
+    Every part of them adds its gradients to lanes of its own of ``lanes`` [P, 1 or 2, table rows].
     """
     part = -1
     while True:
@@ -104,16 +104,30 @@ def linear_lanes(bounds, taken, rows, slopes, lanes):
 
 
 @kernel
-def linear_lane(first, last, rows, slopes, lane):
+def linear_lane(first, last, rows, slopes, lanes):
     """Gradients of columns [first, last) of ``rows`` [K, B], the table row of every column, added to one lane.
 
-    A lane starts at -0.0, which no sum of other numbers is, so that a gradient of 0 can be told from none.
+    A lane starts at -0.0, which no sum of other numbers is, so that a gradient of 0 can be told from none. Of two
+    ``lanes`` [2, table rows] the second takes what rounding took from the first; see `add_to_sum`.
     """
+    lane, lost = lanes[0], lanes[len(lanes) - 1]
     for s in range(first, last):
         column = rows[s]
-        for b in range(len(slopes)):
-            prefetch(lane, column[min(b + AHEAD, len(slopes) - 1)])
-            lane[column[b]] += slopes[b]
+        if len(lanes) == 1:
+            for b in range(len(slopes)):
+                prefetch(lane, column[min(b + AHEAD, len(slopes) - 1)])
+                lane[column[b]] += slopes[b]
+        else:
+            for b in range(len(slopes)):
+                add_to_sum(lane, lost, column[b], slopes[b])
+
+
+@inner
+def add_to_sum(lane, lost, u, slope):
+    """lane[u] += slope, and what rounding takes from that goes to lost[u], as the next slope's part (Kahan)."""
+    before, more = lane[u], slope + lost[u]
+    lane[u] = before + more
+    lost[u] = more - (lane[u] - before)
 
 
 def _of_one_number(rule: str) -> str:
@@ -125,25 +139,32 @@ def _of_one_number(rule: str) -> str:
 def linear_columns(rule: str) -> Any:
     """``linear_lane`` and ``lane_rows`` in one for columns [first, last) that share no table row, of one lane.
 
-    For batches that touch little of the table. ``bits``: the lane as int32.
+    For batches that touch little of the table. ``lanes`` [1 or 2, table rows] as there; ``bits``: the first as int32.
     """
 
     same = _of_one_number(rule)
 
     @kernel
-    def run(first, last, values, rows, slopes, lane, bits, states, hyper):
-        one, none = np.float32(1.0), np.int32(-(2**31))
+    def run(first, last, values, rows, slopes, lanes, bits, states, hyper):
+        one, none, each = np.float32(1.0), np.int32(-(2**31)), len(lanes)
+        lane, lost = lanes[0], lanes[each - 1]
         touched = np.empty(rows.shape[1] + 1, np.int32)
         for s in range(first, last):
             column, distinct = rows[s], 0
             for b in range(len(column)):
                 u = column[b]
                 new = bits[u] == none
-                lane[u] += slopes[b]
+                if each == 1:
+                    lane[u] += slopes[b]
+                else:
+                    add_to_sum(lane, lost, u, slopes[b])
                 touched[distinct] = u  # overwritten by the next one unless it is new
                 distinct += new
             for i in range(distinct):
                 u = np.int64(touched[i])
+                if each == 2:
+                    lane[u] += lost[u]
+                    lost[u] = np.float32(-0.0)
                 update(same, 1, values, u, states, lane, u, one, hyper)
                 lane[u] = np.float32(-0.0)
 

@@ -7,6 +7,8 @@ A batch is cut into fixed parts, one more than threads, each with sums of its ow
 Threads take turns of a few rows, first each in a part of its own, towards the end in the part that is least advanced.
 So none waits for one that the system has given to other work, and yet a part's rows are summed in their order: the same
 bits for the same number of threads.
+A long part's gradients have a second array beside them, of what rounding took from each sum: a frequent row is summed
+over tens of thousands of samples, and what it lost that way would show in the fifth digit.
 Stated shapes: B rows, K columns, F fields, U distinct rows, P parts.
 """
 
@@ -22,7 +24,7 @@ import numpy as np
 from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.loss import logloss
 from fieldwise.training.kernels.scores import score
-from fieldwise.training.kernels.updates import accumulate, update
+from fieldwise.training.kernels.updates import accumulate, accumulate_all, update
 from fieldwise.training.kernels.vectors import give, look, prefetch, take
 
 LOGITS, GRADIENT, LOSS = range(3)
@@ -58,7 +60,8 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
     """The kernel of one thread's turns at a batch; see `turn` for ``bounds`` and ``taken``.
 
     Its ``task`` is LOGITS, GRADIENT (``label`` holds dloss/dlogit) or LOSS (both, of the logloss, in one pass). It adds
-    to ``sums`` [P, 2] each part's sum of w * logloss and share * its derivative by the bias, and to ``grads`` [P, ...].
+    to ``sums`` [P, 2] each part's sum of w * logloss and share * its derivative by the bias, and to ``grads`` [P, ...],
+    or [2 P, ...] with what rounding took from a part's sums behind them; see `accumulate_all`.
 
     Args:
         kind, fields, dim, width: the model.
@@ -77,13 +80,13 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
             d[f * width] = 1.0
         at = np.empty(fields, np.int64)
         pooled = np.empty(0 if unit else fields * width, np.float32)
-        columns, part = index.shape[1], -1
+        columns, part, each = index.shape[1], -1, len(grads) // len(taken)
         while True:
             part = turn(bounds, taken, part)
             if part < 0:
                 break
             first = taken[part] >> 1
-            last, own = min(first + TURN, bounds[part + 1]), grads[part]
+            last, own, lost = min(first + TURN, bounds[part + 1]), grads[each * part], grads[each * part + each - 1]
             loss, bias_grad = 0.0, 0.0
             for b in range(first, last):
                 if width > 1 and b + 1 < last and (len(ids) or not step):
@@ -137,8 +140,10 @@ def batch_pass(kind: str, fields: int, dim: int, width: int, unit: bool, rule: s
                     p = np.int64(place[u]) if step else u
                     if step and p < 0:  # nothing else of the batch reads this row
                         update(rule, width, values, ids[u] * width, states, d, np.int64(f) * width, alpha, hyper)
-                    else:
+                    elif each == 1:
                         accumulate(width, own, p * width, alpha, d, np.int64(f) * width)
+                    else:
+                        accumulate_all(width, own, lost, p * width, alpha, d, np.int64(f) * width)
             sums[part, 0] += loss
             sums[part, 1] += bias_grad
             give(taken, part, 2 * last)

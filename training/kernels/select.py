@@ -116,15 +116,15 @@ def dot(x, y, i, j):
 
 
 @kernel
-def certify(u, v, a, b, context_error, item_error, share, start, chosen, logit, sure):
+def certify(u, v, a, b, norm_u, norm_v, context_error, item_error, share, start, chosen, logit, sure):
     """float32 logits of pairs from their factors, and whether they are certain.
 
     ``a + b + <u, v>`` is within context_error + item_error + share |u| |v| of what `training.kernels.exact` would sum.
     Where both ends of that range round to one float32, that is the logit; elsewhere (and where an error is infinite) it
-    is not ``sure``. u [C, D], a, context_error [C]; v [G, D], b, item_error [G]; chosen, logit, sure [start[C]].
+    is not ``sure``. u [C, D], a, |u|, context_error [C]; v [G, D], b, |v|, item_error [G]; chosen, logit, sure
+    [start[C]].
     """
     for c in range(len(start) - 1):
-        norm = dot(u, u, c, c)
         for j in range(start[c], start[c + 1]):
             g = chosen[j]
             sure[j] = False
@@ -132,7 +132,7 @@ def certify(u, v, a, b, context_error, item_error, share, start, chosen, logit, 
             if error == np.inf:
                 continue
             value = a[c] + b[g] + dot(u, v, c, g)
-            error += share * np.sqrt(norm * dot(v, v, g, g))
+            error += share * norm_u[c] * norm_v[g]
             low, high = np.float32(value - error), np.float32(value + error)
             logit[j], sure[j] = low, low == high
 

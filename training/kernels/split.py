@@ -7,6 +7,7 @@ import numpy as np
 
 from fieldwise.features.kernels.compile import inner, kernel
 from fieldwise.training.kernels.exact import FFM, FM, FWFM, finish, pool
+from fieldwise.training.kernels.select import reordered
 
 
 @kernel
@@ -31,15 +32,11 @@ def split(form, slots, mine, theirs, context, linear, mass, norm, lossless, vect
         linear[r] = finish(form, row, pooled, own, partner, lanes)
         if not context:
             linear[r] -= form.bias
-        mass[r] = abs(form.bias) + linear_mass(form, row) + pair_mass(kind, k, own)
+        mass[r] = abs(form.bias) + linear_mass(form, row) + pair_mass(kind, k, own, mine)
         meet(form, mine, theirs, context, own, across)
-        square, same = np.float64(0.0), True
-        for d in range(len(across)):
-            rounded = np.float32(across[d])
-            vectors[r, d] = rounded
-            square += np.float64(rounded) * np.float64(rounded)
-            same &= np.float64(rounded) == across[d]
-        norm[r], lossless[r] = np.sqrt(square), same
+        rounded = vectors[r]
+        lossless[r] = round_to(rounded, across) == 0
+        norm[r] = np.sqrt(squares(rounded))
         for d in range(precise.shape[1]):
             precise[r, d] = across[d]
 
@@ -55,7 +52,7 @@ def linear_mass(form, row):
 
 
 @inner
-def pair_mass(kind, k, own):
+def pair_mass(kind, k, own, mine):
     """No less than this side's part of the sum of absolute terms of all pairs that it takes part in.
 
     FM: [sum_f |V_f|]^2 of both sides together is at most twice the sum of either's. FFM: |<x, y>| <= (|x|^2 + |y|^2)/2.
@@ -64,14 +61,32 @@ def pair_mass(kind, k, own):
     if kind == FM:
         for d in range(k):
             column = 0.0
-            for f in range(len(own)):
+            for f in mine:
                 column += abs(own[f, d])
             total += 2.0 * column * column
     else:
-        for f in range(len(own)):
-            for d in range(own.shape[1]):
-                total += 0.5 * own[f, d] * own[f, d]
+        for f in mine:
+            total += 0.5 * squares(own[f])
     return total
+
+
+@reordered
+def squares(x):
+    """Sum of squares, in whatever order is fast."""
+    total = 0.0
+    for d in range(len(x)):
+        total += np.float64(x[d]) * np.float64(x[d])
+    return total
+
+
+@inner
+def round_to(rounded, across):
+    """rounded = across as float32; how many of its numbers that changes."""
+    changed = 0
+    for d in range(len(rounded)):
+        rounded[d] = across[d]
+        changed += np.float64(rounded[d]) != across[d]
+    return changed
 
 
 @inner
@@ -86,10 +101,15 @@ def meet(form, mine, theirs, context, own, across):
                 across[d] += own[f, d]
     elif kind == FFM:
         for i in range(len(mine)):
+            source = own[mine[i]]
             for j in range(len(theirs)):
-                at = (i * len(theirs) + j if context else j * len(mine) + i) * k
-                for d in range(k):
-                    across[at + d] = own[mine[i], theirs[j] * k + d]
+                at, g = (i * len(theirs) + j if context else j * len(mine) + i) * k, theirs[j] * k
+                if k == 4:  # the common case: four numbers in one move
+                    w, x, y, z = source[g], source[g + 1], source[g + 2], source[g + 3]
+                    across[at], across[at + 1], across[at + 2], across[at + 3] = w, x, y, z
+                else:
+                    for d in range(k):
+                        across[at + d] = source[g + d]
     elif kind == FWFM and (len(mine) > len(theirs) or (len(mine) == len(theirs) and context)):
         for j in range(len(theirs)):
             for d in range(k):

@@ -159,3 +159,36 @@ def _accumulate(width, out, at, alpha, x, x_at):
             store(out, at + body, fma(splat(alpha, rest), load(x, x_at + body, rest), load(out, at + body, rest)))
 
     return code
+
+
+def accumulate_all(width, out, lost, at, alpha, x, x_at):
+    """`accumulate`; what rounding takes from ``out`` is kept in ``lost`` (Kahan): their sum is good to an ulp."""
+    raise NotImplementedError
+
+
+@overload(accumulate_all, prefer_literal=True)
+def _accumulate_all(width, out, lost, at, alpha, x, x_at):
+    body = width.literal_value // 16 * 16
+    rest = width.literal_value - body or 1
+    many, few = _kahan(16), _kahan(rest)
+    tail = width.literal_value > body
+
+    def code(width, out, lost, at, alpha, x, x_at):
+        for j in range(0, body, 16):
+            many(out, lost, at + j, alpha, x, x_at + j)
+        if tail:
+            few(out, lost, at + body, alpha, x, x_at + body)
+
+    return code
+
+
+def _kahan(lanes: int) -> Any:
+    @inner
+    def plus(out, lost, at, alpha, x, x_at):
+        before = load(out, at, lanes)
+        more = fma(splat(alpha, lanes), load(x, x_at, lanes), load(lost, at, lanes))
+        after = add(before, more)
+        store(out, at, after)
+        store(lost, at, sub(more, sub(after, before)))
+
+    return plus

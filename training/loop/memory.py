@@ -23,8 +23,9 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import build_model, resolved
 from fieldwise.training.models.layout import slot_pairs
 from fieldwise.training.step.fused import FusedStep
-from fieldwise.training.step.lookup import can_be_direct, lanes
+from fieldwise.training.step.lookup import can_be_direct, columns_apart, lanes_of
 from fieldwise.training.step.optim import OPTIMIZERS
+from fieldwise.training.threads import SUMMED, parts_of
 
 _FLOAT = _INT = 4
 _DISTINCT = 1 / 6
@@ -94,10 +95,10 @@ def needed(
     held = 2 * -(-training.streams // ranks) - 1 + files_ahead(data.train.files, layout.slots) + _FILES
     direct = ranks == 1 and FusedStep.serves(network, torch.device("cpu"))
     direct = direct and can_be_direct(layout, width, network.pair_buckets, batch, threads)
-    beside = lanes(layout, network.pair_buckets, threads) if direct else 0
+    beside = lanes_of(columns_apart(layout, network.pair_buckets), batch, threads) if direct else 0
     row = (layout.slots + 1 + data.train.weighted) * _INT
     kept = min(training.cache_mb * 10**6, (data.train.rows + data.valid.rows) * row)
-    gradients = distinct * width * _FLOAT * threads
+    gradients = distinct * width * _FLOAT * threads * (1 + (batch > parts_of(threads) * SUMMED))
     return Memory(
         rows=rows,
         width=width,

@@ -100,7 +100,8 @@ class Trainer:
         assert rate is not None
         share = (self.config.dense_learning_rate or rate) / rate
         self.dense_optimizer = DenseOptimizer(self.config.optimizer, model, share=share, l2=self.config.dense_l2)
-        self.exchange = Exchange(world, table.rows, table.shared)
+        rows = -(-self.config.streams // world.size) * self.config.batch_size // self.config.streams
+        self.exchange = Exchange(world, table.rows, table.shared, rows)
         fused = FusedStep.serves(model, world.device, world.size)
         self.step: FusedStep | PlainStep = (
             FusedStep(model, table, self.optimizer, self.exchange) if fused

@@ -102,7 +102,7 @@ class Form:
 
     @staticmethod
     def _parts(batch: int, rows: Float32) -> Float32:
-        return zeros(team(batch).parts, rows.size)
+        return zeros(team(batch).lanes(batch), rows.size)
 
     @staticmethod
     def _summed(parts: Float32, rows: Float32) -> Float32:

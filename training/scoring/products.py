@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 
 from fieldwise.features.arrays import Float32, Float64, Int32, Int64
 from fieldwise.training.scoring.factors import Factors, PairTable
-from fieldwise.training.scoring.items import HALVED, Catalog, bfloat16, halved, tensor
+from fieldwise.training.scoring.items import HALF, Catalog, bfloat16, half_pays, halved, tensor
 from fieldwise.training.scoring.scorer import Scorer
 
 ITEMS = 2048
@@ -23,8 +21,6 @@ TINY = 1e-37
 """Where float32 loses relative accuracy."""
 SLACK = 16 * 2.0**-24
 """Room for the rounding of sums of three and of the final logit, relative to the largest number involved."""
-HALF = 2.0**-8 * 1.01
-"""Rounding of a product to bfloat16, relative to it."""
 
 
 class Block(NamedTuple):
@@ -45,7 +41,7 @@ class MatrixProduct:
 
     def __init__(self, catalog: Catalog, contexts: int) -> None:
         self.catalog = catalog
-        self.half = half_pays(catalog.vectors.shape[1])
+        self.half = catalog.half.shape[1] > 0 and half_pays(catalog.half.shape[1])
         self.norm = _suffix_maxima(catalog.norm)  # of a block and all that follow
         self.linear = _suffix_maxima(catalog.linear)
         self.lost = _suffix_maxima(catalog.lost) if self.half else np.zeros(len(self.norm))
@@ -88,30 +84,6 @@ class MatrixProduct:
 def _suffix_maxima(values: Float64) -> Float64:
     """Largest value of each block of ITEMS and all later ones."""
     return np.maximum.accumulate(values[::-1])[::-1][::ITEMS]
-
-
-@lru_cache(maxsize=8)
-def half_pays(dimensions: int) -> bool:
-    """Whether this machine multiplies bfloat16 faster (AMX does, three times), and within the bound relied on here.
-
-    The lists do not depend on the answer: only how many finalists are rescored does.
-    """
-    if dimensions < HALVED:
-        return False
-    draw = torch.Generator().manual_seed(0)
-    u, v = (torch.randn(n, dimensions, generator=draw) for n in (256, ITEMS))
-    (half_u, lost_u), (half_v, lost_v) = halved(u.numpy()), halved(v.numpy())
-    seconds = {}
-    for a, b in ((u, v), (half_u, half_v)):
-        torch.mm(a, b.T)
-        started = time.perf_counter()
-        product = torch.mm(a, b.T)
-        seconds[a.dtype] = time.perf_counter() - started
-    true = u.double() @ v.double().T
-    norm_u, norm_v = u.double().norm(dim=1).numpy()[:, None], v.double().norm(dim=1).numpy()
-    bound = norm_u * lost_v + lost_u[:, None] * (norm_v + lost_v) + dimensions * 2.0**-23 * norm_u * norm_v
-    within = ((product.double() - true).abs().numpy() <= bound + HALF * product.double().abs().numpy()).all()
-    return bool(within) and seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]
 
 
 class PairProduct:

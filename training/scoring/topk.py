@@ -151,8 +151,8 @@ class _Search:
         logits, sure = np.empty(len(groups), np.float32), np.empty(len(groups), np.bool_)
         catalog, own = self.catalog, errors(self.scorer, factors)
         certify(
-            factors.exact, catalog.exact, factors.linear, catalog.linear, own, catalog.error,
-            share(self.scorer), constant(start, np.int64), constant(groups, np.int64), logits, sure,
+            factors.exact, catalog.exact, factors.linear, catalog.linear, factors.norm, catalog.norm, own,
+            catalog.error, share(self.scorer), constant(start, np.int64), constant(groups, np.int64), logits, sure,
         )  # fmt: skip
         doubt = np.flatnonzero(~sure)
         logits[doubt] = self._exact(contexts, np.searchsorted(doubt, start), groups[doubt])

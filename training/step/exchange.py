@@ -59,11 +59,12 @@ class Exchange:
 
     Args:
         shared: memory of the ranks, if they have one table together; only `FusedStep` can update that.
+        batch: the most rows of this rank's batches; among ranks with one table they decide how many lanes there are.
 
     ``busy`` [ranks]: seconds each rank took for its own work since ``begin``, waiting for others left out.
     """
 
-    def __init__(self, world: World, rows: int, shared: SharedMemory | None = None) -> None:
+    def __init__(self, world: World, rows: int, shared: SharedMemory | None = None, batch: int = 1) -> None:
         self.world, self.shared, self.bytes = world, shared, 0
         self.begin()
         self._position = np.full(rows if world.size > 1 and shared is None else 0, -1, np.int32)  # cleaned after use
@@ -74,10 +75,11 @@ class Exchange:
         self._turn, self._stale = 0, 0  # buffer of this step; buffers with marks from before the last start from 0
         self._id_type = np.int32 if rows < 2**31 else np.int64
         self._buffer = torch.empty(0)
-        parts = [team(_MANY).parts] if shared is None else world.gather(team(_MANY).parts)
-        self._first_lane = sum(parts[: world.rank]) if shared else 0
-        self._rank_of_lane = np.repeat(np.arange(len(parts)), parts)
-        self._lanes = np.zeros((sum(parts), 0), np.float32)
+        count = team(_MANY).lanes(batch)
+        lanes = [count] if shared is None else world.gather(count)
+        self._first_lane = sum(lanes[: world.rank]) if shared else 0
+        self._rank_of_lane = np.repeat(np.arange(len(lanes)), lanes)
+        self._lanes = np.zeros((sum(lanes), 0), np.float32)
 
     def begin(self) -> None:
         """Take the time from here on."""
@@ -156,28 +158,28 @@ class Exchange:
         self._since = time.perf_counter()
         return summed, buffer[rows * width :]
 
-    def lanes(self, parts: int, size: int) -> Float32:
-        """Zeros [parts, at least size] for the gradient that each part of this rank's batch sums.
+    def lanes(self, count: int, size: int) -> Float32:
+        """Zeros [count, at least size] for the gradients that the parts of this rank's batch sum.
 
         Call it once per step, after ``union``, with the same size on every rank. `summed_rows` leaves zeros again.
         """
-        if self._lanes.shape[1] < size:
+        if self._lanes.shape[1] < size or len(self._lanes) < self._first_lane + count:
             make = zeros if self.shared is None else self.shared.zeros
-            self._lanes = make(len(self._lanes), size + size // 4)
-        return self._lanes[self._first_lane : self._first_lane + parts]
+            self._lanes = make(max(len(self._lanes), count), size + size // 4)
+        return self._lanes[self._first_lane : self._first_lane + count]
 
-    def sum(self, parts: int, union: Union, width: int, numbers: tuple[float, ...]) -> Sum:
-        """End the pass over the batch, of which this rank has filled ``parts`` lanes, and add up ``numbers``."""
-        lanes = self._lanes if self.shared is not None else self._lanes[:parts]
+    def sum(self, count: int, union: Union, width: int, numbers: tuple[float, ...]) -> Sum:
+        """End the pass over the batch, of which this rank has filled ``count`` lanes, and add up ``numbers``."""
+        lanes = self._lanes if self.shared is not None else self._lanes[:count]
         if self.world.size == 1:
-            return Sum(lanes, _in_order(len(union.ids), parts), numbers)
+            return Sum(lanes, _in_order(len(union.ids), count), numbers)
         self.lap()
         self.bytes += union.handed * width * lanes.itemsize
         total = torch.tensor(numbers, dtype=torch.float64)
         if self.shared is None:
             size = union.size * width
-            if parts > 1:
-                team(size).spread(size, lambda first, last: add_parts(first, last, lanes), parts)
+            if count > 1:
+                team(size).spread(size, lambda first, last: add_parts(first, last, lanes), count)
             lanes = lanes[:1]
             dist.all_reduce(torch.from_numpy(lanes[0, :size]))
         dist.all_reduce(total)  # also tells that every rank's lanes are whole

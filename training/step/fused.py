@@ -16,7 +16,7 @@ from fieldwise.training.kernels import linear, passes
 from fieldwise.training.models.base import Model, at_least_one
 from fieldwise.training.models.compiled import NONE
 from fieldwise.training.step.exchange import Exchange, Union
-from fieldwise.training.step.lookup import Compact, columns_apart, dense
+from fieldwise.training.step.lookup import Compact, columns_apart, dense, lanes_of
 from fieldwise.training.step.optim import RowOptimizer
 from fieldwise.training.step.table import EmbeddingTable
 from fieldwise.training.threads import team
@@ -108,13 +108,13 @@ class FusedStep:
             ),
             linear.BLOCK * (len(partials) + 10),
         )
-        lanes = self._fresh_lanes(1 if self._apart else workers.parts)
+        lanes = self._fresh_lanes(lanes_of(self._apart, len(label), workers.threads))
         if self._apart and not dense(rows.size, self.table.rows, len(lanes)):
-            columns, lane, bits = linear.linear_columns(self.optimizer.rule), lanes[0], lanes[0].view(np.int32)
+            columns, bits = linear.linear_columns(self.optimizer.rule), lanes[0].view(np.int32)
             workers.spread(
                 len(partials),
                 lambda first, last: columns(
-                    bounds[first], bounds[last], values, rows, slopes, lane, bits, states, hyper
+                    bounds[first], bounds[last], values, rows, slopes, lanes, bits, states, hyper
                 ),
                 scattered,
             )
@@ -122,12 +122,13 @@ class FusedStep:
             if self._apart:
                 workers.spread(
                     len(partials),
-                    lambda first, last: linear.linear_lane(bounds[first], bounds[last], rows, slopes, lanes[0]),
+                    lambda first, last: linear.linear_lane(bounds[first], bounds[last], rows, slopes, lanes),
                     scattered,
                 )
             else:
                 ends, taken = workers.cut(len(rows))
-                workers.run(lambda: linear.linear_lanes(ends, taken, rows, slopes, lanes))
+                of_parts = lanes.reshape(workers.parts, -1, self.table.rows)
+                workers.run(lambda: linear.linear_lanes(ends, taken, rows, slopes, of_parts))
             update = linear.lane_rows(self.optimizer.rule)
             workers.spread(
                 self.table.rows,
@@ -158,8 +159,8 @@ class FusedStep:
             place = union.mine.numpy()
         values, states, hyper = self.table.flat, *self.optimizer.begin(lr, l2)
         workers = team(len(index))
-        bounds, taken = workers.cut(len(index))
-        parts = self.exchange.lanes(workers.parts, union.size * form.width)
+        (bounds, taken), count = workers.cut(len(index)), workers.lanes(len(index))
+        parts = self.exchange.lanes(count, union.size * form.width)
         sums, logits = np.zeros((workers.parts, 2)), np.empty(len(index), np.float32)
         first_half, second_half = form.batch_pass(unit, rule), passes.summed_rows(form.width, rule)
         bias = self._bias[0]
@@ -170,7 +171,7 @@ class FusedStep:
             )
         )  # fmt: skip
         own = (float(sums[:, 0].sum()), float(sums[:, 1].sum()), float(len(logits)))
-        lanes, places, numbers = self.exchange.sum(workers.parts, union, form.width, own)
+        lanes, places, numbers = self.exchange.sum(count, union, form.width, own)
         last = union.ids.numpy()
         workers.spread(
             len(last),

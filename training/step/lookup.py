@@ -34,10 +34,10 @@ from fieldwise.training.kernels.lookup import (
 )
 from fieldwise.training.models.compiled import ONE, is_unit
 from fieldwise.training.models.layout import Layout, slot_pairs
-from fieldwise.training.threads import parts_of
+from fieldwise.training.threads import SUMMED, parts_of
 
 DIRECT = 1 << 26
-"""Numbers, at most, that a step without a lookup keeps beside the table: `lanes` for every row of it, in all 256 MB."""
+"""Numbers, at most, that a step without a lookup keeps beside the table: `lanes_of` each row of it, in all 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,12 @@ def can_be_direct(layout: Layout, width: int, pair_buckets: int, batch: int, thr
 
     Linear weights, one slot a field, and either `columns_apart` or a batch that is `dense`.
     """
-    rows, count = layout.rows + pair_buckets, lanes(layout, pair_buckets, threads)
+    apart = columns_apart(layout, pair_buckets)
+    rows, count = layout.rows + pair_buckets, lanes_of(apart, batch, threads)
     if width > 1 or layout.slots > layout.fields or rows * count > DIRECT:
         return False
     columns = layout.slots + (len(slot_pairs(layout)[0]) if pair_buckets else 0)
-    return columns_apart(layout, pair_buckets) or dense(batch * columns, rows, count)
+    return apart or dense(batch * columns, rows, count)
 
 
 def dense(touches: int, rows: int, lanes: int) -> bool:
@@ -158,9 +159,10 @@ def dense(touches: int, rows: int, lanes: int) -> bool:
     return 6 * touches >= rows * lanes
 
 
-def lanes(layout: Layout, pair_buckets: int, threads: int) -> int:
-    """How many gradients of a table row a step without a lookup keeps."""
-    return 1 if columns_apart(layout, pair_buckets) else parts_of(threads)
+def lanes_of(apart: bool, batch: int, threads: int) -> int:
+    """How many numbers for the gradient of a table row a step without a lookup keeps: for every thread's part, as long
+    as columns are not ``apart``, and two instead of one where a column's sum loses digits."""
+    return (1 if apart else parts_of(threads)) * (1 + (batch > SUMMED))
 
 
 def columns_apart(layout: Layout, pair_buckets: int) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.ranks import launch
 from tests.listeners import beyond_loopback
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
@@ -64,6 +66,8 @@ def test_killed_ranks_start_again_and_sigterm_leaves_a_checkpoint_and_nobody(tmp
         str(tmp_path / "planted.yaml"),
         "--ranks",
         "2",
+        "--set",
+        "model.kind=fm",
     ]
     own = os.environ | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     launcher = subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -90,3 +94,21 @@ def test_killed_ranks_start_again_and_sigterm_leaves_a_checkpoint_and_nobody(tmp
     assert launcher.stdout.read() == b""
     assert len(saved()) == 2
     assert not list(tmp_path.glob("work/planted/training/*/bundle"))
+
+
+@pytest.mark.parametrize(("kind", "processes"), [("lr", 1), ("poly2", 1), ("fm", 3), ("fwfm", 3)])
+def test_ranks_of_linear_models_are_threads_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, processes: int
+) -> None:
+    (tmp_path / "planted.yaml").write_text(CONFIG.replace("threads: 1", "threads: 2"))
+    started: list[tuple[list[str], int]] = []
+
+    def run(arguments: list[str], ranks: int, extra: object, *, restarts: int) -> launch.Ended:
+        started.append((arguments, ranks))
+        return launch.Ended(0, {}, [])
+
+    monkeypatch.setattr(launch, "run_ranks", run)
+    launch.train_ranks(load_config(tmp_path / "planted.yaml").of_kind(kind), 3)
+    [(arguments, ranks)] = started
+    assert ranks == processes
+    assert (arguments[-1] == "--set=training.threads=6") == (processes == 1)

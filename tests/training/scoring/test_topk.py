@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fieldwise.training.kernels.select import Lists
 from fieldwise.training.models import kinds
+from fieldwise.training.scoring import items as catalogs
 from fieldwise.training.scoring import products, topk
 from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
@@ -79,8 +80,8 @@ def test_equals_brute_force(data: st.DataObject) -> None:
     )
     half = data.draw(st.booleans())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fieldwise.training.scoring.items.HALVED", 0)
-        patch.setattr(products, "half_pays", lambda dimensions: half)
+        for module in (catalogs, products):  # of who makes a catalog, of who multiplies
+            patch.setattr(module, "half_pays", lambda dimensions: half)
         catalog = Catalog.of(scorer, sides, items, category if cap else None)
         found = top_k(
             scorer,
@@ -153,5 +154,5 @@ def test_a_saved_catalog_is_the_same(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_taken_only_for_long_vectors() -> None:
-    assert not products.half_pays(17)
-    assert products.half_pays(512) in (False, True)  # as the machine is
+    assert not catalogs.half_pays(17)
+    assert catalogs.half_pays(512) in (False, True)  # as the machine is
