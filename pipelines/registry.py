@@ -1,6 +1,6 @@
 """Which bundle a user means, and the registry of its model.
 
-MLflow takes seconds to import: only calls that need the registry do it, so that ranks given a bundle start at once.
+MLflow and torch take seconds to import: only calls that need the registry, or open a bundle, do it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.training.network.bundle import Bundle, load_bundle
 
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:", "http://", "https://")
 
 if TYPE_CHECKING:
+    from fieldwise.training.network.bundle import Bundle
     from fieldwise.training.tracking.registry import Registered, Registry
 
 
@@ -61,6 +61,8 @@ def open_model(reference: str | None, config: Config) -> OpenedModel:
         ArtifactError: nothing of that name, a missing champion included.
         TrackingError: the registry does not answer.
     """
+    from fieldwise.training.network.bundle import load_bundle
+
     directory, known = _found(reference, config)
     opened = OpenedModel(directory, load_bundle(directory), *(known or ()))
     say(f"model: {opened}")
@@ -98,6 +100,8 @@ def load_model(reference: str, *, uri: str | None, workspace: str | None) -> Ope
 
     Raises ArtifactError where there is no such store or model: none is made.
     """
+    from fieldwise.training.network.bundle import load_bundle
+
     if (bundle := _bundle(reference)) is not None:
         return OpenedModel(bundle, load_bundle(bundle))
     named = re.fullmatch(r"models:/([^/@:]+)(?:@[^/@]+|/\d+)", reference)
