@@ -15,12 +15,14 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.training.tracking.own_database import look_up
 
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:", "http://", "https://")
 
 if TYPE_CHECKING:
     from fieldwise.training.network.bundle import Bundle
-    from fieldwise.training.tracking.registry import Registered, Registry
+    from fieldwise.training.tracking.own_database import Registered
+    from fieldwise.training.tracking.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ def _found(reference: str | None, config: Config) -> tuple[str, Registered | Non
     """Directory or URL of a bundle, and the version that it is, if any."""
     if reference is not None and (bundle := _bundle(reference)) is not None:
         return bundle, None
+    reference = reference or champion_of(config)
+    if (seen := look_up(reference, config.tracking.uri, config.workspace_dir)) is not None:
+        return seen
     registry(config)  # connects
     from fieldwise.training.tracking.fetch import bundle_of
     from fieldwise.training.tracking.registry import find
 
-    reference = reference or champion_of(config)
     known = find(reference)
     return bundle_of(known.reference if known else reference), known
 
@@ -114,6 +118,8 @@ def load_model(reference: str, *, uri: str | None, workspace: str | None) -> Ope
     from fieldwise.training.tracking.registry import find
 
     workspace = workspace or os.path.abspath(os.path.join("work", named[1]))
+    if (seen := look_up(reference, uri, workspace)) is not None:
+        return OpenedModel(seen[0], load_bundle(seen[0]), *seen[1])
     if not runs.is_made(uri, workspace):
         fix = "Pass the workspace it was trained in, the tracking server (tracking=), or set MLFLOW_TRACKING_URI."
         raise ArtifactError(reference, expected=f"MLflow's database in {workspace}", found="none", fix=fix)

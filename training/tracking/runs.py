@@ -42,9 +42,7 @@ from fieldwise.training.tracking.mlflow_store import (
     tell,
     trouble,
 )
-
-STORE = "MLFLOW_TRACKING_URI"
-
+from fieldwise.training.tracking.own_database import DATABASE, STORE
 
 # a server that is away must not hold a training for the minutes that MLflow's own defaults take
 for name, value in (("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1"), ("TIMEOUT", "20")):
@@ -77,7 +75,7 @@ def connect(uri: str | None, workspace: str) -> str:
             expected = "an MLflow server, or a database on a disk, beside a workspace that is a URL"
             raise ConfigError("tracking.uri", expected=expected, found="none", fix=fix)
         make_dir(workspace)
-        uri = sqlite_uri(f"{workspace}/mlflow.db")
+        uri = sqlite_uri(f"{workspace}/{DATABASE}")
     remember_urls(uri)
     uri = store_uri(uri)
     mlflow.set_tracking_uri(uri)
@@ -97,7 +95,7 @@ def connect(uri: str | None, workspace: str) -> str:
 
 def is_made(uri: str | None, workspace: str) -> bool:
     """Whether ``connect`` would find a store rather than make one; a server counts as found."""
-    uri = uri or os.environ.get(STORE) or ("" if "://" in workspace else sqlite_uri(f"{workspace}/mlflow.db"))
+    uri = uri or os.environ.get(STORE) or ("" if "://" in workspace else sqlite_uri(f"{workspace}/{DATABASE}"))
     file = make_url(uri).database if uri.startswith("sqlite") else None
     return file is None or os.path.exists(file)
 
