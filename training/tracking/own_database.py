@@ -22,6 +22,11 @@ DATABASE, STORE = "mlflow.db", "MLFLOW_TRACKING_URI"
 """A local workspace's own store, and the environment variable that names another."""
 ALIASES = ("champion", "challenger")
 REFERENCE = r"models:/(.+)(?:@([^@/]+)|/(\d+))"
+_VERSION = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+_PLACE = (
+    "SELECT storage_location FROM model_versions WHERE name = ? AND version = ? AND current_stage <> 'Deleted_Internal'"
+)
+_ALIASES = "SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?"
 
 
 class Registered(NamedTuple):
@@ -35,9 +40,8 @@ class Registered(NamedTuple):
     def of(name: str, version: str, alias: str | None, aliases: Iterable[str]) -> Registered:
         """``alias``: what it was named by; ``aliases``: all that it has."""
         has = set(aliases)
-        return Registered(
-            name, version, alias or next((each for each in (*ALIASES, *sorted(has)) if each in has), None)
-        )
+        first = next((each for each in (*ALIASES, *sorted(has)) if each in has), None)
+        return Registered(name, version, alias or first)
 
     @property
     def reference(self) -> str:
@@ -59,24 +63,10 @@ def look_up(reference: str, uri: str | None, workspace: str) -> tuple[str, Regis
         file = Path(workspace, DATABASE).absolute().as_uri()
         with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
             if alias is not None:
-                wanted = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
-                ((version,),) = database.execute(wanted, (name, alias))
-            wanted = (
-                "SELECT storage_location FROM model_versions"
-                " WHERE name = ? AND version = ? AND current_stage <> 'Deleted_Internal'"
-            )
-            ((location,),) = database.execute(wanted, (name, int(version)))
-            aliases = [
-                row[0]
-                for row in database.execute(
-                    "SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?", (name, int(version))
-                )
-            ]
-    except (
-        sqlite3.Error,
-        ValueError,
-        OverflowError,
-    ):  # no such table, none or several rows, a version that is no number
+                ((version,),) = database.execute(_VERSION, (name, alias))
+            ((location,),) = database.execute(_PLACE, (name, int(version)))
+            aliases = [each for (each,) in database.execute(_ALIASES, (name, int(version)))]
+    except (sqlite3.Error, ValueError, OverflowError):  # no such table; none or several rows; no number, a large one
         return None
     if not str(location).startswith(f"{store.file_uri(workspace)}/artifacts/"):
         return None
