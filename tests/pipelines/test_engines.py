@@ -162,7 +162,7 @@ def test_small_jobs_import_no_spark_and_no_more_than_they_need(tmp_path: Path) -
         "import sys; from fieldwise.jobs.cli import main\n"
         f"where = ['--config', {str(tmp_path / 'shop.yaml')!r}]\n"
         "assert main(['features', *where, '--set', 'split.by=none']) == 0\n"
-        "assert not {'torch', 'mlflow', 'scipy.linalg'} & set(sys.modules)\n"
+        "assert not {'torch', 'mlflow', 'scipy.linalg', 'fieldwise.features.kernels.jsonl'} & set(sys.modules)\n"
         f"assert main(['score-rows', *where, '--model', {bundle!r}]) == 0\n"
         f"assert main(['score-catalog', *where, '--model', {bundle!r}, '--date', '2026-01-07']) == 0\n"
         "assert not {'pyspark', 'py4j', 'mlflow'} & set(sys.modules)\n"

@@ -25,6 +25,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
+from mlflow.utils import environment
 from sqlalchemy.engine import URL, make_url
 
 from fieldwise.features.errors import ConfigError
@@ -143,7 +144,7 @@ class Run:
         inputs = Schema([ColSpec(AnyType(), name, required=False) for name in example])
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow tries the model where it lies
         try:
-            with tempfile.TemporaryDirectory(prefix="fieldwise-code-") as code:
+            with tempfile.TemporaryDirectory(prefix="fieldwise-code-") as code, _unchecked():
                 copy_code(Path(code))
                 info = mlflow.pyfunc.log_model(
                     name="model",
@@ -157,6 +158,19 @@ class Run:
         finally:
             sys.dont_write_bytecode = writes
         return str(info.model_uri)
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Without MLflow's look at the files of all installed packages (two seconds) for whether the versions that we state
+    are installed: they are what is."""
+    name = "warn_dependency_requirement_mismatches"
+    check = getattr(environment, name, None)
+    setattr(environment, name, lambda requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, check)
 
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
