@@ -23,7 +23,6 @@ from fieldwise.features.process import FAILURES
 from fieldwise.features.redact import redacted_tree
 from fieldwise.features.terminal import LOG, TerminalStream, alive, last_words, say, set_style
 from fieldwise.jobs import commands
-from fieldwise.jobs.late import load_late
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +48,6 @@ def main(argv: list[str] | None = None) -> int:
     ended: list[int] = []
     if argv is None:  # a process of our own: registered first, so it runs last
         atexit.register(_leave, ended)
-        load_late()
         if "RANK" not in os.environ:
             say(f"fieldwise {options.called} ...")  # imports take seconds
     with redirect_stderr(stderr), Interruptible(say_interrupted) as signals:

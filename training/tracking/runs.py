@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
-from mlflow.utils import environment
+from mlflow.utils import requirements_utils
 from sqlalchemy.engine import URL, make_url
 
 from fieldwise.features.errors import ConfigError
@@ -164,13 +164,13 @@ class Run:
 def _unchecked() -> Iterator[None]:
     """Without MLflow's look at the files of all installed packages (two seconds) for whether the versions that we state
     are installed: they are what is."""
-    name = "warn_dependency_requirement_mismatches"
-    check = getattr(environment, name, None)
-    setattr(environment, name, lambda requirements: None)
+    name = "_check_requirement_satisfied"
+    check = getattr(requirements_utils, name, None)
+    setattr(requirements_utils, name, lambda requirement: None)
     try:
         yield
     finally:
-        setattr(environment, name, check)
+        setattr(requirements_utils, name, check)
 
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
