@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow.utils import requirements_utils
 from sqlalchemy.engine import make_url
 
 from fieldwise import PLACE
@@ -122,6 +123,16 @@ print(json.dumps([scorer.__file__, model.predict(frame).tolist(), compile_second
     assert Path(home).is_relative_to(model_dir)
     assert compiling == 0, "a copy of the sources finds what they were compiled to"
     np.testing.assert_array_equal(np.float32(found), expected)
+
+
+def test_a_model_is_logged_without_a_look_at_all_packages(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = requirements_utils._check_requirement_satisfied
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    saved(place / "bundle3", 3)
+    with runs.run("shop", "ffm", str(place / "work")) as run:
+        run.bundle(place / "bundle3", FRAME)
+    assert requirements_utils._MODULES_TO_PACKAGES is None
+    assert requirements_utils._check_requirement_satisfied is check
 
 
 def test_champion_challenger_rollback(place: Path, uris: list[str]) -> None:
