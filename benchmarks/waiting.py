@@ -59,7 +59,7 @@ def movielens(place: Path, work: str) -> Commands:
     data = f"{os.environ['FIELDWISE_DATA']}/ml-100k"
     catalog = (f"catalog={{contexts: {{path: {data}/u.user, separator: '|', columns: [user, a, g, o, z]}}, "
                f"context_id: user, items: {{path: {data}/u.item, separator: '|', encoding: latin-1, columns: [item, "
-               "t, r, v, w, g{1..19}]}, item_id: item, time: '1998-04-23T19:00:00'}")  # fmt: skip
+               "t, r, v, w, 'g{1..19}']}, item_id: item, time: '1998-04-23T19:00:00'}")  # fmt: skip
     where = ["--config", "configs/movielens.yaml", "--set", f"workspace={work}", "--set", catalog]
     return {
         "features": ["features", *where],
