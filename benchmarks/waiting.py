@@ -5,8 +5,9 @@
 
 Of each command: until its first words on stderr, the longest time without a word or a sign of life there (on a
 terminal), until its result, until its process has ended, and the CPU seconds of all its processes. Cold: the caches of
-compiled kernels and of the JVM's classes are empty. Warm: the same commands again, in another workspace. With
-``--before``, each command of that checkout runs just before ours, with caches and workspaces of its own.
+compiled kernels and of the JVM's classes are empty. Warm: the same commands again, in another workspace; with
+``--warm`` alone, by the user's own caches. With ``--before``, each command of that checkout runs just before ours, with
+caches and workspaces of its own.
 
     days       two days of 5,000 rows of a shop: features, train, score-catalog, a date of daily, explain, --help
     movielens  MovieLens 100K by configs/movielens.yaml: features, train FFM with the settings given (training.auto:
@@ -76,19 +77,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", help="another checkout, beside this one")
     parser.add_argument("--part", choices=["days", "movielens", "demo"], default="days")
+    parser.add_argument("--warm", action="store_true", help="these alone")
     options = parser.parse_args()
     trees = {"before": Path(options.before).resolve()} if options.before else {}
     trees["after"] = ROOT
     figures: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
     with tempfile.TemporaryDirectory(prefix="fieldwise-waiting-") as folder:
         place = Path(folder)
-        for state in ("cold", "warm"):
+        for state in ("warm",) if options.warm else ("cold", "warm"):
             commands = {age: globals()[options.part](place, f"{place}/{age}-{state}") for age in trees}
             figures[state] = {age: {} for age in trees}
             for name in commands["after"]:
                 for age, tree in trees.items():
                     caches = {"XDG_CACHE_HOME": f"{place}/{age}/cache", "NUMBA_CACHE_DIR": f"{place}/{age}/kernels"}
-                    cost = fieldwise(str(tree), *commands[age][name], environment={**os.environ, **caches})
+                    environment = os.environ if options.warm else {**os.environ, **caches}
+                    cost = fieldwise(str(tree), *commands[age][name], environment=environment)
                     figures[state][age][name] = {
                         "first_words_s": cost.first_words,
                         "silence_s": cost.silence,

@@ -71,15 +71,19 @@ def headlines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     ]
     yield from table(["model", "pairs/s", "of the bare matrix product", "times a model call per pair"], rows)
     yield "## Waiting\n"
-    yield "Seconds until a command ends, on a machine that has compiled nothing, then again, and CPU seconds then:\n"
+    yield (
+        "Seconds until a command ends: on a machine that has compiled nothing; again, by the version before and by this "
+        "one; and this one's CPU seconds:\n"
+    )
     rows = []
     for name, log in WAITING.items():
-        states = found[name]["figures"]
-        for command, first in states["cold"]["after"].items():
-            again = states["warm"]["after"][command]
-            times = [f"{seconds:.1f}" for seconds in (first["end_s"], again["end_s"], again["cpu_s"])]
-            rows.append([f"`{command}`", log, *times])
-    yield from table(["command", "of", "first", "again", "CPU"], rows)
+        states = found[name]["figures"] if name in found else {"warm": {"after": {}}}
+        for command, again in states["warm"]["after"].items():
+            first = states.get("cold", {}).get("after", {}).get(command, {}).get("end_s")
+            before = states["warm"].get("before", {}).get(command, {}).get("end_s")
+            times = [first, before, again["end_s"], again["cpu_s"]]
+            rows.append([f"`{command}`", log, *("-" if each is None else f"{each:.1f}" for each in times)])
+    yield from table(["command", "of", "first", "again, before", "again", "CPU"], rows)
 
 
 def page() -> str:
