@@ -72,8 +72,8 @@ def headlines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield from table(["model", "pairs/s", "of the bare matrix product", "times a model call per pair"], rows)
     yield "## Waiting\n"
     yield (
-        "Seconds until a command ends: on a machine that has compiled nothing; again, by the version before and by this "
-        "one; and this one's CPU seconds:\n"
+        "Seconds until a command ends: on a machine that has compiled nothing; again, by the version before and by "
+        "this one; and this one's CPU seconds:\n"
     )
     rows = []
     for name, log in WAITING.items():
