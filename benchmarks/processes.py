@@ -69,7 +69,8 @@ def fieldwise(tree: str, *arguments: str, environment: Mapping[str, str] = os.en
 
 def _hear(terminal: int) -> tuple[list[float], bytes]:
     """Moments of what is written to a terminal until nobody can any more, and all of it."""
-    moments, said = [], b""
+    moments: list[float] = []
+    said = b""
     while True:
         try:
             words = os.read(terminal, 1 << 16)
