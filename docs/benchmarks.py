@@ -72,18 +72,18 @@ def headlines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield from table(["model", "pairs/s", "of the bare matrix product", "times a model call per pair"], rows)
     yield "## Waiting\n"
     yield (
-        "Seconds until a command ends: on a machine that has compiled nothing; again, by the version before and by "
-        "this one; and this one's CPU seconds:\n"
+        "Seconds until a command ends: on a machine that has compiled nothing, then again, by the version before and "
+        "by this one; and CPU seconds of these. Other work ran meanwhile: threads that wait for a core spin.\n"
     )
     rows = []
     for name, log in WAITING.items():
         states = found[name]["figures"] if name in found else {"warm": {"after": {}}}
         for command, again in states["warm"]["after"].items():
             first = states.get("cold", {}).get("after", {}).get(command, {}).get("end_s")
-            before = states["warm"].get("before", {}).get(command, {}).get("end_s")
-            times = [first, before, again["end_s"], again["cpu_s"]]
+            before = states["warm"].get("before", {}).get(command, {})
+            times = [first, *(each.get(key) for key in ("end_s", "cpu_s") for each in (before, again))]
             rows.append([f"`{command}`", log, *("-" if each is None else f"{each:.1f}" for each in times)])
-    yield from table(["command", "of", "first", "again, before", "again", "CPU"], rows)
+    yield from table(["command", "of", "first", "again, before", "again", "CPU, before", "CPU"], rows)
 
 
 def page() -> str:
