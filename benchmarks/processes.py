@@ -1,4 +1,4 @@
-"""What a command costs: CPU seconds of all processes that it starts, by kind, and when it says something."""
+"""What a command costs: CPU seconds of all its processes, by kind, and when it says something to a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import psutil
 
@@ -21,7 +23,9 @@ class Cost:
 
     cpu: dict[str, float]
     first_words: float | None
-    """Until something stands on stderr."""
+    """Until something stands on stderr, which is a terminal."""
+    silence: float
+    """The longest time without a word there, or a sign of life."""
     result: float | None
     """Until something stands on stdout, where only the result does."""
     wall: float
@@ -33,13 +37,15 @@ def fieldwise(tree: str, *arguments: str, environment: Mapping[str, str] = os.en
     environment = {**environment, "PYTHONPATH": tree}
     seen: dict[tuple[int, float], tuple[str, float]] = {}
     moments: dict[str, float] = {}
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:  # a pipe would fill and stop it
+    ours, theirs = os.openpty()
+    with tempfile.TemporaryFile() as told, ThreadPoolExecutor(1) as listener:  # a pipe would fill and stop it
         started = time.perf_counter()
-        process = psutil.Popen(command, env=environment, cwd=tree, stdout=told, stderr=said)
+        process = psutil.Popen(command, env=environment, cwd=tree, stdout=told, stderr=theirs)
+        os.close(theirs)
+        hearing = listener.submit(_hear, ours)
         while process.poll() is None:
-            for name, file in (("result", told), ("first_words", said)):
-                if name not in moments and os.fstat(file.fileno()).st_size:
-                    moments[name] = time.perf_counter() - started
+            if "result" not in moments and os.fstat(told.fileno()).st_size:
+                moments["result"] = time.perf_counter() - started
             for each in [process, *_children(process)]:
                 try:
                     times, words = each.cpu_times(), " ".join(each.cmdline())
@@ -48,14 +54,30 @@ def fieldwise(tree: str, *arguments: str, environment: Mapping[str, str] = os.en
                     continue
             time.sleep(LOOK_SECONDS)
         wall = time.perf_counter() - started
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
+        heard, said = hearing.result()
+        os.close(ours)
+        lines = said.decode(errors="replace").splitlines()
     if process.returncode not in (0, 3):
         raise SystemExit(f"{' '.join(command)}\n" + "\n".join(lines[-20:]))
     total: dict[str, float] = defaultdict(float)
     for name, seconds in seen.values():
         total[name] += seconds
-    return Cost(dict(total), moments.get("first_words"), moments.get("result"), wall)
+    spoken = [moment - started for moment in heard]
+    silence = max(after - before for before, after in pairwise([0.0, *spoken, wall]))
+    return Cost(dict(total), spoken[0] if spoken else None, silence, moments.get("result"), wall)
+
+
+def _hear(terminal: int) -> tuple[list[float], bytes]:
+    """Moments of what is written to a terminal until nobody can any more, and all of it."""
+    moments: list[float] = []
+    said = b""
+    while True:
+        try:
+            words = os.read(terminal, 1 << 16)
+        except OSError:  # the last who could has ended
+            return moments, said
+        moments.append(time.perf_counter())
+        said += words
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -38,7 +38,8 @@ from fieldwise.pipelines.catalog.score_catalog import CONTEXTS_PER_FILE, score_c
 from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
 from fieldwise.training.data.batch import layout_of  # noqa: E402
-from fieldwise.training.models import build_model, settings_of  # noqa: E402
+from fieldwise.training.models import settings_of  # noqa: E402
+from fieldwise.training.models.base import build_model  # noqa: E402
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
 from fieldwise.training.network.network import Network  # noqa: E402
 from fieldwise.training.scoring.factors import context_factors, item_factors  # noqa: E402

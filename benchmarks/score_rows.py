@@ -41,7 +41,8 @@ from fieldwise.pipelines.config.load import load_config  # noqa: E402
 from fieldwise.pipelines.config.schema import Config  # noqa: E402
 from fieldwise.pipelines.score.score_rows import score_rows  # noqa: E402
 from fieldwise.training.data.batch import layout_of  # noqa: E402
-from fieldwise.training.models import build_model, settings_of  # noqa: E402
+from fieldwise.training.models import settings_of  # noqa: E402
+from fieldwise.training.models.base import build_model  # noqa: E402
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_bundle  # noqa: E402
 from fieldwise.training.scoring.scorer import Scorer  # noqa: E402
 

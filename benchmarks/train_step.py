@@ -27,7 +27,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose
 
 from benchmarks.record import record  # noqa: E402
 from benchmarks.rows import field_sizes, long_tailed  # noqa: E402
-from fieldwise.training.models import build_model, settings_of  # noqa: E402
+from fieldwise.training.models import settings_of  # noqa: E402
+from fieldwise.training.models.base import build_model  # noqa: E402
 from fieldwise.training.models.layout import Layout  # noqa: E402
 from fieldwise.training.ranks.world import World  # noqa: E402
 from fieldwise.training.step.dense import DenseOptimizer  # noqa: E402

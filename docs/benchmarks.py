@@ -20,6 +20,9 @@ cores, others used the machine, too. What the figures mean stands in [training](
 """
 
 
+WAITING = {"waiting": "a day of 5,000 rows", "waiting_movielens": "MovieLens", "waiting_demo": "20,000 rows"}
+
+
 def method(path: Path) -> str:
     """The first paragraph of a script's docstring, in one line."""
     return " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
@@ -67,14 +70,20 @@ def headlines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         for kind, each in catalog["kinds"].items()
     ]
     yield from table(["model", "pairs/s", "of the bare matrix product", "times a model call per pair"], rows)
-    waiting = found["waiting"]["figures"]
     yield "## Waiting\n"
-    yield "Seconds until a command ends: two days of 5,000 rows, on a machine that has compiled nothing, then again:\n"
-    rows = [
-        [f"`{name}`", f"{each['end_s']:.1f}", f"{waiting['warm'][name]['end_s']:.1f}"]
-        for name, each in waiting["cold"].items()
-    ]
-    yield from table(["command", "first", "again"], rows)
+    yield (
+        "Seconds until a command ends: on a machine that has compiled nothing, then again, by the version before and "
+        "by this one; and CPU seconds of these. Other work ran meanwhile: threads that wait for a core spin.\n"
+    )
+    rows = []
+    for name, log in WAITING.items():
+        states = found[name]["figures"] if name in found else {"warm": {"after": {}}}
+        for command, again in states["warm"]["after"].items():
+            first = states.get("cold", {}).get("after", {}).get(command, {}).get("end_s")
+            before = states["warm"].get("before", {}).get(command, {})
+            times = [first, *(each.get(key) for key in ("end_s", "cpu_s") for each in (before, again))]
+            rows.append([f"`{command}`", log, *("-" if each is None else f"{each:.1f}" for each in times)])
+    yield from table(["command", "of", "first", "again, before", "again", "CPU, before", "CPU"], rows)
 
 
 def page() -> str:

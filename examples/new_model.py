@@ -3,10 +3,10 @@
     python examples/new_model.py train --config configs/movielens.yaml --set model.kind=nfm
     python examples/new_model.py evaluate --config configs/movielens.yaml --set model.kind=nfm
 
-A model states what it can do in class attributes (`fieldwise.training.models.base`), and its interaction in plain
-torch: `PlainStep` trains it, bundles keep it, `explain` refuses it, since it is no sum over pairs of fields. Commands
-that score in Spark's workers (`score-rows`, `score-catalog`) need it registered there, too: then it belongs into
-`training/models/`, as one file and one line of the registry (CONTRIBUTING.md).
+A model's line of the registry states what it can do (`fieldwise.training.models.Kind`), its class the interaction in
+plain torch: `PlainStep` trains it, bundles keep it, `explain` refuses it, since it is no sum over pairs of fields.
+Commands that score in Spark's workers (`score-rows`, `score-catalog`) need it registered there, too: then it belongs
+into `training/models/`, as one file and one line of the registry (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 from torch import Tensor, nn
 
-from fieldwise.training.models import MODELS
+from fieldwise.training.models import MODELS, Kind
 from fieldwise.training.models.base import Model
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.models.settings import ModelSettings
@@ -24,8 +24,6 @@ from fieldwise.training.models.settings import ModelSettings
 class NFM(Model):
     """``w^T relu(W f + b)`` with ``f = 1/2 ((sum_i v_i)^2 - sum_i v_i^2)``, element by element (He and Chua 2017)."""
 
-    latent = dense = True
-    prior = 20.0
     init_scale = 0.02
 
     def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
@@ -40,7 +38,7 @@ class NFM(Model):
         return logit
 
 
-MODELS["nfm"] = NFM
+MODELS["nfm"] = Kind(NFM, latent=True, dense=True, prior=20.0)
 
 if __name__ == "__main__":
     from fieldwise.jobs.cli import main

@@ -9,10 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 class Strict(BaseModel):
-    """Base of every config and artifact model: frozen, unknown keys and infinite numbers forbidden, docstrings of
-    keys kept."""
+    """Base of every config and artifact model: frozen, unknown keys and infinite numbers forbidden."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 _MOST_NAMES = 10_000

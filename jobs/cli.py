@@ -17,6 +17,7 @@ import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, known_error
 from fieldwise.features.interrupt import SIGNALS, Interrupted, Interruptible
 from fieldwise.features.process import FAILURES
@@ -349,8 +350,6 @@ def _seed(text: str) -> int:
 
 def _day(text: str) -> str:
     """A day, in no other form of ISO 8601 than YYYY-MM-DD."""
-    from fieldwise.features.columns.moment import day_of
-
     try:
         return str(day_of(text))
     except ConfigError as error:

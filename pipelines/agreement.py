@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from fieldwise.features import store
 from fieldwise.features.config import FeatureConfig
@@ -23,7 +24,9 @@ from fieldwise.features.store.kept import digest_of
 from fieldwise.features.terminal import warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.unchanged import Stamps, stamps_of
-from fieldwise.training.network.bundle import Bundle
+
+if TYPE_CHECKING:
+    from fieldwise.training.network.bundle import Bundle
 
 ROWS = ("source", "join", "label", "weight", "filter", "time", "label_delay", "negatives")
 SPLIT = ("split", "snapshot")

@@ -1,6 +1,6 @@
 """Which bundle a user means, and the registry of its model.
 
-MLflow takes seconds to import: only calls that need the registry do it, so that ranks given a bundle start at once.
+MLflow and torch take seconds to import: only calls that need the registry, or open a bundle, do it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.training.network.bundle import Bundle, load_bundle
+from fieldwise.training.tracking.own_database import look_up
 
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:", "http://", "https://")
 
 if TYPE_CHECKING:
-    from fieldwise.training.tracking.registry import Registered, Registry
+    from fieldwise.training.network.bundle import Bundle
+    from fieldwise.training.tracking.own_database import Registered
+    from fieldwise.training.tracking.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def open_model(reference: str | None, config: Config) -> OpenedModel:
         ArtifactError: nothing of that name, a missing champion included.
         TrackingError: the registry does not answer.
     """
+    from fieldwise.training.network.bundle import load_bundle
+
     directory, known = _found(reference, config)
     opened = OpenedModel(directory, load_bundle(directory), *(known or ()))
     say(f"model: {opened}")
@@ -76,11 +80,13 @@ def _found(reference: str | None, config: Config) -> tuple[str, Registered | Non
     """Directory or URL of a bundle, and the version that it is, if any."""
     if reference is not None and (bundle := _bundle(reference)) is not None:
         return bundle, None
+    reference = reference or champion_of(config)
+    if (seen := look_up(reference, config.tracking.uri, config.workspace_dir)) is not None:
+        return seen
     registry(config)  # connects
     from fieldwise.training.tracking.fetch import bundle_of
     from fieldwise.training.tracking.registry import find
 
-    reference = reference or champion_of(config)
     known = find(reference)
     return bundle_of(known.reference if known else reference), known
 
@@ -98,6 +104,8 @@ def load_model(reference: str, *, uri: str | None, workspace: str | None) -> Ope
 
     Raises ArtifactError where there is no such store or model: none is made.
     """
+    from fieldwise.training.network.bundle import load_bundle
+
     if (bundle := _bundle(reference)) is not None:
         return OpenedModel(bundle, load_bundle(bundle))
     named = re.fullmatch(r"models:/([^/@:]+)(?:@[^/@]+|/\d+)", reference)
@@ -110,6 +118,8 @@ def load_model(reference: str, *, uri: str | None, workspace: str | None) -> Ope
     from fieldwise.training.tracking.registry import find
 
     workspace = workspace or os.path.abspath(os.path.join("work", named[1]))
+    if (seen := look_up(reference, uri, workspace)) is not None:
+        return OpenedModel(seen[0], load_bundle(seen[0]), *seen[1])
     if not runs.is_made(uri, workspace):
         fix = "Pass the workspace it was trained in, the tracking server (tracking=), or set MLFLOW_TRACKING_URI."
         raise ArtifactError(reference, expected=f"MLflow's database in {workspace}", found="none", fix=fix)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from datetime import date as Date
 from datetime import datetime
 from functools import cache
@@ -17,7 +16,6 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, BeforeValidator, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fieldwise.features.arrays import Int64
-from fieldwise.features.errors import ConfigError
 from fieldwise.features.schema import Strict
 
 HOUR = 3_600_000_000
@@ -119,22 +117,6 @@ def _duration(value: str) -> str:
 
 Duration = Annotated[str, AfterValidator(_duration)]
 """``30d``, ``6h``, ``90m`` or ``45s``."""
-
-
-_YEARS = range(1000, 9000)
-"""Days of others leave no room for the days before and after them, which commands count."""
-
-
-def day_of(text: str) -> Date:
-    """A day of the command line, in no other form of ISO 8601 than this. Raises ConfigError."""
-    expected = "YYYY-MM-DD"
-    with suppress(ValueError):
-        day = Date.fromisoformat(text)
-        if day.isoformat() == text:
-            if day.year in _YEARS:
-                return day
-            expected = f"a year from {_YEARS[0]} to {_YEARS[-1]}"
-    raise ConfigError("--date", expected=expected, found=repr(text), fix="Write the day in full.")
 
 
 def to_utc(local: Int64, zone: str) -> Int64:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from fsspec.implementations.local import LocalFileSystem
 
 from fieldwise.features import store
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import InputError, store_error
 from fieldwise.features.files.compression import require_known_suffix

@@ -36,6 +36,7 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped,unused-ignore]
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.event import Listener, register
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 import fieldwise
@@ -216,6 +217,12 @@ class KernelCache(FunctionCache):
     def __init__(self, function: Any) -> None:
         super().__init__(function)
         self._cache_file = CodeFiles(shelf_of(package_of(function)), self._impl.filename_base)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Without numba's look at all that could be compiled: it takes a second, imports scipy, and what is found was
+        compiled. Who compiles after all has it done (``CompilerBase``). Kernels call symbols of its runtime alone."""
+        rtsys.initialize(target_context)
+        return self._load_overload(sig, target_context)
 
 
 class _Compiling(Listener):

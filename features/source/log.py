@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from fieldwise.features.arrays import Bool, Float32, Int64
 from fieldwise.features.columns.batch import Columns
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.columns.moment import DAY, day_of, microseconds, to_local, to_utc
+from fieldwise.features.columns.moment import DAY, microseconds, to_local, to_utc
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import InputError
 from fieldwise.features.fields.base import Problem, all_but, first_of_rows

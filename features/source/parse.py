@@ -14,7 +14,6 @@ import pyarrow as pa
 from fieldwise.features.arrays import Int32, Int64, UInt8
 from fieldwise.features.columns.batch import Columns, Views
 from fieldwise.features.kernels import delimited as pk
-from fieldwise.features.kernels import jsonl as jk
 from fieldwise.features.kernels import strings
 
 
@@ -130,19 +129,22 @@ class JsonParser(_Lines):
     that is an object or a list is refused as ``nested``."""
 
     def __init__(self, wanted: Sequence[str], codes: Int32, lists: Collection[str] = ()) -> None:
+        from fieldwise.features.kernels import jsonl  # a third of all kernels' compiling, which few sources need
+
         super().__init__(wanted, codes, -1, pk.BACKSLASH)
+        self._kernels = jsonl
         names = [name.encode() for name in wanted]
         self._keys = np.frombuffer(b"".join(names) + b"\0", np.uint8)
         self._ends = np.cumsum([len(name) for name in names]).astype(np.int64)
         self._lists = np.array([name in lists for name in wanted], np.bool_)
         self._index = np.full(2 << len(names).bit_length(), -1, np.int32)
-        jk.index_keys(self._keys, self._ends, self._index)
+        jsonl.index_keys(self._keys, self._ends, self._index)
 
     def _most_records(self, size: int) -> int:
         return size // 2 + 2  # {}
 
     def _scan(self, data: UInt8, begin: int, end: int, *out: npt.NDArray[np.signedinteger]) -> tuple[int, int]:
-        return jk.scan_json(data, begin, end, self._keys, self._ends, self._index, self._lists, *out)
+        return self._kernels.scan_json(data, begin, end, self._keys, self._ends, self._index, self._lists, *out)
 
     def _arrays(
         self, data: UInt8, start: Int64, length: Int32, codes: Int32, escapes: bool
@@ -152,7 +154,7 @@ class JsonParser(_Lines):
             most = int(np.abs(length[c]).sum(dtype=np.int64))
             offset = np.empty(len(length[c]) + 1, np.int32)
             first, size = np.empty(most, np.int64), np.empty(most, np.int32)
-            items = jk.split_lists(data, start[c], length[c], offset, first, size)
+            items = self._kernels.split_lists(data, start[c], length[c], offset, first, size)
             values = self._decoded(data, first[:items], size[:items], self._codes)
             arrays[self._wanted[c]] = pa.ListArray.from_arrays(pa.array(offset), values)
         return arrays

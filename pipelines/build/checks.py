@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fieldwise.features.build.reading import Counts
 from fieldwise.features.build.split import Splitter
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.snapshot.manifest import ROLES, FileEntry, require_weights, weights_of

@@ -8,7 +8,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.config import SplitConfig
 from fieldwise.features.fields import moves
 from fieldwise.features.fields.spec import FeatureSpec

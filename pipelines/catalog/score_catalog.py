@@ -46,7 +46,7 @@ from fieldwise.pipelines.score.output import PAGE, QUARANTINE, Output, target_of
 from fieldwise.pipelines.score.shipping import Shipment
 from fieldwise.pipelines.score.sides import Split, split_sides
 from fieldwise.pipelines.unchanged import Stamps, require_unchanged, stamps_of
-from fieldwise.training.models import model_of
+from fieldwise.training.models import kind_of
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.scoring.items import Catalog
 from fieldwise.training.scoring.scorer import Scorer
@@ -132,7 +132,7 @@ class _Run:
 
     def score(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Reports of the written files, and figures."""
-        lists = factored_lists if model_of(self.bundle.kind).splits and not self.split.mixed else pairwise_lists
+        lists = factored_lists if kind_of(self.bundle.kind).splits and not self.split.mixed else pairwise_lists
         with _beside() as driver, ExitStack() as ending:
             coverage = Coverage.of(self.bundle, self.config)
             reading = driver.submit(read_items, self.config, self.split.items, self.bundle.spec, self.date, coverage)

@@ -21,7 +21,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.coverage import Coverage, Tally
 from fieldwise.pipelines.score.ids import together
 from fieldwise.pipelines.score.sides import Side, Split
-from fieldwise.training.models import kinds, model_of
+from fieldwise.training.models import kind_of, kinds
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.scoring.factors import dimensions, require_factors
 from fieldwise.training.scoring.scorer import Scorer
@@ -40,8 +40,8 @@ class Contexts:
 def require_vectors(bundle: Bundle, split: Split) -> None:
     """ConfigError for models and fields whose score is no inner product of context and item."""
     require_factors(bundle.kind)
-    if split.mixed or model_of(bundle.kind).paired:
-        able = listed(kind for kind in kinds("splits") if not model_of(kind).paired)
+    if split.mixed or kind_of(bundle.kind).paired:
+        able = listed(kind for kind in kinds("splits") if not kind_of(kind).paired)
         raise ConfigError(
             "catalog",
             expected="a score that is an inner product of context and item",
@@ -56,7 +56,7 @@ def require_similarity(bundle: Bundle, split: Split, key: str) -> None:
     Args:
         key: what needs them.
     """
-    able = [kind for kind in kinds("splits") if model_of(kind).latent and not model_of(kind).paired]
+    able = [kind for kind in kinds("splits") if kind_of(kind).latent and not kind_of(kind).paired]
     if bundle.kind in able and not split.mixed and dimensions(Scorer(bundle), split.of_item):
         return
     found = f"field {split.mixed[0]!r} over both" if split.mixed else f"model.kind {bundle.kind}"

@@ -5,10 +5,13 @@ python -m fieldwise.pipelines.config.reference > docs/config.md
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
+import textwrap
 import types
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -43,20 +46,47 @@ def reference() -> str:
 def _section(block: type[BaseModel], names: dict[type[BaseModel], str]) -> Iterator[str]:
     base = next((parent for parent in block.__mro__[1:] if parent in names), None)
     inherited = base.model_fields if base else {}
+    told = _docstrings(block)
     yield f"## {names[block]}\n"
     yield _words(inspect.getdoc(block)) + (f" Besides these, the keys of [{names[base]}]." if base else "") + "\n"
     yield "| key | value | default | meaning |\n|---|---|---|---|"
     for key, field in block.model_fields.items():
         if key not in inherited:
             mark = "" if field.is_required() else "?"
-            yield f"| `{key}`{mark} | {_type(field, names)} | {_default(field)} | {_words(_meaning(field))} |"
+            meaning = field.description or told.get(key) or _meaning(field)
+            yield f"| `{key}`{mark} | {_type(field, names)} | {_default(field)} | {_words(meaning)} |"
     yield ""
 
 
+def _docstrings(block: type[BaseModel]) -> dict[str, str]:
+    """What stands below each key in the sources of a class and its bases. Read here alone: pydantic would look for it
+    whenever a command starts."""
+    found: dict[str, str] = {}
+    for each in block.__mro__:
+        if issubclass(each, BaseModel) and each.__module__ in sys.modules and each.__module__.startswith("fieldwise."):
+            for key, words in _below_keys(each).items():
+                found.setdefault(key, words)
+    return found
+
+
+def _below_keys(block: type[BaseModel]) -> dict[str, str]:
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(block))).body[0]
+    except OSError:  # made by a function
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    return {
+        key.target.id: inspect.cleandoc(below.value.value)
+        for key, below in pairwise(body.body)
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }  # fmt: skip
+
+
 def _meaning(field: FieldInfo) -> str | None:
-    """What the key says of itself, else what its block says."""
+    """What the key's block says."""
     blocks = [block for block in _blocks(field.annotation) if not _is_field(block)]
-    return field.description or (inspect.getdoc(blocks[0]) if blocks else None)
+    return inspect.getdoc(blocks[0]) if blocks else None
 
 
 def _default(field: FieldInfo) -> str:

@@ -8,7 +8,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.agreement import source_files

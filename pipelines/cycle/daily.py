@@ -25,7 +25,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.errors import BusyError, ConfigError, InputError, RefusedError
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.terminal import say, warn

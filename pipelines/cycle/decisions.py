@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldwise.features import store
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.errors import ConfigError, RefusedError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.catalog.score_catalog import score_catalog

@@ -6,7 +6,7 @@ import datetime
 from functools import partial
 from typing import Any
 
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.snapshot.manifest import load_snapshot
 from fieldwise.features.terminal import warn

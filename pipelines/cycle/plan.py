@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fieldwise.features.columns.moment import day_of
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.errors import ArtifactError, InputError
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.terminal import say

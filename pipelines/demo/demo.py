@@ -22,7 +22,7 @@ from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.compare import SideBySide, measure
 from fieldwise.pipelines.train.measured import TABLE
 from fieldwise.training.data.splits import TrainData
-from fieldwise.training.models import model_of
+from fieldwise.training.models import kind_of
 from fieldwise.training.network.bundle import load_bundle
 
 ROWS = 350_000
@@ -43,7 +43,7 @@ def demo(
     """
     started = time.perf_counter()
     for kind in models:
-        model_of(kind)  # refuses unknown kinds before any work
+        kind_of(kind)  # refuses unknown kinds before any work
     shop = Shop(rows or ROWS, seed)
     day = str(shop.day(DAYS - 1))
     data = resolve(os.path.dirname(os.path.dirname(config.source.path[0])), config.base)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fieldwise.features import store
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.columns.moment import day_of
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.files.listing import SourceFile, list_files

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from fieldwise.features import store
+from fieldwise.features.columns.day import day_of
 from fieldwise.features.columns.expression import Expression
-from fieldwise.features.columns.moment import day_of
 from fieldwise.features.columns.text import canonical
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import InputError

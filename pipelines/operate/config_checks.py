@@ -35,7 +35,8 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.engine import chosen
 from fieldwise.pipelines.score.sides import split_sides
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.models import build_model, model_of, resolved
+from fieldwise.training.models import kind_of, resolved
+from fieldwise.training.models.base import build_model
 from fieldwise.training.ranks.world import World
 from fieldwise.training.step.exchange import Exchange
 from fieldwise.training.step.fused import FusedStep
@@ -111,7 +112,7 @@ class ConfigChecks:
             if set(field.columns) & set(label):
                 self._note(f"fields.{field.name} reads the label's column {field.columns[0]!r}: a model that knows the "
                            "answer learns nothing else. Remove the field.")  # fmt: skip
-        if config.catalog is not None and not model_of(config.model.kind).splits:
+        if config.catalog is not None and not kind_of(config.model.kind).splits:
             most = f"score-catalog scores at most {config.catalog.max_pairs:,} pairs (catalog.max_pairs)"
             self._note(f"model.kind {config.model.kind} does not split into context and item factors: {most}. For more "
                        "write `model: {kind: ffm}`.")  # fmt: skip

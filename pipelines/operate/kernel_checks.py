@@ -18,9 +18,12 @@ from fieldwise.features.columns.hashing import xxh64_array
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.kernels import jsonl  # noqa: F401  no check, but images and archives shall bring it compiled
 from fieldwise.features.kernels.strings import FIRST, MISSING
-from fieldwise.training.models import build_model, logloss, settings_of
+from fieldwise.training.models import settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.models.loss import logloss
 from fieldwise.training.ranks.world import World
 from fieldwise.training.scoring.diverse import top_k_diverse
 from fieldwise.training.scoring.items import Catalog

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldwise.features import store
-from fieldwise.features.columns.moment import DAY, day_of, microseconds
+from fieldwise.features.columns.day import day_of
+from fieldwise.features.columns.moment import DAY, microseconds
 from fieldwise.features.errors import BusyError, ConfigError
 from fieldwise.features.snapshot import publish
 from fieldwise.features.snapshot.manifest import MANIFEST, snapshot_dir, standing

@@ -35,7 +35,7 @@ def sample_of(split: Split, spec: FeatureSpec, rows: int) -> Batch:
 def model_importance(bundle: Bundle, split: Split) -> Importance:
     """Over as many of the split's rows as a second allows."""
     scorer = Scorer(bundle)
-    rows = rows_for(len(bundle.spec.fields), scorer.model.pairwise)
+    rows = rows_for(len(bundle.spec.fields), scorer.model.kind.pairwise)
     batch = sample_of(split, bundle.spec, rows)
     return importance(scorer, np.ascontiguousarray(batch.slots), batch.label, batch.weight)
 

@@ -85,7 +85,7 @@ def facts_of(
     split = next(split for split in (task.data.test, task.data.valid, task.data.train) if split.files)
     scorer = Scorer(bundle)
     sample = sample_of(split, bundle.spec, _SAMPLE)
-    rows = rows_for(len(bundle.spec.fields), scorer.model.pairwise)
+    rows = rows_for(len(bundle.spec.fields), scorer.model.kind.pairwise)
     weight = None if sample.weight is None else sample.weight[:rows]
     found = importance(scorer, np.ascontiguousarray(sample.slots[:rows]), sample.label[:rows], weight)
     seconds = sum(record.seconds for record in result.history)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,6 +246,17 @@ def test_numbers_that_nothing_can_be_done_with(arguments: list[str], capsys: pyt
         main([*arguments, "--config", "none.yaml"])
     assert stopped.value.code == 2
     assert "expected a whole number" in capsys.readouterr().err
+
+
+def test_arguments_are_read_before_anything_is_imported_that_takes_time() -> None:
+    script = (
+        "import sys; from fieldwise.jobs.cli import parser\n"
+        "parser().parse_args(['features', '--config', 'shop.yaml', '--date', '2026-01-07'])\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert not {"numpy", "pyarrow", "numba", "pydantic", "torch"} & set(done.stdout.split())
 
 
 def test_a_table_beyond_all_memory_is_no_defect() -> None:

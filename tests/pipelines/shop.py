@@ -15,7 +15,8 @@ from fieldwise.features.fields import fitting
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.models import build_model, settings_of
+from fieldwise.training.models import settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.network.bundle import Bundle, save_bundle
 from tests.tallies import tally
 

@@ -153,7 +153,8 @@ def test_which_engine(
     assert room.chosen(config, 400) == taken
 
 
-def test_small_jobs_import_no_spark(tmp_path: Path) -> None:
+def test_small_jobs_import_no_spark_and_no_more_than_they_need(tmp_path: Path) -> None:
+    """Torch and MLflow take seconds to import, scipy what numba would have of it half of one."""
     write_shop(tmp_path)
     config = shop_config(tmp_path)
     bundle = write_bundle(tmp_path, config)
@@ -161,9 +162,10 @@ def test_small_jobs_import_no_spark(tmp_path: Path) -> None:
         "import sys; from fieldwise.jobs.cli import main\n"
         f"where = ['--config', {str(tmp_path / 'shop.yaml')!r}]\n"
         "assert main(['features', *where, '--set', 'split.by=none']) == 0\n"
+        "assert not {'torch', 'mlflow', 'scipy.linalg', 'fieldwise.features.kernels.jsonl'} & set(sys.modules)\n"
         f"assert main(['score-rows', *where, '--model', {bundle!r}]) == 0\n"
         f"assert main(['score-catalog', *where, '--model', {bundle!r}, '--date', '2026-01-07']) == 0\n"
-        "assert not {'pyspark', 'py4j'} & set(sys.modules)\n"
+        "assert not {'pyspark', 'py4j', 'mlflow'} & set(sys.modules)\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
     done = subprocess.run(

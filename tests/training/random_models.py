@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldwise.training.models import build_model, settings_of
+from fieldwise.training.models import settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
 

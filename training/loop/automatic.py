@@ -29,7 +29,8 @@ from fieldwise.training.evaluation.clustered import ClusteredLoss, surely_lower
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer
 from fieldwise.training.loop.trials import Kept, Point, Trial
-from fieldwise.training.models import MODELS, build_model, resolved
+from fieldwise.training.models import MODELS, resolved
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.defaults import Chosen, settle
 from fieldwise.training.models.layout import slot_pairs
 from fieldwise.training.ranks.world import StopSignal, World
@@ -216,7 +217,7 @@ class Search:
 
     def _too_wide(self, point: Point) -> bool:
         network = build_model(resolved(self.settings(point, self.data)[0]), layout_of(self.data.spec))
-        return point.dim > MOST_DIM * network.default_dim or network.rows * network.width > MOST_NUMBERS
+        return point.dim > MOST_DIM * network.kind.default_dim or network.rows * network.width > MOST_NUMBERS
 
     def _chosen(self, best: Trial, first: Trial) -> Chosen:
         _, training = self.settings(best.point, self.run.data)
@@ -317,7 +318,7 @@ def numbers(data: TrainData, config: ModelConfig) -> int:
     """That a training row touches, about, or what takes as long."""
     layout = layout_of(data.spec)
     model = build_model(resolved(config), layout)
-    columns = layout.slots + (len(slot_pairs(layout)[0]) if model.paired else 0)
+    columns = layout.slots + (len(slot_pairs(layout)[0]) if model.kind.paired else 0)
     return columns * (model.width + BESIDE)
 
 

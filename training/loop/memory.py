@@ -20,7 +20,8 @@ from fieldwise.training.config import ModelConfig, TrainingConfig
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.reader import files_ahead
 from fieldwise.training.data.splits import TrainData
-from fieldwise.training.models import build_model, resolved
+from fieldwise.training.models import resolved
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.layout import slot_pairs
 from fieldwise.training.step.fused import FusedStep
 from fieldwise.training.step.lookup import can_be_direct, columns_apart, lanes_of
@@ -89,7 +90,7 @@ def needed(
     table = rows * width * (2 if training.table == "bfloat16" else _FLOAT)
     state = rows * optimizer.state_width(width) * len(optimizer.states) * _FLOAT
     batch = -(-training.batch_size // ranks)
-    columns = layout.slots + (len(slot_pairs(layout)[0]) if network.paired else 0)
+    columns = layout.slots + (len(slot_pairs(layout)[0]) if network.kind.paired else 0)
     distinct = min(int(batch * columns * _DISTINCT), rows)
     files = sorted((file.rows for file in data.train.files), reverse=True)
     held = 2 * -(-training.streams // ranks) - 1 + files_ahead(data.train.files, layout.slots) + _FILES

@@ -1,38 +1,92 @@
-"""What a model is: a file each, in plain torch over what `base` shares, and the registry of them."""
+"""What a model is: a line of the registry, and a file of plain torch over what `base` shares.
+
+The registry says what there is to know of a kind before its mathematics. Configs are checked against it, so no command
+imports torch, which takes seconds, to read one.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import ValidationError
 
 from fieldwise.features import words
 from fieldwise.features.errors import ConfigError
+from fieldwise.features.schema import Strict
 from fieldwise.training.config import ModelConfig
-from fieldwise.training.models.base import Model
-from fieldwise.training.models.deepfm import DeepFM
-from fieldwise.training.models.ffm import FFM
-from fieldwise.training.models.fm import FM
-from fieldwise.training.models.fwfm import FwFM
-from fieldwise.training.models.layout import Layout
-from fieldwise.training.models.linear import LR, POLY2
-from fieldwise.training.models.loss import logloss
-from fieldwise.training.models.settings import ModelSettings
+from fieldwise.training.models.settings import DeepKeys, ModelSettings
+
+if TYPE_CHECKING:
+    from fieldwise.training.models.base import Model
 
 __all__ = [
-    "AUTO", "FAMILY", "FFM", "FM", "LR", "MODELS", "POLY2", "DeepFM", "FwFM", "Model", "ModelSettings", "build_model",
-    "family", "kinds", "logloss", "member", "model_of", "resolved", "settings_of",
+    "AUTO", "FAMILY", "MODELS", "NO_KEYS", "Kind", "ModelSettings", "family", "kind_of", "kinds", "member", "resolved",
+    "settings_of",
 ]  # fmt: skip
 
 
 NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 
 
-MODELS: dict[str, type[Model]] = {"lr": LR, "poly2": POLY2, "fm": FM, "ffm": FFM, "fwfm": FwFM, "deepfm": DeepFM}
+@dataclass(frozen=True)
+class Kind:
+    """What a model can, which settings it has use for, and what they are where the user names none."""
+
+    model: type[Model] | str
+    """The class, or where it stands in this room: ``file.Class``."""
+    latent: bool = False
+    """Whether the model has latent vectors, so that ``dim`` means something."""
+    default_dim: int = 16
+    """``dim`` when the user names none."""
+    paired: bool = False
+    """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
+    pairwise: bool = False
+    """Whether the logit is a sum over fields and pairs of fields, which is what `explain` takes apart."""
+    splits: bool = False
+    """Whether the logit splits into factors of context and item (`training.scoring.factors`); else catalogs are scored
+    pair by pair."""
+    summed: bool = False
+    """Whether a side of the split is the float64 sum of its fields' vectors."""
+    certain: Literal["never", "lossless", "always"] = "never"
+    """When the error of a logit summed from the split is known: never, for vectors that fit float32, always."""
+    dense: bool = False
+    """Whether there are dense parameters beside the bias."""
+    learning_rate: float = 0.03
+    """Of Adagrad, when the user names none."""
+    prior: float = 10.0
+    """Precision of a weight's Gaussian prior: ``l2`` times training rows where the user names none (``defaults``)."""
+    keys: type[Strict] = Strict
+    """Configuration keys that this model alone has, whose values are ``settings.own``."""
+    score: str | None = None
+    """Its compiled kernel in ``kernels.SCORES``, if it has one."""
+
+    def load(self) -> type[Model]:
+        """The class; imports torch."""
+        if not isinstance(self.model, str):
+            return self.model
+        file, name = self.model.split(".")
+        found: type[Model] = getattr(import_module(f"{__name__}.{file}"), name)
+        return found
+
+
+MODELS: dict[str, Kind] = {
+    "lr": Kind("linear.LR", pairwise=True, splits=True, certain="always", learning_rate=0.1, prior=1.0, score="lr"),
+    "poly2": Kind("linear.POLY2", paired=True, pairwise=True, splits=True, prior=5.0, score="lr"),
+    "fm": Kind(
+        "fm.FM", latent=True, pairwise=True, splits=True, summed=True, certain="always", prior=20.0, score="fm"
+    ),
+    "ffm": Kind(
+        "ffm.FFM", latent=True, default_dim=4, pairwise=True, splits=True, certain="lossless", learning_rate=0.05,
+        prior=20.0, score="ffm",
+    ),
+    "fwfm": Kind("fwfm.FwFM", latent=True, pairwise=True, splits=True, dense=True),
+    "deepfm": Kind("deepfm.DeepFM", latent=True, dense=True, prior=20.0, keys=DeepKeys),
+}  # fmt: skip
 
 
 AUTO = "auto"
@@ -42,8 +96,8 @@ FAMILY = ("lr", "poly2", "fm", "ffm")
 trained when they are asked for."""
 
 
-def model_of(kind: str) -> type[Model]:
-    """The registered model; ConfigError with the nearest name where there is none."""
+def kind_of(kind: str) -> Kind:
+    """What the registry says of a model; ConfigError with the nearest name where there is none."""
     if kind not in MODELS:
         near = difflib.get_close_matches(kind.lower(), list(MODELS), n=1, cutoff=0.5)
         fix = f"Did you mean `{near[0]}`?" if near else "Name a registered model."
@@ -53,7 +107,7 @@ def model_of(kind: str) -> type[Model]:
 
 def settings_of(kind: str, *, dim: int = 0, pair_buckets: int = 0, own: Mapping[str, Any] = NO_KEYS) -> ModelSettings:
     """Settings of a registered model; sizes that mean nothing to it are dropped, those it needs must be positive."""
-    model = model_of(kind)
+    model = kind_of(kind)
     for needed, key, value in ((model.latent, "dim", dim), (model.paired, "pair_buckets", pair_buckets)):
         if needed and value < 1:
             raise ConfigError(
@@ -64,7 +118,7 @@ def settings_of(kind: str, *, dim: int = 0, pair_buckets: int = 0, own: Mapping[
 
 def resolved(config: ModelConfig) -> ModelSettings:
     """Settings of a configured model, what it leaves open filled in; ConfigError for a key without effect."""
-    model = model_of(config.kind)
+    model = kind_of(config.kind)
     for used, key, value in (
         (model.latent, "dim", config.dim),
         (model.latent, "init_scale", config.init_scale),
@@ -93,7 +147,7 @@ def family(config: ModelConfig) -> list[ModelConfig]:
 
 def member(config: ModelConfig, kind: str) -> ModelConfig:
     """A kind in the place of ``auto``, with those of the keys that it has use for."""
-    model = model_of(kind)
+    model = kind_of(kind)
     unused = {} if model.latent else {"dim": None, "init_scale": None}
     unused |= {} if model.paired else {"pair_buckets": None}
     return config.model_copy(update={"kind": kind, **unused})
@@ -119,23 +173,6 @@ def _unfit(kind: str, key: str, value: Any) -> ConfigError:
     return ConfigError(f"model.{key}", expected=f"no {key} for {kind}", found=str(value), fix="Remove the key.")
 
 
-def build_model(settings: ModelSettings, layout: Layout, *, fused: bool = True, seed: int = 0) -> Model:
-    """The registered model. Its dense parameters start as a function of ``seed`` alone, whatever torch drew before.
-
-    ConfigError for a model with more state than its parameters.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        built = model_of(settings.kind)(layout, settings, fused=fused)
-    if lost := set(built.state_dict()) - {name for name, _ in built.named_parameters()}:
-        raise ConfigError(
-            "model.kind", expected="a model whose whole state is its parameters",
-            found=f"{settings.kind}, which also keeps {', '.join(sorted(lost))}",
-            fix="Bundles hold parameters alone: leave out layers with running statistics.",
-        )  # fmt: skip
-    return built
-
-
 def kinds(ability: str) -> list[str]:
-    """Names of the models that have an ability, a class attribute of `Model`."""
+    """Names of the models that have an ability, an attribute of `Kind`."""
     return [kind for kind, model in MODELS.items() if getattr(model, ability)]

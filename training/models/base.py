@@ -6,7 +6,7 @@ A model sees ``rows`` [U, width] (a leaf that requires grad), ``index`` int32 [B
 logits [B]. Column 0 of a table row is its linear weight. Values are pooled to fields first, then fields interact.
 This file is the oracle: any device, any float type. On CPU in float32 a model with a compiled kernel uses it, unless
 ``fused`` is off. A new model is one class in a file of its own (see `training.models.fwfm`) and one line of
-`training.models.MODELS`.
+`training.models.MODELS`, which says what it can.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fieldwise.features.schema import Strict
+from fieldwise.features.errors import ConfigError
+from fieldwise.training.models import kind_of
 from fieldwise.training.models.compiled import Form, Interaction
 from fieldwise.training.models.layout import Layout, slot_pairs
 from fieldwise.training.models.settings import ModelSettings
@@ -36,37 +36,12 @@ class Model(nn.Module):
         fused: use the compiled kernel where there is one.
     """
 
-    latent: ClassVar[bool] = False
-    """Whether the model has latent vectors, so that ``dim`` means something."""
-    default_dim: ClassVar[int] = 16
-    """``dim`` when the user names none."""
-    paired: ClassVar[bool] = False
-    """Whether the model has hashed pair rows, so that ``pair_buckets`` means something."""
-    pairwise: ClassVar[bool] = False
-    """Whether the logit is a sum over fields and pairs of fields, which is what `explain` takes apart."""
-    splits: ClassVar[bool] = False
-    """Whether the logit splits into factors of context and item (`training.scoring.factors`); else catalogs are scored
-    pair by pair."""
-    summed: ClassVar[bool] = False
-    """Whether a side of the split is the float64 sum of its fields' vectors."""
-    certain: ClassVar[Literal["never", "lossless", "always"]] = "never"
-    """When the error of a logit summed from the split is known: never, for vectors that fit float32, always."""
-    dense: ClassVar[bool] = False
-    """Whether there are dense parameters beside the bias."""
-    learning_rate: ClassVar[float] = 0.03
-    """Of Adagrad, when the user names none."""
-    prior: ClassVar[float] = 10.0
-    """Precision of a weight's Gaussian prior: ``l2`` times training rows where the user names none (``defaults``)."""
-    keys: ClassVar[type[Strict]] = Strict
-    """Configuration keys that this model alone has: a class in its file, whose values are ``settings.own``."""
-    score: ClassVar[str | None] = None
-    """Its compiled kernel in ``kernels.SCORES``, if it has one."""
-
     field_of_slot: Tensor
 
     def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
         super().__init__()
         self.layout, self.settings, self.fused = layout, settings, fused
+        self.kind = kind_of(settings.kind)
         self.dim, self.pair_buckets = settings.dim, settings.pair_buckets
         self.bias = nn.Parameter(torch.zeros(1))
         self.register_buffer("field_of_slot", torch.from_numpy(layout.field_of_slot).long(), persistent=False)
@@ -100,14 +75,14 @@ class Model(nn.Module):
     @cached_property
     def form(self) -> Form:
         """The model as its compiled kernel sees it."""
-        assert self.score is not None
+        assert self.kind.score is not None
         fields = self.layout.field_of_slot
-        if not self.latent:  # nothing interacts: every slot and pair stands for itself
+        if not self.kind.latent:  # nothing interacts: every slot and pair stands for itself
             fields = np.arange(
-                self.layout.slots + (len(slot_pairs(self.layout)[0]) if self.paired else 0), dtype=np.int32
+                self.layout.slots + (len(slot_pairs(self.layout)[0]) if self.kind.paired else 0), dtype=np.int32
             )
-        count = self.layout.fields if self.latent else len(fields)
-        return Form(self.score, count, self.dim, self.width, np.ascontiguousarray(fields, np.int32))
+        count = self.layout.fields if self.kind.latent else len(fields)
+        return Form(self.kind.score, count, self.dim, self.width, np.ascontiguousarray(fields, np.int32))
 
     def compiled_for(self, rows: Tensor) -> bool:
         """Whether the compiled kernel takes these rows: on the CPU, in float32, with ``fused`` on."""
@@ -115,7 +90,7 @@ class Model(nn.Module):
 
     def compiled_on(self, device: torch.device) -> bool:
         """Whether there is a compiled kernel for this device, with ``fused`` on."""
-        return self.fused and self.score is not None and device.type == "cpu"
+        return self.fused and self.kind.score is not None and device.type == "cpu"
 
     def forward(self, rows: Tensor, index: Tensor, factor: Tensor) -> Tensor:
         """Logits [B] of a looked-up batch."""
@@ -123,7 +98,7 @@ class Model(nn.Module):
         if self.compiled_for(rows):
             return self.bias + Interaction.apply(rows, index, factor, self.form)  # type: ignore[no-untyped-call]
         weighted = rows[index] * factor.to(rows.dtype)[..., None]
-        if not self.latent:
+        if not self.kind.latent:
             return self.bias + weighted.sum((1, 2))
         pooled = rows.new_zeros(len(index), self.layout.fields, self.width).index_add(1, self.field_of_slot, weighted)
         return self.bias + pooled[..., 0].sum(1) + self.interaction(pooled[..., 1:])
@@ -141,3 +116,20 @@ class Model(nn.Module):
 def at_least_one(rows: Tensor) -> Tensor:
     """``rows``, or one row of zeros for the index of a batch of nothing but padding to point at."""
     return rows if len(rows) else functional.pad(rows, (0, 0, 0, 1))
+
+
+def build_model(settings: ModelSettings, layout: Layout, *, fused: bool = True, seed: int = 0) -> Model:
+    """The registered model. Its dense parameters start as a function of ``seed`` alone, whatever torch drew before.
+
+    ConfigError for a model with more state than its parameters.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        built = kind_of(settings.kind).load()(layout, settings, fused=fused)
+    if lost := set(built.state_dict()) - {name for name, _ in built.named_parameters()}:
+        raise ConfigError(
+            "model.kind", expected="a model whose whole state is its parameters",
+            found=f"{settings.kind}, which also keeps {', '.join(sorted(lost))}",
+            fix="Bundles hold parameters alone: leave out layers with running statistics.",
+        )  # fmt: skip
+    return built

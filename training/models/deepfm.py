@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from fieldwise.features.schema import Strict
 from fieldwise.training.models.base import Model
 from fieldwise.training.models.layout import Layout
-from fieldwise.training.models.settings import ModelSettings
-
-
-class DeepKeys(Strict):
-    """What DeepFM alone has."""
-
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)] = (64, 32)
-    """Sizes of the hidden layers."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each hidden layer's numbers that a training step leaves out."""
+from fieldwise.training.models.settings import DeepKeys, ModelSettings
 
 
 class DeepFM(Model):
@@ -29,10 +17,7 @@ class DeepFM(Model):
     The layers see all fields at once: the logit neither is a sum over pairs of fields nor splits.
     """
 
-    latent = dense = True
-    prior = 20.0
     init_scale = 0.02
-    keys = DeepKeys
 
     def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
         super().__init__(layout, settings, fused=fused)

@@ -11,13 +11,6 @@ from fieldwise.training.models.base import Model
 class FFM(Model):
     """``sum over fields i<j of <v_{i,f(j)}, v_{j,f(i)}>``: a vector per partner field (Juan et al. 2016)."""
 
-    pairwise = latent = splits = True
-    certain = "lossless"
-    learning_rate = 0.05
-    prior = 20.0
-    score = "ffm"
-    default_dim = 4  # per partner field
-
     @property
     def width(self) -> int:
         return 1 + self.layout.fields * self.dim

@@ -10,11 +10,6 @@ from fieldwise.training.models.base import Model
 class FM(Model):
     """``sum over fields i<j of <v_i, v_j> = 1/2 sum over k of ((sum_i v_ik)^2 - sum_i v_ik^2)`` (Rendle 2010)."""
 
-    pairwise = latent = splits = summed = True
-    certain = "always"
-    prior = 20.0
-    score = "fm"
-
     @property
     def init_scale(self) -> float:
         return 0.02

@@ -13,7 +13,6 @@ from fieldwise.training.models.settings import ModelSettings
 class FwFM(Model):
     """``sum over fields i<j of r_ij <v_i, v_j>`` with a dense parameter r per pair of fields (Pan et al. 2018)."""
 
-    pairwise = latent = splits = dense = True
     init_scale = 0.02
 
     def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:

@@ -8,16 +8,6 @@ from fieldwise.training.models.base import Model
 class LR(Model):
     """Logistic regression: one weight per value."""
 
-    pairwise = splits = True
-    certain = "always"
-    learning_rate = 0.1
-    prior = 1.0
-    score = "lr"
-
 
 class POLY2(Model):
     """Logistic regression over values and over hashed pairs of values of different fields (Chang et al. 2010)."""
-
-    pairwise = paired = splits = True
-    prior = 5.0
-    score = "lr"

@@ -43,7 +43,8 @@ from fieldwise.features.snapshot.record import check_record
 from fieldwise.features.store import bounded
 from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.learned import Learned
-from fieldwise.training.models import ModelSettings, build_model, settings_of
+from fieldwise.training.models import ModelSettings, settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.defaults import Chosen
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.network.calibration import Calibration, Isotonic, Platt

@@ -19,7 +19,8 @@ from fieldwise.training.data.batch import layout_of
 from fieldwise.training.data.batches import Passes
 from fieldwise.training.data.cache import Seen
 from fieldwise.training.data.reader import PlanReader
-from fieldwise.training.models import ModelSettings, build_model, resolved
+from fieldwise.training.models import ModelSettings, resolved
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.compiled import linear_logits
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.ranks.shared import SharedMemory

@@ -24,7 +24,7 @@ from fieldwise.features.arrays import Bool, Float32, Float64, Int32, Int64
 from fieldwise.features.errors import ConfigError, IntegrityError
 from fieldwise.training.kernels.exact import across_pairs, constant
 from fieldwise.training.kernels.split import split
-from fieldwise.training.models import kinds, model_of
+from fieldwise.training.models import kind_of, kinds
 from fieldwise.training.scoring.scorer import Scorer
 
 BLOCK = 4096
@@ -55,7 +55,7 @@ class Factors(NamedTuple):
 
 def require_factors(kind: str) -> None:
     """Raises ConfigError naming a model that does not split."""
-    if not model_of(kind).splits:
+    if not kind_of(kind).splits:
         raise ConfigError(
             f"model.kind {kind}",
             expected=f"a model that splits into context and item factors: {', '.join(kinds('splits'))}",
@@ -88,7 +88,7 @@ def _factors(scorer: Scorer, of_item: Bool, slots: Int32, *, item: bool, threads
     slots = scorer.checked(np.where(mine[scorer.layout.field_of_slot], slots, 0))
     n = len(slots)
     linear, mass, norm = np.empty(n), np.empty(n), np.empty(n)
-    precise = np.empty((n, size if scorer.model.summed else 0))
+    precise = np.empty((n, size if scorer.model.kind.summed else 0))
     out = Factors(linear, mass, norm, np.empty(n, np.bool_), np.empty((n, size), np.float32), precise)
     sides = [constant(np.flatnonzero(side), np.int64) for side in (mine, ~mine)]
 

@@ -82,7 +82,7 @@ def importance(scorer: Scorer, slots: Int32, label: Float32, weight: Float32 | N
         masked = slots.copy()
         masked[:, scorer.layout.field_of_slot == f] = 0
         hidden[f] = loss(masked) - whole
-    if not scorer.model.pairwise:
+    if not scorer.model.kind.pairwise:
         z = scorer.logits(slots).astype(np.float64)
         return Importance(len(y), float(w @ z), float(w @ (z - w @ z) ** 2), hidden)
     which, parts = scorer.parts(slots)

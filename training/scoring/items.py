@@ -140,16 +140,16 @@ _OF_GROUPS = ("slots", "linear", "vectors", "precise", "half", "lost", "norm", "
 def share(scorer: Scorer) -> float:
     """Relative to the sum of absolute terms: how far two float64 sums of a logit's terms in any order may be apart."""
     fields = scorer.layout.fields
-    pairs = 2 * fields if scorer.model.summed else fields * fields
+    pairs = 2 * fields if scorer.model.kind.summed else fields * fields
     return 4 * (scorer.layout.slots + pairs * max(scorer.dim, 1) + 64) * 2.0**-53
 
 
 def errors(scorer: Scorer, factors: Factors) -> Float64:
     """What a side adds to the error of ``a + b + <u, v>`` in float64; infinite where that cannot certify a logit.
 
-    Vectors that are rows of the table are lossless, unless pooling does not fit float32; see ``Model.certain``.
+    Vectors that are rows of the table are lossless, unless pooling does not fit float32; see ``Kind.certain``.
     """
-    certain = scorer.model.certain
+    certain = scorer.model.kind.certain
     known = factors.lossless if certain == "lossless" else np.full(len(factors.mass), certain == "always")
     return np.where(known, share(scorer) * factors.mass, np.inf)
 

@@ -20,7 +20,8 @@ import torch
 from fieldwise.features.arrays import Float32, Float64, Int32
 from fieldwise.features.errors import ArtifactError, IntegrityError
 from fieldwise.training.kernels.exact import KINDS, Form, constant, score_rows
-from fieldwise.training.models import Model, ModelSettings, build_model, kinds
+from fieldwise.training.models import ModelSettings, kinds
+from fieldwise.training.models.base import Model, build_model
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.network.calibration import Isotonic, Platt
 from fieldwise.training.step.lookup import Lookup
@@ -186,7 +187,7 @@ class Scorer:
 
     def require_pairwise(self) -> None:
         """Raises ArtifactError for a kind that does not claim to be a sum over fields and pairs of fields."""
-        if not self.model.pairwise:
+        if not self.model.kind.pairwise:
             raise self._not_pairwise("one that does not claim to be")
 
     def _not_pairwise(self, found: str) -> ArtifactError:

@@ -102,7 +102,9 @@ class _Search:
         self.product: MatrixProduct | PairProduct
         self.linear = constant(catalog.linear, np.float32)
         self.group = catalog.group
-        self.product = PairProduct(scorer, catalog) if scorer.model.paired else MatrixProduct(catalog, self.contexts)
+        self.product = (
+            PairProduct(scorer, catalog) if scorer.model.kind.paired else MatrixProduct(catalog, self.contexts)
+        )
 
     def all(self, contexts: Int32, exclude: Lists) -> Ranking:
         """The lists of a block of contexts over the whole catalog."""

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, RunTag
@@ -32,6 +32,7 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, BusyError, RefusedError
 from fieldwise.features.store.lock import locked
 from fieldwise.training.tracking.mlflow_store import artifact_folder, ask, tell, trouble
+from fieldwise.training.tracking.own_database import ALIASES, REFERENCE, Registered
 
 HISTORY, DATE, MOVE = "champion_history", "fieldwise.promoted_date", "fieldwise.move"
 """Tags of the registered model: former champions, latest last; the last day that one was promoted for; a move."""
@@ -39,19 +40,6 @@ REJECTED = "fieldwise.rejected"
 """Tag of a version that was rolled back, or refused when it was to be promoted: why."""
 MOST_FORMER = 50
 """Former champions that are remembered: stores take tags of 5,000 characters."""
-ALIASES = ("champion", "challenger")
-
-
-class Registered(NamedTuple):
-    """A version in the registry; ``alias`` is the one it was named by, else its most important one."""
-
-    name: str
-    version: str
-    alias: str | None
-
-    @property
-    def reference(self) -> str:
-        return f"models:/{self.name}/{self.version}"
 
 
 class Registry:
@@ -358,7 +346,7 @@ def find(reference: str) -> Registered | None:
     Raises:
         ArtifactError: no such model, alias or version.
     """
-    match = re.fullmatch(r"models:/(.+)(?:@([^@/]+)|/(\d+))", reference)
+    match = re.fullmatch(REFERENCE, reference)
     if match is None:
         return None
     name, alias, version = match.groups()
@@ -367,8 +355,7 @@ def find(reference: str) -> Registered | None:
     found = None if version is None else _version(name, version)
     if found is None:
         raise absent(reference, "Train one first (`fieldwise train`: the first becomes the champion), or name another.")
-    known = [each for each in (alias, *ALIASES, *sorted(found.aliases)) if each in found.aliases]
-    return Registered(name, str(found.version), alias or next(iter(known), None))
+    return Registered.of(name, str(found.version), alias, found.aliases)
 
 
 def _version(name: str, version: str) -> Any:

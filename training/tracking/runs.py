@@ -25,6 +25,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
+from mlflow.utils import requirements_utils
 from sqlalchemy.engine import URL, make_url
 
 from fieldwise.features.errors import ConfigError
@@ -42,9 +43,7 @@ from fieldwise.training.tracking.mlflow_store import (
     tell,
     trouble,
 )
-
-STORE = "MLFLOW_TRACKING_URI"
-
+from fieldwise.training.tracking.own_database import DATABASE, STORE
 
 # a server that is away must not hold a training for the minutes that MLflow's own defaults take
 for name, value in (("MAX_RETRIES", "2"), ("BACKOFF_FACTOR", "1"), ("TIMEOUT", "20")):
@@ -77,7 +76,7 @@ def connect(uri: str | None, workspace: str) -> str:
             expected = "an MLflow server, or a database on a disk, beside a workspace that is a URL"
             raise ConfigError("tracking.uri", expected=expected, found="none", fix=fix)
         make_dir(workspace)
-        uri = sqlite_uri(f"{workspace}/mlflow.db")
+        uri = sqlite_uri(f"{workspace}/{DATABASE}")
     remember_urls(uri)
     uri = store_uri(uri)
     mlflow.set_tracking_uri(uri)
@@ -97,7 +96,7 @@ def connect(uri: str | None, workspace: str) -> str:
 
 def is_made(uri: str | None, workspace: str) -> bool:
     """Whether ``connect`` would find a store rather than make one; a server counts as found."""
-    uri = uri or os.environ.get(STORE) or ("" if "://" in workspace else sqlite_uri(f"{workspace}/mlflow.db"))
+    uri = uri or os.environ.get(STORE) or ("" if "://" in workspace else sqlite_uri(f"{workspace}/{DATABASE}"))
     file = make_url(uri).database if uri.startswith("sqlite") else None
     return file is None or os.path.exists(file)
 
@@ -145,7 +144,7 @@ class Run:
         inputs = Schema([ColSpec(AnyType(), name, required=False) for name in example])
         writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow tries the model where it lies
         try:
-            with tempfile.TemporaryDirectory(prefix="fieldwise-code-") as code:
+            with tempfile.TemporaryDirectory(prefix="fieldwise-code-") as code, _unchecked():
                 copy_code(Path(code))
                 info = mlflow.pyfunc.log_model(
                     name="model",
@@ -159,6 +158,19 @@ class Run:
         finally:
             sys.dont_write_bytecode = writes
         return str(info.model_uri)
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Without MLflow's look at the files of all installed packages (two seconds) for whether the versions that we state
+    are installed: they are what is."""
+    name = "_check_requirement_satisfied"
+    check = getattr(requirements_utils, name, None)
+    setattr(requirements_utils, name, lambda requirement: None)
+    try:
+        yield
+    finally:
+        setattr(requirements_utils, name, check)
 
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}

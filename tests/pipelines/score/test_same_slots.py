@@ -21,7 +21,8 @@ from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.score.score_rows import score_rows
 from fieldwise.training.data.batch import layout_of
-from fieldwise.training.models import build_model, settings_of
+from fieldwise.training.models import settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.network.bundle import Bundle, save_bundle
 from fieldwise.training.scoring.scorer import Scorer
 from tests.pipelines.every_kind import COLUMNS, FIELDS

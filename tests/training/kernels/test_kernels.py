@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from fieldwise.features.errors import IntegrityError
 from fieldwise.training.kernels import linear, scores, updates
-from fieldwise.training.models import MODELS, Model, build_model, logloss, settings_of
+from fieldwise.training.models import MODELS, settings_of
+from fieldwise.training.models.base import Model, build_model
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.models.loss import logloss
 from fieldwise.training.ranks.world import World
 from fieldwise.training.step.exchange import Exchange, Union
 from fieldwise.training.step.fused import FusedStep

@@ -24,7 +24,8 @@ from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer, train
-from fieldwise.training.models import MODELS, build_model
+from fieldwise.training.models import MODELS
+from fieldwise.training.models.base import build_model
 from fieldwise.training.ranks.shared import SharedMemory
 from fieldwise.training.ranks.world import World, join_world
 from fieldwise.training.step.fused import FusedStep

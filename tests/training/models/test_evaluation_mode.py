@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from fieldwise.training.data.splits import TrainData
 from fieldwise.training.evaluation.evaluate import evaluate
 from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import Trainer
-from fieldwise.training.models import MODELS, ModelSettings, build_model, settings_of
+from fieldwise.training.models import MODELS, Kind, ModelSettings, settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.fm import FM
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.ranks.world import World
@@ -28,8 +30,6 @@ SHAPE = Layout.single([7, 9, 5, 11])
 class Dropped(FM):
     """An FM that loses half of its latent weights at random while it trains."""
 
-    score = None
-
     def __init__(self, layout: Layout, settings: ModelSettings, *, fused: bool = True) -> None:
         super().__init__(layout, settings, fused=fused)
         self.dropout = nn.Dropout(0.5)
@@ -41,15 +41,8 @@ class Dropped(FM):
 class Deep(FM):
     """The product of all pooled fields' first latent weights: no sum over fields and pairs."""
 
-    pairwise = False
-    score = None
-
     def interaction(self, v: Tensor) -> Tensor:
         return v[..., 0].prod(1)
-
-
-class Claiming(Deep):
-    pairwise = True
 
 
 class Normed(FM):
@@ -60,8 +53,14 @@ class Normed(FM):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, model in {"dropped": Dropped, "deep": Deep, "claiming": Claiming, "normed": Normed}.items():
-        monkeypatch.setitem(MODELS, kind, model)
+    fm = MODELS["fm"]
+    for name, kind in {
+        "dropped": replace(fm, model=Dropped, score=None),
+        "deep": replace(fm, model=Deep, score=None, pairwise=False),
+        "claiming": replace(fm, model=Deep, score=None),
+        "normed": replace(fm, model=Normed),
+    }.items():
+        monkeypatch.setitem(MODELS, name, kind)
 
 
 def test_three_scores_of_one_row_are_alike() -> None:
@@ -125,4 +124,4 @@ def test_state_that_no_bundle_holds_is_refused() -> None:
 
 def test_a_new_kind_is_not_pairwise_unless_it_says_so() -> None:
     assert [kind for kind, model in MODELS.items() if not model.pairwise] == ["deepfm", "deep"]
-    assert not MODELS["lr"].__mro__[1].pairwise
+    assert not Kind(FM).pairwise

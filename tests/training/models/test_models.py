@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from fieldwise.features.errors import ConfigError
-from fieldwise.training.models import MODELS, Model, build_model, logloss, settings_of
+from fieldwise.training.models import MODELS, settings_of
+from fieldwise.training.models.base import Model, build_model
 from fieldwise.training.models.layout import Layout
+from fieldwise.training.models.loss import logloss
 from fieldwise.training.ranks.world import World
 from fieldwise.training.step.exchange import Exchange
 from fieldwise.training.step.fused import FusedStep
@@ -115,7 +117,7 @@ def test_a_batch_without_rows_and_a_batch_of_padding(kind: str) -> None:
         rows = table[found.ids].requires_grad_()
         logits = model(rows, found.index, found.factor)
         logits.sum().backward()
-        nothing = model.interaction(rows.new_zeros(count, layout.fields, model.width - 1)) if model.latent else 0
+        nothing = model.interaction(rows.new_zeros(count, layout.fields, model.width - 1)) if model.kind.latent else 0
         assert logits.tolist() == (model.bias + torch.as_tensor(nothing).expand(count)).tolist()
         assert rows.grad is not None
         assert not rows.grad.any()

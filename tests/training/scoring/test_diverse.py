@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldwise.training.models import kinds, model_of
+from fieldwise.training.models import kind_of, kinds
 from fieldwise.training.scoring.diverse import top_k_diverse
 from fieldwise.training.scoring.factors import item_factors
 from fieldwise.training.scoring.items import Catalog
@@ -17,7 +17,7 @@ from fieldwise.training.scoring.topk import top_k
 from tests.training import random_models as models
 from tests.training.scoring.test_topk import lists_of, packed
 
-WITH_VECTORS = [kind for kind in kinds("splits") if kind != "lr" and not model_of(kind).paired]
+WITH_VECTORS = [kind for kind in kinds("splits") if kind != "lr" and not kind_of(kind).paired]
 
 
 def picked(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fieldwise.features.errors import IntegrityError
 from fieldwise.training.kernels.exact import KINDS
-from fieldwise.training.models import MODELS, build_model, settings_of
+from fieldwise.training.models import MODELS, settings_of
+from fieldwise.training.models.base import build_model
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.scoring.scorer import PlainWeights, Scorer
 from fieldwise.training.step.lookup import lookup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow.utils import requirements_utils
 from sqlalchemy.engine import make_url
 
 from fieldwise import PLACE
@@ -28,6 +30,7 @@ from fieldwise.training.network.network import Network
 from fieldwise.training.scoring.scorer import Scorer
 from fieldwise.training.tracking import runs
 from fieldwise.training.tracking.fetch import bundle_of
+from fieldwise.training.tracking.own_database import look_up
 from fieldwise.training.tracking.registry import Registry, find
 from tests.environments import plant_decoys
 from tests.snapshots import hash_spec
@@ -122,6 +125,16 @@ print(json.dumps([scorer.__file__, model.predict(frame).tolist(), compile_second
     np.testing.assert_array_equal(np.float32(found), expected)
 
 
+def test_a_model_is_logged_without_a_look_at_all_packages(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = requirements_utils._check_requirement_satisfied
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    saved(place / "bundle3", 3)
+    with runs.run("shop", "ffm", str(place / "work")) as run:
+        run.bundle(place / "bundle3", FRAME)
+    assert requirements_utils._MODULES_TO_PACKAGES is None
+    assert requirements_utils._check_requirement_satisfied is check
+
+
 def test_champion_challenger_rollback(place: Path, uris: list[str]) -> None:
     first, second = uris
     one, registry = {"model": "shop", "version": "1"}, Registry("shop", str(place / "work"))
@@ -142,6 +155,34 @@ def test_champion_challenger_rollback(place: Path, uris: list[str]) -> None:
     assert load_bundle(bundle_of("models:/shop/2")).digest == digest
     with pytest.raises(ArtifactError, match="models:/shop: expected a former champion, found none recorded"):
         registry.rollback()
+
+
+def test_the_own_database_answers_as_mlflow_does(
+    place: Path, uris: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... and leaves to it what is not plain."""
+    work, registry, client = str(place / "work"), Registry("own", str(place / "work")), MlflowClient()
+    for uri in (*uris, uris[0]):
+        registry.register(uri)
+    for uri in uris:
+        mlflow.register_model(uri, "own")
+    client.set_registered_model_alias("own", "Zürich", "2")
+    client.delete_model_version("own", "4")
+    references = [f"models:/own{named}" for named in ("@champion", "@challenger", "@Zürich", "/1", "/2", "/3")]
+    for reference in references:
+        assert look_up(reference, None, work) == (bundle_of(reference), find(reference))
+    assert look_up("models:/own@Zürich", None, work) == (bundle_of(references[4]), ("own", "2", "Zürich"))
+    for other in ("models:/own/4", "models:/own/9", f"models:/own/{'9' * 20}", "models:/own@nobody", "models:/none/1",
+                  "models:/own", "runs:/0123/model", uris[0]):  # fmt: skip
+        assert look_up(other, None, work) is None
+    assert look_up(references[0], f"sqlite:///{work}/mlflow.db", work) is None, "the config names a store"
+    assert look_up(references[0], None, "memory://work") is None
+    shutil.copytree(work, tmp_path / "moved")
+    assert look_up(references[0], None, str(tmp_path / "moved")) is None, "MLflow's places are still the former ones"
+    assert look_up(references[0], None, str(tmp_path)) is None
+    assert not (tmp_path / "mlflow.db").exists(), "nothing is made by looking"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/mlflow.db")
+    assert look_up(references[0], None, work) is None, "the environment names a store"
 
 
 @pytest.mark.parametrize("reference", ["models:/nobody@champion", "models:/nobody/3", "runs:/0123/model", "/no/where"])
