@@ -6,6 +6,8 @@ import json
 import random
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -55,6 +57,9 @@ def test_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert table.groupby("context_id")["rank"].apply(list).map(lambda ranks: ranks == list(range(1, 11))).all()
     assert table["context_id"].nunique() == 60
     assert table.groupby("context_id")["item_id"].apply(tuple).nunique() > 40, "not one list for everybody"
+    (as_csv,) = re.findall(r'`python -c "(.*?)"`', PAGE)
+    subprocess.run([sys.executable, "-c", as_csv], check=True)
+    assert (folder / "lists.csv").read_text().startswith(",context_id,rank,item_id,probability,")
     recall = measured["metrics"]["recall@10"]
     assert recall["lists"]["value"] > recall["random"]["value"]
     (log,) = re.findall(r"```text\n(.*?)```", PAGE, re.S)

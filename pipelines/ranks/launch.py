@@ -27,7 +27,7 @@ from fieldwise.features.terminal import BarStream, say
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.ranks.alike import retold, told
 from fieldwise.pipelines.registry import OpenedModel, open_model
-from fieldwise.training.models import model_of
+from fieldwise.training.models import kind_of
 from fieldwise.training.ranks.world import STORE
 
 RANK = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
@@ -77,7 +77,7 @@ def train_ranks(
         FieldwiseError: the error that a rank met, of its own class.
         IntegrityError: a rank died of something else; its traceback is on stderr.
     """
-    if ranks > 1 and config.training.fused and not (model_of(config.model.kind).latent or torch.cuda.is_available()):
+    if ranks > 1 and config.training.fused and not (kind_of(config.model.kind).latent or torch.cuda.is_available()):
         say(f"{config.model.kind}: {ranks} ranks of one machine are one with the threads of all, which is faster")
         threads = config.training.threads
         overrides = [*overrides, f"training.threads={threads * ranks}"] if threads else overrides
