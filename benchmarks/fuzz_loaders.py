@@ -37,6 +37,7 @@ sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
+import fieldwise.features.kernels.jsonl  # noqa: E402, F401  else a case would open files of the cache of kernels
 from benchmarks.fuzz_artifacts import COLUMNS, DAY, REQUEST, TRIAL, artifacts  # noqa: E402
 from benchmarks.record import record  # noqa: E402
 from fieldwise.features.columns.text import canonical  # noqa: E402

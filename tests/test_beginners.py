@@ -101,7 +101,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     ),
     "a label in words": (
         in_log(lambda log: log.replace(",0,", ",no,").replace(",1,", ",yes,")),
-        'compare texts, `label: click == "',
+        "compare texts, `label: 'click == \"yes\"'`.",
     ),
     "a rating for a label": (in_config("label: click", "label: rating"), "such as `label: rating >= 4`."),
     "days before months": (

@@ -104,7 +104,7 @@ def test_what_is_no_mistake_but_not_as_it_should_be(shop: Path, right: str, wron
     ("right", "wrong", "said"),
     [
         ("log.csv", "none.csv", "FAILED source: .*expected at least one file.* Check the path"),
-        ("label: click", "label: word", r"FAILED rows: .*`label: word == \"no\"`"),
+        ("label: click", "label: word", "FAILED rows: .*`label: 'word == \"yes\"'`"),
         ("split: {by: hash, key: shopper, valid: 0.1, test: 0.1}\n", "", "FAILED config: .*Add `split:"),
         ("model:", "workspace: /proc/none\nmodel:", "FAILED workspace: .*Set another `workspace`"),
         ("model:", "tracking: {uri: 'http://127.0.0.1:9'}\nmodel:", "FAILED store: .*127.0.0.1:9"),
