@@ -96,10 +96,8 @@ def write(log: Log, rows: Any, path: Path) -> None:
 
 
 def measured(log: Log, program: Program, folder: Path, setting: Setting) -> Found:
-    for role in ("valid", "test"):
-        (folder / f"p-{role}.txt").unlink(
-            missing_ok=True
-        )  # what fails with exit code 0 shall not pass for the one before
+    for role in ("valid", "test"):  # what fails with exit code 0 shall not pass for the one before
+        (folder / f"p-{role}.txt").unlink(missing_ok=True)
     started = time.perf_counter()
     program(folder, *setting)
     seconds = time.perf_counter() - started

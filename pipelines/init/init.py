@@ -318,11 +318,7 @@ class _Guess:
                 "fixed: where an item is shown, which no list knows before: as if it stood first"
             )
         for name in of_context:
-            if (
-                name not in fixed
-                and places(self.columns[name])
-                and not follows(self.columns[name], self.columns[self.context])
-            ):
+            if places(self.columns[name]) and not follows(self.columns[name], self.columns[self.context]):
                 draft.warnings.append(
                     f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {{"
                     f'"{shown(name)}": {int(self.columns[name].numbers.min())}}}` below catalog, else each context has '

@@ -56,7 +56,7 @@ class Made:
 
 
 def is_position(name: str, words: Sequence[str]) -> bool:
-    return any(word in POSITIONS for word in words)
+    return name.lower() in POSITIONS or any(word in POSITIONS for word in words)  # words are of ASCII letters
 
 
 def make(sample: Sample, key: str, names: Sequence[str], what: str) -> Made:

@@ -22,7 +22,9 @@ from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.demo.shop import Shop
 from fieldwise.pipelines.init import keyed, sample
+from fieldwise.pipelines.init.columns import words_of
 from fieldwise.pipelines.init.init import init
+from fieldwise.pipelines.init.keyed import is_position
 from fieldwise.pipelines.score.names import names_of
 from tests.pipelines.init.shop import write_log
 
@@ -276,6 +278,12 @@ def test_places_by_another_name_and_titles_of_items(tmp_path: Path) -> None:
     (tmp_path / "twice.csv").write_text("item,rayon\ni0,1\ni0,1\ni1,1\n")
     with pytest.raises(InputError, match="Leave one row for each key: of 'item' 'i0' come again"):
         init(str(tmp_path / "log.csv"), items=str(tmp_path / "twice.csv"), out=str(tmp_path / "other.yaml"))
+
+
+def test_positions_in_other_languages() -> None:
+    assert is_position("Posición", words_of("Posición"))
+    assert is_position("rang_affiché", words_of("rang_affiché"))
+    assert not is_position("opposition", words_of("opposition"))
 
 
 def test_rows_without_a_label_and_lines_that_are_no_rows(tmp_path: Path) -> None:
