@@ -100,12 +100,13 @@ def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
 
 
 def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int, list[str] | None]) -> None:
-    """Ids, filter and categories are columns of their sources, and every field's columns are in contexts or items."""
+    """Ids, names, filter and categories are columns of their sources; every field's columns are in contexts or items."""
     contexts, items = (_side(config, source, joined) for source in (catalog.contexts, catalog.items))
     rule = () if catalog.filter is None else Expression(catalog.filter, "catalog.filter").columns
     cap, least = ([] if rule is None else [rule.column] for rule in (catalog.cap, catalog.at_least))
     sides = [("context_id", [catalog.context_id], contexts, catalog.contexts),
              ("item_id", [catalog.item_id], items, catalog.items),
+             ("item_name", [] if catalog.item_name is None else [catalog.item_name], items, catalog.items),
              ("filter", rule, items, catalog.items),
              ("cap.column", cap, items, catalog.items),
              ("at_least.column", least, items, catalog.items)]  # fmt: skip

@@ -85,7 +85,7 @@ def similar(
     target = target_of(config, out, date, "similar", side)
     sources: list[SourceConfig] = [catalog.items if side == "items" else catalog.contexts, *config.join]
     stamps = stamps_of(file for source in sources for file in list_files(source, config.base, date))
-    of_lists = {"max_unmatched", "k", "cap", "at_least", "diversity", "exclude", "candidates"}
+    of_lists = {"max_unmatched", "item_name", "k", "cap", "at_least", "diversity", "exclude", "candidates"}
     asked = catalog.model_dump(mode="json", exclude=of_lists)
     output = Output(target, [_RULES, bundle.digest, opened.label, date, asked, k, by, stamps])
     manifest, status = output.standing(), "already published"

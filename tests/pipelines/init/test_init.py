@@ -18,6 +18,7 @@ from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.source.log import LogReader
 from fieldwise.features.source.raw import split_ranges
+from fieldwise.pipelines.build.columns import require_columns
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.demo.shop import Shop
@@ -275,6 +276,9 @@ def test_places_by_another_name_and_titles_of_items(tmp_path: Path) -> None:
     assert config.catalog is not None
     assert (config.catalog.item_name, config.catalog.fixed) == ("libellé", {})
     assert names_of(config, "item", ["i3"]) == {"i3": "Titre 3, neuf"}
+    files = list_files(config.source, config.base)
+    with pytest.raises(InputError, match="catalog.item_name: expected a column 'libelle' in .*Did you mean `libellé`"):
+        require_columns(load_config(tmp_path / "config.yaml", ["catalog.item_name=libelle"]), files)
     (tmp_path / "twice.csv").write_text("item,rayon\ni0,1\ni0,1\ni1,1\n")
     with pytest.raises(InputError, match="Leave one row for each key: of 'item' 'i0' come again"):
         init(str(tmp_path / "log.csv"), items=str(tmp_path / "twice.csv"), out=str(tmp_path / "other.yaml"))
