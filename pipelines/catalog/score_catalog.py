@@ -87,9 +87,8 @@ def score_catalog(
         require_similarity(bundle, split, "catalog.diversity")
     target = target_of(config, out, date, "scores", "catalog")
     stamps = _stamps(config, catalog, date)
-    unset = {
-        rule for rule in ("at_least", "diversity", "item_name") if getattr(catalog, rule) is None
-    }  # as in earlier versions
+    newer = ("at_least", "diversity", "item_name")
+    unset = {key for key in newer if getattr(catalog, key) is None}  # as in earlier versions
     asked = catalog.model_dump(mode="json", exclude={"max_unmatched", *unset})
     output = Output(target, [_RULES, bundle.digest, version, date, asked, stamps])
     found = output.standing()

@@ -277,7 +277,9 @@ def test_places_by_another_name_and_titles_of_items(tmp_path: Path) -> None:
     assert (config.catalog.item_name, config.catalog.fixed) == ("libellé", {})
     assert names_of(config, "item", ["i3"]) == {"i3": "Titre 3, neuf"}
     files = list_files(config.source, config.base)
-    with pytest.raises(InputError, match="catalog.item_name: expected a column 'libelle' in .*Did you mean `libellé`"):
+    with pytest.raises(
+        InputError, match=r"catalog\.item_name: expected a column 'libelle' in .*Did you mean `libellé`"
+    ):
         require_columns(load_config(tmp_path / "config.yaml", ["catalog.item_name=libelle"]), files)
     (tmp_path / "twice.csv").write_text("item,rayon\ni0,1\ni0,1\ni1,1\n")
     with pytest.raises(InputError, match="Leave one row for each key: of 'item' 'i0' come again"):
