@@ -100,7 +100,7 @@ def _joined(config: Config, place: int, join: JoinConfig) -> list[str] | None:
 
 
 def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int, list[str] | None]) -> None:
-    """Ids, names, filter and categories are columns of their sources; columns of all fields are in contexts or items."""
+    """Ids, names, filter and categories are columns of their sources; columns of fields are in contexts or items."""
     contexts, items = (_side(config, source, joined) for source in (catalog.contexts, catalog.items))
     rule = () if catalog.filter is None else Expression(catalog.filter, "catalog.filter").columns
     cap, least = ([] if rule is None else [rule.column] for rule in (catalog.cap, catalog.at_least))
