@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 8.0, 38.0
 _COLOURS = 3
 _LABEL, _LONG_LABEL = 15, 60
 """Characters of a name beside a cell, above a bar."""
+_AXIS = 120.0
+"""Between axes that stand side by side."""
 _ROW, _VALUE = 30.0, 50.0
 """Height of a bar with its name; room for a value beside it."""
 
@@ -195,6 +197,33 @@ def strip(title: str, values: Sequence[Interval], top: float) -> Picture:
     return Picture(title, marks, width=300, height=9 * len(values) + 3, plain=True)
 
 
+def parallel(title: str, axes: Mapping[str, Sequence[Any]], value: str, logarithmic: Collection[str] = ()) -> Picture:
+    """A line for each thing across one axis per property, the clearer the lower its ``value`` (one of the axes) is, the
+    lowest in the other colour. Properties are finite numbers, placed by their logarithm where asked, or texts."""
+    count = len(axes[value])
+    if not count:
+        return Picture(title)
+    width, bottom = _AXIS * len(axes) + 20, _HEIGHT - _BOTTOM
+    places = {
+        name: [bottom + (_TOP - bottom) * at for at in _shares(v, name in logarithmic)] for name, v in axes.items()
+    }
+    order = sorted(range(count), key=lambda at: axes[value][at], reverse=True)
+    marks = []
+    for rank, at in enumerate(order):
+        way = " ".join(f"{10 + _AXIS * n:.1f},{heights[at]:.1f}" for n, heights in enumerate(places.values()))
+        shade = {"class": "line c0", "stroke-opacity": f"{0.15 + 0.6 * rank / count:.2f}"}
+        shade = {"class": "line c1"} if rank == count - 1 else shade
+        marks.append(Mark("polyline", shade | {"points": way}))
+    for n, (name, heights) in enumerate(places.items()):
+        x, shown = 10 + _AXIS * n, dict(zip(heights, axes[name], strict=True))
+        marks.append(Mark("path", {"class": "axis", "d": f"M{x:.1f} {_TOP}V{bottom}"}))
+        marks.append(Mark("text", {"x": f"{x:.1f}", "y": _HEIGHT - 6}, _short(name, _LABEL)))
+        for y in sorted(shown) if isinstance(axes[name][0], str) else {min(shown), max(shown)}:
+            text = shown[y] if isinstance(shown[y], str) else f"{shown[y]:.4g}"
+            marks.append(Mark("text", {"x": f"{x + 4:.1f}", "y": f"{y + 4:.1f}"}, _short(text, _LABEL)))
+    return Picture(title, marks, width=width, broad=True)
+
+
 def fragment(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], pictures: Sequence[Picture] = ()) -> str:
     """A table and pictures for a page of somebody else, such as a notebook: its styles and ours do not meet, for
     pictures are files in it."""
@@ -208,6 +237,16 @@ def _dot(kind: str, x: float, y: float) -> Mark:
 
 def _box(x: float, y: float, width: float, height: float) -> dict[str, Any]:
     return {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": f"{height:.1f}"}
+
+
+def _shares(values: Sequence[Any], logarithmic: bool) -> list[float]:
+    """Places in [0, 1] on an axis from the lowest value to the highest; 0.5 where all are equal."""
+    if isinstance(values[0], str):
+        names = sorted(set(values))
+        values = [float(names.index(value)) for value in values]
+    placed = [math.log(value) for value in values] if logarithmic else [float(value) for value in values]
+    low, high = min(placed), max(placed)
+    return [(value - low) / (high - low) if high > low else 0.5 for value in placed]
 
 
 def _short(name: str, most: int) -> str:

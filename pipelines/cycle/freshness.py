@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError, InputError
+from fieldwise.features.report.chart import Line, chart
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.schema import Config
@@ -66,9 +66,9 @@ def freshness(
     say(*(f"  age {row['age']:>3}  {row['date']}  {row['rows']:>10,} rows  NE {row['normalized_entropy']:.5f} +- "
           f"{row['se']:.5f}" for row in ages),
         f"normalized entropy {start:.5f} {slope:+.6f} +- {error:.6f} a day: {advice}")  # fmt: skip
-    place = store.join(config.workspace_dir, "freshness", f"{first}_{last}.png")
+    place = store.join(config.workspace_dir, "freshness", f"{first}_{last}.svg")
     store.make_dir(store.join(config.workspace_dir, "freshness"))
-    store.write_atomic(place, _plot(ages, start, slope))
+    store.write_atomic(place, _picture(ages, start, slope).encode())
     return {"ages": ages, "slope": slope, "slope_se": error, "interval": interval, "loss": loss, "plot": place,
             "bundle": trained["bundle"]}  # fmt: skip
 
@@ -85,10 +85,11 @@ def line_through(x: Sequence[float], y: Sequence[float], error: Sequence[float])
     return float(start), float(slope), float(math.sqrt(scatter / spread))
 
 
-def _plot(ages: Sequence[dict[str, Any]], start: float, slope: float) -> bytes:
-    from fieldwise.training.tracking import plots
-
-    x, y, error = ([row[key] for row in ages] for key in ("age", "normalized_entropy", "se"))
-    picture = io.BytesIO()
-    plots.ageing(x, y, error, start, slope).savefig(picture, format="png")
-    return picture.getvalue()
+def _picture(ages: Sequence[dict[str, Any]], start: float, slope: float) -> str:
+    """Normalized entropy by a model's age, two standard errors each, and the line through it; an SVG file."""
+    x, y, error = ([float(row[key]) for row in ages] for key in ("age", "normalized_entropy", "se"))
+    ends = [(at - 2 * each, at + 2 * each) for at, each in zip(y, error, strict=True)]
+    line = [0.0, max(x)]
+    lines = [Line("", line, [start + slope * end for end in line], grey=True)]
+    lines += [Line("", [a], [b], ends=[end]) for a, b, end in zip(x, y, ends, strict=True)]
+    return chart("Ageing", "age in days", "normalized entropy", lines).alone()

@@ -31,13 +31,7 @@ def page(facts: Facts) -> str:
         summary=_summary(facts),
         metrics=list(NAMES.values()),
         measured=[_measured(*each) for each in evaluations.items()],
-        pictures=[
-            _learning(facts),
-            _reliability(evaluations),
-            _roc(evaluations),
-            _precision(evaluations),
-            _scores(facts.seen_on, evaluations[facts.seen_on]),
-        ],
+        pictures=list(pictures(facts).values()),
         slices=[_slice(each) for each in facts.slices[:_SLICES]],
         importance=shown(told(facts.importance, facts.spec)),
         snapshots=[_snapshot(each) for each in facts.snapshots],
@@ -45,6 +39,18 @@ def page(facts: Facts) -> str:
         epochs=list(_epochs(facts)),
         settings=[(key, f"{value}") for key, value in facts.settings.items()],
     )
+
+
+def pictures(facts: Facts) -> dict[str, Picture]:
+    """By name; each is a file in MLflow, too."""
+    evaluations = facts.result.evaluations
+    return {
+        "learning_curves": _learning(facts),
+        "reliability": _reliability(evaluations),
+        "roc": _roc(evaluations),
+        "precision_recall": _precision(evaluations),
+        "logits": _scores(facts.seen_on, evaluations[facts.seen_on]),
+    }
 
 
 def _summary(facts: Facts) -> str:

@@ -125,9 +125,12 @@ def command_of(config: Config, days: Days, ranks: int) -> str:
 
 
 def stage_report(folder: Path, facts: Facts) -> str:
-    """Write the page; returns its path."""
-    from fieldwise.pipelines.train.page import page
+    """Write the page, and its pictures as files; returns its path."""
+    from fieldwise.pipelines.train.page import page, pictures
 
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, picture in pictures(facts).items():
+        (folder / "plots" / f"{name}.svg").write_text(picture.alone(), encoding="utf-8")
     path = folder / PAGE
     path.write_text(page(facts), encoding="utf-8")
     return str(path)

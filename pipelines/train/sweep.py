@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, ConfigError, DivergedError
+from fieldwise.features.report.chart import parallel
 from fieldwise.features.snapshot.manifest import snapshot_dir
 from fieldwise.features.store.kept import digest_of, read_record, write_record
 from fieldwise.features.terminal import printable, say
@@ -29,7 +29,7 @@ from fieldwise.training.loop.run import TrainRun
 from fieldwise.training.loop.trainer import train
 from fieldwise.training.models import AUTO, FAMILY, resolved
 from fieldwise.training.ranks.world import World, join_world
-from fieldwise.training.tracking import plots, runs
+from fieldwise.training.tracking import runs
 
 Result = dict[str, Any]
 USUAL_EPOCHS = 10
@@ -230,7 +230,7 @@ def _conclude(trials: Sequence[Trial], found: dict[str, Result], folder: str, pa
     names = list(trials[0].drawn)
     columns = {name.split(".")[1]: [result[name] for result in ranked] for name in names if name not in FIXED}
     columns |= {key: [result[key] for result in ranked] for key in ("epochs", "valid")}
-    figure = plots.parallel_coordinates(columns, "valid", [name for name in columns if name in LOGARITHMIC])
+    picture = parallel(f"Trials of {kind}", columns, "valid", [name for name in columns if name in LOGARITHMIC]).alone()
     errors = [result.get("valid_se") or math.nan for result in ranked]
     table = _table({"trial": [result["number"] for result in ranked], **columns, "valid_se": errors})
     chosen = {name: best[name] for name in names}
@@ -238,11 +238,9 @@ def _conclude(trials: Sequence[Trial], found: dict[str, Result], folder: str, pa
     keys = " ".join(f"--set {name}={value}" for name, value in {"model.kind": kind, **chosen}.items())
     chosen_one = f"chosen: {kind} trial {best['number']}, {_logloss(best, 'valid')}{test}"
     say("", *table.splitlines(), "", chosen_one, f"  fieldwise train {keys}")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    store.write_atomic(store.join(folder, f"{kind}.png"), picture.getvalue())
+    store.write_atomic(store.join(folder, f"{kind}.svg"), picture.encode())
     store.write_atomic(store.join(folder, f"{kind}.txt"), table.encode())
-    parent.figure(figure, f"{kind}.png")
+    parent.text(picture, f"{kind}.svg")
     parent.text(table, f"{kind}.txt")
     parts = [(role, error) for role in ("valid", "test") for error in ("", "_se")]
     losses = {role + error: best.get(role + error) for role, error in parts}

@@ -287,13 +287,8 @@ def _params(data: TrainData) -> dict[str, Any]:
 
 def _stage(folder: Path, config: Config, data: TrainData, result: TrainResult) -> None:
     """What the run keeps beside parameters, curves and the model, as files."""
-    from fieldwise.training.tracking import plots
     from fieldwise.training.tracking.environment import packages
 
-    for split, evaluation in result.evaluations.items():
-        _save(plots.calibration(evaluation.curve), folder / "plots" / f"calibration_{split}.png")
-        _save(plots.roc(evaluation.roc), folder / "plots" / f"roc_{split}.png")
-    _save(plots.loss_curves(result.history), folder / "plots" / "loss.png")
     for place in ("spec", "config"):
         (folder / place).mkdir(exist_ok=True)
     shutil.copy(os.path.join(result.bundle_dir, "spec.json"), folder / "spec")
@@ -331,11 +326,6 @@ def _stage_card(folder: Path, config: Config, facts: Facts, summary: dict[str, A
         few={role: found.few for role, found in evaluations.items() if found.few},
     )
     (folder / "model_card.md").write_text(card, encoding="utf-8")
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path)
 
 
 def example_rows(config: Config, spec: FeatureSpec) -> pd.DataFrame:

@@ -132,9 +132,6 @@ class Run:
     def text(self, content: str, name: str) -> None:
         mlflow.log_text(content, name)
 
-    def figure(self, figure: Any, name: str) -> None:
-        mlflow.log_figure(figure, name)
-
     @staticmethod
     def bundle(directory: str | Path, example: pd.DataFrame) -> str:
         """Log a bundle as a pyfunc model taking the columns of ``example``: of any type, any may be missing.

@@ -7,7 +7,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fieldwise.features.report.chart import Interval, Line, Picture, bars, chart, columns, fragment, heat, strip
+from fieldwise.features.report.chart import (
+    Interval,
+    Line,
+    Picture,
+    bars,
+    chart,
+    columns,
+    fragment,
+    heat,
+    parallel,
+    strip,
+)
 
 
 def drawn(picture: Picture) -> ElementTree.Element:
@@ -104,3 +115,21 @@ def test_bars_begin_at_a_common_zero() -> None:
     assert down["x"] + down["width"] == pytest.approx(up["x"])
     assert up["width"] == down["width"]
     assert texts(picture) == ["up", "+1.0", "down", "-1.0"]
+
+
+def test_things_across_axes() -> None:
+    axes = {"dim": [4.0, 16.0, 8.0], "optimizer": ["adam", "adagrad", "adam"], "valid": [0.5, 0.4, 0.6]}
+    picture = parallel("Trials", axes, "valid", ["dim"])
+    last = list(drawn(picture).iter("polyline"))[-1]
+    assert last.attrib["class"] == "line c1", "the lowest is drawn last, in the other colour"
+    assert last.attrib["points"] == "10.0,8.0 130.0,212.0 250.0,212.0", "dim 16, adagrad, the lowest loss"
+    assert points(picture)[0][0][1] == pytest.approx(110.0), "8 is halfway from 4 to 16 by the logarithm"
+    assert set(texts(picture)) == {"dim", "4", "16", "optimizer", "adagrad", "adam", "valid", "0.4", "0.6"}
+    assert not parallel("none", {"valid": []}, "valid")
+    assert points(parallel("one", {"valid": [0.3]}, "valid")) == [[(10.0, 110.0)]]
+
+
+def test_a_file_of_its_own_names_its_lines() -> None:
+    lines = [Line("<train>", [0, 1], [1, 2]), Line("valid", [0, 1], [2, 1])]
+    root = ElementTree.fromstring(chart("A", "x", "y", lines).alone())
+    assert [each.text for each in root.iter() if each.tag.endswith("tspan")] == ["<train>", "valid"]

@@ -73,7 +73,7 @@ def test_away_at_the_start_and_back_later(server: Server, config: Path, capsys: 
     assert run.data.params["model.kind"] == "lr"
     history = [(m.step, m.value) for m in client.get_metric_history(result["run"], "train_logloss")]
     assert [step for step, _ in history] == [0, 1, 2]
-    assert {file.path for file in client.list_artifacts(result["run"], "plots")} >= {"plots/loss.png"}
+    assert {file.path for file in client.list_artifacts(result["run"], "plots")} >= {"plots/learning_curves.svg"}
     mlflow.set_tracking_uri(server.uri)
     assert Path(bundle_of("models:/planted@champion"), "model.json").read_bytes() == bundle.read_bytes()
 

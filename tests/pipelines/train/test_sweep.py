@@ -76,8 +76,8 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert (chosen["trial"], chosen["valid"], chosen["test"]) == (best["number"], best["valid"], best["test"])
         assert parent.data.metrics[f"{kind}_test_logloss"] == best["test"]
         artifacts = {item.path for item in client.list_artifacts(again["run"])}
-        assert {f"{kind}.png", f"{kind}.txt"} <= artifacts
-        assert Path(again["dir"], f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+        assert {f"{kind}.svg", f"{kind}.txt"} <= artifacts
+        assert "polyline" in Path(again["dir"], f"{kind}.svg").read_text()
         assert len(Path(again["dir"], f"{kind}.txt").read_text().splitlines()) == 1 + 3
     assert "model.dim" in again["chosen"]["fm"]["set"]
     assert "model.dim" not in again["chosen"]["lr"]["set"]
