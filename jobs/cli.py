@@ -155,7 +155,9 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--rows", type=_count, default=None, help="rows of the log (default: see pipelines/demo/demo.py)")
     demo.add_argument("--seed", type=_seed, default=42, help="another shop")
     demo.add_argument("--models", default="lr,poly2,fm,ffm", help="comma-separated kinds to train")
-    demo.add_argument("--ranks", type=_count, default=2, help="training processes")
+    demo.add_argument(
+        "--ranks", type=_count, default=1, help="training processes (default: this one, with a thread per core)"
+    )
 
     features = add("features", "Encode raw logs into a published snapshot.",
                    "fieldwise features --config configs/movielens.yaml")  # fmt: skip

@@ -16,10 +16,10 @@ from fieldwise.pipelines.config.schema import Config, resolve
 from fieldwise.pipelines.decision import decide, record_decision, record_first_champion
 from fieldwise.pipelines.demo.shop import Shop, generate
 from fieldwise.pipelines.engine import open_engine
-from fieldwise.pipelines.ranks.launch import train_ranks
 from fieldwise.pipelines.registry import registry
 from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.compare import SideBySide, measure
+from fieldwise.pipelines.train.family import train_best
 from fieldwise.pipelines.train.measured import TABLE
 from fieldwise.training.data.splits import TrainData
 from fieldwise.training.models import kind_of
@@ -30,12 +30,13 @@ DAYS = 7
 
 
 def demo(
-    config: Config, *, models: list[str], rows: int | None = None, seed: int = 42, ranks: int = 2
+    config: Config, *, models: list[str], rows: int | None = None, seed: int = 42, ranks: int = 1
 ) -> dict[str, Any]:
     """Run everything and return (and show) the table.
 
     Args:
-        models: kinds to train, each in ``ranks`` processes.
+        models: kinds to train, one after the other.
+        ranks: processes that train one model; 1: this one, with a thread per core.
         rows: of the log, all days together.
 
     Every model's ``excess`` is its test logloss less that of the true probabilities; ``differences`` are those of
@@ -55,9 +56,11 @@ def demo(
     say(f"  {sum(snapshot['rows'].values()):,} rows encoded; data report: {snapshot['report']}")
     results = {}
     for kind in models:
-        with _stage(f"{kind} on {ranks} ranks"), hushed():
+        with _stage(kind if ranks == 1 else f"{kind} on {ranks} ranks"), hushed():
             begun = time.perf_counter()
-            results[kind] = train_ranks(config.of_kind(kind), ranks, register=False)
+            trained = train_best(config.of_kind(kind), ranks, register=False)
+            assert trained is not None  # only ranks of others return nothing
+            results[kind] = trained
             results[kind]["wall"] = time.perf_counter() - begun
         epochs, test = results[kind]["epochs"], results[kind]["metrics"]["test"]["logloss"]
         say(f"  {epochs} epochs, test logloss {test:.5f}; report: {results[kind]['report']}")
