@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Mapping
 
 from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import printable
@@ -208,3 +209,18 @@ def _gone(error: Exception) -> FieldwiseError | None:
         return None
     fix = "It was removed meanwhile: run the command again, or make first what it needs."
     return GoneError(place, expected="what was there", found=os.strerror(error.errno or errno.ENOENT), fix=fix)
+
+
+def told(error: FieldwiseError) -> dict[str, str]:
+    """An error as JSON carries it."""
+    fields = {"where": error.where, "expected": error.expected, "found": error.found, "fix": error.fix}
+    return {"class": type(error).__name__, **fields}
+
+
+def retold(fields: Mapping[str, str], who: str | None = None) -> FieldwiseError:
+    """An error that ``told`` has told; ``who`` met it, where that was not this process."""
+    kind = globals().get(fields["class"], FieldwiseError)
+    if not (isinstance(kind, type) and issubclass(kind, FieldwiseError)):
+        kind = FieldwiseError
+    where = fields["where"] if who is None else f"{who}: {fields['where']}"
+    return kind(where, expected=fields["expected"], found=fields["found"], fix=fields["fix"])

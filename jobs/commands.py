@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ def _load(options: argparse.Namespace) -> Any:
     from fieldwise.pipelines.config.load import load_config
 
     return load_config(options.config, options.overrides)
+
+
+def _mlflow_beside(wanted: bool = True) -> AbstractContextManager[None]:
+    """Where a command reports to MLflow from its own process: its import takes seconds, so it begins at once, in
+    another one."""
+    from fieldwise.training.tracking.apart import beside
+
+    return beside(wanted)
 
 
 def _here(path: str) -> str:
@@ -41,9 +50,10 @@ def demo(o: argparse.Namespace) -> dict[str, Any]:
         with open(DEMO, "xb") as file:
             file.write((files("fieldwise.configs") / os.path.basename(DEMO)).read_bytes())
         say(f"wrote {DEMO}, the demo's pipeline")
-    from fieldwise.pipelines.demo.demo import demo
+    with _mlflow_beside(o.ranks == 1):
+        from fieldwise.pipelines.demo.demo import demo
 
-    return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
+        return demo(_load(o), models=o.models.split(","), rows=o.rows, seed=o.seed, ranks=o.ranks)
 
 
 def _say_next(o: argparse.Namespace, command: str, *more: str) -> None:
@@ -71,6 +81,12 @@ def features(o: argparse.Namespace) -> dict[str, Any]:
 def train(o: argparse.Namespace) -> dict[str, Any] | None:
     if o.nnodes:  # before torch is imported: it warns of hosts without a name
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    reports = o.ranks == 1 and not o.nnodes and not o.on and os.environ.get("RANK", "0") == "0"
+    with _mlflow_beside(reports):
+        return _train(o)
+
+
+def _train(o: argparse.Namespace) -> dict[str, Any] | None:
     from fieldwise.pipelines.ranks.launch import Days
     from fieldwise.pipelines.ranks.node import Nodes
     from fieldwise.pipelines.train.family import train_best
@@ -190,14 +206,15 @@ def history(o: argparse.Namespace) -> dict[str, Any]:
 
 
 def daily(o: argparse.Namespace) -> dict[str, Any]:
-    from fieldwise.pipelines.cycle.daily import Wish, run_day
+    with _mlflow_beside():
+        from fieldwise.pipelines.cycle.daily import Wish, run_day
 
-    wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
-    if o.dry_run:
-        from fieldwise.pipelines.cycle.plan import plan_day
+        wish = Wish(trust=o.trust, hold=o.hold, force=o.force, reason=o.reason)
+        if o.dry_run:
+            from fieldwise.pipelines.cycle.plan import plan_day
 
-        return plan_day(_load(o), date=o.date, refit=o.refit, wish=wish)
-    return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
+            return plan_day(_load(o), date=o.date, refit=o.refit, wish=wish)
+        return run_day(_load(o), date=o.date, ranks=o.ranks, refit=o.refit, wish=wish)
 
 
 def bootstrap(o: argparse.Namespace) -> dict[str, Any]:

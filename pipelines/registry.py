@@ -15,6 +15,7 @@ from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.training.tracking.apart import Store
 from fieldwise.training.tracking.own_database import look_up
 
 _MLFLOW = ("models:/", "runs:/", "mlflow-artifacts:", "http://", "https://")
@@ -83,12 +84,10 @@ def _found(reference: str | None, config: Config) -> tuple[str, Registered | Non
     reference = reference or champion_of(config)
     if (seen := look_up(reference, config.tracking.uri, config.workspace_dir)) is not None:
         return seen
-    registry(config)  # connects
-    from fieldwise.training.tracking.fetch import bundle_of
-    from fieldwise.training.tracking.registry import find
-
-    known = find(reference)
-    return bundle_of(known.reference if known else reference), known
+    tracking = tracking_of(config)
+    tracking.connect()
+    known = tracking.find(reference)
+    return tracking.bundle_of(known.reference if known else reference), known
 
 
 def _bundle(reference: str) -> str | None:
@@ -113,20 +112,17 @@ def load_model(reference: str, *, uri: str | None, workspace: str | None) -> Ope
         fix = "Name a version, models:/NAME/3, or an alias, models:/NAME@champion."
         expected = "a bundle's directory, or a registered model"
         raise ArtifactError(reference, expected=expected, found="neither", fix=fix)
-    from fieldwise.training.tracking import runs
-    from fieldwise.training.tracking.fetch import bundle_of
-    from fieldwise.training.tracking.registry import find
-
     workspace = workspace or os.path.abspath(os.path.join("work", named[1]))
     if (seen := look_up(reference, uri, workspace)) is not None:
         return OpenedModel(seen[0], load_bundle(seen[0]), *seen[1])
-    if not runs.is_made(uri, workspace):
+    tracking = Store(uri, workspace)
+    if not tracking.is_made():
         fix = "Pass the workspace it was trained in, the tracking server (tracking=), or set MLFLOW_TRACKING_URI."
         raise ArtifactError(reference, expected=f"MLflow's database in {workspace}", found="none", fix=fix)
-    runs.connect(uri, workspace)
-    known = find(reference)
+    tracking.connect()
+    known = tracking.find(reference)
     assert known is not None
-    directory = bundle_of(known.reference)
+    directory = tracking.bundle_of(known.reference)
     return OpenedModel(directory, load_bundle(directory), *known)
 
 
@@ -137,11 +133,14 @@ def champion_of(config: Config) -> str:
 
 def registry(config: Config) -> Registry:
     """The config's registered model, its store connected."""
-    from fieldwise.training.tracking import runs
-    from fieldwise.training.tracking.registry import Registry
+    tracking = tracking_of(config)
+    tracking.connect()
+    return tracking.registry(config.model_name)
 
-    runs.connect(config.tracking.uri, config.workspace_dir)
-    return Registry(config.model_name, config.workspace_dir)
+
+def tracking_of(config: Config) -> Store:
+    """MLflow, as the config names it."""
+    return Store(config.tracking.uri, config.workspace_dir)
 
 
 def say_registered(found: dict[str, Any], config: Config) -> None:

@@ -50,11 +50,10 @@ from fieldwise.pipelines.cycle.suspicion import model_findings
 from fieldwise.pipelines.decision import Decision, Verb, decide, record_decision
 from fieldwise.pipelines.lists.yesterday import measure_yesterdays, note_yesterdays
 from fieldwise.pipelines.ranks.launch import Days, train_ranks
-from fieldwise.pipelines.registry import OpenedModel, open_model, registry
+from fieldwise.pipelines.registry import OpenedModel, open_model, registry, tracking_of
 from fieldwise.pipelines.train.evaluate import evaluate_model
 from fieldwise.pipelines.train.train import drop_bundle, train_model
 from fieldwise.pipelines.train.verdict import judge
-from fieldwise.training.tracking import runs
 
 Result = dict[str, Any]
 
@@ -105,8 +104,9 @@ def run_day(config: Config, *, date: str, ranks: int = 1, refit: bool = False, w
 
 def _run(config: Config, record: Record, ranks: int, refit: bool, wish: Wish) -> Result:
     repeated = record.whole
-    runs.connect(config.tracking.uri, config.workspace_dir)
-    runs.experiment_id(config.experiment, config.workspace_dir)  # what it refuses, it refuses before any work
+    tracking = tracking_of(config)
+    tracking.connect()
+    tracking.experiment_id(config.experiment)  # what it refuses, it refuses before any work
     require_same(record, config)
     require_begun_against(record, config)
     begun = record.steps.get("champion") if repeated or record.looked_at else None  # a day that was refused begins anew

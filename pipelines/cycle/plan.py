@@ -16,8 +16,7 @@ from fieldwise.pipelines.cycle.days import days_to_learn
 from fieldwise.pipelines.cycle.record import Record
 from fieldwise.pipelines.cycle.start import champion_now, line_of, require_same
 from fieldwise.pipelines.lists.yesterday import newest_before
-from fieldwise.pipelines.registry import open_model, registry
-from fieldwise.training.tracking.runs import is_made
+from fieldwise.pipelines.registry import open_model, tracking_of
 
 STANDS, BUILT = "stands", "would be built"
 
@@ -36,9 +35,10 @@ def plan_day(config: Config, *, date: str, refit: bool = False, wish: Wish = NO_
     wish.require()
     date = str(day_of(date))
     record = Record(config.workspace_dir, date)
-    if not is_made(config.tracking.uri, config.workspace_dir):
+    tracking = tracking_of(config)
+    if not tracking.is_made():
         raise ArtifactError(config.workspace_dir, expected="a registered model", found="no store", fix="Train first.")
-    registry(config)  # connects
+    tracking.connect()
     require_same(record, config)
     say(f"dry run of {date}: nothing is written")
     if record.whole:

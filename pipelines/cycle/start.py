@@ -11,9 +11,8 @@ from fieldwise.pipelines.agreement import rebuild, source_files, source_stamps
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.cycle.record import Record, records_before
 from fieldwise.pipelines.decision import any_decision
-from fieldwise.pipelines.registry import champion_of
+from fieldwise.pipelines.registry import champion_of, tracking_of
 from fieldwise.pipelines.unchanged import Stamps, changes
-from fieldwise.training.tracking.registry import find
 
 _MOST = 8
 """Changed files that are told."""
@@ -62,7 +61,7 @@ def require_begun_against(record: Record, config: Config) -> None:
 def champion_now(config: Config) -> str:
     """The champion by its version: later promotions must not change what a rerun starts from."""
     try:
-        found = find(champion_of(config))
+        found = tracking_of(config).find(champion_of(config))
     except ArtifactError as error:
         if not any_decision(config):
             raise

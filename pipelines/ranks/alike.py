@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TypeVar
 
-from fieldwise.features import errors
 from fieldwise.features.code import code_digest
-from fieldwise.features.errors import ConfigError, FieldwiseError
+from fieldwise.features.errors import ConfigError, FieldwiseError, retold, told
 from fieldwise.features.store.kept import digest_of
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.training.data.splits import TrainData
@@ -85,18 +84,3 @@ def together(world: World, host: str, prepare: Callable[[], tuple[T, Traits]]) -
             raise apart
     assert found is not None
     return found
-
-
-def told(error: FieldwiseError) -> dict[str, str]:
-    """An error as JSON carries it."""
-    fields = {"where": error.where, "expected": error.expected, "found": error.found, "fix": error.fix}
-    return {"class": type(error).__name__, **fields}
-
-
-def retold(fields: Mapping[str, str], who: str | None = None) -> FieldwiseError:
-    """An error that ``told`` has told; ``who`` met it, where that was not this process."""
-    kind = getattr(errors, fields["class"], FieldwiseError)
-    if not (isinstance(kind, type) and issubclass(kind, FieldwiseError)):
-        kind = FieldwiseError
-    where = fields["where"] if who is None else f"{who}: {fields['where']}"
-    return kind(where, expected=fields["expected"], found=fields["found"], fix=fields["fix"])

@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 
-from fieldwise.features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError
+from fieldwise.features.errors import ConfigError, FieldwiseError, IntegrityError, RankLostError, retold, told
 from fieldwise.features.interrupt import PATIENCE_SECONDS, SIGNALS, Interrupted
 from fieldwise.features.process import FAILURES, adopt_orphans, cores, die_with_parent, end_children
 from fieldwise.features.terminal import BarStream, say
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.pipelines.ranks.alike import retold, told
 from fieldwise.pipelines.registry import OpenedModel, open_model
 from fieldwise.training.models import kind_of
 from fieldwise.training.ranks.world import STORE

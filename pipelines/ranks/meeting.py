@@ -28,10 +28,10 @@ from typing import Any
 import torch.distributed as dist
 from pydantic import ValidationError
 
-from fieldwise.features.errors import ConfigError, FieldwiseError, RankLostError
+from fieldwise.features.errors import ConfigError, FieldwiseError, RankLostError, told
 from fieldwise.features.schema import Strict
 from fieldwise.features.terminal import say, warn
-from fieldwise.pipelines.ranks.alike import difference, told
+from fieldwise.pipelines.ranks.alike import difference
 from fieldwise.pipelines.ranks.line import BEAT_SECONDS, Line
 
 Message = dict[str, Any]

@@ -22,11 +22,12 @@ from fieldwise.features.errors import (
     IntegrityError,
     RankLostError,
     known_error,
+    retold,
+    told,
 )
 from fieldwise.features.interrupt import Interrupted
 from fieldwise.features.process import end_at_once
 from fieldwise.features.terminal import say
-from fieldwise.pipelines.ranks.alike import retold, told
 from fieldwise.pipelines.ranks.launch import Ended
 from fieldwise.pipelines.ranks.line import BEAT_SECONDS, SILENT_SECONDS, Line
 from fieldwise.pipelines.ranks.meeting import RESUME, Hello, Message, missing

@@ -31,7 +31,7 @@ from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.decision import record_first_champion
 from fieldwise.pipelines.ranks.alike import Traits, together, traits_of
 from fieldwise.pipelines.ranks.launch import INIT, Days
-from fieldwise.pipelines.registry import open_model, registry, say_registered
+from fieldwise.pipelines.registry import open_model, say_registered, tracking_of
 from fieldwise.pipelines.train.card import Told
 from fieldwise.pipelines.train.measured import say_metrics
 from fieldwise.pipelines.train.report import PAGE, Facts, facts_of, stage_report
@@ -46,7 +46,7 @@ from fieldwise.training.loop.trainer import train
 from fieldwise.training.models import AUTO, member
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_family
 from fieldwise.training.ranks.world import join_world
-from fieldwise.training.tracking.journal import JOURNAL, Journal, Send, open_training, send_kept
+from fieldwise.training.tracking.journal import Journal, Send, open_training, send_kept
 
 EXAMPLE_ROWS = 5
 
@@ -182,7 +182,7 @@ def send_reports(config: Config) -> dict[str, int]:
 
     Raises TrackingError while some are left, naming them.
     """
-    registry(config)
+    tracking_of(config).connect()
     kept = send_kept(config.workspace_dir, _senders(config), config.training.scratch)
     if kept.troubles:
         raise TrackingError(
@@ -229,9 +229,8 @@ def _like(bundle: Bundle, config: ModelConfig) -> ModelConfig:
 @contextmanager
 def _reporting(config: Config, task: TrainRun, training: str, name: str | None) -> Iterator[Journal]:
     """The journal of this training: that of the killed one when this one resumes it. What others left is sent."""
-    from fieldwise.training.tracking import sender
-
-    registry(config)
+    tracking = tracking_of(config)
+    tracking.connect()
     with open_training(training, _senders(config), scratch=config.training.scratch) as journal:
         for draft in journal.training.local.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
             shutil.rmtree(draft)
@@ -245,7 +244,7 @@ def _reporting(config: Config, task: TrainRun, training: str, name: str | None) 
             say(f"left alone: {directory}: {trouble.found}")
         run = journal.answers.get("run")
         with suppress(Exception):  # whatever MLflow is in trouble with: the journal finds out and says so
-            if run is not None and undone and not sender.reopen(run, running=journal.result is None):
+            if run is not None and undone and not tracking.reopen(run, running=journal.result is None):
                 journal.send_again()
         journal.open(
             experiment=config.experiment,
@@ -261,7 +260,7 @@ def _reporting(config: Config, task: TrainRun, training: str, name: str | None) 
             raise  # training itself went well
         except Exception:
             if run := journal.answers.get("run"):
-                sender.end(run, "FAILED")
+                tracking.end(run, "FAILED")
             raise
 
 
@@ -271,9 +270,7 @@ def _refused(journal: Journal) -> bool:
 
 
 def _senders(config: Config) -> Callable[[Path], Send]:
-    from fieldwise.training.tracking.sender import Sender
-
-    return lambda place: Sender(place, resumed=(place / JOURNAL).exists(), workspace=config.workspace_dir)
+    return lambda place: tracking_of(config).sender(place, config.workspace_dir)
 
 
 def _params(data: TrainData) -> dict[str, Any]:

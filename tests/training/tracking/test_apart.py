@@ -1,0 +1,119 @@
+"""MLflow in a process of its own: the same answers and errors as here, and nobody is left when either process ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fieldwise.features.errors import ArtifactError, ConfigError, TrackingError
+from fieldwise.features.process import runs
+from fieldwise.training.tracking import apart
+from fieldwise.training.tracking.apart import Store
+from tests.snapshots import PLANTED, hash_spec, write_snapshot
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The other process, started though this one has imported MLflow; its id."""
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "mlflow", raising=False)
+        entered = apart.beside()
+        entered.__enter__()
+    yield apart._started[-1]._process.pid
+    entered.__exit__(None, None, None)
+    assert not apart._started
+
+
+def told(store: Store) -> list[str]:
+    """What is answered, and with which words it is refused."""
+    store.connect()
+    found = store.registry("shop")
+    answers = [repr(found.version_of("champion")), repr(found.history()), repr(store.reopen("0" * 32, running=True))]
+    with pytest.raises(ArtifactError) as former:
+        found.former()
+    with pytest.raises(ConfigError) as unknown:
+        Store("ftp://nowhere", store.workspace).connect()
+    return [*answers, str(former.value), str(unknown.value)]
+
+
+def test_the_same_as_here(beside: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = told(Store(None, str(tmp_path / "there")))
+    monkeypatch.setattr(apart, "_started", [])
+    here = told(Store(None, str(tmp_path / "here")))
+    assert there == here
+    assert there[:3] == ["None", "[]", "False"]
+    assert Path(tmp_path, "there", "mlflow.db").exists()
+    monkeypatch.undo()
+
+
+def test_it_is_not_started_where_mlflow_is_here() -> None:
+    import mlflow  # noqa: F401  most tests have
+
+    with apart.beside():
+        assert not apart._started
+
+
+def test_one_that_died_is_told(beside: int, tmp_path: Path) -> None:
+    os.kill(beside, signal.SIGKILL)
+    for _ in range(2):
+        with pytest.raises(TrackingError) as error:
+            Store(None, str(tmp_path)).connect()
+        assert str(error.value) == (
+            "MLflow's client: expected a process that runs, found one that has ended. Run the same command again."
+        )
+
+
+def gone(pid: int, seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not runs(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_the_process_that_started_it(number: int) -> None:
+    code = (
+        "import time; from fieldwise.training.tracking import apart\n"
+        "with apart.beside():\n    print(apart._started[-1]._process.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert runs(pid)
+    process.send_signal(number)
+    process.wait()
+    process.stdout.close()
+    assert gone(pid)
+
+
+def test_a_signal_ends_it_between_two_calls(beside: int, tmp_path: Path) -> None:
+    Store(None, str(tmp_path)).connect()  # it is at rest afterwards
+    os.kill(beside, signal.SIGTERM)
+    assert gone(beside)
+
+
+def test_a_training_reports_without_mlflow_in_its_own_process(tmp_path: Path) -> None:
+    (tmp_path / "planted.yaml").write_text(PLANTED + "training: {batch_size: 256, epochs: 1, threads: 1}\n")
+    files = {"train": [900], "valid": [300], "test": [300]}
+    write_snapshot(tmp_path / "work/planted/snapshots/all", hash_spec((10, 10)), files)
+    code = (
+        "import sys; from fieldwise.jobs.cli import main\n"
+        f"code = main(['train', '--config', {str(tmp_path / 'planted.yaml')!r}])\n"
+        "assert not {'mlflow', 'sqlalchemy', 'matplotlib'} & set(sys.modules); sys.exit(code)"
+    )
+    unset = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run([sys.executable, "-c", code], env=unset, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    registered = json.loads(done.stdout.splitlines()[-1])["registered"]
+    assert registered == {"model": "planted", "version": "1", "champion": "1", "challenger": "1"}
+    store = Store(None, str(tmp_path / "work/planted"))
+    store.connect()
+    assert store.registry("planted").version_of("champion") == "1"
