@@ -4,9 +4,9 @@
 
 Makes a log shaped like the Criteo challenge's (benchmarks/features.py: label, 13 counts, 26 long-tailed categoricals)
 whose clicks follow planted effects of every column and of some pairs, in text of about 250 bytes a row. Then
-`features`, `train` (FFM, dim 4, ``--epochs``, fixed settings) and `score-rows` of every row, each as a command. Memory is the
-sum of proportional set sizes (shared pages counted once) of a command and all that it started, looked at every second.
-``lost`` counts rows that are neither in the snapshot nor in quarantine, and rows without a score.
+`features`, `train` (FFM, dim 4, ``--epochs``, fixed settings) and `score-rows` of every row, each as a command. Memory
+is the sum of proportional set sizes (shared pages counted once) of a command and all that it started, looked at every
+second. ``lost`` counts rows that are neither in the snapshot nor in quarantine, and rows without a score.
 
 ``--spark-share`` of the rows go through the same encoding in a plain Spark job in a default session, which neither
 splits, nor shuffles, nor proves anything; its seconds for all rows follow by proportion.
