@@ -289,6 +289,7 @@ def test_json_artifacts(tmp_path: Path, kind: str, content: bytes, found: str) -
     assert found in refusal(kind, tmp_path)
 
 
+@pytest.mark.slow  # gigabytes that a header promises
 def test_a_checkpoint_whose_header_is_all_there_is(tmp_path: Path) -> None:
     header = json.dumps({f"{n:x}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(1_000_000)})
     (tmp_path / "state").write_bytes(len(header).to_bytes(8, "little") + header.encode())

@@ -21,6 +21,9 @@ from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import MODEL, WEIGHTS, save_bundle
 from fieldwise.training.network.network import Network
 
+pytestmark = pytest.mark.slow
+"""Each file is refused in a process of its own, whose memory tells."""
+
 MOST_MB = 300
 """That refusing a file may take, beyond what the process has imported."""
 LOAD = """

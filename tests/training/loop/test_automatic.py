@@ -76,7 +76,9 @@ def test_chosen_settings_beat_priors_that_do_not_fit(
     assert load_bundle(tmp_path / "bundle").chosen == chosen
 
 
-@pytest.mark.parametrize("name", ["learning_rate", "l2", "dim"])
+@pytest.mark.parametrize(
+    "name", ["l2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("learning_rate", "dim"))]
+)
 def test_a_key_that_is_given_is_kept(snapshot: Snapshot, tmp_path: Path, name: str) -> None:
     given: dict[str, Any] = {"learning_rate": 0.2, "l2": 1e-4, "dim": 3}
     model = {"dim": given["dim"]} if name == "dim" else {}

@@ -190,6 +190,7 @@ def in_bfloat16(world: World, directory: str, bundles: str) -> list[tuple[bool, 
     return found
 
 
+@pytest.mark.slow
 def test_ranks_train_a_table_in_bfloat16(snapshot: Snapshot, tmp_path: Path) -> None:
     alone = in_bfloat16(World(), snapshot.dir, str(tmp_path))[0][1]
     first, second = run_ranks(2, tmp_path, in_bfloat16, snapshot.dir, str(tmp_path))

@@ -61,16 +61,6 @@ def test_it_is_not_started_where_mlflow_is_here() -> None:
         assert not apart._started
 
 
-def test_one_that_died_is_told(beside: int, tmp_path: Path) -> None:
-    os.kill(beside, signal.SIGKILL)
-    for _ in range(2):
-        with pytest.raises(TrackingError) as error:
-            Store(None, str(tmp_path)).connect()
-        assert str(error.value) == (
-            "MLflow's client: expected a process that runs, found one that has ended. Run the same command again."
-        )
-
-
 def gone(pid: int, seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while runs(pid) and time.monotonic() < deadline:
@@ -94,10 +84,16 @@ def test_it_ends_with_the_process_that_started_it(number: int) -> None:
     assert gone(pid)
 
 
-def test_a_signal_ends_it_between_two_calls(beside: int, tmp_path: Path) -> None:
+def test_a_signal_ends_it_between_two_calls_and_that_is_told(beside: int, tmp_path: Path) -> None:
     Store(None, str(tmp_path)).connect()  # it is at rest afterwards
     os.kill(beside, signal.SIGTERM)
     assert gone(beside)
+    for _ in range(2):
+        with pytest.raises(TrackingError) as error:
+            Store(None, str(tmp_path)).connect()
+        assert str(error.value) == (
+            "MLflow's client: expected a process that runs, found one that has ended. Run the same command again."
+        )
 
 
 def test_a_training_reports_without_mlflow_in_its_own_process(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def killed_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "tell", dies(module.tell))
 
 
+@pytest.mark.slow  # dozens of kill points
 def test_a_move_killed_anywhere_is_finished_by_the_next_one(place: str, shop: Registry) -> None:
     wanted: dict[str, Callable[[Registry], Any]] = {
         "promote": lambda it: it.promote("3", expected="2", date="2026-01-05", tags={"why": "better"}),
