@@ -144,8 +144,8 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("log", metavar="LOG", help="csv, tsv, JSON lines or Parquet: a file, directory, pattern or URL")
     init.add_argument("--items", metavar="FILE", help="what may be recommended, a row each")
     init.add_argument("--users", metavar="FILE", help="who gets a list, a row each")
-    init.add_argument("--label", metavar="EXPRESSION", help="what a positive is, such as 'rating >= 4' "
-                      "(default: guessed)")  # fmt: skip
+    init.add_argument("--label", metavar="EXPRESSION", help="what a positive is, such as 'rating >= 4'; `true` for "
+                      "a log of positives alone (default: guessed)")  # fmt: skip
     init.add_argument("--context", metavar="COLUMN", help="of the log: who gets a list (default: guessed by names)")
     init.add_argument("--item", metavar="COLUMN", help="of the log: what may be in it (default: guessed by names)")
     init.add_argument("--out", metavar="FILE", default="config.yaml", help="the config to write (default: config.yaml)")

@@ -103,6 +103,18 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         in_log(lambda log: log.replace(",0,", ",no,").replace(",1,", ",yes,")),
         "compare texts, `label: 'click == \"yes\"'`.",
     ),
+    "a label in words of any case": (
+        in_log(lambda log: log.replace(",0,", ",NO,").replace(",1,", ",Yes,")),
+        'compare texts, `label: \'click in ["Yes", "yes", "YES"]\'`.',
+    ),
+    "a label of another case": (
+        in_config("label: click", "label: 'rating == \"Five\"'"),
+        "found 0 positives of 320 rows. No row fits the label: texts are compared as they are written, `Yes` is not",
+    ),
+    "positives alone": (
+        in_log(lambda log: log.replace(",0,", ",1,")),
+        'Every row fits the label: a log of positives alone takes `label: "true"` and `negatives`.',
+    ),
     "a rating for a label": (in_config("label: click", "label: rating"), "such as `label: rating >= 4`."),
     "days before months": (
         in_log(lambda log: re.sub(r"2026-01-(\d\d)", r"\1/01/2026", log)),

@@ -31,6 +31,7 @@ from fieldwise.pipelines.init.opening import open_as
 from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, likely_ids, no_label
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
+from fieldwise.pipelines.init.yaml_text import flow
 
 FEW = 100
 """Positives below which next to nothing can be learned."""
@@ -317,15 +318,22 @@ class _Guess:
             draft.catalog_notes.append(
                 "fixed: where an item is shown, which no list knows before: as if it stood first"
             )
-        for name in of_context:
-            if places(self.columns[name]) and not follows(self.columns[name], self.columns[self.context]):
-                draft.warnings.append(
-                    f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {{"
-                    f'"{shown(name)}": {int(self.columns[name].numbers.min())}}}` below catalog, else each context has '
-                    "that of its last row"
-                )
+        else:
+            draft.warnings += [self._may_be_fixed(name) for name in of_context if self._is_place(name)]
         if self.label is None:
             draft.negatives = {"items": items, "context": self.context, "item": self.item}
+
+    def _is_place(self, name: str) -> bool:
+        """Whether values of a column may be where items were shown."""
+        assert self.context is not None
+        return places(self.columns[name]) and not follows(self.columns[name], self.columns[self.context])
+
+    def _may_be_fixed(self, name: str) -> str:
+        block = flow({name: int(self.columns[name].numbers.min())})
+        return (
+            f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {block}` below catalog, "
+            "else each context has that of its last row"
+        )
 
     def _table(
         self, what: str, given: Side | None, key: str, names: list[str], directory: str, stem: str
