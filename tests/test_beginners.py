@@ -87,6 +87,18 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         in_log(lambda log: "".join(f"{n},{n},{n % 2},3,20,7\n" for n in range(400))),
         "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`.",
     ),
+    "no header line above texts": (
+        in_log(lambda log: log.split("\n", 1)[1]),
+        "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`.",
+    ),
+    "other quotes": (
+        in_log(lambda log: re.sub(r"([^,\n]+)", r"'\1'", log)),
+        'Name the quotes around them: `quote: "\'"`.',
+    ),
+    "a spreadsheet's first line": (
+        in_log(lambda log: "sep=;\n" + log.replace(",", ";")),
+        'Remove that line, which a spreadsheet wrote (`tail -n +2`), and write `separator: ";"`.',
+    ),
     "a header line under columns": (
         in_config("{path: log.csv}", "{path: log.csv, columns: [shopper, product, click, rating, age, moment]}"),
         "Set `header: true` to skip that line",

@@ -130,8 +130,9 @@ def _require_none_called_so(columns: Mapping[str, Column]) -> None:
 
 
 def no_label(columns: Mapping[str, Column]) -> InputError:
-    pairs = [(quoted(name), column.values.to_pylist()) for name, column in columns.items() if column.distinct == 2]
-    example = next((among(word, values[:1]) for word, values in pairs if word is not None), 'event == "click"')
+    two = {word: column for name, column in columns.items() if column.distinct == 2 and (word := quoted(name))}
+    able = [said for word, column in two.items() if (said := _binary(word, column))]
+    example = [*able, *(among(word, column.some(1)[:1]) for word, column in two.items()), 'event == "click"'][0]
     return InputError(
         "label", expected="a column of 0 and 1, of ratings or of events that says which rows are positives",
         found=f"none among {some([shown(name) for name in columns])}",
@@ -166,8 +167,9 @@ def _told(columns: Mapping[str, Column], named: bool) -> list[tuple[str, str]]:
                 reason = f"events {shown(', '.join(column.values.to_pylist()[:8]), 60)}"
                 found.append((9.5 - place / 100, among(word, wanted), reason))
     sure = [one for one in found if one[0] > 5]
-    if not sure and len(found) == 1 and named:
-        sure = [(1.0, found[0][1], "the only column of two values: CHECK that it is what you want to predict")]
+    others = [expression for weight, expression, _ in found if weight <= 5]
+    if len(others) == 1 and (not sure or (not named and max(sure)[0] < 10)):  # what has no name is hardly a rating
+        sure = [(10.0, others[0], "the only column of two values: CHECK that it is what you want to predict")]
     return [(expression, reason) for _, expression, reason in sorted(sure, key=lambda one: -one[0])]
 
 

@@ -12,7 +12,7 @@ from fieldwise.features.errors import InputError
 from fieldwise.pipelines.init.columns import Column, follows, words_of
 from fieldwise.pipelines.init.leaks import is_row_number, leak
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.roles import find_label, find_time
+from fieldwise.pipelines.init.roles import find_label, find_time, no_label
 
 
 def column(values: list, name: str = "x", total: int | None = None) -> Column:
@@ -49,6 +49,7 @@ def test_how_a_file_is_cut(text: str, expected: dict, tmp_path: Path) -> None:
         ("log.csv", b"one\ncolumn\n", "expected columns between commas, tabs, semicolons or bars"),
         ("log.json", b'[{"a": 1},\n {"a": 2}]', "expected one JSON object a line"),
         ("log.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+        ("log.csv", b"sep=;\na;b\n1;2\n", "found a spreadsheet's line `sep=` before them. Remove it"),
         ("log.zip", b"PK\x03\x04", "the suffix .zip"),
     ],
 )
@@ -175,6 +176,11 @@ def test_the_label_is_what_its_name_says() -> None:
     assert only is not None
     assert "CHECK" in only.reason
     assert find_label(*columns(mobile=flags, app=flags), True, None) is None, "which of two?"
+    unnamed = find_label(*columns(c1=[n % 9 for n in range(200)], c2=flags), False, None)
+    assert unnamed is not None
+    assert (unnamed.expression, "CHECK" in unnamed.reason) == ("c2", True)
+    asked = no_label(columns(c1=["a", "b"] * 100, c2=flags, c3=flags)[0])
+    assert "--label 'rating >= 4', or --label 'c2'" in str(asked)
 
 
 @pytest.mark.parametrize(
