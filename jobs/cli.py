@@ -1,7 +1,8 @@
 """The console script. Parse, call one pipeline, print one JSON object, exit code.
 
-Progress and people's words go to stderr; the last line of stdout is the result. Exit codes: 0 done; 2 the user mends
-config, input or model reference; 3 a threshold refused; 130 and 143 after Ctrl-C and SIGTERM; 1 anything else.
+Progress and people's words go to stderr; the last line of stdout is the result, which a terminal that shows the words
+is spared unless --json asks for it. Exit codes: 0 done; 2 the user mends config, input or model reference; 3 a
+threshold refused; 130 and 143 after Ctrl-C and SIGTERM; 1 anything else.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     stderr = TerminalStream(sys.stderr)
     with redirect_stderr(stderr):  # argparse repeats what it does not understand
         options = parser().parse_args(given, argparse.Namespace(passed_on=passed_on))
-    chosen = [word for word in ("quiet", "verbose", "json") if getattr(options, word)]
+    chosen = [word for word in ("quiet", "verbose") if getattr(options, word)] + ["json"] * options.log_json
     set_style(*chosen, *(["bars"] if sys.stderr.isatty() else []))
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
     gc.set_threshold(50_000)  # imports make a million objects that stay: a look at them every 700 takes a second in all
@@ -98,7 +99,8 @@ def _run(options: argparse.Namespace) -> int:
         report_failure(known)
         LOG.error(f"fieldwise {options.called}: {known}", extra={"facts": known.facts})
         return known.exit_code
-    if result is not None:
+    read = sys.stdout.isatty() and sys.stderr.isatty()  # by a person, who has the same in words
+    if result is not None and (not read or options.json):
         sys.stdout.flush()
         print(json.dumps(redacted_tree(result), sort_keys=True), flush=True)
     return 0
@@ -136,7 +138,9 @@ def parser() -> argparse.ArgumentParser:
         loud = words.add_mutually_exclusive_group()
         loud.add_argument("-q", "--quiet", action="store_true", help="warnings and errors alone")
         loud.add_argument("-v", "--verbose", action="store_true", help="with seconds and module")
-        words.add_argument("--log-json", action="store_true", dest="json", help="a JSON object a line")
+        words.add_argument("--log-json", action="store_true", help="a JSON object a line")
+        command.add_argument("--json", action="store_true",
+                             help="print the result as one JSON object, also on a terminal")  # fmt: skip
         return command
 
     init = add("init", "Look at a log and write a commented config that runs; ask nothing, overwrite nothing.",

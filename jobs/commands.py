@@ -90,7 +90,9 @@ def train(o: argparse.Namespace) -> dict[str, Any] | None:
 def send(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.train.train import send_reports
 
-    return send_reports(_load(o))
+    made = send_reports(_load(o))
+    say(f"{made['sent']} reports sent, none is left" if made["sent"] else "no report of a training is left to be sent")
+    return made
 
 
 def sweep(o: argparse.Namespace) -> dict[str, Any]:
