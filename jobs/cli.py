@@ -89,6 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     """One command; returns the exit code. Interrupted for what broke because a signal was ending it."""
     try:
         with redirect_stdout(sys.stderr):  # what libraries tell people
+            commands.look_first(options)
             result = options.command(options)
     except Exception as error:
         if Interruptible.active is not None and Interruptible.active.came is not None:
@@ -108,6 +109,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def report_failure(error: FieldwiseError) -> None:
     """Inside a rank: leave the error for the launching process, and for what torchrun prints last."""
+    if not os.environ.keys() & {FAILURES, "TORCHELASTIC_ERROR_FILE"}:
+        return  # else every mistake would wait for torch
     from fieldwise.pipelines.ranks.launch import write_failure
 
     write_failure(error)

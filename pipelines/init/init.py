@@ -15,7 +15,7 @@ import numpy as np
 from fieldwise.features import store
 from fieldwise.features.columns.expression import quoted
 from fieldwise.features.columns.moment import show_moment
-from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, InputError
+from fieldwise.features.errors import DefectError, FieldwiseError, InputError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
@@ -28,6 +28,7 @@ from fieldwise.pipelines.init.draft import Draft, source_block, split_of
 from fieldwise.pipelines.init.fields import Field, Left, chosen, log_fields, side_fields, time_fields
 from fieldwise.pipelines.init.keyed import Made, foremost, is_position, make, places
 from fieldwise.pipelines.init.opening import open_as
+from fieldwise.pipelines.init.places import require_free, require_places
 from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, likely_ids, no_label
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
@@ -58,7 +59,7 @@ def init(
     """
     target = os.path.abspath(out)
     directory, stem = os.path.dirname(target), Path(target).stem
-    _require_free(target)
+    require_places(target, *(path for path in (log, users, items) if path is not None))
     sample = look(open_as(log))
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
     found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
@@ -83,14 +84,6 @@ def init(
 
 def _side(path: str | None, prefix: str) -> Sample | None:
     return None if path is None else look(open_as(path, prefix))
-
-
-def _require_free(*paths: str) -> None:
-    """Nothing that is there is written over."""
-    for path in paths:
-        if os.path.lexists(path):
-            fix = "Name another by --out, or move it away."
-            raise ConfigError(path, expected="no file yet", found="one, which is not written over", fix=fix)
 
 
 class _Guess:
@@ -361,7 +354,7 @@ def _write(draft: Draft, made: Mapping[str, Made], target: str, stem: str) -> li
     trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")
     try:
         paths = {what: os.path.join(directory, f"{stem}-{what}.{table.suffix}") for what, table in made.items()}
-        _require_free(*paths.values())
+        require_free(*paths.values())
         for what, table in made.items():
             path = paths[what]
             _create(path, table.data)
@@ -385,7 +378,7 @@ def _create(path: str, data: bytes) -> None:
     try:
         store.create_exclusive(path, data)
     except FileExistsError:
-        _require_free(path)
+        require_free(path)
 
 
 def _require_runs(file: str) -> None:

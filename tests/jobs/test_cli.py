@@ -110,6 +110,26 @@ def test_a_terminal_that_shows_words_is_spared_json(
     assert not printed or json.loads(said.out) == {"dry_run": False, "kept": {}, "removed": []}
 
 
+def test_plain_mistakes_wait_for_no_imports(config: Path) -> None:
+    """A file that is not there is told before what takes seconds to import; other mistakes do not wait for torch."""
+    script = """
+import sys
+from fieldwise.jobs.cli import main
+heavy = lambda: {"torch", "numba", "pandas", "mlflow", "matplotlib"} & set(sys.modules)
+for mistake in (["init", "no.csv"], ["init", "planted.yaml", "--out", "planted.yaml"], ["init", "no/*.csv"],
+                ["features", "--config", "no.yaml"], ["train", "--config", "no.yaml"],
+                ["daily", "--config", "no.yaml", "--date", "2026-01-01"], ["evaluate-lists", "--config", "no.yaml"]):
+    assert main(mistake) == 2
+    assert not heavy(), (mistake, heavy())
+for mistake in (["evaluate-lists", "--config", "planted.yaml"], ["init", "planted.yaml", "--out", "new.yaml"]):
+    assert main(mistake) == 2
+    assert not {"torch", "mlflow"} & heavy(), (mistake, heavy())
+"""
+    finished = subprocess.run([sys.executable, "-c", script], cwd=config.parent, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "no.csv: expected at least one file, found none. Check the name" in finished.stderr
+
+
 def test_names_are_the_users_own() -> None:
     for command in ("train", "sweep"):
         assert parser().parse_args([command, "--config", "x.yaml"]).name is None
