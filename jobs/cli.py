@@ -100,11 +100,15 @@ def _run(options: argparse.Namespace) -> int:
         report_failure(known)
         LOG.error(f"fieldwise {options.called}: {known}", extra={"facts": known.facts})
         return known.exit_code
-    read = sys.stdout.isatty() and sys.stderr.isatty()  # by a person, who has the same in words
-    if result is not None and (not read or options.json):
+    if result is not None and (not _words_were_read(options) or options.json):
         sys.stdout.flush()
         print(json.dumps(redacted_tree(result), sort_keys=True), flush=True)
     return 0
+
+
+def _words_were_read(options: argparse.Namespace) -> bool:
+    """Whether a person at a terminal has had the result in words."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and not options.quiet
 
 
 def report_failure(error: FieldwiseError) -> None:
