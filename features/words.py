@@ -32,6 +32,18 @@ YES_AND_NO = (("yes", "no"), ("y", "n"), ("t", "f"), ("clicked", "not clicked"),
 YES = frozenset(yes for yes, _ in YES_AND_NO)
 
 
+def spellings(positives: Sequence[str], values: Sequence[str]) -> list[str]:
+    """What texts of positives to look for: those seen, and in a column that mixes cases whatever is usual beside them.
+
+    >>> spellings(["Yes"], ["Yes", "No"]), spellings(["Yes"], ["Yes", "no"])
+    (['Yes'], ['Yes', 'yes', 'YES'])
+    """
+    cases = (str.lower, str.capitalize, str.upper)
+    if any(all(case(value) == value for value in values) for case in cases):
+        return list(positives)
+    return list(dict.fromkeys([*positives, *(case(value) for value in positives for case in cases)]))
+
+
 class Takes(NamedTuple):
     """A type and what limits it."""
 

@@ -1,7 +1,8 @@
 """The console script. Parse, call one pipeline, print one JSON object, exit code.
 
-Progress and people's words go to stderr; the last line of stdout is the result. Exit codes: 0 done; 2 the user mends
-config, input or model reference; 3 a threshold refused; 130 and 143 after Ctrl-C and SIGTERM; 1 anything else.
+Progress and people's words go to stderr; the last line of stdout is the result, which a terminal that shows the words
+is spared unless --json asks for it. Exit codes: 0 done; 2 the user mends config, input or model reference; 3 a
+threshold refused; 130 and 143 after Ctrl-C and SIGTERM; 1 anything else.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     stderr = TerminalStream(sys.stderr)
     with redirect_stderr(stderr):  # argparse repeats what it does not understand
         options = parser().parse_args(given, argparse.Namespace(passed_on=passed_on))
-    chosen = [word for word in ("quiet", "verbose", "json") if getattr(options, word)]
+    chosen = [word for word in ("quiet", "verbose") if getattr(options, word)] + ["json"] * options.log_json
     set_style(*chosen, *(["bars"] if sys.stderr.isatty() else []))
     os.umask(os.umask(0o077) | 0o007)  # what a workspace holds is for its user and group
     gc.set_threshold(50_000)  # imports make a million objects that stay: a look at them every 700 takes a second in all
@@ -88,6 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     """One command; returns the exit code. Interrupted for what broke because a signal was ending it."""
     try:
         with redirect_stdout(sys.stderr):  # what libraries tell people
+            commands.look_first(options)
             result = options.command(options)
     except Exception as error:
         if Interruptible.active is not None and Interruptible.active.came is not None:
@@ -98,14 +100,21 @@ def _run(options: argparse.Namespace) -> int:
         report_failure(known)
         LOG.error(f"fieldwise {options.called}: {known}", extra={"facts": known.facts})
         return known.exit_code
-    if result is not None:
+    if result is not None and (not _words_were_read(options) or options.json):
         sys.stdout.flush()
         print(json.dumps(redacted_tree(result), sort_keys=True), flush=True)
     return 0
 
 
+def _words_were_read(options: argparse.Namespace) -> bool:
+    """Whether a person at a terminal has had the result in words."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and not options.quiet
+
+
 def report_failure(error: FieldwiseError) -> None:
     """Inside a rank: leave the error for the launching process, and for what torchrun prints last."""
+    if not os.environ.keys() & {FAILURES, "TORCHELASTIC_ERROR_FILE"}:
+        return  # else every mistake would wait for torch
     from fieldwise.pipelines.ranks.launch import write_failure
 
     write_failure(error)
@@ -136,7 +145,9 @@ def parser() -> argparse.ArgumentParser:
         loud = words.add_mutually_exclusive_group()
         loud.add_argument("-q", "--quiet", action="store_true", help="warnings and errors alone")
         loud.add_argument("-v", "--verbose", action="store_true", help="with seconds and module")
-        words.add_argument("--log-json", action="store_true", dest="json", help="a JSON object a line")
+        words.add_argument("--log-json", action="store_true", help="a JSON object a line")
+        command.add_argument("--json", action="store_true",
+                             help="print the result as one JSON object, also on a terminal")  # fmt: skip
         return command
 
     init = add("init", "Look at a log and write a commented config that runs; ask nothing, overwrite nothing.",
@@ -144,8 +155,8 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("log", metavar="LOG", help="csv, tsv, JSON lines or Parquet: a file, directory, pattern or URL")
     init.add_argument("--items", metavar="FILE", help="what may be recommended, a row each")
     init.add_argument("--users", metavar="FILE", help="who gets a list, a row each")
-    init.add_argument("--label", metavar="EXPRESSION", help="what a positive is, such as 'rating >= 4' "
-                      "(default: guessed)")  # fmt: skip
+    init.add_argument("--label", metavar="EXPRESSION", help="what a positive is, such as 'rating >= 4'; `true` for "
+                      "a log of positives alone (default: guessed)")  # fmt: skip
     init.add_argument("--context", metavar="COLUMN", help="of the log: who gets a list (default: guessed by names)")
     init.add_argument("--item", metavar="COLUMN", help="of the log: what may be in it (default: guessed by names)")
     init.add_argument("--out", metavar="FILE", default="config.yaml", help="the config to write (default: config.yaml)")

@@ -31,17 +31,28 @@ def _mlflow_beside(wanted: bool = True) -> AbstractContextManager[None]:
     return beside(wanted)
 
 
+def look_first(options: argparse.Namespace) -> None:
+    """Refuse a config that is not there, or is no YAML, before imports that take seconds."""
+    path = getattr(options, "config", None)
+    if path and (path != DEMO or os.path.exists(DEMO)):
+        from fieldwise.pipelines.config.document import read_document
+
+        read_document(path)
+
+
 def _here(path: str) -> str:
     """Paths on the command line count from the current directory, those in a config from its own."""
     return path if "://" in path else os.path.abspath(path)
 
 
 def init(o: argparse.Namespace) -> dict[str, Any]:
+    from fieldwise.pipelines.init.places import require_places
+
+    log, users, items = (path and _here(path) for path in (o.log, o.users, o.items))
+    require_places(os.path.abspath(o.out), *filter(None, (log, users, items)))
     from fieldwise.pipelines.init.init import init
 
-    users, items = (path and _here(path) for path in (o.users, o.items))
-    ids = {"context": o.context, "item": o.item}
-    return init(_here(o.log), users=users, items=items, label=o.label, out=o.out, **ids)
+    return init(log, users=users, items=items, label=o.label, out=o.out, context=o.context, item=o.item)
 
 
 def demo(o: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +117,9 @@ def _train(o: argparse.Namespace) -> dict[str, Any] | None:
 def send(o: argparse.Namespace) -> dict[str, Any]:
     from fieldwise.pipelines.train.train import send_reports
 
-    return send_reports(_load(o))
+    made = send_reports(_load(o))
+    say(f"{made['sent']} reports sent, none is left" if made["sent"] else "no report of a training is left to be sent")
+    return made
 
 
 def sweep(o: argparse.Namespace) -> dict[str, Any]:

@@ -87,6 +87,18 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         in_log(lambda log: "".join(f"{n},{n},{n % 2},3,20,7\n" for n in range(400))),
         "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`.",
     ),
+    "no header line above texts": (
+        in_log(lambda log: log.split("\n", 1)[1]),
+        "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`.",
+    ),
+    "other quotes": (
+        in_log(lambda log: re.sub(r"([^,\n]+)", r"'\1'", log)),
+        'Name the quotes around them: `quote: "\'"`.',
+    ),
+    "a spreadsheet's first line": (
+        in_log(lambda log: "sep=;\n" + log.replace(",", ";")),
+        'Remove that line, which a spreadsheet wrote (`tail -n +2`), and write `separator: ";"`.',
+    ),
     "a header line under columns": (
         in_config("{path: log.csv}", "{path: log.csv, columns: [shopper, product, click, rating, age, moment]}"),
         "Set `header: true` to skip that line",
@@ -102,6 +114,18 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "a label in words": (
         in_log(lambda log: log.replace(",0,", ",no,").replace(",1,", ",yes,")),
         "compare texts, `label: 'click == \"yes\"'`.",
+    ),
+    "a label in words of any case": (
+        in_log(lambda log: log.replace(",0,", ",NO,").replace(",1,", ",Yes,")),
+        'compare texts, `label: \'click in ["Yes", "yes", "YES"]\'`.',
+    ),
+    "a label of another case": (
+        in_config("label: click", "label: 'rating == \"Five\"'"),
+        "found 0 positives of 320 rows. No row fits the label: texts are compared as they are written, `Yes` is not",
+    ),
+    "positives alone": (
+        in_log(lambda log: log.replace(",0,", ",1,")),
+        'Every row fits the label: a log of positives alone takes `label: "true"` and `negatives`.',
     ),
     "a rating for a label": (in_config("label: click", "label: rating"), "such as `label: rating >= 4`."),
     "days before months": (

@@ -306,6 +306,16 @@ def quoted(name: str) -> str | None:
     return f"`{name}`" if name and "`" not in name else None
 
 
+def among(word: str, values: Sequence[str]) -> str:
+    """Whether a column, as `quoted` names it, holds one of some texts, those left out that expressions cannot hold.
+
+    >>> among("event", ["buy", "click"])
+    'event in ["buy", "click"]'
+    """
+    texts = [f'"{value}"' for value in values if not set('"\\`') & set(value)]
+    return f"{word} == {texts[0]}" if len(texts) == 1 else f"{word} in [{', '.join(texts)}]"
+
+
 def compile(text: str, key: str = "expression") -> Expression:
     """The expression of a config key. Raises ConfigError."""
     return Expression(text, key)

@@ -11,16 +11,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from fsspec.implementations.local import LocalFileSystem
 
 from fieldwise.features import store
 from fieldwise.features.columns.day import day_of
-from fieldwise.features.config import SourceConfig
 from fieldwise.features.errors import InputError, store_error
 from fieldwise.features.files.compression import require_known_suffix
+
+if TYPE_CHECKING:  # it takes a second to import, and who only asks for a file should not wait for it
+    from fieldwise.features.config import SourceConfig
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -55,6 +57,11 @@ def list_files(config: SourceConfig, base: str, date: str | None = None) -> list
         for path in files_once:
             require_known_suffix(path)
     return [SourceFile(path, found[path]) for path in files_once]
+
+
+def means_files(path: str) -> bool:
+    """Whether an absolute path or URL means at least one file."""
+    return next(_matching(path, "/"), None) is not None
 
 
 def directory_columns(path: str) -> dict[str, str | None]:

@@ -192,10 +192,10 @@ def _waiting(spark: SparkSession, what: str) -> str:
 def _progress(spark: SparkSession, what: str) -> Iterator[None]:
     context = spark.sparkContext
     context.setJobGroup(what, f"fieldwise {what}")
-    stop = threading.Event()
+    stop, local = threading.Event(), context.master.startswith("local")
 
     def watch(bar: tqdm) -> None:
-        tracker, began, idle = context.statusTracker(), time.monotonic(), True
+        tracker, began, idle = context.statusTracker(), time.monotonic(), not local  # whose cores are this machine's
         while not stop.wait(0.3):
             jobs = [info for job in tracker.getJobIdsForGroup(what) if (info := tracker.getJobInfo(job))]
             stages = [info for job in jobs for stage in job.stageIds if (info := tracker.getStageInfo(stage))]
@@ -204,12 +204,13 @@ def _progress(spark: SparkSession, what: str) -> Iterator[None]:
             idle = idle and not bar.n and not any(stage.numActiveTasks for stage in stages)
             if idle and time.monotonic() - began > _PATIENCE_SECONDS:
                 idle = False  # told once
+                bar.clear()
                 warn(_waiting(spark, what))
 
     stderr = BarStream(sys.stderr)
     with tqdm(desc=what, unit="task", disable=not bars(), leave=False, file=stderr, dynamic_ncols=True) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
-        if not (bar.disable and context.master.startswith("local")):
+        if not (bar.disable and local):
             thread.start()
         try:
             yield

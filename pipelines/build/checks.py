@@ -15,6 +15,9 @@ from fieldwise.features.source.quarantine import Example, Quarantined
 from fieldwise.pipelines.build.quality import judged
 from fieldwise.pipelines.config.schema import Config
 
+NO_POSITIVE = "No row fits the label: texts are compared as they are written, `Yes` is not `yes`."
+NO_NEGATIVE = 'Every row fits the label: a log of positives alone takes `label: "true"` and `negatives`.'
+
 
 def require_date(config: Config, date: str | None) -> None:
     """A day is a date, and something selects its rows."""
@@ -93,7 +96,7 @@ def require_rows(counts: Counts, splitter: Splitter) -> None:
             "label",
             expected="both classes among the training rows",
             found=f"{positives} positives of {rows} rows",
-            fix="Check the label expression and the split.",
+            fix=f"{NO_POSITIVE if not positives else NO_NEGATIVE} Check the split, too.",
         )
 
 

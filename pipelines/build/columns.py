@@ -154,18 +154,26 @@ def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] |
 def _require(key: str, column: str, known: Set[str], where: str) -> None:
     if column not in known:
         names = sorted(known)
-        apart = re.search(r"[,;|\t]", names[0]) if len(names) == 1 else None
-        otherwise = "Name a column of these."
-        if apart:
-            otherwise = f"Name what stands between them: `separator: {json.dumps(apart[0])}`."
-        elif 2 * sum(re.fullmatch(r"[-+.\d]*\d", name) is not None for name in names) > len(names):
-            otherwise = "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`."
-        encoded = any("\ufffd" in name for name in names)
-        raise InputError(
-            key,
-            expected=f"a column {column!r} in {where}",
-            found=f"columns {words.some(names)}" if any(names) else "no line that names any",
-            fix="The file is not UTF-8: name its encoding below source, `encoding: cp1252`, say."
-            if encoded
-            else words.nearest(column, names, otherwise),
-        )
+        found = f"columns {words.some(names)}" if any(names) else "no line that names any"
+        raise InputError(key, expected=f"a column {column!r} in {where}", found=found, fix=_instead(column, names))
+
+
+_VALUE = re.compile(r"[-+.\d]*\d|\d{1,4}[-/.]\d\d?[-/.]\d{1,4}\D.*")
+"""Numbers and moments, which name no columns."""
+
+
+def _instead(column: str, names: Sequence[str]) -> str:
+    """What to write where a column is not among those of a file: how its first line is read, or another name."""
+    apart = re.search(r"[,;|\t]", names[0]) if len(names) == 1 else None
+    if any("\ufffd" in name for name in names):
+        return "The file is not UTF-8: name its encoding below source, `encoding: cp1252`, say."
+    if apart:
+        write = f"`separator: {json.dumps(apart[0])}`."
+        if names[0].startswith("sep="):
+            return f"Remove that line, which a spreadsheet wrote (`tail -n +2`), and write {write}"
+        return f"Name what stands between them: {write}"
+    if f"'{column}'" in names:
+        return 'Name the quotes around them: `quote: "\'"`.'
+    values = sum(_VALUE.fullmatch(name) is not None for name in names)
+    row = "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`."
+    return words.nearest(column, names, row if 3 * values > len(names) else "Name a column of these.")

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from fieldwise.features.columns.expression import Expression, quoted
+from fieldwise.features.columns.expression import Expression, among, quoted
 from fieldwise.features.columns.text import numbers
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.number import WITH_COMMA
 from fieldwise.features.source.misread import remedies as of_moments
 from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.terminal import printable
-from fieldwise.features.words import YES
+from fieldwise.features.words import YES, spellings
 
 _OF_LINES = {
     "undecodable": "If the file is not UTF-8, name its encoding: `encoding: latin-1` (or cp1252).",
@@ -52,7 +52,8 @@ def _of_labels(found: Iterable[Quarantined], config: FeatureConfig) -> Iterator[
             yield f"Leave rows without a label out: `filter: {word} is not null`."
         elif numbers(pa.array(values))[1].any():
             seen = list(dict.fromkeys(printable(value)[:40] for value in values))
-            equal = f'{word} == "{next((value for value in seen if value.lower() in YES), "VALUE")}"'
+            positives = [value for value in seen if value.lower() in YES]
+            equal = among(word, spellings(positives, seen) if positives else ["VALUE"])
             what = "" if "VALUE" not in equal else f", VALUE being that of positives (here are {', '.join(seen[:4])})"
             yield f"A label is 0 or 1: compare texts, `label: '{equal.replace(chr(39), 2 * chr(39))}'`{what}."
         else:

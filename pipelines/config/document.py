@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -83,6 +84,24 @@ def dumped(document: dict[str, Any]) -> str:
 
 UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError)
 """What YAML raises; all but the first for scalars that are not what they claim: a month 13, ``!!bool x``."""
+
+
+def read_document(path: str) -> tuple[str, yaml.Node | None, dict[str, Any]]:
+    """(absolute path or URL, nodes, value) of a config file. Raises ConfigError for none, and for what is no block of
+    keys; no key is looked at."""
+    file = path if "://" in path else os.path.abspath(path)
+    try:
+        root, data = parsed(read_text(file), file)
+    except ConfigError:
+        raise
+    except UNREADABLE as error:
+        found = complaint(error)
+        fix = "Indent by spaces, not by tabs." if "\\t" in found else "Mend the syntax at that line."
+        raise ConfigError(file, expected="valid YAML", found=found, fix=fix) from None
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a single {type(data).__name__}"
+        raise ConfigError(file, expected="keys and values", found=found, fix="See configs/ for examples.")
+    return file, root, data
 
 
 def read_text(file: str) -> str:

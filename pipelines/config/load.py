@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.schema import expand_names
-from fieldwise.pipelines.config.document import MOST_BYTES, UNREADABLE, complaint, dumped, parsed, read_text
+from fieldwise.pipelines.config.document import MOST_BYTES, UNREADABLE, complaint, dumped, parsed, read_document
 from fieldwise.pipelines.config.mistakes import Origin, mistake, placed, require_plain, shortened
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.config.variables import expand
@@ -30,18 +30,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         ConfigError: anything in the file or the overrides that cannot be meant.
     """
-    file = str(path) if "://" in str(path) else os.path.abspath(path)
-    try:
-        root, data = parsed(read_text(file), file)
-    except ConfigError:
-        raise
-    except UNREADABLE as error:
-        found = complaint(error)
-        fix = "Indent by spaces, not by tabs." if "\\t" in found else "Mend the syntax at that line."
-        raise ConfigError(file, expected="valid YAML", found=found, fix=fix) from None
-    if not isinstance(data, dict):
-        found = "nothing" if data is None else f"a single {type(data).__name__}"
-        raise ConfigError(file, expected="keys and values", found=found, fix="See configs/ for examples.")
+    file, root, data = read_document(str(path))
     for override in overrides or []:
         _override(data, override)
     origin = Origin(file, root, data, list(overrides or []))

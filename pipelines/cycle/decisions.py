@@ -61,6 +61,8 @@ def promote_model(
     result = found.promote(wanted, expected=champion, anew=anew, tags=decision.tags)
     if champion != wanted:
         record_decision(config, decision)
+    after = "as before" if champion == wanted else "the first one" if champion is None else f"after version {champion}"
+    say(f"version {result['champion']} of {result['model']} is the champion, {after}")
     return result
 
 
@@ -85,9 +87,10 @@ def rollback_model(
         expected=champion, reason=reason or f"rolled back on {decision.time[:10]}", tags=decision.tags
     )
     record_decision(config, decision)
+    say(f"version {result['champion']} of {result['model']} is the champion again, in place of version {champion}")
     if not rescore:
         return result
-    say(f"version {result['champion']} is the champion again; scoring {day or 'the catalog'} with it ...")
+    say(f"scoring {day or 'the catalog'} with it ...")
     return {**result, "catalog": score_catalog(config, date=day)}
 
 

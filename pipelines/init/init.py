@@ -15,7 +15,7 @@ import numpy as np
 from fieldwise.features import store
 from fieldwise.features.columns.expression import quoted
 from fieldwise.features.columns.moment import show_moment
-from fieldwise.features.errors import ConfigError, DefectError, FieldwiseError, InputError
+from fieldwise.features.errors import DefectError, FieldwiseError, InputError
 from fieldwise.features.files.listing import list_files
 from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
@@ -28,9 +28,11 @@ from fieldwise.pipelines.init.draft import Draft, source_block, split_of
 from fieldwise.pipelines.init.fields import Field, Left, chosen, log_fields, side_fields, time_fields
 from fieldwise.pipelines.init.keyed import Made, foremost, is_position, make, places
 from fieldwise.pipelines.init.opening import open_as
+from fieldwise.pipelines.init.places import require_free, require_places
 from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, likely_ids, no_label
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
+from fieldwise.pipelines.init.yaml_text import flow
 
 FEW = 100
 """Positives below which next to nothing can be learned."""
@@ -57,7 +59,7 @@ def init(
     """
     target = os.path.abspath(out)
     directory, stem = os.path.dirname(target), Path(target).stem
-    _require_free(target)
+    require_places(target, *(path for path in (log, users, items) if path is not None))
     sample = look(open_as(log))
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
     found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
@@ -82,14 +84,6 @@ def init(
 
 def _side(path: str | None, prefix: str) -> Sample | None:
     return None if path is None else look(open_as(path, prefix))
-
-
-def _require_free(*paths: str) -> None:
-    """Nothing that is there is written over."""
-    for path in paths:
-        if os.path.lexists(path):
-            fix = "Name another by --out, or move it away."
-            raise ConfigError(path, expected="no file yet", found="one, which is not written over", fix=fix)
 
 
 class _Guess:
@@ -317,15 +311,22 @@ class _Guess:
             draft.catalog_notes.append(
                 "fixed: where an item is shown, which no list knows before: as if it stood first"
             )
-        for name in of_context:
-            if places(self.columns[name]) and not follows(self.columns[name], self.columns[self.context]):
-                draft.warnings.append(
-                    f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {{"
-                    f'"{shown(name)}": {int(self.columns[name].numbers.min())}}}` below catalog, else each context has '
-                    "that of its last row"
-                )
+        else:
+            draft.warnings += [self._may_be_fixed(name) for name in of_context if self._is_place(name)]
         if self.label is None:
             draft.negatives = {"items": items, "context": self.context, "item": self.item}
+
+    def _is_place(self, name: str) -> bool:
+        """Whether values of a column may be where items were shown."""
+        assert self.context is not None
+        return places(self.columns[name]) and not follows(self.columns[name], self.columns[self.context])
+
+    def _may_be_fixed(self, name: str) -> str:
+        block = flow({name: int(self.columns[name].numbers.min())})
+        return (
+            f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {block}` below catalog, "
+            "else each context has that of its last row"
+        )
 
     def _table(
         self, what: str, given: Side | None, key: str, names: list[str], directory: str, stem: str
@@ -353,7 +354,7 @@ def _write(draft: Draft, made: Mapping[str, Made], target: str, stem: str) -> li
     trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")
     try:
         paths = {what: os.path.join(directory, f"{stem}-{what}.{table.suffix}") for what, table in made.items()}
-        _require_free(*paths.values())
+        require_free(*paths.values())
         for what, table in made.items():
             path = paths[what]
             _create(path, table.data)
@@ -377,7 +378,7 @@ def _create(path: str, data: bytes) -> None:
     try:
         store.create_exclusive(path, data)
     except FileExistsError:
-        _require_free(path)
+        require_free(path)
 
 
 def _require_runs(file: str) -> None:

@@ -193,6 +193,9 @@ class _Guess(NamedTuple):
 def _delimited(
     path: str, files: Sequence[SourceFile], file: SourceFile, head: bytes, encoding: str, prefix: str
 ) -> Opening:
+    if head[:4] == b"sep=":
+        fix = "Remove it: `tail -n +2 FILE > FILE.csv`."
+        raise InputError(file.path, expected="names or a row", found="a spreadsheet's line `sep=` before them", fix=fix)
     guess = _best(file.path, head, encoding)
     if guess is None:
         raise InputError(

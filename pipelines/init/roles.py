@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fieldwise.features.columns.expression import Expression, quoted
+from fieldwise.features.columns.expression import Expression, among, quoted
 from fieldwise.features.columns.moment import DAY, TimeConfig, show_moment
 from fieldwise.features.errors import InputError
-from fieldwise.features.words import YES_AND_NO, some
+from fieldwise.features.words import YES, YES_AND_NO, some, spellings
 from fieldwise.pipelines.init.columns import FEW_BAD, Column, follows, shown, words_of
+from fieldwise.pipelines.init.yaml_text import flow
 
 LABELS = (
     "click", "clicked", "clicks", "label", "target", "attributed", "converted", "conversion", "purchased", "purchase",
@@ -32,6 +33,8 @@ CONTEXTS = ("user", "users", "uid", "customer", "visitor", "member", "client", "
 ITEMS = ("item", "items", "product", "sku", "movie", "film", "article", "book", "song", "track", "video", "ad",
          "advert", "creative", "campaign", "offer", "listing", "content", "document", "doc", "news", "post", "game",
          "asin", "isbn", "recipe", "course", "job", "hotel", "restaurant", "app")  # fmt: skip
+_MOST_SPELLINGS = 12
+"""Of yes and no together."""
 _LEAST_IDS = 10
 """Values below which a column hardly tells who or what."""
 MOST_STEPS = 101
@@ -88,6 +91,8 @@ def find_label(columns: Mapping[str, Column], table: pa.Table, named: bool, aske
         named: whether the source names its columns.
         asked: what the user says it is.
     """
+    if asked is not None and asked.strip() == "true":
+        return None
     if asked is not None:
         expression = Expression(asked, "--label")
         for name in expression.columns:
@@ -100,12 +105,34 @@ def find_label(columns: Mapping[str, Column], table: pa.Table, named: bool, aske
         label = _label(told, table, reason)
         if label is not None:
             return label
+    if named:
+        _require_none_called_so(columns)
     return None
 
 
+def _require_none_called_so(columns: Mapping[str, Column]) -> None:
+    """InputError for a column that is called like a label, whose values do not say which are positives."""
+    for name, column in columns.items():
+        word, called = quoted(name), [part for part in words_of(name) if part not in ("is", "was", "has", "did")]
+        if word is None or len(called) != 1 or called[0] not in LABELS or column.is_list or column.distinct < 2:
+            continue
+        values = column.some(8)
+        if column.numeric:
+            positive = f"{word} >= 1" if column.numbers.min() == 0 else f"{word} == {column.numbers.max():g}"
+        else:
+            told = [value for value in values if value.lower() in YES]
+            positive = among(word, spellings(told, values) if told else values[:1])
+        raise InputError(
+            "label", expected=f"two values in {shown(name)!r}, such as 0 and 1 or yes and no",
+            found=f"{column.distinct:,}: {shown(', '.join(values), 60)}",
+            fix=f"Say what a positive is: --label {shlex.quote(positive)}; of a log of positives alone, --label true.",
+        )  # fmt: skip
+
+
 def no_label(columns: Mapping[str, Column]) -> InputError:
-    pairs = [(quoted(name), column.values.to_pylist()) for name, column in columns.items() if column.distinct == 2]
-    example = next((_among(word, values[:1]) for word, values in pairs if word is not None), 'event == "click"')
+    two = {word: column for name, column in columns.items() if column.distinct == 2 and (word := quoted(name))}
+    able = [said for word, column in two.items() if (said := _binary(word, column))]
+    example = [*able, *(among(word, column.some(1)[:1]) for word, column in two.items()), 'event == "click"'][0]
     return InputError(
         "label", expected="a column of 0 and 1, of ratings or of events that says which rows are positives",
         found=f"none among {some([shown(name) for name in columns])}",
@@ -138,26 +165,25 @@ def _told(columns: Mapping[str, Column], named: bool) -> list[tuple[str, str]]:
             wanted = sorted(filter(_wanted, column.values.to_pylist()), key=lambda v: WANTED.index(_wanted(v) or ""))
             if 0 < len(wanted) < column.distinct:
                 reason = f"events {shown(', '.join(column.values.to_pylist()[:8]), 60)}"
-                found.append((9.5 - place / 100, _among(word, wanted), reason))
+                found.append((9.5 - place / 100, among(word, wanted), reason))
     sure = [one for one in found if one[0] > 5]
-    if not sure and len(found) == 1 and named:
-        sure = [(1.0, found[0][1], "the only column of two values: CHECK that it is what you want to predict")]
+    others = [expression for weight, expression, _ in found if weight <= 5]
+    if len(others) == 1 and (not sure or (not named and max(sure)[0] < 10)):  # what has no name is hardly a rating
+        sure = [(10.0, others[0], "the only column of two values: CHECK that it is what you want to predict")]
     return [(expression, reason) for _, expression, reason in sorted(sure, key=lambda one: -one[0])]
 
 
 def _binary(word: str, column: Column) -> str | None:
-    """An expression for a column of two values; None where neither says yes."""
-    if column.distinct != 2:
-        return None
-    texts = {text.lower(): text for text in column.values.to_pylist()}
-    if set(texts) in ({"0", "1"}, {"true", "false"}):
+    """An expression for a column of two values, in whatever case; None where neither says yes."""
+    if column.numeric and set(column.numbers) in ({0.0, 1.0}, {-1.0, 1.0}):
+        return word if column.numbers.min() == 0 else f"{word} == 1"
+    values: list[str] = column.values.to_pylist() if column.distinct <= _MOST_SPELLINGS else []
+    seen = {value.lower() for value in values}
+    if seen == {"true", "false"}:
         return word
-    for yes, no in (("1", "-1"), ("2", "1")):
-        if set(texts) == {yes, no}:
-            return f"{word} == {yes}" if yes == "1" else None
     for yes, no in YES_AND_NO:
-        if set(texts) == {yes, no}:
-            return f'{word} == "{texts[yes]}"'
+        if seen == {yes, no}:
+            return among(word, spellings([value for value in values if value.lower() == yes], values))
     return None
 
 
@@ -180,11 +206,6 @@ def _cut(column: Column) -> float:
 def _wanted(value: str) -> str | None:
     """The word of an event that makes it a positive."""
     return next((word for word in words_of(value) if word in WANTED), None)
-
-
-def _among(word: str, values: Sequence[str]) -> str:
-    texts = [f'"{value}"' for value in values if '"' not in value and "\\" not in value and "`" not in value]
-    return f"{word} == {texts[0]}" if len(texts) == 1 else f"{word} in [{', '.join(texts)}]"
 
 
 def _label(expression: str, table: pa.Table, reason: str, *, needed: bool = False) -> Label | None:
@@ -231,14 +252,39 @@ def _epochs(column: Column) -> bool:
 
 
 def _moments(column: Column) -> Moments:
+    """By the likeliest format; of two that only swap day and month, the one under which more rows follow each other in
+    time, else the one of the shorter span."""
     chosen, others = column.formats[0], column.formats[1:]
-    config = TimeConfig(column=column.name, format=chosen)
-    found, bad = column.moments(config)
-    low, high = (show_moment(int(end), "UTC")[:19] for end in (found[~bad].min(), found[~bad].max()))
-    alike = [other for other in others if other[:1] == "%" and chosen[:1] == "%"]
-    words = f"{low} to {high}, read as {chosen}"
-    words += f"; {' and '.join(alike[:2])} would read them, too: CHECK" if alike else ""
-    return Moments(config, words, found, bad)
+    swapped = next((other for other in others if {chosen[:2], other[:2]} == {"%d", "%m"}), None)
+    first, *second = sorted((_read(column, each) for each in (chosen, swapped) if each is not None), key=_disorder)
+    low, high = (show_moment(moment, "UTC")[:19] for moment in (first.first, first.last))
+    words = f"{low} to {high}, read as {first.config.format}"
+    for other in second:
+        block = flow({"column": column.name, "format": other.config.format})
+        words += f"; CHECK: no day is above 12, so {other.config.format} reads them, too, but {_but(first, other)}. "
+        words += f"If that is right, write `time: {block}`"
+    alike = [other for other in others if other != swapped and other[:1] == "%" and chosen[:1] == "%"]
+    words += f"; {' and '.join(alike[:2])} would read them, too: CHECK" if alike and not second else ""
+    return replace(first, reason=words)
+
+
+def _read(column: Column, format: str) -> Moments:
+    config = TimeConfig(column=column.name, format=format)
+    return Moments(config, "", *column.moments(config))
+
+
+def _disorder(moments: Moments) -> tuple[float, float]:
+    """Share of the rows that are before the row above them, to a tenth; days in all."""
+    steps = np.diff(moments.found[~moments.bad])
+    return round(float((steps < 0).mean()) if len(steps) else 0.0, 1), moments.days
+
+
+def _but(first: Moments, other: Moments) -> str:
+    """What speaks against the other format."""
+    (disorder, days), (others, longer) = _disorder(first), _disorder(other)
+    if disorder < others:
+        return "then more rows are earlier than the one above them"
+    return f"then the log spans {longer:.0f} days, not {days:.0f}" if days < longer else "the day first is more usual"
 
 
 def find_id(columns: Mapping[str, Column], words: Sequence[str], taken: Sequence[str]) -> str | None:

@@ -1,6 +1,6 @@
 """YAML as people write it: keys, flow blocks and comments, with names and values from data that can be nothing else.
 
-A text from data stands in double quotes unless it is a plain word, so that no name is read as a number, a key or a
+A text from data stands in quotes unless it is a plain word, so that no name is read as a number, a key or a
 comment; comments are one printable line.
 """
 
@@ -29,6 +29,8 @@ def scalar(value: Any) -> str:
     text = str(value)
     if _WORD.fullmatch(text) and text.lower() not in _KEYWORDS:
         return text
+    if '"' in text and "'" not in text and text.isprintable():
+        return f"'{text}'"
     return f'"{"".join(map(_escaped, text))}"'
 
 

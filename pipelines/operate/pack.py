@@ -64,8 +64,10 @@ def pack(out: str) -> dict[str, Any]:
         os.replace(draft, out)
     finally:
         Path(draft).unlink(missing_ok=True)
+    size = os.path.getsize(out)
+    say(f"packed: {os.path.abspath(out)}, {size / 1e6:,.0f} MB")
     return {
-        "archive": os.path.abspath(out), "bytes": os.path.getsize(out), "packages": len(packages),
+        "archive": os.path.abspath(out), "bytes": size, "packages": len(packages),
         "kernels": len(kernels), "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }  # fmt: skip
 

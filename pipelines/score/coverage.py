@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,9 @@ from fieldwise.features.kernels.strings import FIRST, UNSEEN
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.build.drift import kept_expected
 from fieldwise.pipelines.config.schema import Config
-from fieldwise.training.network.bundle import Bundle
+
+if TYPE_CHECKING:  # torch
+    from fieldwise.training.network.bundle import Bundle
 
 Share = dict[str, Any]
 """``values``, the shares of ``missing`` and ``unseen`` ones (None where untold), an ``example`` if there is any."""

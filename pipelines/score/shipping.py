@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ import numpy.typing as npt
 from fieldwise.features.engine.base import Engine
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.models.settings import ModelSettings
-from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.network.calibration import Isotonic, Platt
+
+if TYPE_CHECKING:  # torch
+    from fieldwise.training.network.bundle import Bundle
 
 TABLE = "weights.npy"
 

@@ -15,6 +15,7 @@ import pytest
 
 from fieldwise.features.errors import FieldwiseError, InputError, RefusedError, known_error
 from fieldwise.features.snapshot.manifest import load_snapshot
+from fieldwise.features.terminal import STYLE
 from fieldwise.jobs.cli import main, parser
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.ranks.launch import read_failure, write_failure
@@ -82,6 +83,52 @@ def test_init_needs_no_config(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "example:\n  fieldwise init clicks.csv --items" in said
     assert "--set" not in said
+
+
+@pytest.mark.parametrize(
+    ("terminals", "asked", "printed"),
+    [
+        ((True, True), [], False),
+        ((True, True), ["--json"], True),
+        ((True, True), ["--quiet"], True),
+        ((False, True), [], True),
+        ((True, False), [], True),
+        ((False, False), ["--json"], True),
+    ],
+)
+def test_a_terminal_that_shows_words_is_spared_json(
+    terminals: tuple[bool, bool], asked: list[str], printed: bool, config: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """terminals: whether stdout and stderr are some."""
+    monkeypatch.setenv(STYLE, "")
+    for stream, terminal in zip((sys.stdout, sys.stderr), terminals, strict=True):
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+    assert main(["prune", "--config", str(config), "--keep", "30d", *asked]) == 0
+    said = capsys.readouterr()
+    assert ("nothing is past its retention" in said.err) == ("--quiet" not in asked)
+    assert bool(said.out) == printed
+    assert not printed or json.loads(said.out) == {"dry_run": False, "kept": {}, "removed": []}
+
+
+def test_plain_mistakes_wait_for_no_imports(config: Path) -> None:
+    """A file that is not there is told before what takes seconds to import; other mistakes do not wait for torch."""
+    script = """
+import sys
+from fieldwise.jobs.cli import main
+heavy = lambda: {"torch", "numba", "pandas", "mlflow", "matplotlib"} & set(sys.modules)
+for mistake in (["init", "no.csv"], ["init", "planted.yaml", "--out", "planted.yaml"], ["init", "no/*.csv"],
+                ["features", "--config", "no.yaml"], ["train", "--config", "no.yaml"],
+                ["daily", "--config", "no.yaml", "--date", "2026-01-01"], ["evaluate-lists", "--config", "no.yaml"]):
+    assert main(mistake) == 2
+    assert not heavy(), (mistake, heavy())
+for mistake in (["evaluate-lists", "--config", "planted.yaml"], ["init", "planted.yaml", "--out", "new.yaml"]):
+    assert main(mistake) == 2
+    assert not {"torch", "mlflow"} & heavy(), (mistake, heavy())
+"""
+    finished = subprocess.run([sys.executable, "-c", script], cwd=config.parent, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "no.csv: expected at least one file, found none. Check the name" in finished.stderr
 
 
 def test_names_are_the_users_own() -> None:

@@ -6,6 +6,7 @@ import ast
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pyspark.errors import PythonException
 from pyspark.sql import SparkSession
 
 from fieldwise.features.errors import ClusterError, ConfigError, FieldwiseError, InputError, StorageError
+from fieldwise.features.spark import run
 from fieldwise.features.spark.errors import unwrapped
 from fieldwise.features.spark.run import SparkEngine
 
@@ -149,3 +151,20 @@ def test_a_worker_that_dies_is_told_in_our_words(spark: SparkSession) -> None:
 
     with pytest.raises(ClusterError, match="a task of Spark: expected its end, found a Python worker that was killed"):
         SparkEngine(spark).numbered(1).mapped(dies, "id long").rows("test")
+
+
+def test_a_master_on_this_machine_is_waited_for_in_silence(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no executors that could come, however long a busy machine takes to begin."""
+    monkeypatch.setattr(run, "_PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(run, "bars", lambda: True)
+
+    def slow(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        time.sleep(1)
+        yield from batches
+
+    assert len(SparkEngine(spark).numbered(2).mapped(slow, "id long").rows("slow")) == 2
+    said = capsys.readouterr().err
+    assert "slow:" in said, "a bar"
+    assert "waits for cores" not in said

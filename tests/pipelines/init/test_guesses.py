@@ -12,7 +12,7 @@ from fieldwise.features.errors import InputError
 from fieldwise.pipelines.init.columns import Column, follows, words_of
 from fieldwise.pipelines.init.leaks import is_row_number, leak
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.roles import find_label, find_time
+from fieldwise.pipelines.init.roles import find_label, find_time, no_label
 
 
 def column(values: list, name: str = "x", total: int | None = None) -> Column:
@@ -49,6 +49,7 @@ def test_how_a_file_is_cut(text: str, expected: dict, tmp_path: Path) -> None:
         ("log.csv", b"one\ncolumn\n", "expected columns between commas, tabs, semicolons or bars"),
         ("log.json", b'[{"a": 1},\n {"a": 2}]', "expected one JSON object a line"),
         ("log.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+        ("log.csv", b"sep=;\na;b\n1;2\n", "found a spreadsheet's line `sep=` before them. Remove it"),
         ("log.zip", b"PK\x03\x04", "the suffix .zip"),
     ],
 )
@@ -145,6 +146,16 @@ def columns(**values: list) -> tuple[dict[str, Column], pa.Table]:
     return {name: column(each, name) for name, each in values.items()}, pa.table(values)
 
 
+LABELS = [
+    (["Yes", "yes", "NO", "no"], 'click in ["Yes", "yes", "YES"]'),
+    (["yes", "No"], 'click in ["yes", "Yes", "YES"]'),
+    (["Ja", "Nein"], 'click == "Ja"'),
+    (["TRUE", "true", "False", "FALSE"], "click"),
+    (["1.0", "0.0"], "click"),
+    ([1, -1], "click == 1"),
+]
+
+
 def test_the_label_is_what_its_name_says() -> None:
     flags = [n % 2 for n in range(200)]
     found = find_label(*columns(mobile=flags, is_click=[*flags[1:], 1], stars=[n % 5 for n in range(200)]), True, None)
@@ -153,6 +164,11 @@ def test_the_label_is_what_its_name_says() -> None:
     stars = find_label(*columns(mobile=flags, stars=[1 + n % 5 for n in range(200)]), True, None)
     assert stars is not None
     assert stars.expression == "stars >= 4"
+    for values, expression in LABELS:
+        label = find_label(*columns(click=values * 50), True, None)
+        assert label is not None
+        assert (label.expression, label.missing) == (expression, 0), "every value is read"
+        assert label.rate == 0.5
     texts = find_label(*columns(Bought=["Yes", "No"] * 100), True, None)
     assert texts is not None
     assert texts.expression == 'Bought == "Yes"'
@@ -160,6 +176,47 @@ def test_the_label_is_what_its_name_says() -> None:
     assert only is not None
     assert "CHECK" in only.reason
     assert find_label(*columns(mobile=flags, app=flags), True, None) is None, "which of two?"
+    unnamed = find_label(*columns(c1=[n % 9 for n in range(200)], c2=flags), False, None)
+    assert unnamed is not None
+    assert (unnamed.expression, "CHECK" in unnamed.reason) == ("c2", True)
+    asked = no_label(columns(c1=["a", "b"] * 100, c2=flags, c3=flags)[0])
+    assert "--label 'rating >= 4', or --label 'c2'" in str(asked)
+
+
+@pytest.mark.parametrize(
+    ("values", "write"),
+    [
+        (["Yes", "no", "maybe"], 'clicked in ["Yes", "yes", "YES"]'),
+        (["seen", "gone", "left"], 'clicked == "seen"'),
+        ([0, 1, 2, 7], "clicked >= 1"),
+        ([1, 2], "clicked == 2"),
+    ],
+)
+def test_a_label_of_other_values_is_no_log_of_positives(values: list, write: str) -> None:
+    found = columns(user=["a", "b"] * 100, clicked=(values * 200)[:200])
+    with pytest.raises(InputError, match=rf"two values in 'clicked', .* found {len(values)}: {values[0]}, ") as refused:
+        find_label(*found, True, None)
+    assert f"Say what a positive is: --label '{write}'" in str(refused.value)
+    assert find_label(*found, True, write) is not None
+    assert find_label(*found, True, "true") is None, "a log of positives"
+
+
+@pytest.mark.parametrize(
+    ("dates", "format", "words"),
+    [
+        ([f"{day:02d}/03/2026" for day in range(1, 12)], "%d/%m/%Y", "then the log spans 304 days, not 10"),
+        ([f"03/{day:02d}/2026" for day in range(1, 12)], "%m/%d/%Y", "then the log spans 304 days, not 10"),
+        (["03/03/2026"], "%d/%m/%Y", "the day first is more usual"),
+        (["12/01/2026", "01/02/2026", "02/02/2026"], "%d/%m/%Y", "then more rows are earlier than the one above them"),
+    ],
+)
+def test_days_and_months_that_may_be_swapped(dates: list, format: str, words: str) -> None:
+    moments = find_time(columns(seen=dates)[0], True, ())
+    assert moments is not None
+    assert moments.config.format == format
+    other = {"%d/%m/%Y": "%m/%d/%Y", "%m/%d/%Y": "%d/%m/%Y"}[format]
+    assert f"CHECK: no day is above 12, so {other} reads them, too, but {words}." in moments.reason
+    assert f'If that is right, write `time: {{column: seen, format: "{other}"}}`' in moments.reason
 
 
 def test_the_time_is_set_in_every_row() -> None:

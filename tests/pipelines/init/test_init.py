@@ -275,6 +275,13 @@ def test_places_by_another_name_and_titles_of_items(tmp_path: Path) -> None:
     assert 'CHECK whether this is where an item was shown: then write `fixed: {"étage": 1}`' in told
     assert config.catalog is not None
     assert (config.catalog.item_name, config.catalog.fixed) == ("libellé", {})
+    (tmp_path / "both.csv").write_text(
+        "position,user,item,étage,click\n"
+        + "\n".join(f"{n % 4}{row[row.index(',') :]}" for n, row in enumerate(rows))
+        + "\n"
+    )
+    both = init(str(tmp_path / "both.csv"), out=str(tmp_path / "both.yaml"))
+    assert [line for line in both["warnings"] if line.startswith("étage")] == [], "where it was shown is known"
     assert names_of(config, "item", ["i3"]) == {"i3": "Titre 3, neuf"}
     files = list_files(config.source, config.base)
     with pytest.raises(
