@@ -140,6 +140,57 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         in_log(lambda log: log.replace("s3,", "Zoë,").encode("latin-1")),
         "name its encoding: `encoding: latin-1`",
     ),
+    "one class to test on": (
+        in_log(lambda log: re.sub(r",[01],(\d),(\d+),(2026-01-(?:19|20))", r",0,\1,\2,\3", log)),
+        "found 40 rows, all labelled 0. Give the split a larger share, or rows by chance: `split: {by: hash, key: ",
+    ),
+    "moments in words": (
+        in_log(lambda log: re.sub(r"2026-01-(\d\d)", r"\1 January 2026", log)),
+        "reads in no format that is known here: write such moments as ISO 8601, 2026-01-31 18:00:00.",
+    ),
+    "months in letters": (
+        in_log(lambda log: re.sub(r"2026-01-(\d\d)", r"\1 Jan 2026", log)),
+        "Set time.format to %d %b %Y %H:%M:%S",
+    ),
+    "rows without a moment": (
+        in_log(lambda log: re.sub(r",2026-01-0[1-4].*", ",", log)),
+        "Leave rows without a moment out: `filter: moment is not null`.",
+    ),
+    "rows without a label": (
+        in_log(lambda log: log.replace(",0,", ",,")),
+        "Leave rows without a label out: `filter: click is not null`.",
+    ),
+    "a name twice": (
+        in_log(lambda log: log.replace("rating", "shopper", 1)),
+        "Name all columns by position, each once: `columns: [...]` and `header: true`.",
+    ),
+    "an empty log": (in_log(lambda log: ""), "found no line that names any. Name a file that holds some."),
+    "no label": (
+        in_log(lambda log: log.replace("click", "clue", 1).replace("rating", "stars", 1)),
+        'takes `label: "true"` and `negatives`.',
+    ),
+    "commas between thousands": (
+        lambda folder, text: in_config("- {name: product, kind: vocabulary}", "- {name: age, kind: number}")(
+            folder, in_log(lambda log: re.sub(r",(\d\d),2026", r',"1,0\1.50",2026', log))(folder, text)
+        ),
+        "take commas between thousands, signs and units out of them.",
+    ),
+    "ids written otherwise": (
+        lambda folder, text: beside("users.csv", "shopper,city\nS1,Bonn\nS2,Ulm\n", JOIN)(
+            folder, in_config("- {name: product,", "- {name: city,")(folder, text)
+        ),
+        "see that its key is written alike in both files (`12` is not `12.0`).",
+    ),
+    "fields without dashes": (
+        in_config(
+            "  - {name: shopper, kind: vocabulary}\n  - {name: product, kind: vocabulary}", "  shopper: vocabulary"
+        ),
+        "Write a list: `- {name: shopper, kind: vocabulary}`.",
+    ),
+    "a catalog without items": (
+        in_config("model:", "catalog: {contexts: {path: a.csv}, context_id: shopper, item_id: product}\nmodel:"),
+        "Add `items: {path: FILE}`.",
+    ),
     "training before features": (lambda folder, text: text, "`fieldwise features"),
 }
 

@@ -62,7 +62,8 @@ def fit_spec(fields: Sequence[AnyField], merged: pa.Table) -> FeatureSpec:
             if own is not None and own.num_rows == 0:
                 raise InputError(
                     f"field {field.name!r}", expected="at least one value in the training rows", found="none",
-                    fix="Check the column and the split, or lower min_count.",
+                    fix=f"Write `min_count: 1` at fields.{field.name} if its values are rare; if it is of a side "
+                    "table, see that its key is written alike in both files (`12` is not `12.0`).",
                 )  # fmt: skip
             fits[field.name] = field.fit(own)
     return FeatureSpec.assemble(fields, fits)

@@ -24,6 +24,8 @@ LOG2_SQUARED = (0.0, 1.0, *(2.0 ** math.sqrt(k) for k in range(1, 1025)))
 """Edges of log2-squared bins: below 0; [0, 1); [1, 2); then one bin per step of log2(v)^2 up to v = 2^32."""
 WITH_COMMA = re.compile(r"[+-]?\d[\d.]*,\d\d?")
 """Prices as 12,50 and 1.299,00 write them; 1,299 may be one thousand and more."""
+DRESSED = re.compile(r"[^\w\s]?\s?\d+(?:,\d{3})*(?:\.\d+)?\s?(?:[^\w\s]|[A-Z]{3})?")
+"""1,299.50, $12 and 12 EUR."""
 _GROUPED = r"^\s*[+-]?\d{1,3}(?:[. '\x{a0}\x{202f}]\d{3})+(?:,\d*)?\s*$"
 
 

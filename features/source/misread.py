@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from fieldwise.features.columns.expression import quoted
 from fieldwise.features.columns.moment import DAY, EPOCHS, TimeConfig, show_moment
 from fieldwise.features.columns.text import moments, moments_of_any_year, numbers
 from fieldwise.features.fields.time import TimeField
@@ -17,7 +18,8 @@ _CLOCK = ("", " %H:%M", " %H:%M:%S")
 _FORMATS = (
     "auto", *EPOCHS, "%Y%m%d", "%y%m%d", "%Y%m%d%H", "%y%m%d%H", "%Y%m%d%H%M", "%y%m%d%H%M", "%Y%m%d%H%M%S",
     "%y%m%d%H%M%S", "%d-%b-%Y", "%d/%b/%Y:%H:%M:%S %z",
-    *(date + clock for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d") for clock in _CLOCK),
+    *(date + clock for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y",
+                                "%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y") for clock in _CLOCK),
 )  # fmt: skip
 """Formats that are tried, the likelier first where digits read in several."""
 _EXCEL = 25_569
@@ -43,8 +45,13 @@ def remedy(values: Sequence[str], config: TimeConfig, key: str = "time") -> str:
     values = [value for value in values if value.strip("0")] or values[:1]  # a zero is no moment in any format
     read = {value: moment for value in values for moment in _moment(value, config)}
     guesses = _guesses(values, config) if values else []
+    if not values:
+        return (
+            f"Leave rows without a moment out: `filter: {quoted(config.column)} is not null`." if key == "time" else ""
+        )
     if not read and not guesses:
-        return ""
+        known = "write such moments as ISO 8601, 2026-01-31 18:00:00"
+        return f"'{printable(values[0])}' reads in no format that is known here: {known}."
     first = next(iter(read), values[0])
     reads = f"reads as {show_moment(read[first], config.zone)}" if first in read else "is no moment"
     words = f"'{printable(first)}' {reads} under {key}.format {config.format}"

@@ -103,7 +103,14 @@ class Origins:
 def examples(rejects: Iterable[Reject]) -> list[Example]:
     """The first rejects for each reason and field, of different values if there are as many."""
     found = (
-        Example(r.reason, r.field, r.path, r.position, (r.value or r.raw[:200].decode("utf-8", "replace")), r.origin)
+        Example(
+            r.reason,
+            r.field,
+            r.path,
+            r.position,
+            r.value if r.value or (r.reason.startswith("bad_") and r.field) else r.raw[:200].decode("utf-8", "replace"),
+            r.origin,
+        )
         for r in rejects
     )
     return _first(found)

@@ -300,5 +300,6 @@ def _parser(
         if not times[name]:
             raise missing_column(path, name, list(names))
         if times[name] > 1:
-            raise InputError(path, expected=f"one column {name!r}", found="several", fix="Name the columns.")
+            fix = "Name all columns by position, each once: `columns: [...]` and `header: true`."
+            raise InputError(path, expected=f"one column {name!r}", found="several", fix=fix)
     return DelimitedParser(names, wanted, config.byte_separator, config.byte_quote, codes, config.multiline)

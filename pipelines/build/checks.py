@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from fieldwise.features.build.reading import Counts
-from fieldwise.features.build.split import Splitter
+from fieldwise.features.build.split import TEST, VALID, Splitter
 from fieldwise.features.columns.day import day_of
 from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError, InputError
@@ -90,14 +90,25 @@ def require_rows(counts: Counts, splitter: Splitter) -> None:
                 found="none",
                 fix="Give the split a larger share, or more data: equal times and equal keys stay together.",
             )
+    counted = any(key[0] == "positives" for key in counts)
     rows, positives = counts["rows", "train"], counts["positives", "train"]
-    if any(key[0] == "positives" for key in counts) and rows and positives in (0, rows):
+    if counted and rows and positives in (0, rows):
         raise InputError(
             "label",
             expected="both classes among the training rows",
             found=f"{positives} positives of {rows} rows",
             fix=f"{NO_POSITIVE if not positives else NO_NEGATIVE} Check the split, too.",
         )
+    for role in (ROLES[role] for role in splitter.roles if role in (VALID, TEST)):
+        rows, positives = counts["rows", role], counts["positives", role]
+        if counted and positives in (0, rows):
+            raise InputError(
+                f"split.{role}",
+                expected="rows of both classes",
+                found=f"{rows} rows, all labelled {int(positives > 0)}",
+                fix="Give the split a larger share, or rows by chance: "
+                "`split: {by: hash, key: COLUMN, valid: 0.1, test: 0.1}`.",
+            )
 
 
 def require_weighted(files: Iterable[FileEntry]) -> None:

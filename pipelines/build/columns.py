@@ -155,9 +155,13 @@ def _require(key: str, column: str, known: Set[str], where: str) -> None:
     if column not in known:
         names = sorted(known)
         found = f"columns {words.some(names)}" if any(names) else "no line that names any"
-        raise InputError(key, expected=f"a column {column!r} in {where}", found=found, fix=_instead(column, names))
+        fix = _instead(column, names) if any(names) else "Name a file that holds some."
+        if key == "label" and fix == _ANOTHER:
+            fix += ' A log without one, of positives alone, takes `label: "true"` and `negatives`.'
+        raise InputError(key, expected=f"a column {column!r} in {where}", found=found, fix=fix)
 
 
+_ANOTHER = "Name a column of these."
 _VALUE = re.compile(r"[-+.\d]*\d|\d{1,4}[-/.]\d\d?[-/.]\d{1,4}\D.*")
 """Numbers and moments, which name no columns."""
 
@@ -176,4 +180,4 @@ def _instead(column: str, names: Sequence[str]) -> str:
         return 'Name the quotes around them: `quote: "\'"`.'
     values = sum(_VALUE.fullmatch(name) is not None for name in names)
     row = "The first line seems to be a row: name all columns of the file in its order, `columns: [...]`."
-    return words.nearest(column, names, row if 3 * values > len(names) else "Name a column of these.")
+    return words.nearest(column, names, row if 3 * values > len(names) else _ANOTHER)

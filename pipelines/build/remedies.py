@@ -9,7 +9,7 @@ import pyarrow as pa
 from fieldwise.features.columns.expression import Expression, among, quoted
 from fieldwise.features.columns.text import numbers
 from fieldwise.features.config import FeatureConfig
-from fieldwise.features.fields.number import WITH_COMMA
+from fieldwise.features.fields.number import DRESSED, WITH_COMMA
 from fieldwise.features.source.misread import remedies as of_moments
 from fieldwise.features.source.quarantine import Quarantined
 from fieldwise.features.terminal import printable
@@ -57,7 +57,8 @@ def _of_labels(found: Iterable[Quarantined], config: FeatureConfig) -> Iterator[
             what = "" if "VALUE" not in equal else f", VALUE being that of positives (here are {', '.join(seen[:4])})"
             yield f"A label is 0 or 1: compare texts, `label: '{equal.replace(chr(39), 2 * chr(39))}'`{what}."
         else:
-            yield f"A label is 0 or 1: compare numbers, such as `label: {word} >= 4`."
+            most = max(values, key=float)
+            yield f"A label is 0 or 1: compare numbers, such as `label: {word} >= {printable(most)[:40]}`."
 
 
 def _of_rows(found: Iterable[Quarantined]) -> Iterator[str]:
@@ -68,6 +69,10 @@ def _of_rows(found: Iterable[Quarantined]) -> Iterator[str]:
             if all(WITH_COMMA.fullmatch(sample.value) for sample in part.samples):
                 yield f'Numbers with a comma: write `decimal: ","` at fields.{printable(part.field)}.'
                 continue
-            yield f"For values that are no numbers write `kind: vocabulary` at fields.{printable(part.field)}."
+            yield (
+                "Numbers are digits and a point: take commas between thousands, signs and units out of them."
+                if all(DRESSED.fullmatch(sample.value) for sample in part.samples)
+                else f"For values that are no numbers write `kind: vocabulary` at fields.{printable(part.field)}."
+            )
         elif part.reason == "bad_flag":
             yield f"Flags are 0 and 1: for other values write `kind: vocabulary` at fields.{printable(part.field)}."

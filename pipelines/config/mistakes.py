@@ -73,8 +73,10 @@ def mistake(error: ValidationError, of: Any, origin: Origin) -> ConfigError:
         field = f"Write `- {{name: {first['input']}, kind: vocabulary}}`." if keys[:1] == ("fields",) else None
         block = words.in_a_block(str(keys[-1]), first["input"], words.at(of, loc)) if keys else None
         fix = field or (f"Write `{block}`." if block else fix)
+    elif kind == "list_type" and keys == ("fields",) and isinstance(first["input"], dict) and first["input"]:
+        fix = f"Write a list: `- {{name: {next(iter(first['input']))}, kind: vocabulary}}`."
     elif kind == "missing":
-        fix = "Add it."
+        fix = f"Add `{keys[-1]}: {{path: FILE}}`." if expected == "a block with the key path" else "Add it."
     elif kind.startswith("union_tag"):
         tag = first["input"].get("kind") if isinstance(first["input"], dict) else None
         keys = (*keys, "kind")

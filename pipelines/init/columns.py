@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from fieldwise.features.columns.moment import TimeConfig
 from fieldwise.features.columns.text import canonical, moments, numbers
-from fieldwise.features.fields.number import WITH_COMMA
+from fieldwise.features.fields.number import DRESSED, WITH_COMMA
 from fieldwise.features.source.misread import formats
 from fieldwise.features.terminal import printable
 
@@ -28,6 +28,8 @@ _SEPARATORS = ("|", ";", ", ", ",")
 """Of values that are lists, the likelier first."""
 _LOOKED = 2000
 """Distinct values that are tried as moments and lists."""
+_CODES = 50
+"""Numbers with a sign of which there are no more may be codes."""
 FEW_BAD = 0.01
 """Share of values that may be no moments in a column of them."""
 SAME = 0.995
@@ -140,6 +142,12 @@ class Column:
     def decimal_comma(self) -> bool:
         """Whether values are numbers as 12,50 and 1.299,00 write them."""
         return not self.is_list and self.distinct > 1 and all(WITH_COMMA.fullmatch(text) for text in self.some())
+
+    @cached_property
+    def dressed(self) -> bool:
+        """Whether values are numbers with commas between thousands, signs or units, that read as none."""
+        some = [] if self.is_list or self.numeric or self.distinct <= _CODES else self.some()
+        return bool(some) and all(DRESSED.fullmatch(text) for text in some)
 
     @cached_property
     def separator(self) -> str | None:

@@ -141,6 +141,9 @@ def _field(column: Column, *, is_id: bool = False, log: bool = True) -> Field | 
         return Field(column.name, keys, (column.name,), _missing(column, why))
     if _is_quantity(column, log=log):
         return _number(column)
+    if column.dressed:
+        why = f"numbers with signs or commas, such as {shown(column.top[0])}: take those out of them to use them"
+        return Left(column.name, why, grave=True)
     if not is_id and is_row_number(column):
         why = "as many as rows, so those of later rows are all new: says nothing of them"
         return Left(column.name, f"ID: {_values(column)}, {why}", grave=True)

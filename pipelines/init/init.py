@@ -26,13 +26,21 @@ from fieldwise.pipelines.init import draft as drafts
 from fieldwise.pipelines.init.columns import columns_of, follows, shown, words_of
 from fieldwise.pipelines.init.draft import Draft, source_block, split_of
 from fieldwise.pipelines.init.fields import Field, Left, chosen, log_fields, side_fields, time_fields
-from fieldwise.pipelines.init.keyed import Made, foremost, is_position, make, places
+from fieldwise.pipelines.init.keyed import Made, foremost, is_position, make, may_be_places
 from fieldwise.pipelines.init.opening import open_as
 from fieldwise.pipelines.init.places import require_free, require_places
-from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, likely_ids, no_label
+from fieldwise.pipelines.init.roles import (
+    CONTEXTS,
+    ITEMS,
+    find_id,
+    find_label,
+    find_time,
+    likely_ids,
+    misread_times,
+    no_label,
+)
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
-from fieldwise.pipelines.init.yaml_text import flow
 
 FEW = 100
 """Positives below which next to nothing can be learned."""
@@ -270,6 +278,8 @@ class _Guess:
             lines.append(f"{self.label.expression}: {self.label.reason}")
         if self.time is not None and "CHECK" in self.time.reason:
             lines.append(f"{self.time.config.column}: {self.time.reason}")
+        if self.time is None:
+            lines += misread_times(self.columns, self.label.columns if self.label else ())
         positives = FEW if self.label is None else int(np.nansum(self.label.positive))
         if positives < FEW:
             lines.append(f"only {positives} positives were seen: few models learn from so few")
@@ -312,21 +322,9 @@ class _Guess:
                 "fixed: where an item is shown, which no list knows before: as if it stood first"
             )
         else:
-            draft.warnings += [self._may_be_fixed(name) for name in of_context if self._is_place(name)]
+            draft.warnings += may_be_places(self.columns, of_context, self.columns[self.context])
         if self.label is None:
             draft.negatives = {"items": items, "context": self.context, "item": self.item}
-
-    def _is_place(self, name: str) -> bool:
-        """Whether values of a column may be where items were shown."""
-        assert self.context is not None
-        return places(self.columns[name]) and not follows(self.columns[name], self.columns[self.context])
-
-    def _may_be_fixed(self, name: str) -> str:
-        block = flow({name: int(self.columns[name].numbers.min())})
-        return (
-            f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: {block}` below catalog, "
-            "else each context has that of its last row"
-        )
 
     def _table(
         self, what: str, given: Side | None, key: str, names: list[str], directory: str, stem: str

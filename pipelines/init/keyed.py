@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from fieldwise.features.columns.text import canonical
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.source.raw import read_range, split_ranges
-from fieldwise.pipelines.init.columns import Column
+from fieldwise.pipelines.init.columns import Column, follows, shown
 from fieldwise.pipelines.init.sample import Sample
+from fieldwise.pipelines.init.yaml_text import flow
 
 MOST_KEYS = 500_000
 """Rows of a table that is made; of more the last ones."""
@@ -112,6 +113,16 @@ def places(column: Column) -> bool:
     ):
         return False
     return bool(column.numbers.max() - column.numbers.min() == column.distinct - 1)
+
+
+def may_be_places(columns: Mapping[str, Column], names: Sequence[str], context: Column) -> list[str]:
+    """What to say of columns whose values may be where items were shown: those that no context has as its own."""
+    return [
+        f"{shown(name)}: CHECK whether this is where an item was shown: then write `fixed: "
+        f"{flow({name: int(columns[name].numbers.min())})}` below catalog, else each context has that of its last row"
+        for name in names
+        if places(columns[name]) and not follows(columns[name], context)
+    ]
 
 
 def foremost(columns: Mapping[str, Column], names: Sequence[str]) -> dict[str, str | int]:

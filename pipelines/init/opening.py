@@ -198,6 +198,14 @@ def _delimited(
         raise InputError(file.path, expected="names or a row", found="a spreadsheet's line `sep=` before them", fix=fix)
     guess = _best(file.path, head, encoding)
     if guess is None:
+        ragged = next((sign for sign in SEPARATORS if sign.encode() in head.split(b"\n", 1)[0]), None)
+        if ragged is not None:
+            counts = [line.count(ragged.encode()) + 1 for line in head.splitlines()[:1000]]
+            others = max(set(counts[1:]) or {0}, key=counts[1:].count)
+            found = f"{counts[0]} values in the first line, {others} in most others"
+            fix = "Put values that hold the separator in quotes, and remove what stands above the header line."
+            expected = f"as many values in every line between {_SHOWN.get(ragged, ragged)!r}"
+            raise InputError(file.path, expected=expected, found=found, fix=fix)
         raise InputError(
             file.path, expected="columns between commas, tabs, semicolons or bars",
             found=f"a first line {head.splitlines()[0][:80].decode(encoding, 'replace')!r} without any",

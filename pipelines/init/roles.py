@@ -114,17 +114,21 @@ def _require_none_called_so(columns: Mapping[str, Column]) -> None:
     """InputError for a column that is called like a label, whose values do not say which are positives."""
     for name, column in columns.items():
         word, called = quoted(name), [part for part in words_of(name) if part not in ("is", "was", "has", "did")]
-        if word is None or len(called) != 1 or called[0] not in LABELS or column.is_list or column.distinct < 2:
+        if word is None or len(called) != 1 or called[0] not in LABELS or column.is_list or not column.distinct:
             continue
         values = column.some(8)
-        if column.numeric:
+        if column.distinct == 1 and values[0].lower() in {*YES, "1", "1.0", "true"}:
+            continue
+        if column.distinct == 1:
+            positive = "rating >= 4"
+        elif column.numeric:
             positive = f"{word} >= 1" if column.numbers.min() == 0 else f"{word} == {column.numbers.max():g}"
         else:
             told = [value for value in values if value.lower() in YES]
             positive = among(word, spellings(told, values) if told else values[:1])
         raise InputError(
             "label", expected=f"two values in {shown(name)!r}, such as 0 and 1 or yes and no",
-            found=f"{column.distinct:,}: {shown(', '.join(values), 60)}",
+            found=f"{column.distinct:,}: {shown(', '.join(values), 60)}" + " in all rows" * (column.distinct == 1),
             fix=f"Say what a positive is: --label {shlex.quote(positive)}; of a log of positives alone, --label true.",
         )  # fmt: skip
 
@@ -237,6 +241,17 @@ def find_time(columns: Mapping[str, Column], named: bool, taken: Sequence[str]) 
         if best is None or weight > best[0]:
             best = weight, found
     return None if best is None else best[1]
+
+
+def misread_times(columns: Mapping[str, Column], taken: Sequence[str]) -> list[str]:
+    """What to say of columns that are called like a time, whose values read as none."""
+    return [
+        f"{shown(name)}: CHECK: called like a time, but values such as {shown(column.top[0])!r} read in no format that "
+        "is known here: write them as ISO 8601, 2026-01-31 18:00:00"
+        for name, column in columns.items()
+        if _hint(name, TIMES) >= 0.5 and name not in taken and column.distinct > 1 and not column.is_list
+        and not column.numeric and not column.formats and any(map(str.isdigit, column.top[0]))
+    ]  # fmt: skip
 
 
 def _hint(name: str, words: Sequence[str]) -> float:

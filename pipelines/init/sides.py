@@ -15,6 +15,8 @@ from fieldwise.pipelines.init.columns import Column, columns_of, shown, words_of
 from fieldwise.pipelines.init.sample import Sample
 from fieldwise.pipelines.score.names import name_column
 
+_FEW = 10
+"""Values below which a column of the log is no key of a table of many more."""
 LEAST_MET = 0.5
 """Share of the log's rows that must find their key."""
 
@@ -49,7 +51,12 @@ def match(log: Mapping[str, Column], side: Sample, words: Sequence[str], option:
     """The best pair of columns. InputError where the log holds no key of the table."""
     columns = columns_of(side.table, side.total, side.opening.names)
     keys = [column for column in columns.values() if _unique(column)]
-    found = [(_weight(one, words), one) for key in keys for column in log.values() if (one := _match(column, key))]
+    found = [
+        (_weight(one, words), one)
+        for key in keys
+        for column in _called_so(log, key, words) or log.values()
+        if (one := _match(column, key))
+    ]
     _, best = max(found, key=lambda pair: pair[0], default=(0.0, None))
     if best is None or best.met < LEAST_MET:
         path, met = ", ".join(side.opening.config.path), "" if best is None else f"; {best.words}"
@@ -63,6 +70,12 @@ def match(log: Mapping[str, Column], side: Sample, words: Sequence[str], option:
             else f"Leave one row for each key: {_repeated(columns)}.",
         )
     return best
+
+
+def _called_so(log: Mapping[str, Column], key: Column, words: Sequence[str]) -> list[Column]:
+    """The log's columns that have the key's name, where it says whose key it is: no other holds it then."""
+    called = words_of(key.name)
+    return [one for one in log.values() if words_of(one.name) == called and any(word in words for word in called)]
 
 
 def _unique(column: Column) -> bool:
@@ -80,6 +93,8 @@ def _match(column: Column, key: Column) -> Match | None:
     """How far the values of a log's column are keys."""
     if column.is_list or not column.distinct or pa.types.is_boolean(column.kind):
         return None
+    if column.distinct < _FEW and key.distinct > _FEW * column.distinct / 2:
+        return None  # answers and grades are numbers that ids from 0 on have, too
     values, keys = (each.values.cast(pa.large_string()) for each in (column, key))
     known = np.asarray(pc.is_in(values, value_set=keys))
     met = float(column.counts[known].sum() / column.rows)

@@ -131,6 +131,14 @@ for mistake in (["evaluate-lists", "--config", "planted.yaml"], ["init", "plante
     assert "no.csv: expected at least one file, found none. Check the name" in finished.stderr
 
 
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "fieldwise", "init", "no.csv"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert finished.returncode == 2
+    assert "no.csv: expected at least one file, found none" in finished.stderr
+
+
 def test_names_are_the_users_own() -> None:
     for command in ("train", "sweep"):
         assert parser().parse_args([command, "--config", "x.yaml"]).name is None

@@ -12,6 +12,7 @@ from fieldwise.features.source.misread import dates_in_digits, remedies, remedy
 from fieldwise.features.source.quarantine import Quarantined, Sample
 
 MOVE = "If such moments are meant, move time.earliest or time.latest."
+NONE = "reads in no format that is known here: write such moments as ISO 8601, 2026-01-31 18:00:00."
 BOUNDS = "expected a moment from 1990-01-01 to 2100-01-01."
 
 
@@ -49,15 +50,14 @@ BOUNDS = "expected a moment from 1990-01-01 to 2100-01-01."
         ("auto", ["20141021"], "Set time.format to %Y%m%d if"),
         ("auto", ["20141021101112"], "Set time.format to %Y%m%d%H%M%S if"),
         ("auto", ["21/10/2014 10:11"], "Set time.format to %d/%m/%Y %H:%M if"),
-        ("auto", ["\x1b[31m0"], ""),
+        ("auto", ["\x1b[31m0"], rf"'\x1b[31m0' {NONE}"),
         (
             "auto",
             ["9999-12-31"],
             f"'9999-12-31' reads as 9999-12-31T00:00:00+00:00 under time.format auto: {BOUNDS} {MOVE}",
         ),
-        ("auto", ["yesterday", "-90000000000", "9999-12-31 23:59"], ""),
-        ("auto", [""], ""),
-        ("auto", [], ""),
+        ("auto", ["yesterday", "-90000000000", "9999-12-31 23:59"], f"'yesterday' {NONE}"),
+        ("auto", [""], "Leave rows without a moment out: `filter: t is not null`."),
     ],
 )
 def test_remedies(format: str, values: list[str], words: str | None) -> None:

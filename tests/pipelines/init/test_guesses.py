@@ -12,7 +12,7 @@ from fieldwise.features.errors import InputError
 from fieldwise.pipelines.init.columns import Column, follows, words_of
 from fieldwise.pipelines.init.leaks import is_row_number, leak
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.roles import find_label, find_time, no_label
+from fieldwise.pipelines.init.roles import find_label, find_time, misread_times, no_label
 
 
 def column(values: list, name: str = "x", total: int | None = None) -> Column:
@@ -50,6 +50,7 @@ def test_how_a_file_is_cut(text: str, expected: dict, tmp_path: Path) -> None:
         ("log.json", b'[{"a": 1},\n {"a": 2}]', "expected one JSON object a line"),
         ("log.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
         ("log.csv", b"sep=;\na;b\n1;2\n", "found a spreadsheet's line `sep=` before them. Remove it"),
+        ("log.csv", b"a,b\nMay 1, 2026,2\nMay 2, 2026,2\n", "2 values in the first line, 3 in most others. Put values"),
         ("log.zip", b"PK\x03\x04", "the suffix .zip"),
     ],
 )
@@ -181,6 +182,27 @@ def test_the_label_is_what_its_name_says() -> None:
     assert (unnamed.expression, "CHECK" in unnamed.reason) == ("c2", True)
     asked = no_label(columns(c1=["a", "b"] * 100, c2=flags, c3=flags)[0])
     assert "--label 'rating >= 4', or --label 'c2'" in str(asked)
+
+
+def test_a_column_called_a_label_of_negatives_alone() -> None:
+    with pytest.raises(
+        InputError, match="two values in 'clicked', such as 0 and 1 or yes and no, found 1: 0 in all rows"
+    ):
+        find_label(*columns(user=["a", "b"] * 50, clicked=[0] * 100), True, None)
+    assert find_label(*columns(user=["a", "b"] * 50, clicked=[1] * 100), True, None) is None, "a log of positives"
+
+
+def test_what_is_called_a_time_and_reads_as_none() -> None:
+    found = columns(when=["1/13/26 1:00 PM", "1/14/26 2:00 PM"] * 9, daytime=["noon", "night"] * 9, hour=[1, 2] * 9)[0]
+    (told,) = misread_times(found, ())
+    assert told.startswith("when: CHECK: called like a time, but values such as '1/13/26 1:00 PM' read in no format")
+
+
+def test_numbers_with_signs_or_commas() -> None:
+    assert column([f"${n}.50" for n in range(100)]).dressed
+    assert column([f"{n},{n:03d}.50" for n in range(1, 100)]).dressed
+    assert not column([f"u{n}" for n in range(100)]).dressed
+    assert not column([f"{n}.5" for n in range(100)]).dressed
 
 
 @pytest.mark.parametrize(

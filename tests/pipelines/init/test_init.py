@@ -198,6 +198,17 @@ def test_a_key_of_another_name_is_renamed(tmp_path: Path) -> None:
     assert read(config) == 1000
 
 
+def test_answers_are_no_keys(tmp_path: Path) -> None:
+    """Ids as 12.0 that a table has as 12: 0 and 1 of the label are ids of that table, too."""
+    lines = [f"{n % 37}.0,{n % 23},{int(n * n % 7 < 2)}" for n in range(900)]
+    (tmp_path / "log.csv").write_text("user,item,click\n" + "\n".join(lines) + "\n")
+    (tmp_path / "users.csv").write_text("user,age\n" + "".join(f"{n},{20 + n % 9}\n" for n in range(37)))
+    with pytest.raises(
+        InputError, match=r"--users: expected a column of .* found keys user; nearest is 'user' .* no `\.0`"
+    ):
+        made(tmp_path, users="users.csv")
+
+
 def test_a_table_without_the_keys(tmp_path: Path) -> None:
     write_rows(tmp_path, "log.csv")
     (tmp_path / "items.csv").write_text("id,brand\nA1,x\nA2,y\n")
