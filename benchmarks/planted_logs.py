@@ -4,6 +4,7 @@ Twenty-four logs cover rows (20 k to 2 M), fields (5 to 40), distinct values, ta
 of main effects and of pairs, pairs that come back and can be learned by heart, label noise, drift, sampled negatives:
 a Latin square in every property, so no two are alike in any. The even numbers are for development; settings and search
 may be tried on them at will. The odd ones are held out: they are looked at once, when nothing is changed any more.
+Numbers from 24 on are of further such squares, for a question that the first cannot answer without being looked at.
 
     z = bias + sum of main effects + sum of low-rank pairs (+ or - own, where a row's first two values know each other)
     p = (1 - noise) sigmoid(z) + noise * rate
@@ -191,13 +192,14 @@ class Log:
 
 
 def planted_log(number: int, seed: int = 1) -> Log:
-    """Log ``number`` of ``LOGS``."""
+    """Log ``number``: of the first ``LOGS``, or of another square of as many."""
+    square, place = divmod(number, LOGS)
 
     def level(what: str) -> float:
-        """In [0, 1], another for every log; each half of the logs has its share of all levels."""
-        draw = np.random.default_rng([seed, *hashlib.sha256(what.encode()).digest()])
+        """In [0, 1], another for every log of a square; each half of the logs has its share of all levels."""
+        draw = np.random.default_rng([seed + square, *hashlib.sha256(what.encode()).digest()])
         halves = [draw.permutation(LOGS // 2) for _ in range(2)]
-        return float(2 * halves[number % 2][number // 2] + draw.integers(0, 2, LOGS)[number]) / (LOGS - 1)
+        return float(2 * halves[place % 2][place // 2] + draw.integers(0, 2, LOGS)[place]) / (LOGS - 1)
 
     def between(what: str, low: float, high: float) -> float:
         return float(np.exp(np.log(low) + level(what) * np.log(high / low)))
