@@ -96,7 +96,8 @@ class Day(Strict):
     rate: float
     """Share of positives before downsampling."""
     trained: Count | None = None
-    """Rows with role train or all; None in older reports."""
+    """Rows that training learns from, or is chosen and stopped by: of role train, valid or all. None in older reports;
+    older ones may leave out valid."""
 
 
 class Report(Strict):
@@ -158,7 +159,7 @@ def day(name: str, rows: Mapping[str, int], positives: Mapping[str, int], rates:
     """From rows and positives by role; ``rates`` are shares of negatives kept, 1 where not given."""
     clicks = sum(positives.values())
     before = clicks + sum((count - positives[role]) / rates.get(role, 1.0) for role, count in rows.items())
-    trained = rows.get("train", 0) + rows.get("all", 0)
+    trained = sum(rows.get(role, 0) for role in ("train", "valid", "all"))
     return Day(day=name, rows=sum(rows.values()), positives=clicks, rate=clicks / before, trained=trained)
 
 

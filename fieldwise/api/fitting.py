@@ -176,4 +176,7 @@ def _stands_otherwise(pipeline: Pipeline) -> bool:
 
     directory = snapshot_dir(pipeline.workspace, "all")
     found = standing(directory)
-    return found is not None and bool(asked_otherwise(directory, found, pipeline.config, None))
+    if found is None:
+        return False
+    # the same in other words (`label`, quotes) is another request, too
+    return found.config != pipeline.config.record or bool(asked_otherwise(directory, found, pipeline.config, None))

@@ -9,6 +9,7 @@ from fieldwise.api.calls import call
 from fieldwise.api.frames import arrow, column_like
 from fieldwise.api.results import Explanation
 from fieldwise.features.errors import InputError
+from fieldwise.features.terminal import warn
 from fieldwise.pipelines.config.schema import Config
 from fieldwise.pipelines.registry import OpenedModel, load_model
 from fieldwise.pipelines.score.explain import explain, names_behind
@@ -44,7 +45,13 @@ class Model:
             'probability'
         """
         with call():
-            return column_like(self._scorer.probabilities(arrow(frame)), "probability", frame)
+            probabilities = self._scorer.probabilities(arrow(frame))
+            for name, example in self._scorer.all_unseen.items():
+                warn(
+                    f"predict: training has seen none of these values of field {name!r}, such as {example}: are they "
+                    "written as in the log (`39` for `39.0`, `true` for `True`)?"
+                )
+            return column_like(probabilities, "probability", frame)
 
     def explain(self, row: Any) -> Explanation:
         """Why one row - a dict, a pandas Series, a table of one row - has its probability."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,7 +15,16 @@ import pyarrow.parquet as pq
 from fieldwise.api.calls import call
 from fieldwise.api.documents import config_of, overrides_of
 from fieldwise.api.frames import arrow, is_frame, publish
-from fieldwise.api.results import Evaluation, Explanation, Importance, Lists, Snapshot, Training
+from fieldwise.api.results import (
+    Asked,
+    Evaluation,
+    Explanation,
+    Importance,
+    Lists,
+    ListsEvaluation,
+    Snapshot,
+    Training,
+)
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError
 from fieldwise.features.terminal import hushed
@@ -224,27 +234,71 @@ class Pipeline:
         from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
         with call("score-catalog"):
-            staging = store.join(self.workspace, "python", uuid.uuid4().hex)
-            overrides = overrides_of(catalog if k is None else {**catalog, "k": k}, ("catalog",))
-            try:
-                for side, given in (("context", contexts), ("item", items)):
-                    if given is not None:
-                        own = catalog.get(f"{side}_id") or getattr(self.config.catalog, f"{side}_id", None)
-                        table = arrow(given if is_frame(given) else {own or "id": list(given)}, f"{side}s")
-                        block = {"path": publish(table, staging, side), "format": "parquet"}
-                        key = {f"{side}_id": own or table.column_names[0]}
-                        # one value, not key by key: what the block says of other files goes
-                        overrides += [f"catalog.{side}s={json.dumps(block)}", *overrides_of(key, ("catalog",))]
-                config, chosen = self._with(overrides), self._named(model)
-                if not overrides:
+            asked = _asked(self.config, contexts, items, catalog if k is None else {**catalog, "k": k})
+            with self._staged(asked) as (config, staging):
+                chosen = self._named(model)
+                if asked is None:
                     told = score_catalog(config, model=chosen, date=date)
                     return Lists(told, *_published(told))
                 with hushed():  # it would name places that go with the call
                     told = score_catalog(config, model=chosen, date=date, out=store.join(staging, "lists"))
                 stays = {key: value for key, value in told.items() if key not in ("dir", "report")}
-                return Lists(stays, *_published(told))
-            finally:
-                store.remove_tree(staging)
+                return Lists(stays, *_published(told), asked)
+
+    def evaluate_lists(
+        self, lists: Lists | None = None, *, date: str | None = None, first: str | None = None, last: str | None = None
+    ) -> ListsEvaluation:
+        """Lists beside the most popular items and random ones, by what happened on days that the log holds
+        (``fieldwise evaluate-lists``).
+
+        Args:
+            lists: of ``top_k``; default: those that stand published.
+            date: of the lists, where they are of a day.
+            first: day to measure on; default: the first that training has neither learned from nor stopped by, or the
+                one after ``date``.
+            last: default: the last such day, or ``first``.
+
+        Examples:
+            >>> found = shop.evaluate_lists(shop.top_k(users, 10, items=items, time="2026-01-20T19:00:00"))
+            >>> set(found.metrics["recall@10"])
+            {'lists', 'popularity', 'random', 'over_popularity', 'over_random'}
+        """
+        from fieldwise.pipelines.lists.asked import by_training
+        from fieldwise.pipelines.lists.evaluate_lists import evaluate_lists
+
+        with call("evaluate-lists"):
+            if first is None and date is None:
+                _, unseen = by_training(self.config)
+                if not unseen:
+                    fix = 'Name them: first="YYYY-MM-DD", last="YYYY-MM-DD"; of rows drawn by chance there are none.'
+                    expected = "days that training has not seen"
+                    raise ConfigError("evaluate_lists", expected=expected, found="none known", fix=fix)
+                first, last = unseen[0], last or unseen[-1]
+            days = {"date": date, "first": first, "last": last}
+            if lists is None or lists.asked is None:
+                return ListsEvaluation.of(evaluate_lists(self.config, **days))
+            with self._staged(lists.asked) as (config, staging):
+                place = publish(lists.table, store.join(staging, "lists"), "part").rpartition("/")[0]
+                with hushed():  # it would name places that go with the call
+                    told = evaluate_lists(config, lists=place, out=staging, **days)
+                return ListsEvaluation.of({key: value for key, value in told.items() if key != "dir"})
+
+    @contextmanager
+    def _staged(self, asked: Asked | None) -> Iterator[tuple[Config, str]]:
+        """The config with a catalog of tables, which lie in a directory that goes afterwards."""
+        staging = store.join(self.workspace, "python", uuid.uuid4().hex)
+        if asked is None:
+            yield self.config, staging
+            return
+        try:
+            overrides = overrides_of(asked.keys, ("catalog",))
+            for side, table in asked.tables.items():
+                block = {"path": publish(table, staging, side), "format": "parquet"}
+                overrides.append(f"catalog.{side}s={json.dumps(block)}")
+            # one value, not key by key: what the block says of other files goes
+            yield self._with(overrides), staging
+        finally:
+            store.remove_tree(staging)
 
     def _named(self, model: str | None) -> str | None:
         return model or (None if self.trained is None else self.trained.model)
@@ -253,6 +307,17 @@ class Pipeline:
         if not overrides:
             return self.config
         return load_config(self.config.file, [*self.config.overrides, *overrides])
+
+
+def _asked(config: Config, contexts: Any, items: Any, keys: Mapping[str, Any]) -> Asked | None:
+    """What a call says of the catalog; None where it says nothing."""
+    tables, named = {}, dict(keys)
+    for side, given in (("context", contexts), ("item", items)):
+        if given is not None:
+            own = keys.get(f"{side}_id") or getattr(config.catalog, f"{side}_id", None)
+            table = arrow(given if is_frame(given) else {own or "id": list(given)}, f"{side}s")
+            tables[side], named[f"{side}_id"] = table, own or table.column_names[0]
+    return Asked(tables, named) if tables or named else None
 
 
 def _published(told: Mapping[str, Any]) -> tuple[pa.Table, str]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fieldwise.features.report.chart import Picture, fragment
 from fieldwise.features.terminal import printable
+from fieldwise.pipelines.lists.results import beats_popularity, verdict
 from fieldwise.pipelines.score.picture import picture_of
 from fieldwise.pipelines.train.measured import NAMES, TABLE, with_error
 
@@ -144,6 +145,13 @@ class Evaluation(Result):
             yield Grid("Slices, the worst first", head, rows)
 
 
+class Asked(NamedTuple):
+    """A catalog of tables: those of contexts and items by side, and keys of the config's ``catalog``."""
+
+    tables: Mapping[str, pa.Table]
+    keys: Mapping[str, Any]
+
+
 @dataclass(frozen=True, repr=False)
 class Lists(Result):
     """Ranked lists: columns context_id, rank (from 1), item_id, probability, model_version."""
@@ -151,6 +159,8 @@ class Lists(Result):
     table: pa.Table
     page: str
     """Samples with names, what is listed most, what the model knows of both sides: an HTML page."""
+    asked: Asked | None = field(default=None, repr=False)
+    """What ``top_k`` was given in place of the config's catalog."""
 
     def to_pandas(self) -> Any:
         return self.table.to_pandas()
@@ -175,6 +185,35 @@ class Lists(Result):
             about = "" if different["exact"] else "about "
             title += f": {about}{different['lists']:,} differ, and show {about}{different['items']:,} items"
         yield Grid(title, ("context", "first items"), lists)
+
+
+@dataclass(frozen=True, repr=False)
+class ListsEvaluation(Result):
+    """How good lists are, beside the most popular items and random ones, on the same contexts."""
+
+    days: Sequence[str]
+    contexts: int
+    """That wanted something on these days."""
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """``metrics["recall@10"]["lists"]["value"]``, with ``low`` and ``high``, the ends of its interval; beside
+    ``popularity`` and ``random``, and the lists less each of them, ``over_popularity`` and ``over_random``."""
+    beats_popularity: bool
+    """Beyond chance, by ``told["by"]``."""
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> ListsEvaluation:
+        return ListsEvaluation(told, told["days"], told["counts"]["contexts"], told["metrics"], beats_popularity(told))
+
+    def grids(self) -> Iterator[Grid]:
+        rows = []
+        for name, of in self.metrics.items():
+            gap = of["over_popularity"]
+            ends = "-" if gap["low"] is None else f"{gap['low']:+.5f} to {gap['high']:+.5f}"
+            values = [f"{of[system]['value']:.5f}" for system in ("lists", "popularity", "random")]
+            rows.append((name, *values, f"{gap['value']:+.5f}", ends))
+        when = f", {self.days[0]} to {self.days[-1]}" if self.days else ""
+        head = ("", "lists", "popularity", "random", "over popularity", f"{self.told['confidence']:.0%} interval")
+        yield Grid(f"{verdict(self.told)}; {self.contexts:,} contexts{when}", head, rows)
 
 
 @dataclass(frozen=True, repr=False)

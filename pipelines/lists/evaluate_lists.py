@@ -6,7 +6,7 @@ import datetime
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from fieldwise.features.source.quarantine import Example
 from fieldwise.features.source.raw import split_ranges
 from fieldwise.features.store.kept import read_record
 from fieldwise.features.terminal import say, warn
+from fieldwise.pipelines.agreement import is_dated
 from fieldwise.pipelines.build.quality import judged, say_quarantined
 from fieldwise.pipelines.catalog.items import RANGE_BYTES
 from fieldwise.pipelines.config.schema import Config, resolve
@@ -32,7 +33,7 @@ from fieldwise.pipelines.lists.asked import Asked, days_after, events_of, histor
 from fieldwise.pipelines.lists.described import DescribedSide, Eligible, read_eligible
 from fieldwise.pipelines.lists.measure import Measured, Yardsticks
 from fieldwise.pipelines.lists.page import PAGE, page
-from fieldwise.pipelines.lists.results import figures, logged
+from fieldwise.pipelines.lists.results import beats_popularity, figures, logged
 from fieldwise.pipelines.lists.results import told as told_words
 from fieldwise.pipelines.lists.sources import Table
 from fieldwise.pipelines.registry import registry
@@ -70,6 +71,8 @@ def evaluate_lists(
     started = time.perf_counter()
     found, target = measure_lists(config, date=date, first=first, last=last, lists=lists, out=out)
     say(*told_words(found), f"lists measured: {target}, {time.perf_counter() - started:.1f} s")
+    if not beats_popularity(found):
+        say(*_advice(config))
     note_lists(config, found)
     shown = {key: value for key, value in found.items() if key != "slices"}
     return {**shown, "dir": target, "seconds": round(time.perf_counter() - started, 3)}
@@ -91,6 +94,7 @@ def measure_lists(
     if cutoffs[-1] > catalog.k and lists is None:
         warn(f"lists.cutoffs goes to {cutoffs[-1]}, lists to {catalog.k} (catalog.k): there yardsticks are longer")
     warn_of_trained(config, days)
+    _warn_of_seen(config)
     found = {
         "date": date,
         "lists": {"dir": place} | {key: (manifest or {}).get(key) for key in ("model", "model_version", "digest")},
@@ -103,6 +107,34 @@ def measure_lists(
     store.write_atomic(store.join(target, RESULT), (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     store.write_atomic(store.join(target, PAGE), page(found, f"{config.name}: lists of {date or 'all'}").encode())
     return found, target
+
+
+def _advice(config: Config) -> Iterator[str]:
+    """What may help lists that do not beat popularity; see docs/lists.md."""
+    catalog = config.require_catalog()
+    if config.negatives is None:
+        items = catalog.items.model_dump(mode="json", exclude_unset=True)
+        ids = {"context": config.lists.context or catalog.context_id, "item": config.lists.item or catalog.item_id}
+        block = json.dumps({"items": items, **ids, "per_positive": 16, "by": "uniform", "exclude": None})
+        yield (
+            "  a model of what was shown ranks by what follows being shown. Of what people turn to learns one of the "
+            "positives alone, beside items drawn for each (docs/lists.md): write these two lines, then `fieldwise "
+            "features --replace`, and train"
+        )
+        both = f"({config.filter}) and ({config.label})" if config.filter else config.label
+        yield f"    filter: {json.dumps(both)}"
+        yield f"    negatives: {block}"
+    else:
+        yield "  what else may help: fields of contexts and items that tell tastes apart, more days, catalog.fixed"
+
+
+def _warn_of_seen(config: Config) -> None:
+    """Negatives that spare what a context does later have told the model of it."""
+    if config.negatives is not None and config.negatives.exclude == "seen" and not is_dated(config):
+        warn(
+            "negatives.exclude: seen leaves out what contexts did on these days, too, when negatives are drawn: their "
+            "lists look better than they are. Write `exclude: null` below `negatives:` to measure lists"
+        )
 
 
 def note_lists(config: Config, found: Mapping[str, Any]) -> None:

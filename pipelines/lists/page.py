@@ -9,6 +9,7 @@ from typing import Any
 from fieldwise.features.report.chart import Interval, Line, Picture, chart, strip
 from fieldwise.features.report.markup import render
 from fieldwise.pipelines.lists.measure import SYSTEMS
+from fieldwise.pipelines.lists.results import verdict
 from fieldwise.training.evaluation import exposure
 from fieldwise.training.evaluation.ranking import NAMES
 
@@ -22,6 +23,8 @@ def page(found: Mapping[str, Any], title: str) -> str:
         Path(__file__).with_name("page.html"),
         title=title,
         found=found,
+        verdict=verdict(found),
+        over=[_over(name, of) for name, of in found["metrics"].items()],
         systems=SYSTEMS,
         pictures=[_curves(name, found["metrics"], cutoffs) for name in NAMES],
         exposures=exposure.NAMES,
@@ -30,6 +33,12 @@ def page(found: Mapping[str, Any], title: str) -> str:
         ],
         slices=list(_slices(found["slices"], found["by"])),
     )
+
+
+def _over(name: str, of: Mapping[str, Any]) -> tuple[str, ...]:
+    gap = of["over_popularity"]
+    ends = ("-" if gap[end] is None else f"{gap[end]:+.5f}" for end in ("low", "high"))
+    return (name, f"{of['lists']['value']:.5f}", f"{of['popularity']['value']:.5f}", f"{gap['value']:+.5f}", *ends)
 
 
 def _number(value: float | None) -> str:

@@ -105,6 +105,7 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
         for name, of in found["metrics"].items()
     ]
     yield from _table([head, *rows])
+    yield verdict(found)
     names = exposure.NAMES
     yield from _table(
         [["", *names], *([f"@{k}", *(_number(found["exposure"][f"{n}@{k}"]) for n in names)] for k in found["cutoffs"])]
@@ -119,11 +120,26 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _table([["", "contexts", *SYSTEMS], *rows[:FIRST_SLICES]])
 
 
+def verdict(found: Mapping[str, Any]) -> str:
+    """Whether the lists are better than the most popular items, by the middle of the metrics, beyond chance."""
+    gap = found["metrics"][found["by"]]["over_popularity"]
+    low, high = (gap["value"] if gap[end] is None else gap[end] for end in ("low", "high"))
+    how = "better than" if low > 0 else "worse than" if high < 0 else "no better, beyond chance, than"
+    return f"the lists are {how} the most popular items: {found['by']} {_shown(gap, '+')}"
+
+
+def beats_popularity(found: Mapping[str, Any]) -> bool:
+    """See ``verdict``."""
+    gap = found["metrics"][found["by"]]["over_popularity"]
+    return bool((gap["value"] if gap["low"] is None else gap["low"]) > 0)
+
+
 def told_shortly(found: Mapping[str, Any]) -> str:
     """The middle of the metrics, beside the yardsticks, in one line."""
     by, of = found["by"], found["metrics"][found["by"]]
     beside = ", ".join(f"{system} {of[system]['value']:.5f}" for system in SYSTEMS[1:])
-    return f"{by} {_shown(of['lists'])}; {beside}; {found['counts']['contexts']:,} contexts"
+    over = f"over popularity {_shown(of['over_popularity'], '+')}"
+    return f"{by} {_shown(of['lists'])}; {beside}; {over}; {found['counts']['contexts']:,} contexts"
 
 
 def _shown(estimate: Mapping[str, float | None], sign: str = "") -> str:

@@ -13,6 +13,7 @@ from fieldwise.features.config import FeatureConfig
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.process import cores
 from fieldwise.features.source.join import SideTable
+from fieldwise.pipelines.score.coverage import Coverage, Tally
 from fieldwise.training.network.bundle import Bundle
 from fieldwise.training.scoring.scorer import Scorer
 
@@ -32,6 +33,8 @@ class FrameScorer:
         self.bundle, self.spec, self.scorer = bundle, bundle.spec, Scorer(bundle)
         self._config, self._base = config, base
         self._encoder = Encoder(bundle.spec)
+        self.tally = Tally(bundle.spec, Coverage({}))
+        """Of the table that was scored last."""
 
     @cached_property
     def _tables(self) -> list[SideTable]:
@@ -42,10 +45,25 @@ class FrameScorer:
         """[rows], calibrated. InputError for a column that is missing, or a value that cannot be read."""
         threads = cores()
         parts = [np.empty(0, np.float32)]
+        self.tally = Tally(self.spec, Coverage({}))
         for start in range(0, table.num_rows, BLOCK):
-            _, slots = self.encoded(table.slice(start, BLOCK), start)
+            raw, slots = self.encoded(table.slice(start, BLOCK), start)
+            self.tally.add(slots, raw)
             parts.append(self.scorer.probabilities(slots, threads))
         return np.concatenate(parts)
+
+    @property
+    def all_unseen(self) -> dict[str, str]:
+        """Fields of whose values, in the table that was scored last, training has seen none; with one of them. Of a
+        hashed field that is not told."""
+        shares = self.tally.shares(
+            {field.name for field in self.spec.fields if field.values and not field.config.hashed}
+        )
+        return {
+            name: found["example"]
+            for name, found in shares.items()
+            if found["values"] and found["unseen"] and found["unseen"] + found["missing"] > 1 - 1e-9
+        }
 
     def encoded(self, table: pa.Table, first: int = 0) -> tuple[pa.RecordBatch, Int32]:
         """The raw columns that the model reads, and their slots [rows, S]. ``first``: number of the first row, for

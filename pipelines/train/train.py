@@ -151,6 +151,12 @@ def _settle(
         )
     if verdict.doubtful:
         warn(f"no better than the rate of positives on split {verdict.split}: {verdict.words}")
+    if verdict.told_beforehand:
+        warn(
+            f"too good to be true on split {verdict.split}: {verdict.words}. Does a column say what happened, or is it "
+            "known only afterwards? `fieldwise explain --importance` names the fields that it follows from; leave such "
+            "a one out"
+        )
     if waiting and done["registered"]:
         say_registered(done["registered"], config)
     found = done["registered"]

@@ -21,6 +21,9 @@ CHANCE = 2.0
 MOST = 0.05
 """Of normalized entropy, however large its error: where training runs away, the error does as well."""
 
+TOLD = 0.1
+"""Normalized entropy below which hardly anything is left to chance: people's clicks are not so, leaks are."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -41,6 +44,11 @@ class Verdict:
     def doubtful(self) -> bool:
         """Not better than the rate of positives."""
         return not self.normalized_entropy < 1
+
+    @property
+    def told_beforehand(self) -> bool:
+        """So good that a column may say what happened, or come after it."""
+        return self.normalized_entropy < TOLD
 
     @property
     def words(self) -> str:

@@ -210,3 +210,30 @@ def test_results_show_what_data_says_as_text(shop: fw.Pipeline) -> None:
         assert result is not None
         assert "<table>" in result._repr_html_()
         assert "test" in repr(result)
+
+
+def test_lists_are_measured_beside_popularity(shop: fw.Pipeline) -> None:
+    frame = clicks()
+    users, items = (frame[[name]].drop_duplicates() for name in ("user", "item"))
+    items = items.merge(frame[["item", "price"]].drop_duplicates("item"))
+    lists = shop.top_k(users, 5, items=items, context_id="user", time="2026-01-15T19:00:00")
+    found = shop.evaluate_lists(lists)
+    assert set(found.metrics["ndcg@5"]) == {"lists", "popularity", "random", "over_popularity", "over_random"}
+    gap = found.metrics["ndcg@5"]["over_popularity"]
+    assert gap["value"] == pytest.approx(
+        found.metrics["ndcg@5"]["lists"]["value"] - found.metrics["ndcg@5"]["popularity"]["value"], abs=1e-9
+    )
+    assert found.beats_popularity == (gap["low"] > 0)
+    assert "than the most popular items: ndcg@5" in repr(found)
+    assert found.days == shop.evaluate_lists(lists, first=found.days[0], last=found.days[-1]).days
+    assert list(Path(shop.workspace, "python").iterdir()) == [], "nothing is left behind"
+
+
+def test_predict_tells_of_values_that_training_has_not_seen(shop: fw.Pipeline, capsys: pytest.CaptureFixture) -> None:
+    frame = clicks(20)
+    shop.predict(frame)
+    assert "none of these values" not in capsys.readouterr().err
+    shop.predict(frame.assign(item="nowhere"))
+    assert (
+        "predict: training has seen none of these values of field 'item', such as 'nowhere'" in capsys.readouterr().err
+    )

@@ -161,7 +161,7 @@ class Search:
         self.left -= trial.rows * numbers(self.data, self.settings(point, self.data)[0]) / self.work
         if self.world.first:
             self.kept.write(list(self.done.values()))
-            self._tell(trial, best)
+            self._tell(trial)
         return trial
 
     @property
@@ -220,6 +220,9 @@ class Search:
         return point.dim > MOST_DIM * network.kind.default_dim or network.rows * network.width > MOST_NUMBERS
 
     def _chosen(self, best: Trial, first: Trial) -> Chosen:
+        if self.world.first:
+            why = "the model's priors, which no other is surely better than" if best.point == first.point else "chosen"
+            say(f"settings: {self._words(best.point)}: {why}")
         _, training = self.settings(best.point, self.run.data)
         assert training.learning_rate is not None
         assert training.l2 is not None
@@ -235,16 +238,19 @@ class Search:
             prior_valid=first.valid if math.isfinite(first.valid) else None,
         )
 
-    def _tell(self, trial: Trial, best: Trial | None) -> None:
-        model, training = self.settings(trial.point, self.run.data)
+    def _words(self, point: Point) -> str:
+        model, training = self.settings(point, self.run.data)
         words = f"learning_rate {training.learning_rate:.4g}, l2 {training.l2:.3g}"
-        words += f", dim {model.dim}" if trial.point.dim else ""
+        return words + (f", dim {model.dim}" if point.dim else "")
+
+    def _tell(self, trial: Trial) -> None:
+        _, training = self.settings(trial.point, self.run.data)
+        words = self._words(trial.point)
         found = f"valid {trial.valid:.5f} after {trial.epochs} epochs" if trial.epochs else "diverged"
-        step = best is None or trial.valid < best.valid * (1 - self._worth(trial.point, best.point))
         among = ""
-        if step:
+        if trial.epochs and all(trial.valid <= one.valid for one in self.done.values() if one.sample == trial.sample):
             whole = self.data.train.rows == self.run.data.train.rows
-            among = ", best" if whole else f", best on {self.data.train.rows:,} rows"
+            among = ", lowest" if whole else f", lowest on {self.data.train.rows:,} rows"
         say(f"settings {len(self.done)}: {words}: {found}{among}")
         if self.run.tracker is not None:
             values = {"valid_logloss": trial.valid, "learning_rate": training.learning_rate, "l2": training.l2}

@@ -208,6 +208,34 @@ def test_days_that_training_has_seen_are_warned_of(shop: Path, capsys: pytest.Ca
     assert told in capsys.readouterr().err
 
 
+def test_the_verdict_and_what_may_help(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lists(shop)  # of random items
+    config = config_of(shop)
+    found = evaluated(config)
+    said = capsys.readouterr().err
+    by, gap = found["by"], found["metrics"][found["by"]]["over_popularity"]
+    assert gap["low"] <= 0
+    how = "worse than" if gap["high"] < 0 else "no better, beyond chance, than"
+    assert f"the lists are {how} the most popular items: {by} {gap['value']:+.5f}" in said
+    assert said.count("negatives:") == 1
+    lines = said.splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("    filter:"))
+    block = yaml.safe_load("\n".join(line[4:] for line in lines[at : at + 2]))
+    assert block["negatives"]["exclude"] is None
+    page = (Path(found["dir"]) / "report.html").read_text()
+    assert "Over the most popular items" in page
+    plain = yaml.safe_load((shop / "shop.yaml").read_text())
+    (shop / "shop.yaml").write_text(yaml.safe_dump(plain | block))
+    evaluated(load_config(shop / "shop.yaml"))
+    said = capsys.readouterr().err
+    assert "negatives:" not in said
+    assert "exclude: seen" not in said
+    block["negatives"].pop("exclude")
+    (shop / "shop.yaml").write_text(yaml.safe_dump(plain | block))
+    evaluated(load_config(shop / "shop.yaml"))
+    assert "negatives.exclude: seen leaves out what contexts did on these days" in capsys.readouterr().err
+
+
 def test_lengths_are_those_of_the_lists() -> None:
     assert ListsConfig().lengths(100) == [5, 10, 20]
     assert ListsConfig().lengths(10) == [5, 10]

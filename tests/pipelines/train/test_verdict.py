@@ -44,6 +44,11 @@ def metrics(**entropy: float) -> dict[str, dict[str, float]]:
     return {split: {"logloss": 0.6 * ne, "normalized_entropy": ne} for split, ne in entropy.items()}
 
 
+def test_one_that_leaves_nothing_to_chance_is_told() -> None:
+    assert judge(metrics(valid=0.06)).told_beforehand
+    assert not judge(metrics(valid=0.2)).told_beforehand
+
+
 def test_a_model_must_beat_the_rate_of_positives() -> None:
     assert not judge(metrics(train=0.5, valid=0.999)).useless
     assert judge(metrics(train=0.5, valid=1.0, test=0.5)).useless

@@ -66,7 +66,9 @@ def test_chosen_settings_beat_priors_that_do_not_fit(
     assert chosen.prior_valid is not None
     assert chosen.valid < 0.97 * chosen.prior_valid
     assert told[0].startswith("settings: choosing learning_rate and l2 by trainings on all 6,000 rows, at most 1")
-    assert len(told) == 1 + chosen.trials
+    assert len(told) == 2 + chosen.trials
+    assert told[-1] == f"settings: learning_rate {chosen.learning_rate:g}, l2 {chosen.l2:.3g}, dim 4: chosen"
+    assert any(line.endswith(", lowest") for line in told)
     assert (run.training.learning_rate, run.training.l2) == (chosen.learning_rate, chosen.l2)
     automatic_one, fixed = (
         train(replace(each, checkpoint_dir=None), World()).evaluations["test"].values["logloss"]
