@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fieldwise.api.frames import arrow, column_like, is_frame, publish
+from fieldwise.api.frames import arrow, column_like, ids_of, is_frame, publish
 from fieldwise.features.errors import ConfigError, InputError
 
 COLUMNS: dict[str, list[Any]] = {"user": ["a", "b", None], "price": [1.5, None, 3.0], "n": [1, 2, 3]}
@@ -38,6 +38,43 @@ def test_one_table_from_all(frame: Any, tmp_path: Path) -> None:
     path = publish(table, str(tmp_path), "log")
     assert pq.read_table(path).to_pydict() == COLUMNS
     assert not any(pa.types.is_dictionary(field.type) for field in table.schema)
+
+
+def test_a_named_index_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame(COLUMNS)
+    wanted = {"user": COLUMNS["user"], "price": COLUMNS["price"], "n": COLUMNS["n"]}
+    assert arrow(frame.set_index("user")).to_pydict() == wanted
+    assert arrow(frame.set_index(["price", "n"])).column_names == ["price", "n", "user"]
+    assert arrow(frame.set_index(frame["n"] * 2)).to_pydict() == COLUMNS
+    assert "warning: the index 'n' is left out: a column has its name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("acc-0", {"id": ["acc-0"]}),
+        (7, {"id": [7]}),
+        (["a", "b"], {"id": ["a", "b"]}),
+        (range(2), {"id": [0, 1]}),
+        (pd.Series(["a", None], name="user"), {"user": ["a", None]}),
+        (pd.Series(["a", "b"], dtype="category"), {"id": ["a", "b"]}),
+        (pd.Index(["a", "b"]), {"id": ["a", "b"]}),
+        (pl.Series("user", ["a", "b"]), {"user": ["a", "b"]}),
+        (np.array(["a", "b"], object), {"id": ["a", "b"]}),
+        (np.array(["a", "b"]), {"id": ["a", "b"]}),
+        (pa.chunked_array([[1], [2]]), {"id": [1, 2]}),
+    ],
+)
+def test_ids_alone_are_a_table_of_one_column(given: Any, wanted: dict[str, Any]) -> None:
+    assert arrow(ids_of(given, None)).to_pydict() == wanted
+    assert arrow(ids_of(given, "account")).to_pydict() == {"account": next(iter(wanted.values()))}
+
+
+def test_tables_and_rows_are_no_ids() -> None:
+    frame = pd.DataFrame(COLUMNS)
+    for given in (frame, pl.DataFrame(COLUMNS), pa.table(COLUMNS), COLUMNS, pa.table(COLUMNS).to_pylist()):
+        assert ids_of(given, "user") is None
+    assert ids_of(frame.iloc[0], "user") is None
 
 
 def test_a_row_is_a_table_of_one() -> None:
