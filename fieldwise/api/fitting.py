@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fieldwise.api.calls import call
-from fieldwise.api.frames import arrow, publish
+from fieldwise.api.frames import arrow, publish, tell_index
 from fieldwise.api.pipeline import Pipeline
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.errors import ConfigError
@@ -71,6 +71,7 @@ def fit(
     """
     with call():
         table = arrow(frame)
+        tell_index(frame)
         model = {"kind": kind, **keys.pop("model", {})}
         if "split" not in keys:
             split, table = _split(table, time)
@@ -163,7 +164,7 @@ def _tells(table: pa.Table, name: str) -> bool:
         found = field_of(column)
     if not isinstance(found, Left) or (column.distinct == 1 and not column.set.all()):
         return True
-    warn(f"{name}: {found.reason}: no field. If it is to be one, name it in `fields`")
+    warn(f"{name}: {found.reason}: no field{'. If it is to be one, name it in `fields`' if found.grave else ''}")
     return False
 
 

@@ -69,6 +69,15 @@ def _with_index(frame: Any) -> Any:
     return frame.reset_index(level=levels) if levels else frame
 
 
+def tell_index(frame: Any) -> None:
+    """Say where the index of a pandas frame holds more than numbers of rows, but has no name."""
+    if _of(frame, "pandas", "DataFrame"):
+        index = frame.index
+        levels = [index.get_level_values(at).dtype for at, name in enumerate(index.names) if name is None]
+        if any(kind.kind not in "iu" for kind in levels):
+            warn("the index has no name, so it is left out: name it to have it as a column, as by .rename_axis('id')")
+
+
 def ids_of(value: Any, id: str | None) -> dict[str, Any] | None:
     """The table of one column that a list of ids stands for: a text or number is one id, a column of pandas, polars,
     numpy or Arrow has one in each row. None for tables.
@@ -105,10 +114,14 @@ def _plain(table: pa.Table) -> pa.Table:
     if twins:
         raise ValueError(f"columns {', '.join(twins)} twice")
     columns = []
-    for column in table.columns:
+    for name, column in zip(names, table.columns, strict=True):
         kind = column.type
+        if pa.types.is_dictionary(kind) and isinstance(kind.value_type, pa.BaseExtensionType):  # of pandas.cut
+            raise ValueError(f"column {name!r} of categories that are no plain values ({kind.value_type})")
         if pa.types.is_dictionary(kind):
             column = column.cast(kind.value_type)
+        elif isinstance(kind, pa.ExtensionType) and kind.extension_name.startswith("pandas."):  # periods, intervals
+            column = column.cast(kind.storage_type)
         elif pa.types.is_null(kind):
             column = column.cast(pa.string())
         elif str(kind) == "string_view":  # polars': older readers of Parquet do not know it

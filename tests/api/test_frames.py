@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fieldwise.api.frames import arrow, column_like, ids_of, is_frame, publish
+from fieldwise.api.frames import arrow, column_like, ids_of, is_frame, publish, tell_index
 from fieldwise.features.errors import ConfigError, InputError
 
 COLUMNS: dict[str, list[Any]] = {"user": ["a", "b", None], "price": [1.5, None, 3.0], "n": [1, 2, 3]}
@@ -47,6 +47,11 @@ def test_a_named_index_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert arrow(frame.set_index(["price", "n"])).column_names == ["price", "n", "user"]
     assert arrow(frame.set_index(frame["n"] * 2)).to_pydict() == COLUMNS
     assert "warning: the index 'n' is left out: a column has its name" in capsys.readouterr().err
+    for quiet in (frame, frame.set_index("user"), frame[frame["n"] > 1], pa.table(COLUMNS)):
+        tell_index(quiet)
+    assert capsys.readouterr().err == ""
+    tell_index(frame.set_index("user").rename_axis(None))
+    assert "warning: the index has no name, so it is left out: name it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,7 @@ def test_a_row_is_a_table_of_one() -> None:
         (pd.DataFrame({"a": [1, "x"]}), "columns hold one type each, found .*"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "twice|[Dd]uplicate"),
         (pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), "columns a twice"),
+        (pd.DataFrame({"of": pd.cut([1, 2], [0, 1, 2])}), "column 'of' of categories that are no plain values"),
         (42, "found a int"),
     ],
 )
