@@ -63,10 +63,14 @@ def _with_index(frame: Any) -> Any:
     """A pandas frame with the named levels of its index as columns, before the others."""
     levels = [name for name in frame.index.names if name is not None]
     for name in levels:
-        if name in frame.columns:
+        if name in frame.columns and not _same(frame.index.get_level_values(name), frame[name]):
             warn(f"the index {name!r} is left out: a column has its name")
     levels = [name for name in levels if name not in frame.columns]
     return frame.reset_index(level=levels) if levels else frame
+
+
+def _same(level: Any, column: Any) -> bool:
+    return bool(level.equals(sys.modules["pandas"].Index(column)))  # as set_index(..., drop=False) leaves it
 
 
 def tell_index(frame: Any) -> None:

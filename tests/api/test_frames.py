@@ -47,6 +47,7 @@ def test_a_named_index_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert arrow(frame.set_index(["price", "n"])).column_names == ["price", "n", "user"]
     assert arrow(frame.set_index(frame["n"] * 2)).to_pydict() == COLUMNS
     assert "warning: the index 'n' is left out: a column has its name" in capsys.readouterr().err
+    arrow(frame.set_index("user", drop=False))
     for quiet in (frame, frame.set_index("user"), frame[frame["n"] > 1], pa.table(COLUMNS)):
         tell_index(quiet)
     assert capsys.readouterr().err == ""
