@@ -18,7 +18,7 @@ from fieldwise.features.arrays import Int64
 from fieldwise.features.build import placement
 from fieldwise.features.build.reading import Findings, Job, read_log, read_rows
 from fieldwise.features.build.split import TEST, VALID
-from fieldwise.features.columns.batch import Columns
+from fieldwise.features.columns.batch import Columns, one_table
 from fieldwise.features.columns.hashing import xxh64_array
 from fieldwise.features.columns.vocabulary import TextIndex
 from fieldwise.features.engine.base import Shared, Task, indices
@@ -137,10 +137,10 @@ def tally_task(job: Job, fit: bool, keys: Sequence[int]) -> Task:
                     kept = batch.columns if training.all() else batch.columns.filter(training)
                     held.append(kept.batch(names))  # copied while the bytes they were read from are in the cache
                 if sum(part.num_rows for part in held) > _TALLY_ROWS:
-                    yield _scattered(fitting.count(job.config.fields, Columns.of(pa.Table.from_batches(held))), keys)
+                    yield _scattered(fitting.count(job.config.fields, Columns.of(one_table(held))), keys)
                     held = []
             if held:
-                yield _scattered(fitting.count(job.config.fields, Columns.of(pa.Table.from_batches(held))), keys)
+                yield _scattered(fitting.count(job.config.fields, Columns.of(one_table(held))), keys)
             for example in examples(findings.rejects):
                 findings.counts["example", json.dumps(example)] += 1
             findings.rejects.clear()

@@ -135,14 +135,23 @@ class Columns:
 
 def one_table(batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """The rows of batches of equal names, of which there is one at least. A column whose type is not the same in all
-    becomes its canonical text."""
+    becomes its canonical text; lists of texts, which have none, become one type of these."""
     whole = {}
     for name in batches[0].schema.names:
         parts = [batch.column(batch.schema.get_field_index(name)) for batch in batches]
-        if len({part.type for part in parts}) > 1:
+        kinds = {part.type for part in parts}
+        if len(kinds) > 1 and all(_of_texts(kind) for kind in kinds):
+            parts = [part.cast(pa.list_(pa.string())) for part in parts]
+        elif len(kinds) > 1:
             parts = [canonical(part, f"column {name!r}").cast(pa.string()) for part in parts]
         whole[name] = pa.chunked_array(parts)
     return pa.table(whole)
+
+
+def _of_texts(kind: pa.DataType) -> bool:
+    """Whether values are lists of texts, however long these may be."""
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return lists and bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
 
 
 def missing_column(where: str, name: str, found: list[str]) -> InputError:

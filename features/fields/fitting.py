@@ -60,10 +60,17 @@ def fit_spec(fields: Sequence[AnyField], merged: pa.Table) -> FeatureSpec:
         if field.source == field.name:
             own = merged.filter(pc.equal(merged["field"], position)) if field.needs_fit else None
             if own is not None and own.num_rows == 0:
+                least = getattr(field, "min_count", 1)
+                rare = (
+                    f"; where its values come again, write `min_count: 1` at fields.{field.name}" if least > 1 else ""
+                )
                 raise InputError(
-                    f"field {field.name!r}", expected="at least one value in the training rows", found="none",
-                    fix=f"Write `min_count: 1` at fields.{field.name} if its values are rare; if it is of a side "
-                    "table, see that its key is written alike in both files (`12` is not `12.0`).",
-                )  # fmt: skip
+                    f"field {field.name!r}",
+                    expected="a value in the training rows" + (f", {least} times (its min_count)" if least > 1 else ""),
+                    found="none",
+                    fix="Leave the field out: an empty column, or one of values that hardly come again, tells nothing"
+                    f"{rare}. If it is of a side table, see that its key is written alike in both files (`12` is not "
+                    "`12.0`).",
+                )
             fits[field.name] = field.fit(own)
     return FeatureSpec.assemble(fields, fits)

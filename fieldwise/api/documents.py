@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fieldwise.features.errors import ConfigError
 from fieldwise.pipelines.config.load import load_config, load_document
@@ -52,20 +55,25 @@ def overrides_of(keys: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[s
 
 
 def plain(value: Any, place: tuple[str, ...]) -> Any:
-    """As YAML holds it: tuples as lists, paths as texts, numbers of numpy as Python's. ConfigError for others."""
+    """As YAML holds it: tuples as lists, paths and moments as texts, numbers of numpy as Python's. ConfigError for
+    others."""
     if isinstance(value, Mapping):
         return {str(key): plain(item, (*place, str(key))) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, (*place, str(at))) for at, item in enumerate(value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, date):  # moments, pandas' too
+        return value.isoformat()
+    if isinstance(value, np.datetime64):
+        return str(value)
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         value = value.item()
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise ConfigError(
         ".".join(place), expected="a text, a number, true, false, a list or a dict", found=f"a {type(value).__name__}",
-        fix="Pass tables to fieldwise.fit, and days as texts such as '2026-01-31'.",
+        fix="Pass tables to fieldwise.fit.",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fieldwise.api.calls import call
-from fieldwise.api.frames import arrow, publish
+from fieldwise.api.frames import arrow, publish, tell_index
 from fieldwise.api.pipeline import Pipeline
 from fieldwise.features.columns.expression import Expression
 from fieldwise.features.errors import ConfigError
@@ -20,6 +20,7 @@ from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.terminal import warn
 from fieldwise.features.words import nearest, some
 from fieldwise.pipelines.init.columns import Column
+from fieldwise.pipelines.init.fields import Left, field_of, of_values
 from fieldwise.pipelines.init.leaks import leak
 from fieldwise.training.config import TrainingConfig
 
@@ -47,13 +48,15 @@ def fit(
     """A pipeline that has encoded a table and trained a model on it; ``.trained.metrics`` says how good it is.
 
     Args:
-        frame: pandas, polars or Arrow; a row is what was shown, or a click.
+        frame: pandas, polars or Arrow; a row is what was shown, or a click. An index with a name is a column.
         label: column or expression, such as ``rating >= 4``.
         time: column, or block, of the moment of a row. With it the newest tenth of the rows tests and the tenth before
             validates; without it both are drawn by chance.
         fields: columns, or fields as docs/config.md has them. A column alone becomes a field by its type: numbers with
-            fractions ``number`` in ten quantiles, all else ``vocabulary``. Default: every column but those of label,
-            time and weight, and those that give the label away, with a warning; and with a time its hour.
+            fractions ``number`` in ten quantiles, all else ``vocabulary``, or ``hash`` where it has very many values.
+            Default: every column but those of label, time and weight; and with a time its hour. Those that give the
+            label away or tell nothing - moments, one value or none, one of its own in each row - are left out with a
+            warning.
         kind: of the model.
         name: of the pipeline and its registered model.
         workspace: default: ``work/<name>`` below the current directory.
@@ -68,6 +71,7 @@ def fit(
     """
     with call():
         table = arrow(frame)
+        tell_index(frame)
         model = {"kind": kind, **keys.pop("model", {})}
         if "split" not in keys:
             split, table = _split(table, time)
@@ -131,13 +135,41 @@ def _fields(
 ) -> list[Mapping[str, Any]]:
     """Those that are asked for, with a warning of what gives the label away; else all columns that do not."""
     if asked is None:
-        values = [each.name for each in table.schema if not pa.types.is_temporal(each.type)]
-        values = [name for name in values if name not in reserved]
+        values = [name for name in table.column_names if name not in reserved and _is_value(table, name)]
         leaking = _leaks(table, values, label, "is no field")
-        return [_field(table, name) for name in values if name not in leaking]
+        return [_field(table, name) for name in values if name not in leaking and _tells(table, name)]
     named = [each for each in asked if isinstance(each, str) and each in table.column_names]
     _leaks(table, named, label, "is a field, since it was asked for")
     return [_field(table, each) if isinstance(each, str) else each for each in asked]
+
+
+def _is_value(table: pa.Table, name: str) -> bool:
+    """Whether a column holds values, not moments or durations; what to do with these is said."""
+    kind = table.schema.field(name).type
+    if pa.types.is_duration(kind):
+        warn(f"{name}: durations ({kind}): no field. Pass them as numbers, such as .dt.total_seconds() of pandas")
+    elif pa.types.is_temporal(kind):
+        part = f'{{"name": "{name}_month", "kind": "time", "part": "month", "of": "{name}"}}'
+        what = f"{name}: moments ({kind}), of which only `time` becomes fields: no field."
+        warn(f"{what} Pass a number of it, such as days since then, or name a part of it in `fields`: {part}")
+    return not pa.types.is_temporal(kind)  # durations among them
+
+
+def _tells(table: pa.Table, name: str) -> bool:
+    """Whether a column's values may tell something of other rows, as ``init`` decides it; why not is said."""
+    column = _column_of(table, name)
+    found = field_of(column)
+    if isinstance(found, Left) and table.num_rows > _LOOKED:  # the other rows may say more
+        column = Column(name, table[name], table.num_rows)
+        found = field_of(column)
+    if not isinstance(found, Left) or (column.distinct == 1 and not column.set.all()):
+        return True
+    warn(f"{name}: {found.reason}: no field{'. If it is to be one, name it in `fields`' if found.grave else ''}")
+    return False
+
+
+def _column_of(table: pa.Table, name: str) -> Column:
+    return Column(name, table[name].slice(0, _LOOKED), table.num_rows)
 
 
 def _leaks(table: pa.Table, names: Sequence[str], label: str, so: str) -> set[str]:
@@ -167,7 +199,7 @@ def _field(table: pa.Table, name: str) -> dict[str, Any]:
         return {"name": name, "kind": "number", "quantiles": QUANTILES}
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return {"name": name, "kind": "vocabulary", "max_values": 8}
-    return {"name": name, "kind": "vocabulary"}
+    return {"name": name, **of_values(_column_of(table, name)).keys}
 
 
 def _stands_otherwise(pipeline: Pipeline) -> bool:

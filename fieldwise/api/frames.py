@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fieldwise.features import store
 from fieldwise.features.errors import ConfigError, InputError
+from fieldwise.features.terminal import warn
 
 _ROWS = 1 << 17
 """Of a row group, which one Spark task may read alone."""
@@ -24,7 +26,8 @@ _ROWS = 1 << 17
 def arrow(frame: Any, what: str = "the table") -> pa.Table:
     """A table of pandas, polars, Arrow or whatever speaks Arrow's C stream; also rows as dicts, or a dict of columns.
 
-    The index of a pandas frame is no column. Raises InputError for anything else, and for columns of mixed values.
+    The index of a pandas frame is a column, the first, where it has a name. Raises InputError for anything else, and
+    for columns of mixed values.
     """
     try:
         return _plain(_table(frame))
@@ -42,7 +45,7 @@ def _table(frame: Any) -> pa.Table:
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame])
     if _of(frame, "pandas", "DataFrame"):
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        return pa.Table.from_pandas(_with_index(frame), preserve_index=False)
     if _of(frame, "pandas", "Series"):  # a row
         return pa.Table.from_pylist([frame.to_dict()])
     if hasattr(frame, "to_arrow"):
@@ -54,6 +57,48 @@ def _table(frame: Any) -> pa.Table:
     if isinstance(frame, Sequence) and frame and all(isinstance(row, Mapping) for row in frame):
         return pa.Table.from_pylist([dict(row) for row in frame])
     raise TypeError(f"a {type(frame).__name__}")
+
+
+def _with_index(frame: Any) -> Any:
+    """A pandas frame with the named levels of its index as columns, before the others."""
+    levels = [name for name in frame.index.names if name is not None]
+    for name in levels:
+        if name in frame.columns and not _same(frame.index.get_level_values(name), frame[name]):
+            warn(f"the index {name!r} is left out: a column has its name")
+    levels = [name for name in levels if name not in frame.columns]
+    return frame.reset_index(level=levels) if levels else frame
+
+
+def _same(level: Any, column: Any) -> bool:
+    return bool(level.equals(sys.modules["pandas"].Index(column)))  # as set_index(..., drop=False) leaves it
+
+
+def tell_index(frame: Any) -> None:
+    """Say where the index of a pandas frame holds more than numbers of rows, but has no name."""
+    if _of(frame, "pandas", "DataFrame"):
+        index = frame.index
+        levels = [index.get_level_values(at).dtype for at, name in enumerate(index.names) if name is None]
+        if any(kind.kind not in "iu" for kind in levels):
+            warn("the index has no name, so it is left out: name it to have it as a column, as by .rename_axis('id')")
+
+
+def ids_of(value: Any, id: str | None) -> dict[str, Any] | None:
+    """The table of one column that a list of ids stands for: a text or number is one id, a column of pandas, polars,
+    numpy or Arrow has one in each row. None for tables.
+
+    Args:
+        id: what the column is called; default: as the given one is, else ``id``.
+    """
+    if isinstance(value, str | bytes | int | float):
+        return {id or "id": [value]}
+    if _of(value, "pandas", "Series") and id is not None and id in value.index:  # a row
+        return None
+    series = any(_of(value, *of) for of in (("pandas", "Series"), ("pandas", "Index"), ("polars", "Series")))
+    if series or isinstance(value, np.ndarray | pa.Array | pa.ChunkedArray):
+        name = getattr(value, "name", None)
+        column = id or (name if isinstance(name, str) and name else "id")
+        return {column: value.to_arrow() if hasattr(value, "to_arrow") else value}
+    return None if is_frame(value) else {id or "id": list(value)}
 
 
 def _many(column: Any) -> bool:
@@ -73,10 +118,14 @@ def _plain(table: pa.Table) -> pa.Table:
     if twins:
         raise ValueError(f"columns {', '.join(twins)} twice")
     columns = []
-    for column in table.columns:
+    for name, column in zip(names, table.columns, strict=True):
         kind = column.type
+        if pa.types.is_dictionary(kind) and isinstance(kind.value_type, pa.BaseExtensionType):  # of pandas.cut
+            raise ValueError(f"column {name!r} of categories that are no plain values ({kind.value_type})")
         if pa.types.is_dictionary(kind):
             column = column.cast(kind.value_type)
+        elif isinstance(kind, pa.ExtensionType) and kind.extension_name.startswith("pandas."):  # periods, intervals
+            column = column.cast(kind.storage_type)
         elif pa.types.is_null(kind):
             column = column.cast(pa.string())
         elif str(kind) == "string_view":  # polars': older readers of Parquet do not know it

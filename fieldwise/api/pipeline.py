@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fieldwise.api.calls import call
 from fieldwise.api.documents import config_of, overrides_of
-from fieldwise.api.frames import arrow, is_frame, publish
+from fieldwise.api.frames import arrow, ids_of, publish
 from fieldwise.api.results import (
     Asked,
     Evaluation,
@@ -217,12 +217,12 @@ class Pipeline:
         """The exact best ``k`` items for every context (``fieldwise score-catalog``).
 
         Args:
-            contexts: a table, one row each, or a list of ids where side tables know the rest; default: the config's
-                ``catalog.contexts``.
+            contexts: a table, one row each, or ids - a list, a column, one alone - where side tables know the rest;
+                default: the config's ``catalog.contexts``.
             k: default: the config's.
             items: a table of what is ranked; default: the config's ``catalog.items``.
             catalog: further keys of the config's ``catalog`` block, such as ``context_id="user"``,
-                ``fixed={"position": 1}`` or ``time="2026-01-31T19:00:00"``.
+                ``fixed={"position": 1}`` or ``time="2026-01-31T19:00:00"``, which may be a datetime.
 
         A table's first column names its rows where the config names no ``context_id`` or ``item_id``.
 
@@ -315,7 +315,8 @@ def _asked(config: Config, contexts: Any, items: Any, keys: Mapping[str, Any]) -
     for side, given in (("context", contexts), ("item", items)):
         if given is not None:
             own = keys.get(f"{side}_id") or getattr(config.catalog, f"{side}_id", None)
-            table = arrow(given if is_frame(given) else {own or "id": list(given)}, f"{side}s")
+            ids = ids_of(given, own)
+            table = arrow(given if ids is None else ids, f"{side}s")
             tables[side], named[f"{side}_id"] = table, own or table.column_names[0]
     return Asked(tables, named) if tables or named else None
 

@@ -121,20 +121,26 @@ def _require_catalog(config: Config, catalog: CatalogConfig, joined: Mapping[int
     if contexts is None or items is None:
         return
     known = {*contexts, *items, *catalog.fixed}
-    for field in config.fields:
-        timed = isinstance(field, TimeField) and catalog.time is not None
-        for column in field.columns:
-            if column not in known and not timed:
-                raise on_no_side(field, column)
+    untimed = [field for field in config.fields if catalog.time is None or not isinstance(field, TimeField)]
+    absent = [(field, column) for field in untimed for column in field.columns if column not in known]
+    if absent:
+        raise on_no_side(absent)
 
 
-def on_no_side(field: BaseField, column: str) -> InputError:
-    """The error of a field whose column neither contexts nor items have."""
-    hint = ", or set catalog.time." if isinstance(field, TimeField) else "."
+def on_no_side(absent: Sequence[tuple[BaseField, str]]) -> InputError:
+    """The error of fields with the columns that neither contexts nor items have."""
+    fields, columns = (list(dict.fromkeys(names)) for names in zip(*((f.name, c) for f, c in absent), strict=True))
+    timed = {column for field, column in absent if isinstance(field, TimeField)}
+    others = [column for column in columns if column not in timed] or columns
+    hint = "" if not timed else ", or set catalog.time" if len(columns) == 1 else ", and the moment by catalog.time"
+    it, value = ("it", "a value") if len(columns) == 1 else ("them", "values")
+    given = ", ".join(f"`{column}: ...`" for column in others)
     return InputError(
-        f"catalog: field {field.name!r}", expected=f"column {column!r} in contexts or items", found="it in neither",
-        fix=f"Add it to a source, or give it a value under catalog.fixed (`{column}: ...`, null for missing){hint}",
-    )  # fmt: skip
+        f"catalog: field{'s'[: len(fields) > 1]} {', '.join(map(repr, fields))}",
+        expected=f"column{'s'[: len(columns) > 1]} {', '.join(map(repr, columns))} in contexts or items",
+        found=f"{it} in neither",
+        fix=f"Add {it} to a source, or give {it} {value} under catalog.fixed ({given}, null for missing){hint}.",
+    )
 
 
 def _side(config: Config, source: SourceConfig, joined: Mapping[int, list[str] | None]) -> set[str] | None:

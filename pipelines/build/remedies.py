@@ -36,11 +36,11 @@ def remedies(found: Sequence[Quarantined], config: FeatureConfig, rows: int) -> 
         rows: all, those that can be read among them.
     """
     many = [part for part in found if part.rows >= MANY * rows or part.reason == "undecodable"]
-    every = [*of_moments(found, config.time, config.fields), *_of_labels(many, config), *_of_rows(many)]
+    every = [*of_moments(found, config.time, config.fields), *_of_labels(many, config, rows), *_of_rows(many)]
     return list(dict.fromkeys(every))
 
 
-def _of_labels(found: Iterable[Quarantined], config: FeatureConfig) -> Iterator[str]:
+def _of_labels(found: Iterable[Quarantined], config: FeatureConfig, rows: int) -> Iterator[str]:
     """A label is 0 or 1: how texts and ratings become that."""
     for part in found:
         columns = Expression(config.label, "label").columns
@@ -58,6 +58,8 @@ def _of_labels(found: Iterable[Quarantined], config: FeatureConfig) -> Iterator[
             yield f"A label is 0 or 1: compare texts, `label: '{equal.replace(chr(39), 2 * chr(39))}'`{what}."
         else:
             most = max(values, key=float)
+            if float(most) < 1 and part.rows < rows:  # the others are 0 or 1
+                most = "1"
             yield f"A label is 0 or 1: compare numbers, such as `label: {word} >= {printable(most)[:40]}`."
 
 

@@ -74,7 +74,7 @@ def log_fields(
         if told is not None:
             yield Left(name, f"LEAK: {told}. A row to be scored does not have it yet", grave=True)
         else:
-            yield _field(column, is_id=name in ids)
+            yield field_of(column, is_id=name in ids)
 
 
 def side_fields(columns: Mapping[str, Column], key: str, of: str) -> Iterator[Field | Left]:
@@ -92,7 +92,7 @@ def side_fields(columns: Mapping[str, Column], key: str, of: str) -> Iterator[Fi
             elif column.formats and not column.numeric:
                 yield Left(column.name, "moments: make a number of them (days, years) to use them")
             else:
-                yield _field(column, log=False)
+                yield field_of(column, log=False)
 
 
 def _is_as_good_as(column: Column) -> bool:
@@ -123,7 +123,7 @@ def _part(part: str, column: str, names: Sequence[str], reason: str) -> Field:
     return Field(name, {"kind": "time", "part": part}, (column,), reason)
 
 
-def _field(column: Column, *, is_id: bool = False, log: bool = True) -> Field | Left:
+def field_of(column: Column, *, is_id: bool = False, log: bool = True) -> Field | Left:
     """What a column's values ask for."""
     if not column.readable:
         return Left(column.name, f"its type {shown(str(column.kind))} is no single value: write it as plain columns")
@@ -147,15 +147,16 @@ def _field(column: Column, *, is_id: bool = False, log: bool = True) -> Field | 
     if not is_id and is_row_number(column):
         why = "as many as rows, so those of later rows are all new: says nothing of them"
         return Left(column.name, f"ID: {_values(column)}, {why}", grave=True)
-    return _hashed_or_listed(column, is_id)
+    return of_values(column)
 
 
-def _hashed_or_listed(column: Column, is_id: bool) -> Field | Left:
+def of_values(column: Column) -> Field:
+    """A field of a column's values as they are: a vocabulary, or hashed."""
     again = f"{_values(column)}, {column.repeats:.1f} rows for each"
     if column.distinct >= RARELY_AGAIN * column.rows and column.rows >= 50:
         again += "; few come again, so it generalises badly: try without it"
     if column.expected <= MOST_WORDS:
-        rare = {"min_count": 1} if column.counts.max() < OFTEN else {}  # else none of them might be kept
+        rare = {"min_count": 1} if column.counts.max(initial=0) < OFTEN else {}  # else none of them might be kept
         return Field(column.name, {"kind": "vocabulary", **rare}, (column.name,), _missing(column, again))
     buckets = 1 << int(np.ceil(np.log2(min(ROOM * column.expected, MOST_BUCKETS))))
     why = "too many for a vocabulary, so they are hashed into about twice as many buckets"

@@ -95,7 +95,7 @@ def _last(parts: Iterator[pa.Table], key: str) -> tuple[pa.Table, bool]:
 
 
 def _distinct(held: Sequence[pa.Table], key: str) -> tuple[pa.Table, bool]:
-    table = pa.concat_tables(held, promote_options="default").combine_chunks()
+    table = pa.concat_tables(held, promote_options="permissive").combine_chunks()
     keys = canonical(table[key].combine_chunks())
     numbered = pa.table({"key": keys, "row": np.arange(table.num_rows)})
     numbered = numbered.filter(pc.greater(pc.fill_null(pc.binary_length(keys), 0), 0))

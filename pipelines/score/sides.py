@@ -176,12 +176,14 @@ def _assign(
     has_context: set[str],
     has_item: set[str],
 ) -> npt.NDArray[np.bool_]:
+    absent = [
+        (field.config, c) for field in spec.fields for c in field.config.columns if c not in has_context | has_item
+    ]
+    if absent:
+        raise on_no_side(absent)
     of_item = np.zeros(len(spec.fields), np.bool_)
     for f, field in enumerate(spec.fields):
         columns = set(field.config.columns)
-        absent = sorted(columns - has_context - has_item)
-        if absent:
-            raise on_no_side(field.config, absent[0])
         of_item[f] = columns <= has_item
         if field.name in (context_fields or ()):
             of_item[f] = False

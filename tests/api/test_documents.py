@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -73,6 +75,14 @@ def test_mistakes_are_told_and_nothing_is_written(here: Path, more: dict[str, An
     assert list(here.iterdir()) == []
 
 
+def test_names_that_are_shown() -> None:
+    shown = [name for name in dir(fw) if not name.startswith("__")]
+    assert shown == ["Model", "Pipeline", "fit", "load"]
+    assert fw.__version__ == "0.1.0"
+    with pytest.raises(AttributeError, match="no attribute 'import_module'"):
+        fw.import_module  # noqa: B018
+
+
 def test_what_is_written_reads_as_it_was_meant() -> None:
     """Texts that YAML 1.1 or 1.2 would take for something else, among them."""
     texts = ["yes", "on", "1e-6", "1.0e+3", "null", "~", "2026-01-31", "0x1f", "1_000", "a: b", "# c", "é\u2028\n", ""]
@@ -84,4 +94,7 @@ def test_what_is_written_reads_as_it_was_meant() -> None:
 def test_overrides_hold_what_numpy_and_tuples_hold() -> None:
     found = overrides_of({"training": {"epochs": np.int64(3), "l2": np.float32(0.5)}, "fields": ({"name": "a"},)})
     assert found == ["training.epochs=3", "training.l2=0.5", 'fields=[{"name": "a"}]']
+    moment = datetime(2026, 1, 31, 19)
+    for same in (moment, pd.Timestamp(moment), np.datetime64(moment)):
+        assert overrides_of({"time": same})[0].startswith('time="2026-01-31T19:00:00')
     assert overrides_of({"fixed": {"a.b": 1, "c": 2}}) == ['fixed={"a.b": 1, "c": 2}'], "no path of keys"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fieldwise.api.frames import arrow, column_like, is_frame, publish
+from fieldwise.api.frames import arrow, column_like, ids_of, is_frame, publish, tell_index
 from fieldwise.features.errors import ConfigError, InputError
 
 COLUMNS: dict[str, list[Any]] = {"user": ["a", "b", None], "price": [1.5, None, 3.0], "n": [1, 2, 3]}
@@ -40,6 +40,49 @@ def test_one_table_from_all(frame: Any, tmp_path: Path) -> None:
     assert not any(pa.types.is_dictionary(field.type) for field in table.schema)
 
 
+def test_a_named_index_is_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame(COLUMNS)
+    wanted = {"user": COLUMNS["user"], "price": COLUMNS["price"], "n": COLUMNS["n"]}
+    assert arrow(frame.set_index("user")).to_pydict() == wanted
+    assert arrow(frame.set_index(["price", "n"])).column_names == ["price", "n", "user"]
+    assert arrow(frame.set_index(frame["n"] * 2)).to_pydict() == COLUMNS
+    assert "warning: the index 'n' is left out: a column has its name" in capsys.readouterr().err
+    arrow(frame.set_index("user", drop=False))
+    for quiet in (frame, frame.set_index("user"), frame[frame["n"] > 1], pa.table(COLUMNS)):
+        tell_index(quiet)
+    assert capsys.readouterr().err == ""
+    tell_index(frame.set_index("user").rename_axis(None))
+    assert "warning: the index has no name, so it is left out: name it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("acc-0", {"id": ["acc-0"]}),
+        (7, {"id": [7]}),
+        (["a", "b"], {"id": ["a", "b"]}),
+        (range(2), {"id": [0, 1]}),
+        (pd.Series(["a", None], name="user"), {"user": ["a", None]}),
+        (pd.Series(["a", "b"], dtype="category"), {"id": ["a", "b"]}),
+        (pd.Index(["a", "b"]), {"id": ["a", "b"]}),
+        (pl.Series("user", ["a", "b"]), {"user": ["a", "b"]}),
+        (np.array(["a", "b"], object), {"id": ["a", "b"]}),
+        (np.array(["a", "b"]), {"id": ["a", "b"]}),
+        (pa.chunked_array([[1], [2]]), {"id": [1, 2]}),
+    ],
+)
+def test_ids_alone_are_a_table_of_one_column(given: Any, wanted: dict[str, Any]) -> None:
+    assert arrow(ids_of(given, None)).to_pydict() == wanted
+    assert arrow(ids_of(given, "account")).to_pydict() == {"account": next(iter(wanted.values()))}
+
+
+def test_tables_and_rows_are_no_ids() -> None:
+    frame = pd.DataFrame(COLUMNS)
+    for given in (frame, pl.DataFrame(COLUMNS), pa.table(COLUMNS), COLUMNS, pa.table(COLUMNS).to_pylist()):
+        assert ids_of(given, "user") is None
+    assert ids_of(frame.iloc[0], "user") is None
+
+
 def test_a_row_is_a_table_of_one() -> None:
     row = {"user": "a", "price": 1.5, "tags": ["x", "y"]}
     wanted = {"user": ["a"], "price": [1.5]}
@@ -54,6 +97,7 @@ def test_a_row_is_a_table_of_one() -> None:
         (pd.DataFrame({"a": [1, "x"]}), "columns hold one type each, found .*"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "twice|[Dd]uplicate"),
         (pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), "columns a twice"),
+        (pd.DataFrame({"of": pd.cut([1, 2], [0, 1, 2])}), "column 'of' of categories that are no plain values"),
         (42, "found a int"),
     ],
 )

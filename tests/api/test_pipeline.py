@@ -16,7 +16,8 @@ import pytest
 
 import fieldwise as fw
 from fieldwise.api import fitting
-from fieldwise.features.errors import ArtifactError, ConfigError, InputError
+from fieldwise.api.frames import arrow
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError, RefusedError
 from fieldwise.jobs.cli import main
 
 USERS, ITEMS, ROWS = 30, 40, 4000
@@ -87,6 +88,42 @@ def test_what_gives_the_label_away_is_no_field(capsys: pytest.CaptureFixture[str
     assert "it is a field, since it was asked for" in capsys.readouterr().err
 
 
+def test_nothing_is_left_out_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of a small log, whose columns of moments, of nothing and of one value for each row tell nothing."""
+    frame = clicks(200).rename_axis(index="row").assign(
+        since=lambda rows: rows["when"] - pd.Timestamp("2025-12-31"), joined=lambda rows: rows["when"].dt.date,
+        seen=lambda rows: rows["when"] - pd.Timedelta(days=3), empty=None, shop="north",
+        note=[f"n{n}" for n in range(200)], vip=np.where(np.arange(200) % 3, "yes", None),
+        rare=[f"r{n // 3}" for n in range(200)],
+    )  # fmt: skip
+    fields = fitting._fields(arrow(frame), None, "click", {"click", "when"})
+    assert fields == [
+        {"name": "user", "kind": "vocabulary"},
+        {"name": "item", "kind": "vocabulary"},
+        {"name": "price", "kind": "number", "quantiles": 10},
+        {"name": "vip", "kind": "vocabulary"},
+        {"name": "rare", "kind": "vocabulary", "min_count": 1},
+    ]
+    said = capsys.readouterr().err
+    for name, why in {
+        "row": "ID: 200 values, as many as rows", "since": "durations (duration[us]): no field. Pass them as numbers",
+        "joined": 'moments (date32[day]), of which only `time` becomes fields: no field. Pass a number of it',
+        "seen": '{"name": "seen_month", "kind": "time", "part": "month", "of": "seen"}',
+        "empty": "no value in all rows", "shop": "one value in all rows: no field",
+        "note": "ID: 200 values, as many as rows",
+    }.items():  # fmt: skip
+        assert [line for line in said.splitlines() if line.startswith(f"warning: {name}: ") and why in line], name
+    assert len(said.splitlines()) == 7
+
+
+def test_very_many_values_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"a": [str(n % 30_000) for n in range(60_000)], "click": [n % 2 for n in range(60_000)]})
+    hashed = fitting._fields(table, None, "click", {"click"})
+    assert [(field["name"], field["kind"]) for field in hashed] == [("a", "hash")]
+    monkeypatch.setattr(fitting, "_LOOKED", 50)
+    assert fitting._fields(table, None, "click", {"click"}), "values come again in later rows"
+
+
 def test_the_commands_go_on_where_python_ended(shop: fw.Pipeline, here: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["evaluate", "--config", "work/shop/pipeline.yaml"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -129,6 +166,24 @@ def test_lists_are_what_every_pair_scores(shop: fw.Pipeline) -> None:
     assert len(again) == 3
     assert list(lists.to_pandas().columns[:4]) == ["context_id", "rank", "item_id", "probability"]
     assert list(Path(shop.workspace, "python").iterdir()) == [], "nothing is left behind"
+
+
+def test_ids_of_a_table_and_one_alone(shop: fw.Pipeline) -> None:
+    items = clicks().drop_duplicates("item")[["item", "price"]].set_index("item")
+    moment = pd.Timestamp("2026-01-15T19:00:00")
+    wanted = shop.top_k(["u00", "u01"], 3, items=items, context_id="user", time=str(moment))
+    of_series = shop.top_k(pd.Series(["u00", "u01"], name="user"), 3, items=items, time=moment)
+    assert of_series.table.equals(wanted.table)
+    alone = shop.top_k("u00", 3, items=items, context_id="user", time=moment.to_pydatetime())
+    assert alone.of("u00") == wanted.of("u00")
+    assert len(alone) == 3
+
+
+def test_every_column_that_a_list_lacks_is_named_at_once(shop: fw.Pipeline) -> None:
+    words = r"fields 'price', 'hour': expected columns 'price', 'when' in contexts or items, found them in neither\. "
+    words += r"Add them to a source, or give them values under catalog\.fixed \(`price: \.\.\.`, null for missing\), "
+    with pytest.raises(InputError, match=f"{words}and the moment by catalog.time"):
+        shop.top_k(["u00"], 3, items={"item": ["i00", "i01"]}, context_id="user")
 
 
 def test_a_row_is_explained(shop: fw.Pipeline) -> None:
@@ -199,6 +254,20 @@ def test_another_table_takes_the_place_of_the_first(here: Path) -> None:
 def test_mistakes_before_any_work(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, InputError), match=said):
         fw.fit(clicks(50), **{"label": "click", "workspace": tmp_path / "w", **keys})
+
+
+def test_labels_of_minus_one_and_one(tmp_path: Path) -> None:
+    frame = clicks(200).assign(click=lambda rows: 2 * rows["click"] - 1)
+    with pytest.raises((InputError, RefusedError), match=r"compare numbers, such as `label: click >= 1`"):
+        fw.fit(frame, label="click", fields=["user"], workspace=tmp_path / "w")
+
+
+def test_a_field_of_too_rare_values(tmp_path: Path) -> None:
+    rare = {"name": "note", "kind": "vocabulary"}
+    frame = clicks(200).assign(note=[f"n{n // 2}" for n in range(200)])
+    said = r"field 'note': expected a value in the training rows, 4 times \(its min_count\), found none\. Leave"
+    with pytest.raises(InputError, match=said):
+        fw.fit(frame, label="click", fields=["user", rare], workspace=tmp_path / "w")
 
 
 def test_results_show_what_data_says_as_text(shop: fw.Pipeline) -> None:

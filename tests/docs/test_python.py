@@ -47,7 +47,7 @@ def test_the_page_and_the_readme(here: Path) -> None:
     assert sum(found["total"].fields.values()) == pytest.approx(1)
     assert found["simple"].trained.kind == "lr"
     assert found["quick"].config.training.epochs == 1
-    assert found["model"].predict(found["df"].head(3)).tolist() == found["df"]["p"].head(3).tolist()
+    assert found["model"].predict(found["df"].head(3)).tolist() == found["p"].head(3).tolist()
     assert failures(found) == []
     (lines,) = blocks("README.md")
     assert len([line for line in lines.splitlines() if line]) == 5

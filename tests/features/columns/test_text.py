@@ -241,6 +241,9 @@ def test_one_table_of_parts_whose_types_differ() -> None:
     parts = [pa.record_batch([[7, None], ["x", "y"]], ["id", "name"]), pa.record_batch([["07"], ["z"]], ["id", "name"])]
     assert one_table(parts).to_pydict() == {"id": ["7", None, "07"], "name": ["x", "y", "z"]}
     assert one_table(parts[:1]).schema.types == [pa.int64(), pa.string()]
+    lists = [pa.array([["a"], None], pa.list_(pa.string())), pa.array([["b", "c"]], pa.large_list(pa.large_string()))]
+    together = one_table([pa.record_batch([part], ["tags"]) for part in lists])
+    assert together.to_pydict() == {"tags": [["a"], None, ["b", "c"]]}
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

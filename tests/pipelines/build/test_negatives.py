@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -85,6 +86,24 @@ def test_the_same_however_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(room, "RANGE_BYTES", size)
         digests.add(build_features(watched(tmp_path, workspace=f"work{size}", engine=engine))["digest"])
     assert len(digests) == 1
+
+
+def test_the_same_whatever_type_texts_are_of(tmp_path: Path) -> None:
+    """pandas 3 writes large texts, others short ones, and the log, its items and side tables are of both."""
+    first = values(load_snapshot(build_features(watched(tmp_path))["dir"]))
+    for name, kind in (("log", pa.string()), ("films", pa.large_string())):
+        table = csv.read_csv(tmp_path / f"{name}.csv")
+        texts = [n for n in table.column_names if table.schema.field(n).type == pa.string()]
+        for text in texts:
+            table = table.set_column(table.column_names.index(text), text, table[text].cast(kind))
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    films = {"path": "films.parquet", "format": "parquet"}
+    more = {"join": [{**films, "on": "film"}], "negatives": {**NEGATIVES, "items": films}, "workspace": "other"}
+    config = watched(tmp_path, source={"path": "log.parquet", "format": "parquet"}, **more)
+    found = values(load_snapshot(build_features(config)["dir"]))
+    assert len(found) == len(first)
+    for column in ("user", "film", "genre"):
+        assert set(found[column].to_pylist()) == set(first[column].to_pylist())
 
 
 def test_another_number_of_negatives_is_another_snapshot(tmp_path: Path) -> None:
