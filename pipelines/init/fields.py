@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldwise.pipelines.init.columns import Column, shown, words_of
+from fieldwise.pipelines.init.columns import QUANTITIES, Column, shown, words_of
 from fieldwise.pipelines.init.leaks import RARELY_AGAIN, is_row_number, leak
 from fieldwise.pipelines.init.roles import Moments
 
@@ -29,9 +29,6 @@ MOST_FIELDS = 64
 MOST_VALUES = 16
 LEAST_FLAGS = 3
 """Columns of 0 and 1 side by side that are one field of several values."""
-QUANTITIES = ("price", "amount", "age", "count", "num", "number", "cost", "duration", "length", "size", "score",
-              "views", "days", "qty", "quantity", "distance", "balance", "income", "year", "seconds", "minutes",
-              "weight", "rank", "total", "sum", "avg", "mean", "ratio", "rate", "salary")  # fmt: skip
 CODES = ("id", "ids", "ip", "code", "zip", "zipcode", "postcode", "postal", "sku", "hash", "uuid", "key", "phone", "no",
          "index", "category", "cat")  # fmt: skip
 DAY_NAMES = {"hour": 0.5, "weekday": 14.0}

@@ -38,6 +38,7 @@ from fieldwise.pipelines.init.roles import (
     likely_ids,
     misread_times,
     no_label,
+    require_no_outcome,
 )
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
@@ -66,13 +67,12 @@ def init(
     Raises: ConfigError for a file that is there already, InputError where nothing useful can be guessed.
     """
     target = os.path.abspath(out)
-    directory, stem = os.path.dirname(target), Path(target).stem
     require_places(target, *(path for path in (log, users, items) if path is not None))
     sample = look(open_as(log))
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
     found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
-    draft = found.draft(log, directory, stem)
-    written = _write(draft, found.made, target, stem)
+    draft = found.draft(log, target)
+    written = _write(draft, found.made, target)
     for line in draft.warnings:
         warn(line)
     fields = ", ".join(shown(field.name) for field in draft.fields)
@@ -122,6 +122,9 @@ class _Guess:
         self.item = self.items.key if self.items else given[1] or find_id(self.columns, ITEMS, taken)
         if self.label is None and (self.context is None or self.item is None):
             raise no_label(self.columns)
+        if self.label is None and not asked:
+            own = [self.columns[one] for one in (self.context, self.item) if one in self.columns]
+            require_no_outcome(self.columns, [*taken, *([self.item] if self.item else [])], own)
 
     def _given(self, option: str, name: str | None) -> str | None:
         """A column that the user has named. InputError where the log has none of that name."""
@@ -160,8 +163,10 @@ class _Guess:
         if names:
             self.log = rename(self.log, names)
 
-    def draft(self, log: str, directory: str, stem: str) -> Draft:
+    def draft(self, log: str, target: str) -> Draft:
         """The config, still without its text."""
+        directory, config = os.path.split(target)
+        stem = Path(target).stem
         opening, label = self.log.opening, self.label
         found = [*self._log_fields(), *self._side_fields()]
         ids = [name for name in (self.context, self.item) if name is not None]
@@ -172,7 +177,7 @@ class _Guess:
         draft.bad, draft.filter = self._unreadable()
         draft.split = split_of(label, self.time, self.columns, self.context)
         draft.warnings = sorted(drafts.grave(left), key=lambda line: ": LEAK" not in line) + self._more_warnings(draft)
-        self._tables(draft, directory, stem)
+        self._tables(draft, directory, stem, config)
         if not draft.fields:
             why = "; ".join(f"{shown(one.column)}: {one.reason}" for one in left) or "no other column"
             fix = "Add columns of whom and what rows are, or correct --label."
@@ -287,14 +292,17 @@ class _Guess:
             lines.append(f"{draft.bad:.2%} of the rows cannot be read")
         return lines
 
-    def _tables(self, draft: Draft, directory: str, stem: str) -> None:
+    def _tables(self, draft: Draft, directory: str, stem: str, config: str) -> None:
         """Contexts and items, and the block of the catalog, where it is known who and what they are."""
         if self.context is None or self.item is None:
             needed = (("a context (user)", self.context), ("an item", self.item))
             lacks = " nor ".join(what for what, found in needed if found is None)
             taken = [*(self.label.columns if self.label else ()), *([self.time.config.column] if self.time else [])]
             options = likely_ids(self.columns, {"--context": self.context, "--item": self.item}, taken)
-            fix = f"name the columns{options}, or give tables by --users and --items"
+            fix = (
+                f"name the columns{options}, or give tables by --users and --items, in another init, which takes --out "
+            )
+            fix += f"for another config: {config} is not written over"
             draft.catalog_notes = [f"No catalog to rank: no column is called like {lacks}: {fix}."]
             draft.warnings.append(f"no catalog to rank: no column is called like {lacks}: {fix}")
             return
@@ -344,9 +352,9 @@ def _name(stem: str, log: str) -> str:
     return name or "log"
 
 
-def _write(draft: Draft, made: Mapping[str, Made], target: str, stem: str) -> list[str]:
+def _write(draft: Draft, made: Mapping[str, Made], target: str) -> list[str]:
     """Tables first, the config last; none of them if the config would not load."""
-    directory = os.path.dirname(target)
+    directory, stem = os.path.dirname(target), Path(target).stem
     store.make_dir(directory)
     written: list[str] = []
     trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")
