@@ -39,6 +39,7 @@ from fieldwise.pipelines.init.roles import (
     misread_times,
     no_label,
     require_no_outcome,
+    unread_times,
 )
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
@@ -120,6 +121,8 @@ class _Guess:
         self.context = self.users.key if self.users else given[0] or find_id(self.columns, CONTEXTS, taken)
         taken += [self.context] if self.context else []
         self.item = self.items.key if self.items else given[1] or find_id(self.columns, ITEMS, taken)
+        self.unread = unread_times(self.columns, [*taken, *([self.item] if self.item else [])])
+        """Columns of times that are none to us."""
         if self.label is None and (self.context is None or self.item is None):
             raise no_label(self.columns)
         if self.label is None and not asked:
@@ -175,8 +178,10 @@ class _Guess:
         draft.fields = [field for field in fields if not self._beyond_items(field, left)]
         draft.joins = [self._join(side, directory) for side in (self.users, self.items) if side is not None]
         draft.bad, draft.filter = self._unreadable()
-        draft.split = split_of(label, self.time, self.columns, self.context)
+        rest = {name: column for name, column in self.columns.items() if name not in self.unread}
+        draft.split = split_of(label, self.time, rest, self.context)
         draft.warnings = sorted(drafts.grave(left), key=lambda line: ": LEAK" not in line) + self._more_warnings(draft)
+        draft.warnings += [f"{shown(field.name)}: {field.warning}" for field in draft.fields if field.warning]
         self._tables(draft, directory, stem, config)
         if not draft.fields:
             why = "; ".join(f"{shown(one.column)}: {one.reason}" for one in left) or "no other column"
@@ -200,7 +205,13 @@ class _Guess:
         taken += [self.time.config.column] if self.time is not None else []
         columns = {name: column for name, column in self.columns.items() if name not in taken}
         ids = [name for name in (self.context, self.item) if name is not None]
-        found = list(log_fields(columns, None if self.label is None else self.label.positive, ids))
+        found: list[Field | Left] = [
+            Left(name, f"a time that is not read, such as {shown(self.columns[name].top[0])}: ISO 8601 is, "
+                 "2026-01-31 18:00:00")
+            for name in self.unread if name in columns
+        ]  # fmt: skip
+        columns = {name: column for name, column in columns.items() if name not in self.unread}
+        found += list(log_fields(columns, None if self.label is None else self.label.positive, ids))
         self.names = {
             one.name: key for one in found if isinstance(one, Field) and (key := self._names(one)) is not None
         }
@@ -298,6 +309,7 @@ class _Guess:
             needed = (("a context (user)", self.context), ("an item", self.item))
             lacks = " nor ".join(what for what, found in needed if found is None)
             taken = [*(self.label.columns if self.label else ()), *([self.time.config.column] if self.time else [])]
+            taken += self.unread
             options = likely_ids(self.columns, {"--context": self.context, "--item": self.item}, taken)
             fix = (
                 f"name the columns{options}, or give tables by --users and --items, in another init, which takes --out "

@@ -50,6 +50,11 @@ _ATTRIBUTES = ("device", "platform", "os", "browser", "channel", "source", "medi
                "lang", "country", "region", "currency", "plan", "tier", "segment", "group", "variant", "autoplay",
                "shuffle", "mobile", "app", "member", "premium", "weekend", "method", "type")  # fmt: skip
 """Names of columns of few values that are no outcome."""
+_DATE = re.compile(
+    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .,-]+\d",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"\b\d{1,2}[:.h]\d\d\b")
 _SHARES = ("percent", "percentage", "pct", "prozent", "progress", "completion", "completed")
 """Names of columns that say how much of an item was had."""
 _PERCENT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s?%")
@@ -166,7 +171,7 @@ def require_no_outcome(columns: Mapping[str, Column], taken: Sequence[str], own:
         if word is None or name in taken or column.is_list or not column.distinct:
             continue
         signed = column.distinct > 2 and all(_PERCENT.fullmatch(text) for text in column.some())
-        share = column.distinct > 2 and column.numeric and 0 <= column.numbers.min() and column.numbers.max() <= 100
+        share = column.distinct > 2 and column.numeric and column.numbers.min() >= 0 and column.numbers.max() <= 100
         percent = signed or (share and any(part in _SHARES for part in words_of(name)))
         if not percent and (column.distinct != 2 or any(part in _ATTRIBUTES for part in words_of(name))):
             continue
@@ -294,11 +299,26 @@ def find_time(columns: Mapping[str, Column], named: bool, taken: Sequence[str]) 
     return None if best is None else best[1]
 
 
+def unread_times(columns: Mapping[str, Column], taken: Sequence[str]) -> list[str]:
+    """Columns of moments that read in no format that is known here."""
+    found = []
+    for name, column in columns.items():
+        if name in taken or column.is_list or column.numeric or column.distinct < 2 or column.formats:
+            continue
+        texts = column.some(200)
+        dated = sum(bool(_DATE.search(text) or _CLOCK.search(text)) for text in texts)
+        moments = sum(bool(_DATE.search(text) and _CLOCK.search(text)) for text in texts)
+        if moments >= 0.9 * len(texts) or (_hint(name, TIMES) >= 0.5 and dated >= 0.9 * len(texts)):
+            found.append(name)
+    return found
+
+
 def misread_times(columns: Mapping[str, Column], taken: Sequence[str]) -> list[str]:
     """What to say of columns that are called like a time, whose values read as none."""
     return [
         f"{shown(name)}: CHECK: called like a time, but values such as {shown(column.top[0])!r} read in no format that "
-        "is known here: write them as ISO 8601, 2026-01-31 18:00:00"
+        "is known here: write them as ISO 8601, 2026-01-31 18:00:00, and run init on that log: without a time the "
+        "newest rows cannot test, and there is no hour"
         for name, column in columns.items()
         if _hint(name, TIMES) >= 0.5 and name not in taken and column.distinct > 1 and not column.is_list
         and not column.numeric and not column.formats and any(map(str.isdigit, column.top[0]))

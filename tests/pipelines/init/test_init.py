@@ -280,10 +280,11 @@ def test_everyday_names_of_whom_and_what(tmp_path: Path) -> None:
 
 def test_times_that_do_not_read_are_no_fields(tmp_path: Path) -> None:
     """Nor a column of users or items, nor what rows are split by."""
+    draw = random.Random(5)
     lines = []
     for n in range(900):
         when = f"{1 + n % 9:02d}/{1 + n % 28:02d}/2026 {1 + n % 12:02d}:{n % 60:02d} {'AP'[n % 2]}M"
-        lines.append(f"{when},u{n % 30},{n * n % 41},{n * n % 3 % 2},{when}")
+        lines.append(f"{when},u{n % 30},{n * n % 41},{draw.randrange(2)},{when}")
     (tmp_path / "log.csv").write_text("played_at,user,item,clicked,seen\n" + "\n".join(lines) + "\n")
     found, config = made(tmp_path)
     assert kinds(config).keys() == {"user", "item"}
@@ -296,7 +297,10 @@ def test_times_that_do_not_read_are_no_fields(tmp_path: Path) -> None:
 
 
 def test_few_texts_among_numbers(tmp_path: Path) -> None:
-    lines = [f"u{n % 30},s{n * n % 41},{'n/a' if n % 90 == 0 else n % 300 / 10},{n * n % 3 % 2}" for n in range(900)]
+    draw = random.Random(5)
+    lines = [
+        f"u{n % 30},s{n * n % 41},{'n/a' if n % 90 == 0 else n % 300 / 10},{draw.randrange(2)}" for n in range(900)
+    ]
     (tmp_path / "log.csv").write_text("user,item,minutes,clicked\n" + "\n".join(lines) + "\n")
     found, config = made(tmp_path)
     assert kinds(config)["minutes"] == "vocabulary"
