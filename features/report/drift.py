@@ -10,7 +10,7 @@ the population stability index, Journal of Risk Model Validation 14(4), 2020). T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -78,6 +78,7 @@ class Drift(Strict):
     label_rate: tuple[float, float]
     """Expected, found."""
     fields: dict[str, Shift]
+    """But for those of the calendar: a day has one weekday, where the rows a spec was fitted on have seven."""
 
 
 def group_starts(field: FittedField) -> Int64:
@@ -103,10 +104,15 @@ def shift(expected: Sequence[int], found: Sequence[int]) -> Shift:
     return Shift(psi=float(((p - q) * np.log(p / q)).sum()), chance=float((len(p) - 1) * (1 / sizes).sum()))
 
 
-def compare(expected: Distribution, found: Distribution, against: str) -> Drift:
-    """Raises ArtifactError when the two are of different specs."""
+def compare(expected: Distribution, found: Distribution, against: str, calendar: Collection[str] = ()) -> Drift:
+    """Raises ArtifactError when the two are of different specs.
+
+    Args:
+        calendar: fields that follow from the date of the rows: they are not measured.
+    """
     expected.require(found)
-    fields = {name: shift_of_groups(counts, found.fields[name]) for name, counts in expected.fields.items()}
+    measured = {name: counts for name, counts in expected.fields.items() if name not in calendar}
+    fields = {name: shift_of_groups(counts, found.fields[name]) for name, counts in measured.items()}
     rates = tuple(of.label[1] / max(1, sum(of.label)) for of in (expected, found))
     return Drift(
         against=against, label=shift(expected.label, found.label), label_rate=(rates[0], rates[1]), fields=fields

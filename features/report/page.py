@@ -36,7 +36,7 @@ def page(report: Report, title: str) -> str:
 def _field(report: Report, name: str, field: FieldReport) -> dict[str, Any]:
     """What the page says of one."""
     tally, n = field.tally, max(1, field.tally.values)
-    shift = None if report.drift is None else report.drift.fields[name]
+    shift = None if report.drift is None else report.drift.fields.get(name)
     return {
         "name": name,
         "kind": field.kind,

@@ -233,7 +233,7 @@ def table(report: Report) -> list[str]:
         lines.append(
             f"  {name:<20} {field.kind:<10} {distinct:>11} {tally.missing / n:>8.3%} {tally.unseen / n:>8.3%} "
             + (f"{buckets.collided:>9.1%} {buckets.suggested:>15,}" if buckets else f"{'':>25}")
-            + (f"{moved.fields[name].psi:>8.3f}" if moved else f"{'':>8}")
+            + (f"{moved.fields[name].psi:>8.3f}" if moved and name in moved.fields else f"{'-' if moved else '':>8}")
             + f"  {first}"
         )
     advice = {name: bucket_advice(field) for name, field in report.fields.items()}

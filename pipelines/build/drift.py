@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fieldwise.features import store
 from fieldwise.features.errors import ArtifactError, RefusedError
+from fieldwise.features.fields.time import TimeField
 from fieldwise.features.report.drift import Distribution, compare
 from fieldwise.features.report.report import REPORT, Report
 from fieldwise.features.snapshot.manifest import Manifest
@@ -77,10 +78,19 @@ def find_expected(config: Config, spec_digest: str, against: str | None) -> Expe
     )
 
 
-def with_drift(report: Report, expected: Expected | None) -> Report:
+def with_drift(config: Config, report: Report, expected: Expected | None) -> Report:
     """The report with its drift against ``expected``."""
-    drift = None if expected is None else compare(expected.rows, report.distribution, expected.place)
+    drift = None
+    if expected is not None:
+        drift = compare(expected.rows, report.distribution, expected.place, _of_calendar(config))
     return report.model_copy(update={"drift": drift})
+
+
+def _of_calendar(config: Config) -> list[str]:
+    """Fields of the rows' own moments that say which day it is, not when on it."""
+    column = None if config.time is None else config.time.column
+    timed = [field for field in config.fields if isinstance(field, TimeField) and field.of.column == column]
+    return [field.name for field in timed if field.part not in ("minute", "hour")]
 
 
 def require_stable(config: Config, report: Report, snapshot: str) -> None:

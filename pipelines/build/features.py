@@ -151,7 +151,7 @@ def publish_snapshot(
         engine = open_engine(config, "features", files)
         with Attempt(directory) as attempt:
             manifest, report = _build(engine, job_of(engine, config, files, days), frozen, attempt, identity)
-            report = with_drift(report, expected)
+            report = with_drift(config, report, expected)
             report.save(store.join(attempt.data_dir, REPORT))
             title = f"{config.name}: snapshot {identity.id}"
             store.write_atomic(store.join(attempt.data_dir, PAGE), page(report, title).encode())
@@ -159,7 +159,7 @@ def publish_snapshot(
             stands = attempt.publish(manifest, replace=replace)
         publish.clean(directory)
         status = "published" if stands is manifest else "already published"
-    report = with_drift(Report.load(store.join(directory, stands.data, REPORT)), expected)
+    report = with_drift(config, Report.load(store.join(directory, stands.data, REPORT)), expected)
     return result_of(config, stands, report, directory, status, started), report
 
 

@@ -80,7 +80,8 @@ class DriftConfig(Strict):
     """
 
     max_psi: Annotated[float, Field(gt=0)] | None = None
-    """Of every field. The usual reading: above 0.1 some change, above 0.25 a large one."""
+    """Of every field but those of the calendar (weekday, day, month), of which a day has one. The usual reading: above
+    0.1 some change, above 0.25 a large one."""
     max_label_psi: Annotated[float, Field(gt=0)] | None = None
     """Of the label. A click rate that goes from 10 % to 15 % has 0.023."""
 

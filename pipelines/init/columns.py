@@ -32,6 +32,10 @@ _CODES = 50
 """Numbers with a sign of which there are no more may be codes."""
 FEW_BAD = 0.01
 """Share of values that may be no moments in a column of them."""
+QUANTITIES = ("price", "amount", "age", "count", "num", "number", "cost", "duration", "length", "size", "score",
+              "views", "days", "qty", "quantity", "distance", "balance", "income", "year", "seconds", "minutes",
+              "weight", "rank", "total", "sum", "avg", "mean", "ratio", "rate", "salary")  # fmt: skip
+"""Words of columns whose numbers are more or less of something."""
 SAME = 0.995
 """Share of rows in which a column has its item's usual value, from which on it is the item's own."""
 

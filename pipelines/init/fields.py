@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from fieldwise.pipelines.init.columns import Column, shown, words_of
+from fieldwise.features.columns.expression import quoted
+from fieldwise.pipelines.init.columns import QUANTITIES, Column, shown, words_of
 from fieldwise.pipelines.init.leaks import RARELY_AGAIN, is_row_number, leak
 from fieldwise.pipelines.init.roles import Moments
+from fieldwise.pipelines.init.yaml_text import flow, scalar
 
 MOST_WORDS = 20_000
 """Distinct values that a vocabulary keeps; with more they are hashed."""
@@ -27,11 +31,11 @@ FEW_OF_A_SIDE = 20
 MOST_FIELDS = 64
 """An ffm's table and time grow with the number of fields, and with its square."""
 MOST_VALUES = 16
+MOST_TEXTS = 0.05
+"""Share of the rows up to which texts among numbers stand for a missing one."""
+_FEW_TEXTS = 5
 LEAST_FLAGS = 3
 """Columns of 0 and 1 side by side that are one field of several values."""
-QUANTITIES = ("price", "amount", "age", "count", "num", "number", "cost", "duration", "length", "size", "score",
-              "views", "days", "qty", "quantity", "distance", "balance", "income", "year", "seconds", "minutes",
-              "weight", "rank", "total", "sum", "avg", "mean", "ratio", "rate", "salary")  # fmt: skip
 CODES = ("id", "ids", "ip", "code", "zip", "zipcode", "postcode", "postal", "sku", "hash", "uuid", "key", "phone", "no",
          "index", "category", "cat")  # fmt: skip
 DAY_NAMES = {"hour": 0.5, "weekday": 14.0}
@@ -47,6 +51,8 @@ class Field:
     """All but the name."""
     columns: tuple[str, ...]
     reason: str
+    warning: str = ""
+    """What its user should read first."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,28 @@ def field_of(column: Column, *, is_id: bool = False, log: bool = True) -> Field 
     if not is_id and is_row_number(column):
         why = "as many as rows, so those of later rows are all new: says nothing of them"
         return Left(column.name, f"ID: {_values(column)}, {why}", grave=True)
-    return of_values(column)
+    found = of_values(column)
+    return found if is_id else replace(found, warning=_few_texts(column, log=log))
+
+
+def _few_texts(column: Column, *, log: bool) -> str:
+    """What to say of a few texts among numbers, which make a vocabulary of what is a number."""
+    good = np.isfinite(column.numbers)
+    texts, rows = int((~good).sum()), int(column.counts[~good].sum())
+    if not 0 < texts <= _FEW_TEXTS or rows > MOST_TEXTS * column.counts.sum() or good.sum() <= FEW_OF_A_SIDE:
+        return ""
+    some: list[str] = [str(column.values[at].as_py()) for at in np.flatnonzero(~good)]
+    rest = Column(column.name, pa.chunked_array([column.values.take(pa.array(np.flatnonzero(good)))]), int(good.sum()))
+    if not _is_quantity(rest, log=log):
+        return ""
+    keys = flow({"name": column.name, "kind": "number", "quantiles": _quantiles(rest)})
+    words = f"{rows:,} value{'s' * (rows > 1)} such as {shown(some[0])!r} are no numbers, so it is a vocabulary: leave "
+    words += f"them empty in the log and write `{keys}` in its place"
+    word = quoted(column.name)
+    if not log or word is None or not all(map(str.isprintable, some)):
+        return words
+    rule = f"{word} not in [{', '.join(json.dumps(text, ensure_ascii=False) for text in some)}]"
+    return f"{words}; or write that, and leave their rows out: `filter: {scalar(rule)}`"
 
 
 def of_values(column: Column) -> Field:

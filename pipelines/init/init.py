@@ -38,6 +38,8 @@ from fieldwise.pipelines.init.roles import (
     likely_ids,
     misread_times,
     no_label,
+    require_no_outcome,
+    unread_times,
 )
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
@@ -66,13 +68,12 @@ def init(
     Raises: ConfigError for a file that is there already, InputError where nothing useful can be guessed.
     """
     target = os.path.abspath(out)
-    directory, stem = os.path.dirname(target), Path(target).stem
     require_places(target, *(path for path in (log, users, items) if path is not None))
     sample = look(open_as(log))
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
     found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
-    draft = found.draft(log, directory, stem)
-    written = _write(draft, found.made, target, stem)
+    draft = found.draft(log, target)
+    written = _write(draft, found.made, target)
     for line in draft.warnings:
         warn(line)
     fields = ", ".join(shown(field.name) for field in draft.fields)
@@ -120,8 +121,13 @@ class _Guess:
         self.context = self.users.key if self.users else given[0] or find_id(self.columns, CONTEXTS, taken)
         taken += [self.context] if self.context else []
         self.item = self.items.key if self.items else given[1] or find_id(self.columns, ITEMS, taken)
+        self.unread = unread_times(self.columns, [*taken, *([self.item] if self.item else [])])
+        """Columns of times that are none to us."""
         if self.label is None and (self.context is None or self.item is None):
             raise no_label(self.columns)
+        if self.label is None and not asked:
+            own = [self.columns[one] for one in (self.context, self.item) if one in self.columns]
+            require_no_outcome(self.columns, [*taken, *([self.item] if self.item else [])], own)
 
     def _given(self, option: str, name: str | None) -> str | None:
         """A column that the user has named. InputError where the log has none of that name."""
@@ -160,8 +166,10 @@ class _Guess:
         if names:
             self.log = rename(self.log, names)
 
-    def draft(self, log: str, directory: str, stem: str) -> Draft:
+    def draft(self, log: str, target: str) -> Draft:
         """The config, still without its text."""
+        directory, config = os.path.split(target)
+        stem = Path(target).stem
         opening, label = self.log.opening, self.label
         found = [*self._log_fields(), *self._side_fields()]
         ids = [name for name in (self.context, self.item) if name is not None]
@@ -170,9 +178,11 @@ class _Guess:
         draft.fields = [field for field in fields if not self._beyond_items(field, left)]
         draft.joins = [self._join(side, directory) for side in (self.users, self.items) if side is not None]
         draft.bad, draft.filter = self._unreadable()
-        draft.split = split_of(label, self.time, self.columns, self.context)
+        rest = {name: column for name, column in self.columns.items() if name not in self.unread}
+        draft.split = split_of(label, self.time, rest, self.context)
         draft.warnings = sorted(drafts.grave(left), key=lambda line: ": LEAK" not in line) + self._more_warnings(draft)
-        self._tables(draft, directory, stem)
+        draft.warnings += [f"{shown(field.name)}: {field.warning}" for field in draft.fields if field.warning]
+        self._tables(draft, directory, stem, config)
         if not draft.fields:
             why = "; ".join(f"{shown(one.column)}: {one.reason}" for one in left) or "no other column"
             fix = "Add columns of whom and what rows are, or correct --label."
@@ -195,7 +205,13 @@ class _Guess:
         taken += [self.time.config.column] if self.time is not None else []
         columns = {name: column for name, column in self.columns.items() if name not in taken}
         ids = [name for name in (self.context, self.item) if name is not None]
-        found = list(log_fields(columns, None if self.label is None else self.label.positive, ids))
+        found: list[Field | Left] = [
+            Left(name, f"a time that is not read, such as {shown(self.columns[name].top[0])}: ISO 8601 is, "
+                 "2026-01-31 18:00:00")
+            for name in self.unread if name in columns
+        ]  # fmt: skip
+        columns = {name: column for name, column in columns.items() if name not in self.unread}
+        found += list(log_fields(columns, None if self.label is None else self.label.positive, ids))
         self.names = {
             one.name: key for one in found if isinstance(one, Field) and (key := self._names(one)) is not None
         }
@@ -287,14 +303,18 @@ class _Guess:
             lines.append(f"{draft.bad:.2%} of the rows cannot be read")
         return lines
 
-    def _tables(self, draft: Draft, directory: str, stem: str) -> None:
+    def _tables(self, draft: Draft, directory: str, stem: str, config: str) -> None:
         """Contexts and items, and the block of the catalog, where it is known who and what they are."""
         if self.context is None or self.item is None:
             needed = (("a context (user)", self.context), ("an item", self.item))
             lacks = " nor ".join(what for what, found in needed if found is None)
             taken = [*(self.label.columns if self.label else ()), *([self.time.config.column] if self.time else [])]
+            taken += self.unread
             options = likely_ids(self.columns, {"--context": self.context, "--item": self.item}, taken)
-            fix = f"name the columns{options}, or give tables by --users and --items"
+            fix = (
+                f"name the columns{options}, or give tables by --users and --items, in another init, which takes --out "
+            )
+            fix += f"for another config: {config} is not written over"
             draft.catalog_notes = [f"No catalog to rank: no column is called like {lacks}: {fix}."]
             draft.warnings.append(f"no catalog to rank: no column is called like {lacks}: {fix}")
             return
@@ -344,9 +364,9 @@ def _name(stem: str, log: str) -> str:
     return name or "log"
 
 
-def _write(draft: Draft, made: Mapping[str, Made], target: str, stem: str) -> list[str]:
+def _write(draft: Draft, made: Mapping[str, Made], target: str) -> list[str]:
     """Tables first, the config last; none of them if the config would not load."""
-    directory = os.path.dirname(target)
+    directory, stem = os.path.dirname(target), Path(target).stem
     store.make_dir(directory)
     written: list[str] = []
     trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from fieldwise.features.columns.expression import Expression, among, quoted
 from fieldwise.features.columns.moment import DAY, TimeConfig, show_moment
 from fieldwise.features.errors import InputError
 from fieldwise.features.words import YES, YES_AND_NO, some, spellings
-from fieldwise.pipelines.init.columns import FEW_BAD, Column, follows, shown, words_of
+from fieldwise.pipelines.init.columns import FEW_BAD, QUANTITIES, Column, follows, shown, words_of
 from fieldwise.pipelines.init.yaml_text import flow
 
 LABELS = (
@@ -29,10 +30,34 @@ WANTED = ("click", "clicked", "purchase", "buy", "bought", "order", "transaction
 """Values of events that count as positives."""
 TIMES = ("timestamp", "time", "ts", "datetime", "date", "when", "hour", "day", "at", "created", "moment")
 CONTEXTS = ("user", "users", "uid", "customer", "visitor", "member", "client", "account", "reader", "viewer",
-            "listener", "buyer", "shopper", "person", "session", "cookie", "household", "ip")  # fmt: skip
+            "listener", "buyer", "shopper", "person", "subscriber", "player", "gamer", "guest", "patient", "student",
+            "learner", "pupil", "consumer", "purchaser", "passenger", "traveler", "traveller", "rider", "patron",
+            "donor", "follower", "reviewer", "applicant", "recipient", "employee", "contact", "profile", "device",
+            "session", "cookie", "household", "ip")  # fmt: skip
 ITEMS = ("item", "items", "product", "sku", "movie", "film", "article", "book", "song", "track", "video", "ad",
          "advert", "creative", "campaign", "offer", "listing", "content", "document", "doc", "news", "post", "game",
-         "asin", "isbn", "recipe", "course", "job", "hotel", "restaurant", "app")  # fmt: skip
+         "asin", "isbn", "recipe", "course", "job", "hotel", "restaurant", "app", "show", "episode", "podcast",
+         "series", "program", "programme", "clip", "story", "dish", "meal", "drink", "wine", "album", "playlist",
+         "artist", "lesson", "exercise", "question", "quiz", "paper", "magazine", "comic", "anime", "photo", "image",
+         "picture", "coupon", "deal", "banner", "venue", "attraction", "destination", "trip", "tour", "property",
+         "apartment", "vacancy", "medicine", "drug", "vehicle", "goods", "page", "webpage", "station", "channel",
+         "title", "url")  # fmt: skip
+_BY_ID = ("contact", "profile", "device", "page", "station", "channel", "property", "program", "programme")
+"""Words that without an id beside them usually are of something else: a kind of device, the number of a page."""
+_NOT_WHAT = {*QUANTITIES, "name", "type", "kind", "category", "status", "language"} - {"num", "number"}
+"""Words beside those of whom or what by which a column is a property of them."""
+_ATTRIBUTES = ("device", "platform", "os", "browser", "channel", "source", "medium", "gender", "sex", "language",
+               "lang", "country", "region", "currency", "plan", "tier", "segment", "group", "variant", "autoplay",
+               "shuffle", "mobile", "app", "member", "premium", "weekend", "method", "type")  # fmt: skip
+"""Names of columns of few values that are no outcome."""
+_DATE = re.compile(
+    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ .,-]+\d",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"\b\d{1,2}[:.h]\d\d\b")
+_SHARES = ("percent", "percentage", "pct", "prozent", "progress", "completion", "completed")
+"""Names of columns that say how much of an item was had."""
+_PERCENT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s?%")
 _MOST_SPELLINGS = 12
 """Of yes and no together."""
 _LEAST_IDS = 10
@@ -133,6 +158,37 @@ def _require_none_called_so(columns: Mapping[str, Column]) -> None:
         )  # fmt: skip
 
 
+def require_no_outcome(columns: Mapping[str, Column], taken: Sequence[str], own: Sequence[Column]) -> None:
+    """InputError where no column was found to be the label, and one may be it all the same: of two values, or
+    shares in percent.
+
+    Args:
+        taken: columns that are of something else.
+        own: context and item, whose properties are no outcomes.
+    """
+    for name, column in columns.items():
+        word = quoted(name)
+        if word is None or name in taken or column.is_list or not column.distinct:
+            continue
+        signed = column.distinct > 2 and all(_PERCENT.fullmatch(text) for text in column.some())
+        share = column.distinct > 2 and column.numeric and column.numbers.min() >= 0 and column.numbers.max() <= 100
+        percent = signed or (share and any(part in _SHARES for part in words_of(name)))
+        if not percent and (column.distinct != 2 or any(part in _ATTRIBUTES for part in words_of(name))):
+            continue
+        if any(follows(column, one) for one in own):
+            continue
+        rarer = str(column.values[int(column.counts.argmin())].as_py())
+        high = 80 if signed or column.numbers.max() > 1 else 0.8
+        positive = f"{word} >= {high}" if percent else _binary(word, column) or among(word, [rarer])
+        option = f"--label {shlex.quote(positive)}"
+        raise InputError(
+            "label", expected="a column that says which rows are positives, by a name and values that are known here",
+            found=f"{shown(name)!r}, which may be it: {shown(', '.join(column.some(8)), 60)}",
+            fix=f"Say what a positive is, {'write it without the sign, then' if signed else 'such as'} {option}; "
+            "of a log of positives alone, --label true.",
+        )  # fmt: skip
+
+
 def no_label(columns: Mapping[str, Column]) -> InputError:
     two = {word: column for name, column in columns.items() if column.distinct == 2 and (word := quoted(name))}
     able = [said for word, column in two.items() if (said := _binary(word, column))]
@@ -141,7 +197,7 @@ def no_label(columns: Mapping[str, Column]) -> InputError:
         "label", expected="a column of 0 and 1, of ratings or of events that says which rows are positives",
         found=f"none among {some([shown(name) for name in columns])}",
         fix=f"Say what a positive is: --label 'rating >= 4', or --label '{example}'; for a log of positives "
-        "alone name users and items by columns `user` and `item`.",
+        "alone, --label true and --context COLUMN --item COLUMN.",
     )  # fmt: skip
 
 
@@ -243,11 +299,26 @@ def find_time(columns: Mapping[str, Column], named: bool, taken: Sequence[str]) 
     return None if best is None else best[1]
 
 
+def unread_times(columns: Mapping[str, Column], taken: Sequence[str]) -> list[str]:
+    """Columns of moments that read in no format that is known here."""
+    found = []
+    for name, column in columns.items():
+        if name in taken or column.is_list or column.numeric or column.distinct < 2 or column.formats:
+            continue
+        texts = column.some(200)
+        dated = sum(bool(_DATE.search(text) or _CLOCK.search(text)) for text in texts)
+        moments = sum(bool(_DATE.search(text) and _CLOCK.search(text)) for text in texts)
+        if moments >= 0.9 * len(texts) or (_hint(name, TIMES) >= 0.5 and dated >= 0.9 * len(texts)):
+            found.append(name)
+    return found
+
+
 def misread_times(columns: Mapping[str, Column], taken: Sequence[str]) -> list[str]:
     """What to say of columns that are called like a time, whose values read as none."""
     return [
         f"{shown(name)}: CHECK: called like a time, but values such as {shown(column.top[0])!r} read in no format that "
-        "is known here: write them as ISO 8601, 2026-01-31 18:00:00"
+        "is known here: write them as ISO 8601, 2026-01-31 18:00:00, and run init on that log: without a time the "
+        "newest rows cannot test, and there is no hour"
         for name, column in columns.items()
         if _hint(name, TIMES) >= 0.5 and name not in taken and column.distinct > 1 and not column.is_list
         and not column.numeric and not column.formats and any(map(str.isdigit, column.top[0]))
@@ -256,9 +327,18 @@ def misread_times(columns: Mapping[str, Column], taken: Sequence[str]) -> list[s
 
 def _hint(name: str, words: Sequence[str]) -> float:
     """How much a name says: 0 nothing, 1 all."""
-    parts = words_of(name)
+    parts = _parts(name, words)
     known = [words.index(part) for part in parts if part in words]
     return (1 - min(known) / (2 * len(words))) * (1.0 if len(parts) - ("id" in parts) == 1 else 0.9) if known else 0.0
+
+
+def _parts(name: str, words: Sequence[str]) -> list[str]:
+    """The words of a name; of ``userid`` two, where one of them is known."""
+    found: list[str] = []
+    for part in words_of(name):
+        apart = part.endswith("id") and part not in words and part[:-2] in words
+        found += [part[:-2], "id"] if apart else [part]
+    return found
 
 
 def _epochs(column: Column) -> bool:
@@ -306,10 +386,12 @@ def find_id(columns: Mapping[str, Column], words: Sequence[str], taken: Sequence
     """The column whose name says that it tells who, or what, and whose values come again."""
     found: list[tuple[float, str]] = []
     for name, column in columns.items():
-        hint = _hint(name, words)
+        parts = _parts(name, words)
+        hint = 0.0 if "id" not in parts and any(part in (*_BY_ID, *_NOT_WHAT) for part in parts) else _hint(name, words)
         plain = not column.is_list and (not column.numeric or column.whole) and column.separator is None
+        plain = plain and not column.flag
         if hint and plain and name not in taken and column.distinct > 1 and column.distinct <= 0.9 * column.rows:
-            is_id = "id" in words_of(name) or len(words_of(name)) == 1
+            is_id = "id" in parts or len(parts) == 1
             found.append((hint + 0.2 * is_id - column.missing, name))
     return max(found, key=lambda one: one[0])[1] if found else None
 

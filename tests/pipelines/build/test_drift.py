@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fieldwise.features.errors import ArtifactError, RefusedError
-from fieldwise.features.report.report import Report
+from fieldwise.features.report.report import Report, table
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot
 from fieldwise.pipelines.agreement import source_files
 from fieldwise.pipelines.build.features import build_features
@@ -141,6 +141,18 @@ def test_drift_past_a_threshold_stops_with_code_3_and_leaves_the_snapshot(place:
     assert "--refit" in said
     assert sorted(os.listdir(place / "work/log/snapshots")) == before
     assert build_features(config, date=DAYS[2], spec=spec, against=f"{place}/work/log/snapshots/{DAYS[2]}")["drift"]
+
+
+def test_the_calendar_is_no_drift_of_a_day(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    parts = [{"name": part, "kind": "time", "part": part} for part in ("weekday", "day", "hour")]
+    config = config_of(tmp_path, fields=[FIELDS[1], *parts], split={"by": "none"}, drift={"max_psi": 0.25})
+    window = build_features(config)
+    built = build_features(config, date=DAYS[1], spec=window["dir"])  # one weekday of three
+    assert set(built["drift"]["fields"]) == {"item", "hour"}
+    report = read(built["dir"])[1]
+    (line,) = [line for line in table(report) if line.startswith("  weekday ")]
+    assert " - " in line, "not measured"
 
 
 def test_thresholds_without_rows_to_compare_with_are_refused(place: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fieldwise.features.errors import InputError
 from fieldwise.pipelines.init.columns import Column, follows, words_of
 from fieldwise.pipelines.init.leaks import is_row_number, leak
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.roles import find_label, find_time, misread_times, no_label
+from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, misread_times, no_label
 
 
 def column(values: list, name: str = "x", total: int | None = None) -> Column:
@@ -182,6 +182,36 @@ def test_the_label_is_what_its_name_says() -> None:
     assert (unnamed.expression, "CHECK" in unnamed.reason) == ("c2", True)
     asked = no_label(columns(c1=["a", "b"] * 100, c2=flags, c3=flags)[0])
     assert "--label 'rating >= 4', or --label 'c2'" in str(asked)
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "expected"),
+    [
+        ("listener_id device", CONTEXTS, "listener_id"),
+        ("device_id genre", CONTEXTS, "device_id"),
+        ("device genre", CONTEXTS, None),
+        ("PatientID ward", CONTEXTS, "PatientID"),
+        ("userid age", CONTEXTS, "userid"),
+        ("player level", CONTEXTS, "player"),
+        ("channel dish", ITEMS, "dish"),
+        ("channel price", ITEMS, None),
+        ("episode_minutes genre", ITEMS, None),
+        ("show_title show_id", ITEMS, "show_id"),
+        ("customer_number wish", CONTEXTS, "customer_number"),
+        ("title genre", ITEMS, "title"),
+        ("show_count genre", ITEMS, None),
+    ],
+)
+def test_who_and_what_by_names(names: str, words: tuple[str, ...], expected: str | None) -> None:
+    found = columns(**{name: [f"{at}{n % 20}" for n in range(200)] for at, name in enumerate(names.split())})[0]
+    assert find_id(found, words, ()) == expected
+
+
+def test_words_that_may_be_flags_and_page_numbers() -> None:
+    flags = [str(n % 2) for n in range(200)]
+    pages = list(range(1, 21)) * 10
+    assert find_id(columns(show=flags, page=pages)[0], ITEMS, ()) is None
+    assert find_id(columns(page_id=pages)[0], ITEMS, ()) == "page_id"
 
 
 def test_a_column_called_a_label_of_negatives_alone() -> None:
