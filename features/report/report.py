@@ -96,8 +96,9 @@ class Day(Strict):
     rate: float
     """Share of positives before downsampling."""
     trained: Count | None = None
-    """Rows that training learns from, or is chosen and stopped by: of role train, valid or all. None in older reports;
-    older ones may leave out valid."""
+    """Rows with role train or all; None in older reports."""
+    valid: Count | None = None
+    """Rows by which training was stopped and its settings chosen; None in older reports."""
 
 
 class Report(Strict):
@@ -159,8 +160,15 @@ def day(name: str, rows: Mapping[str, int], positives: Mapping[str, int], rates:
     """From rows and positives by role; ``rates`` are shares of negatives kept, 1 where not given."""
     clicks = sum(positives.values())
     before = clicks + sum((count - positives[role]) / rates.get(role, 1.0) for role, count in rows.items())
-    trained = sum(rows.get(role, 0) for role in ("train", "valid", "all"))
-    return Day(day=name, rows=sum(rows.values()), positives=clicks, rate=clicks / before, trained=trained)
+    trained = rows.get("train", 0) + rows.get("all", 0)
+    return Day(
+        day=name,
+        rows=sum(rows.values()),
+        positives=clicks,
+        rate=clicks / before,
+        trained=trained,
+        valid=rows.get("valid", 0),
+    )
 
 
 def field_report(spec: FeatureSpec, field: FittedField, tally: Tally) -> FieldReport:

@@ -74,11 +74,12 @@ def warn_of_trained(config: Config, days: Sequence[str]) -> None:
 
 
 def by_training(config: Config) -> tuple[set[str], list[str]]:
-    """Days of the snapshot of the whole source that training sees rows of, and those after them; none without one."""
+    """Days of the snapshot of the whole source that training learns from, or is stopped and chosen by, and those after
+    them; none without one."""
     directory = snapshot_dir(config.workspace_dir, "all")
     found = None if is_dated(config) else standing(directory)
     days = [] if found is None else Report.load(store.join(directory, found.data, REPORT)).days
-    trained = {day.day for day in days if day.trained}
+    trained = {day.day for day in days if day.trained or day.valid}
     return trained, [day.day for day in days if trained and day.day > max(trained)]
 
 
