@@ -51,7 +51,7 @@ class Field:
     """All but the name."""
     columns: tuple[str, ...]
     reason: str
-    warning: str = ""
+    caution: str = ""
     """What its user should read first."""
 
 
@@ -154,7 +154,7 @@ def field_of(column: Column, *, is_id: bool = False, log: bool = True) -> Field 
         why = "as many as rows, so those of later rows are all new: says nothing of them"
         return Left(column.name, f"ID: {_values(column)}, {why}", grave=True)
     found = of_values(column)
-    return found if is_id else replace(found, warning=_few_texts(column, log=log))
+    return found if is_id else replace(found, caution=_few_texts(column, log=log))
 
 
 def _few_texts(column: Column, *, log: bool) -> str:

@@ -181,7 +181,7 @@ class _Guess:
         rest = {name: column for name, column in self.columns.items() if name not in self.unread}
         draft.split = split_of(label, self.time, rest, self.context)
         draft.warnings = sorted(drafts.grave(left), key=lambda line: ": LEAK" not in line) + self._more_warnings(draft)
-        draft.warnings += [f"{shown(field.name)}: {field.warning}" for field in draft.fields if field.warning]
+        draft.warnings += [f"{shown(field.name)}: {field.caution}" for field in draft.fields if field.caution]
         self._tables(draft, directory, stem, config)
         if not draft.fields:
             why = "; ".join(f"{shown(one.column)}: {one.reason}" for one in left) or "no other column"
