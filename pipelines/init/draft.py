@@ -67,7 +67,8 @@ def split_of(
             cuts = " and ".join(show_moment(edge, "UTC")[:16] for edge in edges)
             return {"by": "time", **parts}, f"the newest rows test, those before them validate: cut at about {cuts}"
         why = "too few different moments, or one class only, in the newest rows"
-    key = context if context is not None else _split_key(columns)
+    spread = context is not None and columns[context].top[1] <= HELD_OUT  # else a part might be all or nothing
+    key = context if context is not None and spread else _split_key(columns)
     whose = "rows of one value stay together" if key != context else "all rows of one context stay together"
     return {"by": "hash", "key": key, **parts}, f"{why}, so by the hash of a column: {whose}"
 

@@ -62,6 +62,8 @@ _MOST_SPELLINGS = 12
 """Of yes and no together."""
 _LEAST_IDS = 10
 """Values below which a column hardly tells who or what."""
+_MOST_OF_ONE = 0.5
+"""Share of rows with one value beyond which that stands for "unknown", and the column names nobody and nothing."""
 MOST_STEPS = 101
 """Values of a rating."""
 
@@ -389,7 +391,7 @@ def find_id(columns: Mapping[str, Column], words: Sequence[str], taken: Sequence
         parts = _parts(name, words)
         hint = 0.0 if "id" not in parts and any(part in (*_BY_ID, *_NOT_WHAT) for part in parts) else _hint(name, words)
         plain = not column.is_list and (not column.numeric or column.whole) and column.separator is None
-        plain = plain and not column.flag
+        plain = plain and not column.flag and column.top[1] <= _MOST_OF_ONE
         if hint and plain and name not in taken and column.distinct > 1 and column.distinct <= 0.9 * column.rows:
             is_id = "id" in parts or len(parts) == 1
             found.append((hint + 0.2 * is_id - column.missing, name))

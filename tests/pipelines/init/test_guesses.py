@@ -10,6 +10,7 @@ import pytest
 
 from fieldwise.features.errors import InputError
 from fieldwise.pipelines.init.columns import Column, follows, words_of
+from fieldwise.pipelines.init.draft import split_of
 from fieldwise.pipelines.init.leaks import is_row_number, leak
 from fieldwise.pipelines.init.opening import open_as
 from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, misread_times, no_label
@@ -281,3 +282,14 @@ def test_the_time_is_set_in_every_row() -> None:
     epochs = find_time(columns(c1=list(range(10**9, 10**9 + 200)))[0], False, ())
     assert epochs is not None
     assert epochs.config.format == "auto"
+
+
+def test_a_value_of_most_rows_names_nobody() -> None:
+    """An id that stands for `unknown` in most rows is neither whom lists are for, nor what a split goes by."""
+    unknown = column(["a99f214a"] * 600 + [f"d{n % 100}" for n in range(400)], "device_id")
+    known = column([f"10.0.0.{n % 200}" for n in range(1000)], "device_ip")
+    columns = {"device_id": unknown, "device_ip": known}
+    assert find_id(columns, CONTEXTS, []) != "device_id"
+    assert find_id({"device_id": known}, CONTEXTS, []) == "device_id"
+    assert split_of(None, None, columns, "device_id")[0]["key"] == "device_ip"
+    assert split_of(None, None, columns, "device_ip")[0]["key"] == "device_ip"
