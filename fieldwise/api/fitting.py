@@ -19,9 +19,9 @@ from fieldwise.features.errors import ConfigError
 from fieldwise.features.snapshot.manifest import snapshot_dir, standing
 from fieldwise.features.terminal import warn
 from fieldwise.features.words import nearest, some
-from fieldwise.pipelines.init.columns import Column
-from fieldwise.pipelines.init.fields import Left, field_of, of_values
-from fieldwise.pipelines.init.leaks import leak
+from fieldwise.pipelines.init.guess.columns import Column
+from fieldwise.pipelines.init.guess.fields import Left, field_of, of_values
+from fieldwise.pipelines.init.guess.leaks import leak
 from fieldwise.training.config import TrainingConfig
 
 DATA, STEM = "data", "log"

@@ -10,10 +10,11 @@ import numpy as np
 
 from fieldwise.features.columns.moment import show_moment
 from fieldwise.features.config import SourceConfig
-from fieldwise.pipelines.init.columns import Column
-from fieldwise.pipelines.init.fields import Field, Left
+from fieldwise.pipelines.init.guess.columns import Column
+from fieldwise.pipelines.init.guess.fields import Field, Left
+from fieldwise.pipelines.init.guess.labels import Label
+from fieldwise.pipelines.init.guess.times import Moments
 from fieldwise.pipelines.init.opening import Opening, shown_path
-from fieldwise.pipelines.init.roles import Label, Moments
 from fieldwise.pipelines.init.yaml_text import Page
 
 HELD_OUT = 0.1

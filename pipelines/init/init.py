@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fieldwise.features import store
 from fieldwise.features.columns.expression import quoted
 from fieldwise.features.columns.moment import show_moment
-from fieldwise.features.errors import DefectError, FieldwiseError, InputError
-from fieldwise.features.files.listing import list_files
+from fieldwise.features.errors import InputError
 from fieldwise.features.redact import redacted
 from fieldwise.features.terminal import say, warn
 from fieldwise.features.words import some
-from fieldwise.pipelines.build.columns import require_columns
-from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.init import draft as drafts
-from fieldwise.pipelines.init.columns import columns_of, follows, shown, words_of
 from fieldwise.pipelines.init.draft import Draft, source_block, split_of
-from fieldwise.pipelines.init.fields import Field, Left, chosen, log_fields, side_fields, time_fields
+from fieldwise.pipelines.init.guess.columns import columns_of, follows, shown, words_of
+from fieldwise.pipelines.init.guess.fields import Field, Left, chosen, log_fields, side_fields, time_fields
+from fieldwise.pipelines.init.guess.ids import CONTEXTS, ITEMS, find_id, likely_ids
+from fieldwise.pipelines.init.guess.labels import find_label, no_label, require_no_outcome
+from fieldwise.pipelines.init.guess.times import find_time, misread_times, unread_times
 from fieldwise.pipelines.init.keyed import Made, foremost, is_position, make, may_be_places
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.places import require_free, require_places
-from fieldwise.pipelines.init.roles import (
-    CONTEXTS,
-    ITEMS,
-    find_id,
-    find_label,
-    find_time,
-    likely_ids,
-    misread_times,
-    no_label,
-    require_no_outcome,
-    unread_times,
-)
+from fieldwise.pipelines.init.places import require_places
 from fieldwise.pipelines.init.sample import Sample, look
 from fieldwise.pipelines.init.sides import Side, hidden, match, rename, title_of, with_key
+from fieldwise.pipelines.init.writing import write
 
 FEW = 100
 """Positives below which next to nothing can be learned."""
@@ -73,7 +58,7 @@ def init(
     say(f"looked at {sample.words} of {', '.join(sample.opening.config.path)}")
     found = _Guess(sample, _side(users, "user_c"), _side(items, "item_c"), label, (context, item))
     draft = found.draft(log, target)
-    written = _write(draft, found.made, target)
+    written = write(draft, found.made, target)
     for line in draft.warnings:
         warn(line)
     fields = ", ".join(shown(field.name) for field in draft.fields)
@@ -362,48 +347,3 @@ def _name(stem: str, log: str) -> str:
     name = stem if stem != "config" else Path(log.rstrip("/*")).stem
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
     return name or "log"
-
-
-def _write(draft: Draft, made: Mapping[str, Made], target: str) -> list[str]:
-    """Tables first, the config last; none of them if the config would not load."""
-    directory, stem = os.path.dirname(target), Path(target).stem
-    store.make_dir(directory)
-    written: list[str] = []
-    trial = os.path.join(directory, f".{stem}.{uuid.uuid4().hex}.yaml")
-    try:
-        paths = {what: os.path.join(directory, f"{stem}-{what}.{table.suffix}") for what, table in made.items()}
-        require_free(*paths.values())
-        for what, table in made.items():
-            path = paths[what]
-            _create(path, table.data)
-            written.append(path)
-        text = drafts.text_of(draft, directory).encode()
-        _create(trial, text)
-        _require_runs(trial)
-        _create(target, text)
-        return [target, *written]
-    except BaseException:
-        for path in written:
-            with suppress(OSError):
-                os.unlink(path)
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(trial)
-
-
-def _create(path: str, data: bytes) -> None:
-    try:
-        store.create_exclusive(path, data)
-    except FileExistsError:
-        require_free(path)
-
-
-def _require_runs(file: str) -> None:
-    """What was written loads, and the sources have its columns. DefectError otherwise: nobody wrote it but we."""
-    try:
-        config = load_config(file)
-        require_columns(config, list_files(config.source, config.base))
-    except FieldwiseError as error:
-        fix = "Please report it, with the names of the columns."
-        raise DefectError("init", expected="a config that runs", found=str(error), fix=fix) from error

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from fieldwise.features.columns.text import canonical
 from fieldwise.features.config import SourceConfig
 from fieldwise.features.source.raw import read_range, split_ranges
-from fieldwise.pipelines.init.columns import Column, follows, shown
+from fieldwise.pipelines.init.guess.columns import Column, follows, shown
 from fieldwise.pipelines.init.sample import Sample
 from fieldwise.pipelines.init.yaml_text import flow
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from fieldwise.features.errors import InputError
 from fieldwise.features.words import some
-from fieldwise.pipelines.init.columns import Column, columns_of, shown, words_of
+from fieldwise.pipelines.init.guess.columns import Column, columns_of, shown, words_of
 from fieldwise.pipelines.init.sample import Sample
 from fieldwise.pipelines.score.names import name_column
 

@@ -6,6 +6,14 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
+
+from fieldwise.features.files.listing import list_files
+from fieldwise.features.source.log import LogReader
+from fieldwise.features.source.raw import split_ranges
+from fieldwise.pipelines.config.load import load_config
+from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.init.init import init
 
 TAGS = ("red", "blue", "wool", "silk", "new; sale", "kids")
 SIZES = ("S", "M", "L", "")
@@ -30,3 +38,24 @@ def write_log(path: Path, rows: int = 4000, seed: int = 1) -> None:
         seen = f"{price[item]};{draw.choice(SIZES)};{draw.randint(1, 4)}"
         lines.append(f"v{n:06d};s{user};p{item};{when};{quoted};{seen};{click};{paid}")
     path.write_text("\n".join(lines) + "\n")
+
+
+def made(folder: Path, log: str = "log.csv", **options: Any) -> tuple[dict[str, Any], Config]:
+    """What init says, and the config it wrote."""
+    sides = {name: str(folder / path) for name, path in options.items() if name in ("users", "items")}
+    found = init(str(folder / log), **(options | sides), out=str(folder / "config.yaml"))
+    return found, load_config(folder / "config.yaml")
+
+
+def kinds(config: Config) -> dict[str, str]:
+    return {field.name: field.kind for field in config.fields}
+
+
+def read(config: Config) -> int:
+    """Rows that features would have, none of them set aside."""
+    reader, rows = LogReader(config.features, config.base), 0
+    for rng in split_ranges(config.source, list_files(config.source, config.base), 1 << 62):
+        for batch in reader.read(rng):
+            assert not batch.rejects, batch.rejects[:3]
+            rows += batch.rows
+    return rows

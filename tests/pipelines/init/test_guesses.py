@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 
 from fieldwise.features.errors import InputError
-from fieldwise.pipelines.init.columns import Column, follows, words_of
 from fieldwise.pipelines.init.draft import split_of
-from fieldwise.pipelines.init.leaks import is_row_number, leak
+from fieldwise.pipelines.init.guess.columns import Column, follows, words_of
+from fieldwise.pipelines.init.guess.ids import CONTEXTS, ITEMS, find_id
+from fieldwise.pipelines.init.guess.labels import find_label, no_label
+from fieldwise.pipelines.init.guess.leaks import is_row_number, leak
+from fieldwise.pipelines.init.guess.times import find_time, misread_times
 from fieldwise.pipelines.init.opening import open_as
-from fieldwise.pipelines.init.roles import CONTEXTS, ITEMS, find_id, find_label, find_time, misread_times, no_label
 
 
 def column(values: list, name: str = "x", total: int | None = None) -> Column:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fieldwise.pipelines.init.columns import Column
+from fieldwise.pipelines.init.guess.columns import Column
 
 SURE = 0.25
 """Normalized entropy of a column alone below which it decides the label; good fields rarely reach 0.7."""

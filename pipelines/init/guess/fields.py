@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from fieldwise.features.columns.expression import quoted
-from fieldwise.pipelines.init.columns import QUANTITIES, Column, shown, words_of
-from fieldwise.pipelines.init.leaks import RARELY_AGAIN, is_row_number, leak
-from fieldwise.pipelines.init.roles import Moments
+from fieldwise.pipelines.init.guess.columns import QUANTITIES, Column, shown, words_of
+from fieldwise.pipelines.init.guess.leaks import RARELY_AGAIN, is_row_number, leak
+from fieldwise.pipelines.init.guess.times import Moments
 from fieldwise.pipelines.init.yaml_text import flow, scalar
 
 MOST_WORDS = 20_000
