@@ -140,8 +140,8 @@ MISTAKES: dict[str, tuple[Change, str]] = {
         in_log(lambda log: log.replace("s3,", "Zoë,").encode("latin-1")),
         "name its encoding: `encoding: latin-1`",
     ),
-    "one class to test on": (
-        in_log(lambda log: re.sub(r",[01],(\d),(\d+),(2026-01-(?:19|20))", r",0,\1,\2,\3", log)),
+    "one class to validate on": (
+        in_log(lambda log: re.sub(r",[01],(\d),(\d+),(2026-01-(?:17|18))", r",0,\1,\2,\3", log)),
         "found 40 rows, all labelled 0. Give the split a larger share, or rows by chance: `split: {by: hash, key: ",
     ),
     "moments in words": (
@@ -212,6 +212,17 @@ def test_the_message_says_what_to_write(
     assert "expected" in line
     assert "found" in line
     assert not out
+
+
+def test_one_class_to_test_on_is_told_and_no_model_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text(re.sub(r",[01],(\d),(\d+),(2026-01-(?:19|20))", r",0,\1,\2,\3", LOG))
+    (tmp_path / "shop.yaml").write_text(CONFIG)
+    assert main(["features", "--config", "shop.yaml"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: split.test: 40 rows, all labelled 0: they measure nothing. Give the split a larger share" in said
 
 
 def test_what_beginners_write_and_may(

@@ -45,8 +45,8 @@ class Model:
             'probability'
         """
         with call():
-            probabilities = self._scorer.probabilities(arrow(frame))
-            for name, example in self._scorer.all_unseen.items():
+            probabilities, unseen = self._scorer.scored(arrow(frame))
+            for name, example in unseen.items():
                 warn(
                     f"predict: training has seen none of these values of field {name!r}, such as {example}: are they "
                     "written as in the log (`39` for `39.0`, `true` for `True`)?"

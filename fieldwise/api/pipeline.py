@@ -16,7 +16,7 @@ from fieldwise.api.calls import call
 from fieldwise.api.documents import config_of, overrides_of
 from fieldwise.api.frames import arrow, ids_of, publish
 from fieldwise.api.results import (
-    Asked,
+    CatalogTables,
     Evaluation,
     Explanation,
     Importance,
@@ -234,16 +234,16 @@ class Pipeline:
         from fieldwise.pipelines.catalog.score_catalog import score_catalog
 
         with call("score-catalog"):
-            asked = _asked(self.config, contexts, items, catalog if k is None else {**catalog, "k": k})
-            with self._staged(asked) as (config, staging):
+            given = _catalog_of(self.config, contexts, items, catalog if k is None else {**catalog, "k": k})
+            with self._staged(given) as (config, staging):
                 chosen = self._named(model)
-                if asked is None:
+                if given is None:
                     told = score_catalog(config, model=chosen, date=date)
                     return Lists(told, *_published(told))
                 with hushed():  # it would name places that go with the call
                     told = score_catalog(config, model=chosen, date=date, out=store.join(staging, "lists"))
                 stays = {key: value for key, value in told.items() if key not in ("dir", "report")}
-                return Lists(stays, *_published(told), asked)
+                return Lists(stays, *_published(told), given)
 
     def evaluate_lists(
         self, lists: Lists | None = None, *, date: str | None = None, first: str | None = None, last: str | None = None
@@ -275,24 +275,24 @@ class Pipeline:
                     raise ConfigError("evaluate_lists", expected=expected, found="none known", fix=fix)
                 first, last = unseen[0], last or unseen[-1]
             days = {"date": date, "first": first, "last": last}
-            if lists is None or lists.asked is None:
+            if lists is None or lists.catalog is None:
                 return ListsEvaluation.of(evaluate_lists(self.config, **days))
-            with self._staged(lists.asked) as (config, staging):
+            with self._staged(lists.catalog) as (config, staging):
                 place = publish(lists.table, store.join(staging, "lists"), "part").rpartition("/")[0]
                 with hushed():  # it would name places that go with the call
                     told = evaluate_lists(config, lists=place, out=staging, **days)
                 return ListsEvaluation.of({key: value for key, value in told.items() if key != "dir"})
 
     @contextmanager
-    def _staged(self, asked: Asked | None) -> Iterator[tuple[Config, str]]:
+    def _staged(self, catalog: CatalogTables | None) -> Iterator[tuple[Config, str]]:
         """The config with a catalog of tables, which lie in a directory that goes afterwards."""
         staging = store.join(self.workspace, "python", uuid.uuid4().hex)
-        if asked is None:
+        if catalog is None:
             yield self.config, staging
             return
         try:
-            overrides = overrides_of(asked.keys, ("catalog",))
-            for side, table in asked.tables.items():
+            overrides = overrides_of(catalog.keys, ("catalog",))
+            for side, table in catalog.tables.items():
                 block = {"path": publish(table, staging, side), "format": "parquet"}
                 overrides.append(f"catalog.{side}s={json.dumps(block)}")
             # one value, not key by key: what the block says of other files goes
@@ -309,7 +309,7 @@ class Pipeline:
         return load_config(self.config.file, [*self.config.overrides, *overrides])
 
 
-def _asked(config: Config, contexts: Any, items: Any, keys: Mapping[str, Any]) -> Asked | None:
+def _catalog_of(config: Config, contexts: Any, items: Any, keys: Mapping[str, Any]) -> CatalogTables | None:
     """What a call says of the catalog; None where it says nothing."""
     tables, named = {}, dict(keys)
     for side, given in (("context", contexts), ("item", items)):
@@ -318,7 +318,7 @@ def _asked(config: Config, contexts: Any, items: Any, keys: Mapping[str, Any]) -
             ids = ids_of(given, own)
             table = arrow(given if ids is None else ids, f"{side}s")
             tables[side], named[f"{side}_id"] = table, own or table.column_names[0]
-    return Asked(tables, named) if tables or named else None
+    return CatalogTables(tables, named) if tables or named else None
 
 
 def _published(told: Mapping[str, Any]) -> tuple[pa.Table, str]:

@@ -145,7 +145,7 @@ class Evaluation(Result):
             yield Grid("Slices, the worst first", head, rows)
 
 
-class Asked(NamedTuple):
+class CatalogTables(NamedTuple):
     """A catalog of tables: those of contexts and items by side, and keys of the config's ``catalog``."""
 
     tables: Mapping[str, pa.Table]
@@ -159,7 +159,7 @@ class Lists(Result):
     table: pa.Table
     page: str
     """Samples with names, what is listed most, what the model knows of both sides: an HTML page."""
-    asked: Asked | None = field(default=None, repr=False)
+    catalog: CatalogTables | None = field(default=None, repr=False)
     """What ``top_k`` was given in place of the config's catalog."""
 
     def to_pandas(self) -> Any:

@@ -12,6 +12,7 @@ from fieldwise.features.config import FeatureConfig
 from fieldwise.features.errors import ConfigError, InputError
 from fieldwise.features.snapshot.manifest import ROLES, FileEntry, require_weights, weights_of
 from fieldwise.features.source.quarantine import Example, Quarantined
+from fieldwise.features.terminal import warn
 from fieldwise.pipelines.build.quality import judged
 from fieldwise.pipelines.config.schema import Config
 
@@ -101,14 +102,15 @@ def require_rows(counts: Counts, splitter: Splitter) -> None:
         )
     for role in (ROLES[role] for role in splitter.roles if role in (VALID, TEST)):
         rows, positives = counts["rows", role], counts["positives", role]
-        if counted and positives in (0, rows):
-            raise InputError(
-                f"split.{role}",
-                expected="rows of both classes",
-                found=f"{rows} rows, all labelled {int(positives > 0)}",
-                fix="Give the split a larger share, or rows by chance: "
-                "`split: {by: hash, key: COLUMN, valid: 0.1, test: 0.1}`.",
-            )
+        if not counted or positives not in (0, rows):
+            continue
+        where, found = f"split.{role}", f"{rows} rows, all labelled {int(positives > 0)}"
+        fix = (
+            "Give the split a larger share, or rows by chance: `split: {by: hash, key: COLUMN, valid: 0.1, test: 0.1}`."
+        )
+        if role == ROLES[VALID]:
+            raise InputError(where, expected="rows of both classes", found=found, fix=fix)
+        warn(f"{where}: {found}: they measure nothing. {fix}")  # a model is trained all the same
 
 
 def require_weighted(files: Iterable[FileEntry]) -> None:

@@ -122,16 +122,22 @@ def told(found: Mapping[str, Any]) -> Iterator[str]:
 
 def verdict(found: Mapping[str, Any]) -> str:
     """Whether the lists are better than the most popular items, by the middle of the metrics, beyond chance."""
-    gap = found["metrics"][found["by"]]["over_popularity"]
-    low, high = (gap["value"] if gap[end] is None else gap[end] for end in ("low", "high"))
+    low, high = _ends_over_popularity(found)
     how = "better than" if low > 0 else "worse than" if high < 0 else "no better, beyond chance, than"
-    return f"the lists are {how} the most popular items: {found['by']} {_shown(gap, '+')}"
+    gap = _shown(found["metrics"][found["by"]]["over_popularity"], "+")
+    return f"the lists are {how} the most popular items: {found['by']} {gap}"
 
 
 def beats_popularity(found: Mapping[str, Any]) -> bool:
     """See ``verdict``."""
+    return _ends_over_popularity(found)[0] > 0
+
+
+def _ends_over_popularity(found: Mapping[str, Any]) -> tuple[float, float]:
+    """Of the interval; the value twice where too few contexts leave none."""
     gap = found["metrics"][found["by"]]["over_popularity"]
-    return bool((gap["value"] if gap["low"] is None else gap["low"]) > 0)
+    low, high = (gap["value"] if gap[end] is None else gap[end] for end in ("low", "high"))
+    return low, high
 
 
 def told_shortly(found: Mapping[str, Any]) -> str:

@@ -33,37 +33,29 @@ class FrameScorer:
         self.bundle, self.spec, self.scorer = bundle, bundle.spec, Scorer(bundle)
         self._config, self._base = config, base
         self._encoder = Encoder(bundle.spec)
-        self.tally = Tally(bundle.spec, Coverage({}))
-        """Of the table that was scored last."""
 
     @cached_property
     def _tables(self) -> list[SideTable]:
         joins = () if self._config is None else self._config.join
         return [SideTable(join, self._base) for join in joins]
 
-    def probabilities(self, table: pa.Table) -> Float32:
-        """[rows], calibrated. InputError for a column that is missing, or a value that cannot be read."""
-        threads = cores()
+    def scored(self, table: pa.Table) -> tuple[Float32, dict[str, str]]:
+        """Probabilities [rows], calibrated; and the fields of whose values there training has seen none, with one of
+        them (of a hashed field that is not told). InputError for a column that is missing, or a value that cannot be
+        read."""
+        threads, tally = cores(), Tally(self.spec, Coverage({}))
         parts = [np.empty(0, np.float32)]
-        self.tally = Tally(self.spec, Coverage({}))
         for start in range(0, table.num_rows, BLOCK):
             raw, slots = self.encoded(table.slice(start, BLOCK), start)
-            self.tally.add(slots, raw)
+            tally.add(slots, raw)
             parts.append(self.scorer.probabilities(slots, threads))
-        return np.concatenate(parts)
-
-    @property
-    def all_unseen(self) -> dict[str, str]:
-        """Fields of whose values, in the table that was scored last, training has seen none; with one of them. Of a
-        hashed field that is not told."""
-        shares = self.tally.shares(
-            {field.name for field in self.spec.fields if field.values and not field.config.hashed}
-        )
-        return {
+        told = {field.name for field in self.spec.fields if field.values and not field.config.hashed}
+        unseen = {
             name: found["example"]
-            for name, found in shares.items()
-            if found["values"] and found["unseen"] and found["unseen"] + found["missing"] > 1 - 1e-9
+            for name, found in tally.shares(told).items()
+            if found["unseen"] and found["unseen"] + found["missing"] > 1 - 1e-9
         }
+        return np.concatenate(parts), unseen
 
     def encoded(self, table: pa.Table, first: int = 0) -> tuple[pa.RecordBatch, Int32]:
         """The raw columns that the model reads, and their slots [rows, S]. ``first``: number of the first row, for
