@@ -2,9 +2,9 @@
 
 Commands that train once start it first; what they ask of the registry, and what a `Journal` sends, goes there then, a
 JSON line each, and comes back so, errors whole. Where it was not started, or MLflow is imported here already, the same
-functions are called in this process. It ends with this one, whatever ends that.
+methods are called in this process. It ends with this one, whatever ends that.
 
-    -> {"call": "send", "with": {...}}        <- {"answer": ...}   or   {"error": {...}}   or   {"trouble": "..."}
+    -> [store, method, arguments, named ones]      <- {"answer": ...}   or   {"error": {...}}   or   {"trouble": "..."}
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import astuple, dataclass
+from functools import partial, wraps
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fieldwise.features.errors import FieldwiseError, TrackingError, retold, told
 from fieldwise.features.process import die_with_parent
@@ -32,9 +32,30 @@ if TYPE_CHECKING:
     from fieldwise.training.tracking.registry import Registry
     from fieldwise.training.tracking.sender import Sender
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _started: list[_Other] = []
 _numbers = count()
 """Of senders: each begins with what it is told, and then knows what it has sent."""
+_senders: dict[int, Sender] = {}
+"""Of this process, by number."""
+
+
+def _wherever(method: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of what `Store` does with MLflow: in the other process where that was started, else in this one.
+    Arguments and answers are JSON."""
+
+    @wraps(method)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        if (other := _other()) is None:
+            return method(*arguments, **named)
+        store, *rest = arguments
+        assert isinstance(store, Store)
+        remember_urls(store.uri or "")  # what the other process knows as secret comes back in its words
+        found: T = other.ask(store, method.__name__, rest, named)
+        return found
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -47,61 +68,91 @@ class Store:
     uri: str | None
     workspace: str
 
+    @_wherever
     def connect(self) -> None:
         """Open the store; a later call may write to it."""
-        self._call("connect")
+        from fieldwise.training.tracking import runs
 
+        runs.connect(self.uri, self.workspace)
+
+    @_wherever
     def is_made(self) -> bool:
         """See ``runs.is_made``."""
-        return bool(self._call("is_made"))
+        from fieldwise.training.tracking.runs import is_made
+
+        return is_made(self.uri, self.workspace)
+
+    @_wherever
+    def experiment_id(self, name: str) -> str:
+        """See ``runs.experiment_id``."""
+        from fieldwise.training.tracking.runs import experiment_id
+
+        return experiment_id(name, self.workspace)
+
+    def find(self, reference: str) -> Registered | None:
+        """See ``registry.find``."""
+        found = self.found(reference)
+        return None if found is None else Registered(*found)
+
+    @_wherever
+    def found(self, reference: str) -> Any:
+        """What ``find`` is made of."""
+        from fieldwise.training.tracking.registry import find
+
+        return find(reference)
+
+    @_wherever
+    def bundle_of(self, reference: str) -> str:
+        """See ``fetch.bundle_of``; a copy stays as long as the process that made it."""
+        from fieldwise.training.tracking.fetch import bundle_of
+
+        return bundle_of(reference)
 
     def registry(self, name: str) -> Registry:
         """A registered model of it. In the other process where that was started: what its methods take and give is
         JSON then."""
-        other = _other()
-        found: Any = _registry(self, name) if other is None else _There(partial(self._call, "registry", name=name))
+        found: Any = self._registry(name) if _other() is None else _There(partial(self.of_registry, name))
         return found
 
-    def experiment_id(self, name: str) -> str:
-        """See ``runs.experiment_id``."""
-        return str(self._call("experiment_id", name=name))
+    def _registry(self, name: str) -> Registry:
+        from fieldwise.training.tracking.registry import Registry
 
-    def find(self, reference: str) -> Registered | None:
-        """See ``registry.find``."""
-        found = self._call("find", reference=reference)
-        return None if found is None else Registered(*found)
+        return Registry(name, self.workspace)
 
-    def bundle_of(self, reference: str) -> str:
-        """See ``fetch.bundle_of``; a copy stays as long as the process that made it."""
-        return str(self._call("bundle_of", reference=reference))
+    @_wherever
+    def of_registry(self, name: str, method: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """What a method of a registered model answers."""
+        self.connect()
+        return getattr(self._registry(name), method)(*arguments, **named)
 
     def sender(self, place: Path, workspace: str) -> Send:
         """What sends the reports that lie in a directory; see ``sender.Sender``."""
-        resumed = (place / JOURNAL).exists()
-        if _other() is None:
-            return _sender(str(place), resumed, workspace)
-        one = {"number": next(_numbers), "place": str(place), "resumed": resumed, "workspace": workspace}
+        return partial(self.send, next(_numbers), str(place), (place / JOURNAL).exists(), workspace)
 
-        def send(report: Report, answers: Mapping[str, Any]) -> Report:
-            answer: Report = self._call("send", **one, report=report, answers=dict(answers))
-            return answer
+    @_wherever
+    def send(
+        self, number: int, place: str, resumed: bool, workspace: str, report: Report, answers: Mapping[str, Any]
+    ) -> Report:
+        """What a sender answers to a report, the sender of this number."""
+        from fieldwise.training.tracking.sender import Sender
 
-        return send
+        if number not in _senders:
+            _senders[number] = Sender(place, resumed=resumed, workspace=workspace)
+        return _senders[number](report, answers)
 
+    @_wherever
     def reopen(self, run: str, *, running: bool) -> bool:
         """See ``sender.reopen``."""
-        return bool(self._call("reopen", run=run, running=running))
+        from fieldwise.training.tracking.sender import reopen
 
+        return reopen(run, running=running)
+
+    @_wherever
     def end(self, run: str, status: str) -> None:
         """See ``sender.end``."""
-        self._call("end", run=run, status=status)
+        from fieldwise.training.tracking.sender import end
 
-    def _call(self, function: str, **arguments: Any) -> Any:
-        other = _other()
-        if other is None:
-            return _FUNCTIONS[function](self, **arguments)
-        remember_urls(self.uri or "")  # what the other process knows as secret comes back in its words
-        return other.ask(function, {"store": asdict(self), **arguments})
+        end(run, status)
 
 
 @contextmanager
@@ -128,7 +179,7 @@ class _There:
         self._call = call
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        return lambda *positional, **named: self._call(method=method, positional=positional, named=named)
+        return lambda *arguments, **named: self._call(method, arguments, named)
 
 
 class _Other:
@@ -143,11 +194,12 @@ class _Other:
         assert self._process.stdout is not None
         self._asks, self._answers = self._process.stdin, self._process.stdout
 
-    def ask(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        """What a function answers. Raises the FieldwiseError that it raises, TrackingError for any other."""
+    def ask(self, store: Store, method: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """What a method of a store answers there. Raises the FieldwiseError that it raises, TrackingError for another
+        error."""
         line = b""
         with suppress(BrokenPipeError, ValueError):  # it has ended, or was given up below
-            self._asks.write(json.dumps({"call": function, "with": arguments}).encode() + b"\n")
+            self._asks.write(json.dumps([astuple(store), method, arguments, named]).encode() + b"\n")
             self._asks.flush()
             try:
                 line = self._answers.readline()
@@ -169,89 +221,6 @@ class _Other:
         with suppress(BrokenPipeError):  # it has ended already
             self._asks.close()
         self._answers.close()
-
-
-def _connect(store: Store) -> None:
-    from fieldwise.training.tracking import runs
-
-    runs.connect(store.uri, store.workspace)
-
-
-def _registry(store: Store, name: str) -> Registry:
-    from fieldwise.training.tracking.registry import Registry
-
-    return Registry(name, store.workspace)
-
-
-def _is_made(store: Store) -> bool:
-    from fieldwise.training.tracking.runs import is_made
-
-    return is_made(store.uri, store.workspace)
-
-
-def _experiment_id(store: Store, name: str) -> str:
-    from fieldwise.training.tracking.runs import experiment_id
-
-    return experiment_id(name, store.workspace)
-
-
-def _find(store: Store, reference: str) -> Registered | None:
-    from fieldwise.training.tracking.registry import find
-
-    return find(reference)
-
-
-def _bundle_of(store: Store, reference: str) -> str:
-    from fieldwise.training.tracking.fetch import bundle_of
-
-    return bundle_of(reference)
-
-
-def _of_registry(store: Store, name: str, method: str, positional: list[Any], named: dict[str, Any]) -> Any:
-    _connect(store)
-    return getattr(_registry(store, name), method)(*positional, **named)
-
-
-def _sender(place: str, resumed: bool, workspace: str) -> Sender:
-    from fieldwise.training.tracking.sender import Sender
-
-    return Sender(place, resumed=resumed, workspace=workspace)
-
-
-_senders: dict[int, Sender] = {}
-
-
-def _send(
-    store: Store, number: int, place: str, resumed: bool, workspace: str, report: Report, answers: Report
-) -> Report:
-    if number not in _senders:
-        _senders[number] = _sender(place, resumed, workspace)
-    return _senders[number](report, answers)
-
-
-def _reopen(store: Store, run: str, running: bool) -> bool:
-    from fieldwise.training.tracking.sender import reopen
-
-    return reopen(run, running=running)
-
-
-def _end(store: Store, run: str, status: str) -> None:
-    from fieldwise.training.tracking.sender import end
-
-    end(run, status)
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "connect": _connect,
-    "is_made": _is_made,
-    "experiment_id": _experiment_id,
-    "find": _find,
-    "bundle_of": _bundle_of,
-    "registry": _of_registry,
-    "send": _send,
-    "reopen": _reopen,
-    "end": _end,
-}
 
 
 def _serve() -> None:
@@ -276,11 +245,9 @@ def _serve() -> None:
         busy = True
         if not line:
             break
-        asked = json.loads(line)
-        arguments = asked["with"]
+        store, method, arguments, named = json.loads(line)
         try:
-            store = Store(**arguments.pop("store"))
-            found: dict[str, Any] = {"answer": _FUNCTIONS[asked["call"]](store, **arguments)}
+            found: dict[str, Any] = {"answer": getattr(Store(*store), method)(*arguments, **named)}
         except FieldwiseError as error:
             found = {"error": told(error)}
         except Exception as error:  # of whatever layer below, as `Journal` tells it
