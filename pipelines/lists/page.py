@@ -14,6 +14,8 @@ from fieldwise.training.evaluation import exposure
 from fieldwise.training.evaluation.ranking import NAMES
 
 PAGE = "report.html"
+_APART = 0.02
+"""Share of the axis by which the systems' points of one length stand apart: their intervals would hide each other."""
 
 
 def page(found: Mapping[str, Any], title: str) -> str:
@@ -52,7 +54,7 @@ def _curves(name: str, metrics: Mapping[str, Any], cutoffs: Sequence[int]) -> Pi
     for place, system in enumerate(SYSTEMS):
         every = [Interval(**metrics[f"{name}@{cutoff}"][system]) for cutoff in cutoffs]
         ends = [None if each.low is None or each.high is None else (each.low, each.high) for each in every]
-        beside = [x + 0.04 * (place - 1) for x in at]  # intervals of one cutoff would hide each other
+        beside = [x + _APART * max(1, len(at) - 1) * (place - 1) for x in at]
         lines.append(Line(system, beside, [each.value for each in every], dots=True, ends=ends))
     return chart(name, "length of the list", name, lines, names=[f"{cutoff}" for cutoff in cutoffs], zero=True)
 
