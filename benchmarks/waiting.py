@@ -9,7 +9,8 @@ compiled kernels and of the JVM's classes are empty. Warm: the same commands aga
 ``--warm`` alone, by the user's own caches. With ``--before``, each command of that checkout runs just before ours, with
 caches and workspaces of its own.
 
-    days       two days of 5,000 rows of a shop: features, train, score-catalog, a date of daily, explain, --help
+    days       two days of 5,000 rows of a shop: features, train, score-catalog, a date of daily, explain, --help; the
+               first train of a workspace makes MLflow's database, a next one finds it
     movielens  MovieLens 100K by configs/movielens.yaml: features, train FFM with the settings given (training.auto:
                false; a search for them is 17 trainings), score-catalog of all users and films
     demo       20,000 rows, two ranks
@@ -50,6 +51,7 @@ def days(place: Path, work: str) -> Commands:
         "features": ["features", "--date", dates[0], *where],
         "features, a next day": ["features", "--date", dates[1], "--spec", first, *where],
         "train": ["train", "--train", first, "--valid", second, *where],
+        "train, again": ["train", "--train", first, "--valid", second, *where],
         "score-catalog": ["score-catalog", "--date", dates[1], *where],
         "daily": ["daily", "--date", dates[2], *where],
         "explain": ["explain", "--set", f"source.path={made}/log/{dates[2]}.csv", *where],
@@ -65,6 +67,7 @@ def movielens(place: Path, work: str) -> Commands:
     return {
         "features": ["features", *where],
         "train": ["train", *where, "--set", "training.auto=false"],
+        "train, again": ["train", *where, "--set", "training.auto=false"],
         "score-catalog": ["score-catalog", *where],
     }
 

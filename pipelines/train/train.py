@@ -46,9 +46,11 @@ from fieldwise.training.loop.trainer import train
 from fieldwise.training.models import AUTO, member
 from fieldwise.training.network.bundle import Bundle, load_bundle, save_family
 from fieldwise.training.ranks.world import join_world
-from fieldwise.training.tracking.journal import Journal, Send, open_training, send_kept
+from fieldwise.training.tracking.journal import Journal, Send, at_once, open_training, send_kept
 
 EXAMPLE_ROWS = 5
+_SHORT_ROWS = 1_000_000
+"""Up to which a training may be over before MLflow has begun."""
 
 
 def train_model(
@@ -237,7 +239,9 @@ def _reporting(config: Config, task: TrainRun, training: str, name: str | None) 
     """The journal of this training: that of the killed one when this one resumes it. What others left is sent."""
     tracking = tracking_of(config)
     tracking.connect()
-    with open_training(training, _senders(config), scratch=config.training.scratch) as journal:
+    # a short training does not wait for MLflow to begin; a long one hears first what it refuses
+    ready = tracking.ready if task.data.train.rows < _SHORT_ROWS else at_once
+    with open_training(training, _senders(config), scratch=config.training.scratch, ready=ready) as journal:
         for draft in journal.training.local.glob(".bundle.*.tmp"):  # of a killed training: nobody else is at work here
             shutil.rmtree(draft)
         undone = journal.result is None or journal.waiting > 0 or _refused(journal)
@@ -257,8 +261,6 @@ def _reporting(config: Config, task: TrainRun, training: str, name: str | None) 
             name=name or task.model.kind,
             time=int(1000 * time.time()),
         )
-        if journal.trouble is not None and journal.trouble.exit_code == 2:
-            raise journal.trouble  # the store refuses, and would after the last epoch, too
         journal.params(_params(task.data))
         try:
             yield journal

@@ -48,9 +48,8 @@ from fieldwise.training.models.base import build_model
 from fieldwise.training.models.defaults import Chosen
 from fieldwise.training.models.layout import Layout
 from fieldwise.training.network.calibration import Calibration, Isotonic, Platt
+from fieldwise.training.network.files import CHOSEN, DATA, FAMILY, LEARNED, MODEL, WEIGHTS
 
-WEIGHTS, MODEL, DATA, LEARNED = "weights.safetensors", "model.json", "data.json", "learned.json"
-CHOSEN, FAMILY = "chosen.json", "family.json"
 Told = TypeVar("Told", bound=Strict)
 
 

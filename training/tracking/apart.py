@@ -9,8 +9,10 @@ methods are called in this process. It ends with this one, whatever ends that.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from dataclasses import astuple, dataclass
 from functools import partial, wraps
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from fieldwise.features.errors import FieldwiseError, TrackingError, retold, told
 from fieldwise.features.process import die_with_parent
@@ -68,12 +70,20 @@ class Store:
     uri: str | None
     workspace: str
 
-    @_wherever
     def connect(self) -> None:
-        """Open the store; a later call may write to it."""
+        """Open the store; a later call may write to it. In the other process nobody waits for that: what is wrong with
+        the store is raised by the next call."""
+        if (other := _other()) is not None:
+            other.post(self, "connect")
+            return
         from fieldwise.training.tracking import runs
 
         runs.connect(self.uri, self.workspace)
+
+    @staticmethod
+    def ready() -> bool:
+        """Whether a call is answered at once: false while the other process still begins. Raises what it could not."""
+        return (other := _other()) is None or other.ready()
 
     @_wherever
     def is_made(self) -> bool:
@@ -136,6 +146,7 @@ class Store:
         """What a sender answers to a report, the sender of this number."""
         from fieldwise.training.tracking.sender import Sender
 
+        self.connect()  # the one before may have failed: MLflow's own store is none of ours
         if number not in _senders:
             _senders[number] = Sender(place, resumed=resumed, workspace=workspace)
         return _senders[number](report, answers)
@@ -192,35 +203,60 @@ class _Other:
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._asks, self._answers = self._process.stdin, self._process.stdout
+        self._asks = self._process.stdin
+        self._answers = cast(io.BufferedReader, self._process.stdout).detach()  # no answer hides in a buffer
+        self._owed = 0
 
     def ask(self, store: Store, method: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """What a method of a store answers there. Raises the FieldwiseError that it raises, TrackingError for another
-        error."""
-        line = b""
-        with suppress(BrokenPipeError, ValueError):  # it has ended, or was given up below
-            self._asks.write(json.dumps([astuple(store), method, arguments, named]).encode() + b"\n")
+        error; but first what was raised by one that was posted before."""
+        self.post(store, method, arguments, named)
+        found = [self._answer() for _ in range(self._owed)]
+        return [_told(each) for each in found][-1]  # the first that raised does
+
+    def post(
+        self, store: Store, method: str, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
+    ) -> None:
+        """Have a method called; who asks next waits for it."""
+        with suppress(BrokenPipeError, ValueError):  # it has ended, or was given up below: there will be no answer
+            self._asks.write(json.dumps([astuple(store), method, arguments, named or {}]).encode() + b"\n")
             self._asks.flush()
+        self._owed += 1
+
+    def ready(self) -> bool:
+        """Whether all is answered that it was asked. Raises as ``ask`` does."""
+        while self._owed and select.select([self._answers], [], [], 0)[0]:
+            _told(self._answer())
+        return not self._owed
+
+    def _answer(self) -> bytes:
+        self._owed -= 1
+        with suppress(ValueError):  # given up
             try:
-                line = self._answers.readline()
+                return self._answers.readline()
             except BaseException:  # a signal: what is answered later would be taken for the answer to another call
                 self.close()
                 raise
-        if not line.endswith(b"\n"):
-            found, fix = "one that has ended", "Run the same command again."
-            raise TrackingError("MLflow's client", expected="a process that runs", found=found, fix=fix)
-        answer = json.loads(line)
-        if "error" in answer:
-            raise retold(answer["error"])
-        if "trouble" in answer:
-            raise TrackingError("MLflow", expected="an answer", found=answer["trouble"], fix="See that it runs.")
-        return answer["answer"]
+        return b""
 
     def close(self) -> None:
         """It ends by itself, once it has nothing to read."""
         with suppress(BrokenPipeError):  # it has ended already
             self._asks.close()
         self._answers.close()
+
+
+def _told(line: bytes) -> Any:
+    """What a line answers, or raises."""
+    if not line.endswith(b"\n"):
+        found, fix = "one that has ended", "Run the same command again."
+        raise TrackingError("MLflow's client", expected="a process that runs", found=found, fix=fix)
+    answer = json.loads(line)
+    if "error" in answer:
+        raise retold(answer["error"])
+    if "trouble" in answer:
+        raise TrackingError("MLflow", expected="an answer", found=answer["trouble"], fix="See that it runs.")
+    return answer["answer"]
 
 
 def _serve() -> None:

@@ -55,15 +55,25 @@ _HOLDS: dict[str, dict[str, type]] = {
 _VALUES: dict[str, tuple[type, ...]] = {"params": (str,), "metrics": (int, float)}
 
 
+def at_once() -> bool:
+    """Of a server that need not begin."""
+    return True
+
+
 class Journal:
     """A training's reports, the ``Tracker`` of ``training.loop.run``. ``open_journal`` keeps other writers out.
+
+    Args:
+        ready: whether the server can be asked by now; until then reports wait for the next, or for ``deliver``.
 
     Attributes: ``training``, its directory; ``directory`` of the reports on this machine.
     """
 
-    def __init__(self, directory: str | Path, send: Send, training: Mirror | None = None) -> None:
+    def __init__(
+        self, directory: str | Path, send: Send, training: Mirror | None = None, ready: Callable[[], bool] = at_once
+    ) -> None:
         self.training = training or Mirror(str(Path(directory).absolute().parent))
-        self.directory, self._send = Path(directory), send
+        self.directory, self._send, self._ready = Path(directory), send, ready
         store.make_dir(str(self.files))
         self._reports = _Lines(self.directory / JOURNAL, self.training.push)
         self._answers = _Lines(self.directory / ANSWERS, self.training.push)
@@ -189,7 +199,7 @@ class Journal:
             return
         started = time.monotonic()
         try:
-            while self.waiting:
+            while self.waiting and (now or self._ready()):
                 report = self._reports.items[len(self._answers.items)]
                 self._answers.add(self._send(report, self.answers))
         except Exception as error:  # of whatever layer below: requests, SQLAlchemy, file systems
@@ -201,6 +211,8 @@ class Journal:
             self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
             return
+        if self.waiting:
+            return  # for the server to be ready
         if self.trouble is not None:
             say("MLflow answers again, all reports are sent")
         self.trouble = None
@@ -218,6 +230,9 @@ class Journal:
         if what.get("values", True):
             self._reports.add({"do": do, **what})
             self.send()
+        refused = self.trouble if do in ("open", "params", "metrics") and not self._answers.items else None
+        if refused is not None and refused.exit_code == 2:
+            raise refused  # the store refuses, and would after the last epoch, too
 
 
 class _Lines:
@@ -259,7 +274,12 @@ def _damaged(path: Path, found: str) -> ArtifactError:
 
 @contextmanager
 def open_journal(
-    directory: str | Path, send: Send, *, training: Mirror | None = None, patience: float = 60.0
+    directory: str | Path,
+    send: Send,
+    *,
+    training: Mirror | None = None,
+    patience: float = 60.0,
+    ready: Callable[[], bool] = at_once,
 ) -> Iterator[Journal]:
     """The journal kept in a local directory; one process at a time has it, and a dead one does not.
 
@@ -269,7 +289,7 @@ def open_journal(
     store.make_dir(str(directory))
     expected, fix = "one training of this config and data at a time", "Wait for it, or set another workspace."
     with locked(Path(directory, "lock"), str(directory), expected=expected, fix=fix, patience=patience):
-        yield Journal(directory, send, training)
+        yield Journal(directory, send, training, ready)
 
 
 @contextmanager
@@ -280,6 +300,7 @@ def open_training(
     scratch: str | None = None,
     reports_alone: bool = False,
     patience: float = 60.0,
+    ready: Callable[[], bool] = at_once,
 ) -> Iterator[Journal]:
     """The journal of a training whose directory may be a URL; errors as of ``open_journal``.
 
@@ -287,11 +308,12 @@ def open_training(
         sender: makes what sends, of the local directory of the reports.
         scratch: where a copy is worked in if it is a URL, see ``Mirror``.
         reports_alone: copy no bundle, checkpoints and files, where nothing is sent.
+        ready: see ``Journal``.
     """
     only = (f"{REPORTS}/{JOURNAL}", f"{REPORTS}/{ANSWERS}") if reports_alone else ()
     with Mirror(training, scratch, only=only, patience=patience) as mirror:
         reports = mirror.local / REPORTS
-        with open_journal(reports, sender(reports), training=mirror, patience=patience) as journal:
+        with open_journal(reports, sender(reports), training=mirror, patience=patience, ready=ready) as journal:
             yield journal
 
 

@@ -9,11 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from fieldwise.features.columns.text import canonical
 from fieldwise.features.errors import InputError
-from fieldwise.features.fields.encoder import Encoder
-from fieldwise.training.network.bundle import load_bundle
-from fieldwise.training.scoring.scorer import Scorer
 
 
 class FieldwiseModel(mlflow.pyfunc.PythonModel):
@@ -24,6 +20,11 @@ class FieldwiseModel(mlflow.pyfunc.PythonModel):
     """
 
     def load_context(self, context: Any) -> None:
+        # here, because MLflow executes this file to log a model, too, which needs neither torch nor kernels
+        from fieldwise.features.fields.encoder import Encoder
+        from fieldwise.training.network.bundle import load_bundle
+        from fieldwise.training.scoring.scorer import Scorer
+
         bundle = load_bundle(context.artifacts["bundle"])
         self.encoder, self.scorer = Encoder(bundle.spec), Scorer(bundle)
         self.columns = bundle.spec.raw_columns
@@ -57,6 +58,8 @@ def _array(values: pd.Series) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
+    from fieldwise.features.columns.text import canonical
+
     text: str | None = canonical(pa.array([value], from_pandas=True))[0].as_py()
     return text
 

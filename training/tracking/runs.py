@@ -21,6 +21,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.models import utils as model_utils
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, Schema
@@ -157,17 +158,22 @@ class Run:
         return str(info.model_uri)
 
 
+_CHECKS = ((requirements_utils, "_check_requirement_satisfied"), (model_utils, "_validate_serving_input"))
+
+
 @contextmanager
 def _unchecked() -> Iterator[None]:
-    """Without MLflow's look at the files of all installed packages (two seconds) for whether the versions that we state
-    are installed: they are what is."""
-    name = "_check_requirement_satisfied"
-    check = getattr(requirements_utils, name, None)
-    setattr(requirements_utils, name, lambda requirement: None)
+    """Without two looks of MLflow's, which warn at most and take seconds each: at the files of all installed packages,
+    for whether the versions that we state are installed (they are what is); and at what the model says of its example,
+    for which torch is imported."""
+    found = [(module, name, getattr(module, name)) for module, name in _CHECKS if hasattr(module, name)]
+    for module, name, _ in found:
+        setattr(module, name, lambda *arguments, **named: None)
     try:
         yield
     finally:
-        setattr(requirements_utils, name, check)
+        for module, name, check in found:
+            setattr(module, name, check)
 
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}

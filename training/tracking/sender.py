@@ -16,7 +16,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.redact import redacted_tree
-from fieldwise.training.network.bundle import FAMILY
+from fieldwise.training.network.files import FAMILY
 from fieldwise.training.tracking.environment import source_tags
 from fieldwise.training.tracking.journal import ANSWERS, Report
 from fieldwise.training.tracking.mlflow_store import ask, tell, trouble

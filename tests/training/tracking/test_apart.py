@@ -17,6 +17,7 @@ from fieldwise.features.errors import ArtifactError, ConfigError, TrackingError
 from fieldwise.features.process import runs
 from fieldwise.training.tracking import apart
 from fieldwise.training.tracking.apart import Store
+from fieldwise.training.tracking.journal import open_journal
 from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 
@@ -40,8 +41,15 @@ def told(store: Store) -> list[str]:
     with pytest.raises(ArtifactError) as former:
         found.former()
     with pytest.raises(ConfigError) as unknown:
-        Store("ftp://nowhere", store.workspace).connect()
+        connected(Store("ftp://nowhere", store.workspace))
     return [*answers, str(former.value), str(unknown.value)]
+
+
+def connected(store: Store) -> None:
+    """Waits for it, as nobody else does."""
+    store.connect()
+    while not store.ready():
+        time.sleep(0.01)
 
 
 def test_the_same_as_here(beside: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,15 +93,46 @@ def test_it_ends_with_the_process_that_started_it(number: int) -> None:
 
 
 def test_a_signal_ends_it_between_two_calls_and_that_is_told(beside: int, tmp_path: Path) -> None:
-    Store(None, str(tmp_path)).connect()  # it is at rest afterwards
+    connected(Store(None, str(tmp_path)))  # it is at rest afterwards
     os.kill(beside, signal.SIGTERM)
     assert gone(beside)
     for _ in range(2):
         with pytest.raises(TrackingError) as error:
-            Store(None, str(tmp_path)).connect()
+            connected(Store(None, str(tmp_path)))
         assert str(error.value) == (
             "MLflow's client: expected a process that runs, found one that has ended. Run the same command again."
         )
+
+
+def test_what_is_wrong_with_a_store_is_told_by_the_next_call_and_nothing_is_sent_elsewhere(
+    beside: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mlflow.db").write_text("no database, or one of another kind\n" * 100)
+    store = Store(None, str(tmp_path / "work"))
+    store.connect()
+    with open_journal(tmp_path / "reports", store.sender(tmp_path / "reports", store.workspace)) as journal:
+        with pytest.raises(ConfigError, match="expected an SQLite database"):
+            journal.open(experiment="shop", name="fm", time=1)
+        with pytest.raises(ConfigError, match="expected an SQLite database"):
+            journal.metrics({"loss": 0.5}, 1)
+    assert {each.name for each in tmp_path.iterdir()} == {"work", "reports"}
+
+
+def test_reports_wait_while_the_other_process_begins(beside: int, tmp_path: Path) -> None:
+    store, reports = Store(None, str(tmp_path / "work")), tmp_path / "reports"
+    store.connect()
+    assert not store.ready()
+    with open_journal(reports, store.sender(reports, store.workspace), ready=store.ready) as journal:
+        started = time.monotonic()
+        journal.open(experiment="shop", name="fm", time=1)
+        assert time.monotonic() - started < 1
+        assert journal.waiting == 1
+        while not store.ready():
+            time.sleep(0.01)
+        journal.metrics({"loss": 0.5}, 1)
+        assert journal.waiting == 0
 
 
 def test_a_training_reports_without_mlflow_in_its_own_process(tmp_path: Path) -> None:
