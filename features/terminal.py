@@ -150,7 +150,8 @@ class TerminalStream:
 
     def write(self, text: str) -> int:
         with _LIFE.lock:
-            _LIFE.heard(self._stream)
+            if text:  # a bar that ends writes nothing, too
+                _LIFE.heard(self._stream)
             self._stream.write(self._shown(redacted(text)))
         return len(text)
 
@@ -170,7 +171,7 @@ class _Life:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a signal's last words may come while the main thread writes
-        self.last, self.shown = time.monotonic(), False
+        self.last, self.shown, self.doing = time.monotonic(), False, ""
 
     def heard(self, stream: TextIO) -> None:
         if self.shown:
@@ -197,7 +198,8 @@ def alive(name: str, stream: TerminalStream) -> Iterator[None]:
             with _LIFE.lock:
                 if time.monotonic() - _LIFE.last > SILENCE_SECONDS and not stop.is_set():
                     # back to the line's start: a rank that writes to the terminal knows nothing of this
-                    stream._stream.write(f"\r\x1b[K{name}: {time.monotonic() - started:.0f} s\r")
+                    what = _LIFE.doing and f", {_LIFE.doing}"
+                    stream._stream.write(f"\r\x1b[K{name}: {time.monotonic() - started:.0f} s{what}\r")
                     stream._stream.flush()
                     _LIFE.shown = True
 
@@ -209,6 +211,11 @@ def alive(name: str, stream: TerminalStream) -> Iterator[None]:
         stop.set()
         with _LIFE.lock:
             _LIFE.heard(stream._stream)
+
+
+def doing(what: str) -> None:
+    """What a sign of life tells besides, from now on; nothing by an empty text."""
+    _LIFE.doing = printable(what)
 
 
 class BarStream(TerminalStream):

@@ -15,6 +15,12 @@ from collections.abc import Iterable
 from fieldwise.features.engine.base import Engine
 from fieldwise.features.engine.local import LocalEngine
 from fieldwise.features.files.listing import SourceFile
+from fieldwise.features.kernels.ahead import compile_ahead
+from fieldwise.features.kernels.counts import count_slots, sum_groups
+from fieldwise.features.kernels.delimited import copy_decoded
+from fieldwise.features.kernels.numerals import read_decimals
+from fieldwise.features.kernels.rows import to_columns, to_rows
+from fieldwise.features.kernels.strings import hash_rows, sum_texts
 from fieldwise.features.terminal import say
 from fieldwise.pipelines.config.schema import Config
 
@@ -31,6 +37,10 @@ def open_engine(config: Config, command: str, files: Iterable[SourceFile]) -> En
     name, why = chosen(config, size)
     say(f"engine {name}: {why}")
     if name == "local":
+        if command == "features" and config.source.format == "csv":
+            compile_ahead(
+                sum_groups, count_slots, to_columns, hash_rows, to_rows, sum_texts, read_decimals, copy_decoded
+            )
         return LocalEngine()
     from fieldwise.features.spark.run import SparkEngine
     from fieldwise.features.spark.session import spark_session

@@ -16,6 +16,7 @@ Compiled code is a pickle: nothing is read from a directory that somebody else c
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pickle
@@ -25,11 +26,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import llvmlite  # type: ignore[import-untyped,unused-ignore]
 import llvmlite.binding as llvm  # type: ignore[import-untyped,unused-ignore]
@@ -41,7 +42,7 @@ from numba.core.serialize import dumps
 
 import fieldwise
 from fieldwise.features.private import cache_home, is_private, is_trusted
-from fieldwise.features.terminal import BarStream, bars, say, warn
+from fieldwise.features.terminal import doing, say, warn
 
 GIVEN = "NUMBA_CACHE_DIR"
 COMPILED = "compiled"
@@ -139,6 +140,7 @@ class CodeFiles:
 
     def __init__(self, shelf: Shelf, function: str) -> None:
         self._shelf, self._function = shelf, function
+        self._claim: IO[bytes] | None = None
 
     def save(self, key: Any, data: Any) -> None:
         """Nothing is kept where there is no room: the process has its code."""
@@ -164,6 +166,26 @@ class CodeFiles:
                 return found
         own = self._shelf.writable  # another process may have made it meanwhile
         return None if own is None or own in readable else _read(own / name, key)
+
+    def claim(self) -> None:
+        """Wait while another process compiles the function, and then have others wait. They need not: where there is no
+        place for that, each compiles its own."""
+        place = self._shelf.writable
+        if place is None:
+            return
+        with suppress(OSError):
+            self._claim = open(place / f".compiling-{self._function}", "wb")  # noqa: SIM115  held until released
+            fcntl.flock(self._claim, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """What `claim` took; a process that ends does it, too."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def is_kept(self) -> bool:
+        """Whether code for some signature is on disk."""
+        return any(next(place.glob(f"{self._function}.*"), None) for place in self._shelf.readable)
 
     def _name_of(self, key: Any) -> str:
         return f"{self._function}.{hashlib.sha256(f'{_SYMBOLS} {key!r}'.encode()).hexdigest()[:32]}"
@@ -222,15 +244,29 @@ class KernelCache(FunctionCache):
         """Without numba's look at all that could be compiled: it takes a second, imports scipy, and what is found was
         compiled. Who compiles after all has it done (``CompilerBase``). Kernels call symbols of its runtime alone."""
         rtsys.initialize(target_context)
-        return self._load_overload(sig, target_context)
+        found = self._load_overload(sig, target_context)
+        if found is None:
+            self._cache_file.claim()
+            found = self._load_overload(sig, target_context)  # whoever had it may have compiled this
+        if found is not None:
+            self._cache_file.release()
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """See `CodeFiles.save`."""
+        super().save_overload(sig, data)
+        self._cache_file.release()
+
+    def is_kept(self) -> bool:
+        """See `CodeFiles`."""
+        return bool(self._cache_file.is_kept())
 
 
 class _Compiling(Listener):
-    """Measures the compiling of kernels, and shows it on terminals."""
+    """Measures the compiling of kernels, and tells terminals of it."""
 
     def __init__(self) -> None:
         self.seconds, self._depth, self._count = 0.0, 0, 0
-        self._bar: Any = None
 
     def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
@@ -238,21 +274,13 @@ class _Compiling(Listener):
             self._depth += 1
         if self._depth == 1:
             self._began, self._count = time.perf_counter(), self._count + 1
-            what = f"compiling kernel {self._count}: {dispatcher.py_func.__name__}"
-            self._bar = _bar(what) if bars() else nullcontext()
-            self._bar.__enter__()
+            doing(f"compiling kernel {self._count}, {dispatcher.py_func.__name__}")
 
     def on_end(self, event: Any) -> None:
         if self._depth == 1:
             self.seconds += time.perf_counter() - self._began
-            self._bar.__exit__(None, None, None)
+            doing("")
         self._depth = max(self._depth - 1, 0)
-
-
-def _bar(what: str) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(desc=what, bar_format="{desc} ...", leave=False, file=BarStream(sys.stderr), dynamic_ncols=True)
 
 
 _compiling = _Compiling()

@@ -1,9 +1,11 @@
-"""How kernels are compiled: `entry` at import, `kernel` on the first call, `inner` with its caller."""
+"""How kernels are compiled: `entry` for the types it names and `kernel` for those it meets, on the first call; `inner`
+with its caller."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -45,20 +47,46 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
-def entry(*signatures: str) -> Callable[..., Any]:
-    """Decorator of a kernel called from Python: compiled (or loaded) at import for exactly these signatures.
+class Entry:
+    """A kernel called from Python: compiled, or loaded, for exactly its signatures when it is first called."""
+
+    def __init__(self, function: Callable[..., Any], signatures: tuple[str, ...]) -> None:
+        self.dispatcher, self._signatures, self._loaded = kernel(function), signatures, False
+        self.load_name = f"{function.__module__}:{function.__name__}.load"
+        ENTRIES.append(self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if not self._loaded:
+            self.load()
+        return self.dispatcher(*arguments)
+
+    def load(self) -> None:
+        """What a first call does before it calls."""
+        with _LOADING:
+            if not self._loaded:
+                for signature in self._signatures:
+                    self.dispatcher.compile(signature)
+                self.dispatcher.disable_compile()
+                self._loaded = True
+
+
+ENTRIES: list[Entry] = []
+"""Of the modules that are imported."""
+_LOADING = threading.RLock()
+
+
+def entry(*signatures: str) -> Callable[[Callable[..., Any]], Entry]:
+    """Decorator of a kernel called from Python, compiled for exactly these signatures; see `Entry`.
 
     Arrow's buffers are read-only, our own arrays are not: read-only parameters accept both.
     """
+    return lambda function: Entry(function, signatures)
 
-    def compiled(function: Callable[..., Any]) -> Any:
-        dispatcher = kernel(function)
-        for signature in signatures:
-            dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher
 
-    return compiled
+def is_kept(function: Any) -> bool:
+    """Whether code of a `kernel` lies on disk."""
+    kept: bool = function._cache.is_kept()
+    return kept
 
 
 def _unaligned(bits: int) -> Any:

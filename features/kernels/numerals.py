@@ -210,21 +210,23 @@ def _moment(data, i, stop, pattern):  # type: ignore[no-untyped-def]
             i += 1
             continue
         d -= 128
-        if d == 89:  # Y
-            year, i = _digits(data, i, stop, 4, 4)
-        elif d == 121:  # y, as POSIX: 69..99 are of the last century
-            year, i = _digits(data, i, stop, 2, 2)
-            year += 1900 if year >= 69 else 2000
-        elif d == 109:  # m
-            month, i = _digits(data, i, stop, 1, 2)
-        elif d == 100:  # d
-            day, i = _digits(data, i, stop, 1, 2)
-        elif d == 72:  # H
-            hour, i = _digits(data, i, stop, 1, 2)
-        elif d == 77:  # M
-            minute, i = _digits(data, i, stop, 1, 2)
-        elif d == 83:  # S
-            second, i = _digits(data, i, stop, 1, 2)
+        if d == 89 or d == 121 or d == 109 or d == 100 or d == 72 or d == 77 or d == 83:
+            # is compiled anew
+            value, i = _digits(data, i, stop, 4 if d == 89 else 2 if d == 121 else 1, 4 if d == 89 else 2)
+            if d == 89:  # Y
+                year = value
+            elif d == 121:  # y, as POSIX: 69..99 are of the last century
+                year = value + (1900 if value >= 69 else 2000)
+            elif d == 109:  # m
+                month = value
+            elif d == 100:  # d
+                day = value
+            elif d == 72:  # H
+                hour = value
+            elif d == 77:  # M
+                minute = value
+            else:  # S
+                second = value
         elif d == 102:  # f
             micro, i = _microseconds(data, i, stop)
         elif d == 98:  # b

@@ -19,6 +19,7 @@ from pyspark import daemon  # noqa: E402
 import fieldwise.features.build.counting  # noqa: E402
 import fieldwise.features.build.tallying  # noqa: E402
 import fieldwise.features.build.tasks  # noqa: E402, F401
+from fieldwise.features.kernels.compile import ENTRIES, is_kept  # noqa: E402
 
 
 def _keep(self: zipimport.zipimporter) -> None:
@@ -28,6 +29,9 @@ def _keep(self: zipimport.zipimporter) -> None:
 if __name__ == "__main__":
     os.umask(os.umask(0o077) | int(os.environ.get("FIELDWISE_UMASK", "0"), 8))  # the JVM's may be older than ours
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore[method-assign]
+    for each in ENTRIES:
+        if is_kept(each.dispatcher):  # others are compiled where they are called, if they are
+            each.load()
     gc.collect()
     gc.freeze()
     gc.enable()

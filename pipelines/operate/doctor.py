@@ -91,6 +91,7 @@ def _kernels() -> str:
     from fieldwise.pipelines.operate import kernel_checks
     from fieldwise.training.models import MODELS
 
+    kernel_checks.every_entry()
     kernel_checks.hash_agrees()
     checked = [kind for kind, model in MODELS.items() if model.score and model.latent]
     for kind in checked:

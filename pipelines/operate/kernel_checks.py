@@ -18,7 +18,8 @@ from fieldwise.features.columns.hashing import xxh64_array
 from fieldwise.features.fields.encoder import Encoder
 from fieldwise.features.fields.hashed import HashField
 from fieldwise.features.fields.spec import FeatureSpec
-from fieldwise.features.kernels import jsonl  # noqa: F401  no check, but images and archives shall bring it compiled
+from fieldwise.features.kernels import jsonl  # noqa: F401  of what tasks call the only one that nothing here imports
+from fieldwise.features.kernels.compile import ENTRIES
 from fieldwise.features.kernels.strings import FIRST, MISSING
 from fieldwise.training.models import settings_of
 from fieldwise.training.models.base import build_model
@@ -43,6 +44,12 @@ _SHAPE = Layout(
     np.array([False, True, False, False]), 32,
 )  # fmt: skip
 _ROWS, _RATE, _L2 = 40, 0.1, 0.01
+
+
+def every_entry() -> None:
+    """Compile, or load, what tasks may call: images and archives bring it."""
+    for each in ENTRIES:
+        each.load()
 
 
 def hash_agrees() -> None:
@@ -88,7 +95,7 @@ def step_agrees(kind: str) -> None:
     _require(f"{kind} step's update", np.allclose(table.weight[found.ids], updated, rtol=1e-4, atol=1e-4))
 
 
-def scores_agree(kind: str) -> None:
+def scores_agree(kind: str = "fm") -> None:
     """ValueError where the compiled scores of a model leave the model in float64."""
     draw = np.random.default_rng(2)
     model = build_model(settings_of(kind, dim=3), _SHAPE, fused=False)

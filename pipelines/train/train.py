@@ -20,6 +20,7 @@ from fieldwise.features import store
 from fieldwise.features.columns.text import canonical
 from fieldwise.features.errors import BusyError, ConfigError, FieldwiseError, RefusedError, TrackingError
 from fieldwise.features.fields.spec import FeatureSpec
+from fieldwise.features.kernels.ahead import compile_ahead
 from fieldwise.features.redact import redacted
 from fieldwise.features.report.page import PAGE as DATA_PAGE
 from fieldwise.features.snapshot.manifest import Manifest, load_snapshot, snapshot_dir
@@ -38,6 +39,7 @@ from fieldwise.pipelines.train.report import PAGE, Facts, facts_of, stage_report
 from fieldwise.pipelines.train.verdict import judge
 from fieldwise.training.config import ModelConfig
 from fieldwise.training.data.splits import TrainData
+from fieldwise.training.kernels.exact import score
 from fieldwise.training.loop.automatic import automatic
 from fieldwise.training.loop.checkpoint import Checkpoints
 from fieldwise.training.loop.memory import needed
@@ -108,6 +110,7 @@ def train_model(
         if world.first:
             say_changes(config, _directories(config, days))
             say(str(needed(task.data, task.model, config.training, world.size, threads, world.ranks_on_host)))
+            compile_ahead((score, "fieldwise.pipelines.operate.kernel_checks:scores_agree"))  # called after all epochs
         task = automatic(replace(task, tracker=journal), world)
         result = train(task, world)
         if journal is None:

@@ -62,7 +62,8 @@ def gather_bins(blocks, bins, found):
                 positive += bins[at, 1]
             for at in range(first, stop):
                 if bins[at, 0] + bins[at, 1] > 0:
-                    found[used, :3] = bins[at]
+                    for column in range(3):  # a slice would take three seconds to compile
+                        found[used, column] = bins[at, column]
                     found[used, 3] = bins[at, 0] * blocks[block, 1] / negative if negative > 0 else 0.0
                     found[used, 4] = bins[at, 1] * blocks[block, 2] / positive if positive > 0 else 0.0
                     used += 1

@@ -9,6 +9,7 @@ methods are called in this process. It ends with this one, whatever ends that.
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -273,6 +274,7 @@ def _serve() -> None:
     signal.signal(signal.SIGTERM, end)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever libraries print
+    gc.set_threshold(50_000)  # as of commands
     from fieldwise.training.tracking import sender  # noqa: F401  the import that is waited for
 
     while not asked_to_end:

@@ -87,14 +87,61 @@ def test_copies_compile_once_and_say_so_once(tmp_path: Path) -> None:
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert used(tmp_path / "second", **own) == ("42 False", "")
     assert used(tmp_path / "room.zip", **own) == ("42 False", "")
-    assert len(list(place.iterdir())) == 1
-    for file in place.iterdir():
-        file.write_bytes(file.read_bytes()[:-1])  # of a disk that lost power
+    (kept,) = place.glob("[!.]*")
+    kept.write_bytes(kept.read_bytes()[:-1])  # of a disk that lost power
     assert used(tmp_path / "second", **own) == ("42 True", "")
     assert used(tmp_path / "room.zip", HOME="/nowhere", **{GIVEN: str(tmp_path / "given")})[0] == "42 True"
     assert [each.name for each in (tmp_path / "given").iterdir()] == [place.name]
     assert used(tmp_path / "room.zip", HOME="/proc")[0] == "42 True"  # nothing is kept there
     assert [each.name for each in (tmp_path / f"fieldwise-{os.getuid()}").iterdir()] == [place.name]
+
+
+def test_two_processes_compile_a_kernel_once(tmp_path: Path) -> None:
+    """The second waits; and goes on by itself where the first is killed."""
+    slow = ROOM + "\nimport time, fieldwise.features.kernels.cache as cache\nsave = cache.CodeFiles.save\n"
+    slow += "def later(*args):\n    print('compiled', flush=True); time.sleep(pause)\n    save(*args)\n"
+    slow += "cache.CodeFiles.save = later\n"
+    room(tmp_path / "first", slow + "pause = 3")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/first{os.pathsep}{ROOT}", GIVEN: str(tmp_path / "given")}
+    for killed in (False, True):
+        first = subprocess.Popen([sys.executable, "-c", USE], env=environment, stdout=subprocess.PIPE, text=True)
+        assert first.stdout is not None
+        assert first.stdout.readline() == "compiled\n"
+        second = subprocess.Popen([sys.executable, "-c", USE], env=environment, stdout=subprocess.PIPE, text=True)
+        time.sleep(1)
+        if killed:
+            first.kill()
+        assert second.communicate()[0] == ("compiled\n42 True\n" if killed else "42 False\n")
+        assert first.communicate()[0] == ("" if killed else "42 True\n")
+        shutil.rmtree(tmp_path / "given")
+
+
+def test_an_entry_is_compiled_when_it_is_called_and_by_another_process_where_one_asks(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        GIVEN: str(tmp_path / "given"),
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    code = """
+import time, numpy as np
+from fieldwise.features.kernels import cache, compile, rows, ahead
+assert not compile.is_kept(rows.to_rows.dispatcher) and not compile.is_kept(rows.to_columns.dispatcher)
+ahead.compile_ahead(rows.to_columns)
+ahead.compile_ahead()  # nothing: no process
+(other,) = ahead._started
+assert other.wait(60) == 0 and cache.compile_seconds() == 0
+cache.shelf_of.cache_clear()
+(place,) = cache.shelf_of("fieldwise.features.kernels").readable
+print([each.name.split(".")[1].split("-")[0] for each in place.glob("[!.]*")])
+columns, out = np.arange(6, dtype=np.int32).reshape(2, 3), np.zeros((3, 2), np.int32)
+columns.flags.writeable = False
+print(rows.to_rows.__class__.__name__)
+rows.to_rows(columns, out)
+print(out.tolist(), cache.compile_seconds() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "['to_columns']\nEntry\n[[0, 3], [1, 4], [2, 5]] True\n"), done.stderr
 
 
 def test_what_an_installation_brings_is_read_and_never_written(
