@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any
 
 import numba
@@ -52,8 +53,13 @@ class Entry:
 
     def __init__(self, function: Callable[..., Any], signatures: tuple[str, ...]) -> None:
         self.dispatcher, self._signatures, self._loaded = kernel(function), signatures, False
-        self.load_name = f"{function.__module__}:{function.__name__}.load"
+        self._name = function.__name__
+        self.load_name = f"{function.__module__}:{self._name}.load"
+        update_wrapper(self, function)
         ENTRIES.append(self)
+
+    def __reduce__(self) -> str:
+        return self._name  # a global's: a task that is sent elsewhere finds it there
 
     def __call__(self, *arguments: Any) -> Any:
         if not self._loaded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import fieldwise
 from fieldwise.features.kernels import cache
 from fieldwise.features.kernels.cache import COMPILED, GIVEN, CodeFiles, Shelf, name_of
+from fieldwise.features.kernels.rows import to_rows
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOM = """
@@ -142,6 +144,11 @@ print(out.tolist(), cache.compile_seconds() > 0)
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "['to_columns']\nEntry\n[[0, 3], [1, 4], [2, 5]] True\n"), done.stderr
+
+
+def test_an_entry_is_sent_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(to_rows)) is to_rows
+    assert "First columns of rows" in str(to_rows.__doc__)
 
 
 def test_what_an_installation_brings_is_read_and_never_written(
