@@ -198,7 +198,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--on", choices=["spark"], help="ranks are tasks of Spark's executors (see SPARK_MASTER)")
     train.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     train.add_argument(
-        "--name", help="of the run (default: the model's kind); a finished one is returned, not repeated"
+        "--name",
+        help="of the run (default: the model's kind); what was trained under a name is returned, not trained again",
     )
     train.add_argument("--no-register", action="store_true", help="log the run, leave the registry alone")
     train.add_argument("--force", action="store_true",

@@ -14,9 +14,10 @@ SEED = np.uint64(42)
 """Seed of hashed values; fixed, because models depend on it."""
 
 
-def xxh64_array(array: pa.Array, seed: int = 42) -> UInt64:
-    """XXH64 of the canonical text of every value; null hashes as the empty text."""
-    views = texts(array)
+def xxh64_array(array: pa.Array, seed: int = 42, where: str = "a column") -> UInt64:
+    """XXH64 of the canonical text of every value; null hashes as the empty text. InputError, which names ``where``, for
+    a type that has no text."""
+    views = texts(array, where)
     out = np.empty(len(views), np.uint64)
     strings.hash_texts(views.data, views.start, views.length, np.uint64(seed), out)
     return out

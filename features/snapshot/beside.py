@@ -36,7 +36,7 @@ def hashed(columns: Columns, names: Sequence[str]) -> Int64 | None:
         return None
     out = np.empty((columns.rows, len(names)), np.int64, order="F")
     for at, name in enumerate(names):
-        out[:, at] = xxh64_array(columns.array(name)).view(np.int64)
+        out[:, at] = xxh64_array(columns.array(name), where=f"beside: {columns.where(name)}").view(np.int64)
     return out
 
 

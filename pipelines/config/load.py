@@ -105,6 +105,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     except UNREADABLE as error:
         found = complaint(error) if len(value) > len(shortened(value)) else value
         raise ConfigError(where, expected="a YAML value", found=found, fix="Quote it.") from None
+    if "#" in value and not isinstance(parsed_value, dict | list) and "#" not in str(parsed_value):
+        parsed_value = value  # a comment to YAML, but who would write one here?
     here: Any = data
     for part, following in pairwise(parts):
         if isinstance(here, dict) and not isinstance(here.get(part), dict | list):

@@ -51,12 +51,15 @@ class Seen:
         """Of a file that was kept; None of another."""
         return self._kept.get(file.path)
 
-    def add(self, file: DataFile, columns: Columns, slot_names: Sequence[str]) -> None:
-        """Take note of a file that was read. IntegrityError when its bytes or rows are not the manifest's."""
+    def check(self, file: DataFile, columns: Columns, slot_names: Sequence[str]) -> None:
+        """IntegrityError when bytes or rows of a file that was read are not the manifest's. Columns: all it has."""
         if self._verify and file.path not in self._verified:
             self.verify(file)
             verify_rows(file, columns, slot_names)
             self._verified.add(file.path)
+
+    def keep(self, file: DataFile, columns: Columns) -> None:
+        """Take note of the columns of a file that will be wanted again."""
         size = sum(column.nbytes for column in columns.values())
         if file.path not in self._kept and size <= self.room:
             self.room -= size

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from pathlib import Path
@@ -114,13 +114,18 @@ def require_sound(file: DataFile, columns: Columns, slot_names: Sequence[str]) -
         raise damaged(file, "others", expected="finite float32 weights, none below 0")
 
 
+def beside_names(columns: Container[str]) -> list[str]:
+    """Of the columns that travel beside the rows, those of one file."""
+    return list(takewhile(columns.__contains__, map(beside_name, count())))
+
+
 def verify_rows(file: DataFile, columns: Columns, slot_names: Sequence[str]) -> None:
     """IntegrityError unless the rows are those that the snapshot's digest stands for, where its manifest tells: a
     training of other rows would be taken for one of these."""
     if file.identity in ("", file.sha256):  # of its bytes
         return
     slots = np.stack([columns[name] for name in slot_names])
-    more = [columns[name] for name in takewhile(columns.__contains__, map(beside_name, count()))]
+    more = [columns[name] for name in beside_names(columns)]
     beside = np.stack(more).T if more else None
     found = rows_digest(slots.T, columns["label"], columns.get("weight"), beside)
     if found != file.identity:

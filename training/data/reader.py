@@ -19,7 +19,7 @@ from fieldwise.features.arrays import Float32, Int64
 from fieldwise.features.errors import FieldwiseError
 from fieldwise.training.data.batch import Batch
 from fieldwise.training.data.cache import Seen
-from fieldwise.training.data.files import Columns, DataFile, damaged, require_sound, unreadable
+from fieldwise.training.data.files import Columns, DataFile, beside_names, damaged, require_sound, unreadable
 from fieldwise.training.data.plan import Plan, Segment
 from fieldwise.training.kernels.table import pick_rows
 
@@ -177,9 +177,11 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, Non
         for file, columns in zip(files, kept, strict=True):
             if columns is None:
                 try:
-                    columns = _whole(file, readers[0].columns, groups)
-                    require_sound(file, columns, slot_names)
-                    seen.add(file, columns, slot_names)
+                    whole = _whole(file, readers[0].columns, groups)
+                    require_sound(file, whole, slot_names)
+                    seen.check(file, whole, slot_names)
+                    columns = {name: whole[name] for name in (*readers[0].columns, "weight") if name in whole}
+                    seen.keep(file, columns)
                 except FieldwiseError:
                     raise
                 except Exception as error:  # of whatever layer below: pyarrow, fsspec, petastorm
@@ -191,7 +193,8 @@ def decoded(readers: Sequence[PlanReader], seen: Seen) -> Generator[Columns, Non
 
 
 def _whole(file: DataFile, names: Sequence[str], groups: Iterator[Columns]) -> Columns:
-    """The columns of a file, which is one row group, but several are read as well; the weight, if it has one, too."""
+    """The columns of a file, which is one row group, but several are read as well; if it has them, the weight, too, and
+    all that travels beside the rows, of which its digest is."""
     parts: list[Columns] = []
     rows = 0
     while rows < file.whole:
@@ -202,7 +205,8 @@ def _whole(file: DataFile, names: Sequence[str], groups: Iterator[Columns]) -> C
         if missing:
             raise damaged(file, f"no column {missing[0]}", expected=f"columns {names[0]} ... and label")
         rows += len(group["label"])
-        parts.append({name: group[name] for name in (*names, "weight") if name in group})  # nobody keeps the others
+        wanted = dict.fromkeys((*names, "weight", *beside_names(group)))
+        parts.append({name: group[name] for name in wanted if name in group})  # nobody keeps the others
     if rows > file.whole:
         raise damaged(file, f"{rows} rows")
     if len(parts) == 1:

@@ -25,7 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from fieldwise.features.errors import FieldwiseError, TrackingError, retold, told
+from fieldwise.features.errors import TrackingError, known_error, retold, told
 from fieldwise.features.process import die_with_parent
 from fieldwise.features.redact import remember_urls
 from fieldwise.training.tracking.journal import JOURNAL, Report, Send
@@ -286,11 +286,17 @@ def _serve() -> None:
         store, method, arguments, named = json.loads(line)
         try:
             found: dict[str, Any] = {"answer": getattr(Store(*store), method)(*arguments, **named)}
-        except FieldwiseError as error:
-            found = {"error": told(error)}
         except Exception as error:  # of whatever layer below, as `Journal` tells it
-            found = {"trouble": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
-        answers.write(json.dumps(found).encode() + b"\n")
+            known = known_error(error)
+            found = (
+                {"error": told(known)}
+                if known is not None
+                else {"trouble": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
+            )
+        try:
+            answers.write(json.dumps(found).encode() + b"\n")
+        except BrokenPipeError:
+            break  # the one that asked has ended
     os._exit(0)
 
 

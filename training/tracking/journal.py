@@ -203,11 +203,11 @@ class Journal:
                 report = self._reports.items[len(self._answers.items)]
                 self._answers.add(self._send(report, self.answers))
         except Exception as error:  # of whatever layer below: requests, SQLAlchemy, file systems
-            found = error if isinstance(error, FieldwiseError) else _silence(error)
+            found = known_error(error) or _silence(error)
             if self.trouble is None:
                 does = "does not answer" if found.exit_code == 1 else "refuses"
                 does = "refuses the credentials" if isinstance(found, CredentialsError) else does
-                say(f"MLflow {does}, reports are kept in {self.place}: {found.found}")
+                say(f"MLflow {does}, reports are kept in {self.place}: expected {found.expected}, found {found.found}")
             self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
             return

@@ -47,7 +47,7 @@ _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _COLLISION = ("BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "ABORTED",
               "RESOURCE_CONFLICT")  # fmt: skip
 _STRANGERS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-_READ_ONLY, _FULL = "readonly database", "database or disk is full"
+_READ_ONLY, _FULL, _DAMAGED = "readonly database", "database or disk is full", "disk image is malformed"
 
 
 def ask(call: Callable[[], T]) -> T | None:
@@ -111,6 +111,9 @@ def trouble(error: Exception) -> FieldwiseError:
     if _READ_ONLY in str(error):
         fix = "Set another tracking.uri or workspace, or mend the permissions."
         return ConfigError(where, expected="a database to write to", found="a read-only one", fix=fix)
+    if _DAMAGED in str(error):
+        fix = "Take a copy from before, or move it away: `train` makes another, and bundles lie in the workspace."
+        return ConfigError(where, expected="a whole database", found="a damaged one", fix=fix)
     if _FULL in str(error):
         fix = "Free some, and run the same command again."
         return StorageError(where, expected="room to write", found=_FULL, fix=fix)

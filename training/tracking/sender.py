@@ -13,6 +13,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
+from sqlalchemy.exc import SQLAlchemyError
 
 from fieldwise.features.errors import ArtifactError
 from fieldwise.features.redact import redacted_tree
@@ -46,7 +47,7 @@ class Sender:
         sure, self._sure = self._sure, False
         try:
             answer: Report = getattr(self, f"_{report['do']}")(report, answers, sure)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise trouble(error) from error
         self._sure = sure
         return answer

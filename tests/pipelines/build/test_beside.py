@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,13 +15,15 @@ import pytest
 import xxhash
 import yaml
 
-from fieldwise.features.errors import ArtifactError, ConfigError, InputError
+from fieldwise.features.errors import ArtifactError, ConfigError, InputError, IntegrityError
 from fieldwise.features.snapshot.manifest import Snapshot, load_snapshot
 from fieldwise.pipelines.build import features as room
 from fieldwise.pipelines.build.features import build_features
 from fieldwise.pipelines.config.load import load_config
 from fieldwise.pipelines.config.schema import Config
+from fieldwise.pipelines.ranks.launch import Days
 from fieldwise.pipelines.train.evaluate import evaluate_model
+from fieldwise.pipelines.train.train import train_model
 from fieldwise.training.evaluation.apart import grouped
 from fieldwise.training.models import settings_of
 from fieldwise.training.network.bundle import Bundle, save_bundle
@@ -125,6 +128,28 @@ def test_groups_and_slices(tmp_path: Path, reader: str, capsys: pytest.CaptureFi
     assert {"house = missing", "house = 0"} <= set(slices)
     assert set(found["reliability"]) - {"all"} == set(slices)
     assert "groups of session" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reader", ["petastorm", "arrow"])
+def test_a_model_is_trained_and_measured_by_some_of_them(tmp_path: Path, reader: str) -> None:
+    """The rows' digest is of all that travels beside them, and training reads none of it."""
+    overrides = [f"training.reader={reader}", "training.epochs=1", "training.auto=false"]
+    config = config_of(tmp_path, *overrides, evaluation={"slices": ["device"]})
+    snapshot = load_snapshot(build_features(config)["dir"])
+    assert train_model(config, Days(), force=True)["metrics"]["test"]["rows"] == len(table_of(snapshot, "test"))
+    found = evaluate_model(config, model="models:/sessions/1")
+    assert {each.get("slice", each.get("name")) for each in found["slices"]} >= {"device = missing"}
+    file = Path(snapshot.data_dir, snapshot.manifest.files[0].path)
+    table = pq.read_table(file)
+    other = pa.array(table["beside_0002"].to_numpy() + 1)
+    pq.write_table(table.set_column(table.column_names.index("beside_0002"), "beside_0002", other), file)
+    manifest = json.loads(Path(snapshot.dir, "manifest.json").read_text())
+    manifest["files"][0] |= {
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size
+    }  # fmt: skip
+    Path(snapshot.dir, "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityError, match="expected rows of SHA-256"):
+        train_model(config_of(tmp_path, *overrides, "training.seed=2"), Days(), force=True)
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:

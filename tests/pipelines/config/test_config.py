@@ -84,6 +84,13 @@ def test_overrides_reach_lists_and_make_blocks(file: Path) -> None:
     assert (config.model_name, config.training.epochs, config.model.kind) == ("other", 3, "lr")
 
 
+def test_an_override_has_no_comments(file: Path) -> None:
+    """Two workspaces, `run #1` and `run #2`, would be one."""
+    config = load_config(file, ["workspace=/tmp/run #1", "label=click # 1", "source.path=#1.csv"])
+    assert config.workspace_dir == "/tmp/run #1"
+    assert (config.label, config.source.path) == ("click # 1", ["#1.csv"])
+
+
 @pytest.mark.parametrize(
     ("written", "instead", "line", "message"),
     [

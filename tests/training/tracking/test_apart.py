@@ -120,6 +120,37 @@ def test_what_is_wrong_with_a_store_is_told_by_the_next_call_and_nothing_is_sent
     assert {each.name for each in tmp_path.iterdir()} == {"work", "reports"}
 
 
+def test_a_damaged_database_is_no_silence(beside: int, tmp_path: Path) -> None:
+    store = Store(None, str(tmp_path))
+    connected(store)
+    store.experiment_id("shop")
+    with (tmp_path / "mlflow.db").open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(b"x" * (size - 8192))
+    with pytest.raises(ConfigError, match=r"expected a whole database, found a damaged one\. Take a copy"):
+        store.experiment_id("another")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_who_ends_first_leaves_no_traceback(number: int, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from fieldwise.training.tracking import apart\n"
+        f"with apart.beside():\n    apart.Store(None, {str(tmp_path)!r}).connect()\n"
+        "    print(apart._started[-1]._process.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    while not (tmp_path / "mlflow.db").exists():  # it is at a call, and finishes it
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.communicate()[1] == ""
+    assert gone(pid)
+
+
 def test_reports_wait_while_the_other_process_begins(beside: int, tmp_path: Path) -> None:
     store, reports = Store(None, str(tmp_path / "work")), tmp_path / "reports"
     store.connect()
