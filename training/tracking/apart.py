@@ -23,7 +23,7 @@ from dataclasses import astuple, dataclass
 from functools import partial, wraps
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from fieldwise.features.errors import TrackingError, known_error, retold, told
 from fieldwise.features.process import die_with_parent
@@ -241,10 +241,13 @@ class _Other:
         return b""
 
     def close(self) -> None:
-        """It ends by itself, once it has nothing to read."""
+        """It ends by itself, once it has nothing to read; one at rest has removed what it fetched when this returns."""
         with suppress(BrokenPipeError):  # it has ended already
             self._asks.close()
         self._answers.close()
+        if not self._owed:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
 
 
 def _told(line: bytes) -> Any:
@@ -263,13 +266,13 @@ def _told(line: bytes) -> Any:
 def _serve() -> None:
     """Answer until the other end is closed. A call that has begun is finished: half a database would refuse every later
     command."""
-    busy, asked_to_end = True, False
+    busy, asked_to_end = False, False
 
     def end(*_: object) -> None:
         nonlocal asked_to_end
         asked_to_end = True
         if not busy:
-            os._exit(0)
+            _leave()
 
     signal.signal(signal.SIGTERM, end)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -297,6 +300,13 @@ def _serve() -> None:
             answers.write(json.dumps(found).encode() + b"\n")
         except BrokenPipeError:
             break  # the one that asked has ended
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """At once, but without the copies of models that were fetched."""
+    if (fetch := sys.modules.get("fieldwise.training.tracking.fetch")) is not None:
+        fetch.remove_copies()
     os._exit(0)
 
 

@@ -21,6 +21,13 @@ _FETCHED: dict[str, TemporaryDirectory[str]] = {}
 """What this process has downloaded, by the place it came from; it goes when the process ends."""
 
 
+def remove_copies() -> None:
+    """Of a process that ends otherwise than Python does."""
+    for folder in _FETCHED.values():
+        folder.cleanup()
+    _FETCHED.clear()
+
+
 def bundle_of(reference: str) -> str:
     """Local bundle directory of ``models:/NAME@alias``, ``models:/NAME/3`` or a logged model's URI.
 
