@@ -194,7 +194,7 @@ def alive(name: str, stream: TerminalStream) -> Iterator[None]:
     started, stop = time.monotonic(), threading.Event()
 
     def show() -> None:
-        while not stop.wait(SILENCE_SECONDS / 3):
+        while not stop.wait(SILENCE_SECONDS / 10):
             with _LIFE.lock:
                 if time.monotonic() - _LIFE.last > SILENCE_SECONDS and not stop.is_set():
                     # back to the line's start: a rank that writes to the terminal knows nothing of this
