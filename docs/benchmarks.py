@@ -73,7 +73,7 @@ def headlines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "## Waiting\n"
     yield (
         "Seconds until a command ends: on a machine that has compiled nothing, then again, by the version before and "
-        "by this one; and CPU seconds of these. Other work ran meanwhile: threads that wait for a core spin.\n"
+        "by this one; and CPU seconds of these. A workspace's first `train` makes MLflow's database, others find it.\n"
     )
     rows = []
     for name, log in WAITING.items():
