@@ -37,13 +37,14 @@ sys.path[0] = str(ROOT)  # not this folder, whose features.py is not the package
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
-import fieldwise.features.kernels.jsonl  # noqa: E402, F401  else a case would open files of the cache of kernels
+import fieldwise.features.kernels.jsonl  # noqa: E402, F401
 from benchmarks.fuzz_artifacts import COLUMNS, DAY, REQUEST, TRIAL, artifacts  # noqa: E402
 from benchmarks.record import record  # noqa: E402
 from fieldwise.features.columns.text import canonical  # noqa: E402
 from fieldwise.features.config import SourceConfig  # noqa: E402
 from fieldwise.features.errors import FieldwiseError, InputError  # noqa: E402
 from fieldwise.features.files.listing import list_files  # noqa: E402
+from fieldwise.features.kernels.compile import ENTRIES  # noqa: E402
 from fieldwise.features.snapshot.manifest import load_snapshot, snapshot_digest  # noqa: E402
 from fieldwise.features.snapshot.publish import clean  # noqa: E402
 from fieldwise.features.source.raw import column_names, count_rows, read_range, split_ranges  # noqa: E402
@@ -307,6 +308,8 @@ def attempt(first: int, last: int, seed: int, good: str, log: str) -> None:
 
 def fuzz(cases: int, seed: int = 1, first: int = 0) -> dict[str, Any]:
     """Run the cases in child processes, a new one behind each crash of the interpreter."""
+    for each in ENTRIES:
+        each.load()  # else a case would open files of the cache of kernels
     outcomes: collections.Counter[str] = collections.Counter()
     findings: list[str] = []
     at, end, most = first, first + cases, 0

@@ -71,13 +71,18 @@ class Interruptible:
         self.came, self._since = number, time.monotonic()
         quieten()
         adopt_orphans()
-        threading.Thread(target=self._lose_patience, daemon=True).start()
+        self.hurry(number)
         if not self.holds:
             raise Interrupted(number)
 
-    def _lose_patience(self) -> None:
-        time.sleep(GRACE_SECONDS)
-        self.leave(self.came or signal.SIGTERM)
+    def hurry(self, number: int) -> None:
+        """Unwinding begins: it has its time, and no more."""
+
+        def lose_patience() -> None:
+            time.sleep(GRACE_SECONDS)
+            self.leave(number)
+
+        threading.Thread(target=lose_patience, daemon=True).start()
 
     def leave(self, number: int) -> None:
         """End this process and all that it started, whatever its threads are at."""
@@ -86,6 +91,13 @@ class Interruptible:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(128 + number)
+
+
+def hurrying(interrupted: Interrupted) -> Interrupted:
+    """To be raised by who has handlers of its own and has done what they are for: unwinding has its time from here."""
+    if Interruptible.active is not None:
+        Interruptible.active.hurry(interrupted.number)
+    return interrupted
 
 
 @contextmanager

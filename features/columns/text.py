@@ -96,8 +96,9 @@ def canonical(array: pa.Array, where: str = "a column") -> pa.Array:
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         pass  # a type without a text of its own: told below, like the nested ones
     listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    several = "Only a field reads several values, with `max_values` set on it."
-    fix = several if listed else "Write what it holds as plain columns."
+    fix = (
+        "To read several values, set `max_values` on its field." if listed else "Write what it holds as plain columns."
+    )
     raise InputError(where, expected="single values", found=f"type {kind}", fix=fix)
 
 

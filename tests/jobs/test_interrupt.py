@@ -220,3 +220,16 @@ def test_commands_at_random_moments(tmp_path: Path, name: str) -> None:
         assert [p for p in hidden if p.name != "_manifest.json"] == []
         assert not list(tmp_path.glob("work/**/lease-*"))
         assert all((p.parent / "manifest.json").exists() for p in tmp_path.glob("work/**/data-*"))
+
+
+def test_unwinding_of_who_has_handlers_of_its_own_has_its_time_too() -> None:
+    """As of a training, which writes a checkpoint first: what hangs afterwards is ended."""
+    code = (
+        "import time; from fieldwise.features import interrupt\n"
+        "interrupt.GRACE_SECONDS = 0.5\n"
+        "with interrupt.Interruptible(lambda number: print('last words', number, flush=True)):\n"
+        "    try:\n        raise interrupt.hurrying(interrupt.Interrupted(2))\n"
+        "    finally:\n        time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (130, "last words 2\n"), done.stderr

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fieldwise.features.errors import DivergedError
-from fieldwise.features.interrupt import Interrupted
+from fieldwise.features.interrupt import Interrupted, hurrying
 from fieldwise.features.terminal import BarStream, bars, say, warn
 from fieldwise.training.data.batches import Passes, Work
 from fieldwise.training.data.cache import Seen, copies_of
@@ -184,7 +184,7 @@ class Trainer:
                     self._save()
                     started = time.perf_counter()
                 if signals & _STOP:
-                    raise Interrupted(self.stop.received or signal.SIGTERM)
+                    raise hurrying(Interrupted(self.stop.received or signal.SIGTERM))
             now.seconds += time.perf_counter() - started
         return [str(digest) for digest in self.world.gather(works.read.digest.hexdigest())]
 
@@ -261,11 +261,11 @@ class Trainer:
                     self.network, valid, self.world, works, logit_shift=self.logit_shift, observers=self.observers
                 )
                 return measure(valid, found).values
-        except Interrupted:
+        except Interrupted as interrupted:
             if self.checkpoints is not None and self.world.first:
                 self.checkpoints.save(self.progress, self._state(), self.best)
                 self.task.saved()
-            raise
+            raise hurrying(interrupted) from None
 
     def _remember(self) -> None:
         """Copy the weights; into the memory of the best ones before."""
