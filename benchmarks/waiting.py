@@ -13,7 +13,7 @@ caches and workspaces of its own.
                first train of a workspace makes MLflow's database, a next one finds it
     movielens  MovieLens 100K by configs/movielens.yaml: features, train FFM with the settings given (training.auto:
                false; a search for them is 17 trainings), score-catalog of all users and films
-    demo       20,000 rows, two ranks
+    demo       20,000 rows
 """
 
 from __future__ import annotations

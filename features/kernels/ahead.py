@@ -15,6 +15,7 @@ from fieldwise.features.kernels.compile import Entry, is_kept
 from fieldwise.features.process import cores, die_with_parent
 
 _started: list[subprocess.Popen[bytes]] = []
+"""Nobody waits for them; one that is forgotten while it runs is warned of."""
 
 
 def compile_ahead(*wanted: Entry | tuple[Any, str]) -> None:

@@ -50,6 +50,8 @@ COMPILED = "compiled"
 _SYMBOLS = "symbols of one process"
 """What is true of the code in files named with it; see `features.kernels.compile`."""
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_PATIENCE_SECONDS = 60.0
+"""For a process that compiles a kernel, which takes ten: it may have been stopped."""
 _UNUSED_SECONDS = 30 * 86400.0
 """Code of other versions that no process has looked for in this time goes when a directory is made."""
 
@@ -168,14 +170,18 @@ class CodeFiles:
         return None if own is None or own in readable else _read(own / name, key)
 
     def claim(self) -> None:
-        """Wait while another process compiles the function, and then have others wait. They need not: where there is no
-        place for that, each compiles its own."""
+        """Wait while another process compiles the function, and then have others wait. None need to: after a while, or
+        where there is no place for a lock, each compiles its own."""
         place = self._shelf.writable
         if place is None:
             return
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         with suppress(OSError):
             self._claim = open(place / f".compiling-{self._function}", "wb")  # noqa: SIM115  held until released
-            fcntl.flock(self._claim, fcntl.LOCK_EX)
+            while time.monotonic() < deadline:
+                with suppress(BlockingIOError):
+                    return fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                time.sleep(0.02)
 
     def release(self) -> None:
         """What `claim` took; a process that ends does it, too."""
@@ -254,12 +260,16 @@ class KernelCache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """See `CodeFiles.save`."""
-        super().save_overload(sig, data)
-        self._cache_file.release()
+        try:
+            super().save_overload(sig, data)
+        finally:
+            self._cache_file.release()
 
-    def is_kept(self) -> bool:
-        """See `CodeFiles`."""
-        return bool(self._cache_file.is_kept())
+    @property
+    def files(self) -> CodeFiles:
+        """What it keeps."""
+        found: CodeFiles = self._cache_file
+        return found
 
 
 class _Compiling(Listener):
@@ -280,6 +290,9 @@ class _Compiling(Listener):
         if self._depth == 1:
             self.seconds += time.perf_counter() - self._began
             doing("")
+        cache = event.data["dispatcher"]._cache
+        if sys.exc_info()[0] is not None and isinstance(cache, KernelCache):  # nothing will be saved
+            cache.files.release()
         self._depth = max(self._depth - 1, 0)
 
 

@@ -16,7 +16,7 @@ from numba.core import types
 from numba.core.bytecode import FunctionIdentity
 from numba.extending import intrinsic
 
-from fieldwise.features.kernels.cache import KernelCache, package_of
+from fieldwise.features.kernels.cache import CodeFiles, KernelCache, package_of
 
 
 def _name_apart() -> None:
@@ -91,8 +91,8 @@ def entry(*signatures: str) -> Callable[[Callable[..., Any]], Entry]:
 
 def is_kept(function: Any) -> bool:
     """Whether code of a `kernel` lies on disk."""
-    kept: bool = function._cache.is_kept()
-    return kept
+    files: CodeFiles = function._cache.files
+    return files.is_kept()
 
 
 def _unaligned(bits: int) -> Any:

@@ -4,7 +4,7 @@ Commands that train once start it first; what they ask of the registry, and what
 JSON line each, and comes back so, errors whole. Where it was not started, or MLflow is imported here already, the same
 methods are called in this process. It ends with this one, whatever ends that.
 
-    -> [store, method, arguments, named ones]      <- {"answer": ...}   or   {"error": {...}}   or   {"trouble": "..."}
+    -> [store, method, arguments, named ones]      <- {"answer": ...}   or   {"error": {...}}
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 from fieldwise.features.errors import TrackingError, known_error, retold, told
 from fieldwise.features.process import die_with_parent
 from fieldwise.features.redact import remember_urls
-from fieldwise.training.tracking.journal import JOURNAL, Report, Send
+from fieldwise.training.tracking.journal import JOURNAL, Report, Send, silence
 from fieldwise.training.tracking.own_database import Registered
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class _Other:
         error; but first what was raised by one that was posted before."""
         self.post(store, method, arguments, named)
         found = [self._answer() for _ in range(self._owed)]
-        return [_told(each) for each in found][-1]  # the first that raised does
+        return [_answer_in(each) for each in found][-1]  # the first that raised does
 
     def post(
         self, store: Store, method: str, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
@@ -227,7 +227,7 @@ class _Other:
     def ready(self) -> bool:
         """Whether all is answered that it was asked. Raises as ``ask`` does."""
         while self._owed and select.select([self._answers], [], [], 0)[0]:
-            _told(self._answer())
+            _answer_in(self._answer())
         return not self._owed
 
     def _answer(self) -> bytes:
@@ -250,7 +250,7 @@ class _Other:
                 self._process.wait(5)
 
 
-def _told(line: bytes) -> Any:
+def _answer_in(line: bytes) -> Any:
     """What a line answers, or raises."""
     if not line.endswith(b"\n"):
         found, fix = "one that has ended", "Run the same command again."
@@ -258,8 +258,6 @@ def _told(line: bytes) -> Any:
     answer = json.loads(line)
     if "error" in answer:
         raise retold(answer["error"])
-    if "trouble" in answer:
-        raise TrackingError("MLflow", expected="an answer", found=answer["trouble"], fix="See that it runs.")
     return answer["answer"]
 
 
@@ -290,12 +288,7 @@ def _serve() -> None:
         try:
             found: dict[str, Any] = {"answer": getattr(Store(*store), method)(*arguments, **named)}
         except Exception as error:  # of whatever layer below, as `Journal` tells it
-            known = known_error(error)
-            found = (
-                {"error": told(known)}
-                if known is not None
-                else {"trouble": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
-            )
+            found = {"error": told(known_error(error) or silence(error))}
         try:
             answers.write(json.dumps(found).encode() + b"\n")
         except BrokenPipeError:

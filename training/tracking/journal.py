@@ -203,7 +203,7 @@ class Journal:
                 report = self._reports.items[len(self._answers.items)]
                 self._answers.add(self._send(report, self.answers))
         except Exception as error:  # of whatever layer below: requests, SQLAlchemy, file systems
-            found = known_error(error) or _silence(error)
+            found = known_error(error) or silence(error)
             if self.trouble is None:
                 does = "does not answer" if found.exit_code == 1 else "refuses"
                 does = "refuses the credentials" if isinstance(found, CredentialsError) else does
@@ -211,11 +211,10 @@ class Journal:
             self.trouble = found
             self._not_before = time.monotonic() + max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
             return
-        if self.waiting:
-            return  # for the server to be ready
-        if self.trouble is not None:
-            say("MLflow answers again, all reports are sent")
-        self.trouble = None
+        if not self.waiting:  # for the server to be ready
+            if self.trouble is not None:
+                say("MLflow answers again, all reports are sent")
+            self.trouble = None
 
     def send_again(self) -> None:
         """Forget all answers: another store, or one that lost the run, gets everything anew."""
@@ -378,6 +377,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _silence(error: Exception) -> TrackingError:
+def silence(error: Exception) -> TrackingError:
+    """What is told of an error that no other words are known for."""
     found = redacted(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")[:300]
     return TrackingError("MLflow", expected="an answer", found=found, fix="See that it runs.")

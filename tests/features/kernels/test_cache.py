@@ -118,6 +118,34 @@ def test_two_processes_compile_a_kernel_once(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "given")
 
 
+def test_nobody_waits_for_a_kernel_that_could_not_be_compiled(tmp_path: Path) -> None:
+    """Nor for a process that has been stopped, for longer than a while."""
+    room(tmp_path / "first", ROOM + "import fieldwise.features.kernels.cache as c\nc._PATIENCE_SECONDS = 2.0\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/first{os.pathsep}{ROOT}", GIVEN: str(tmp_path / "given")}
+    cases = {
+        "try: room.loops.twice('no number')\nexcept Exception: print('failed', flush=True)": ("failed", 0.0, 1.5),
+        "import room.loops\nroom.loops.twice._cache.files.claim(); print('claimed', flush=True)": ("claimed", 2.0, 9.0),
+    }
+    for code, (said, least, most) in cases.items():
+        code = f"import room.loops, sys\n{code}\nsys.stdin.read()"
+        first = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert first.stdout is not None
+        assert first.stdout.readline() == f"{said}\n"
+        timed = (
+            "import time, room.loops; started = time.monotonic(); "
+            "cache = room.loops.twice._cache.files; cache.claim(); print(time.monotonic() - started)"
+        )
+        second = subprocess.run(
+            [sys.executable, "-c", timed], env=environment, capture_output=True, text=True, check=True
+        )  # fmt: skip
+        assert least <= float(second.stdout) < most
+        assert used(tmp_path / "first", **{GIVEN: str(tmp_path / "given")})[0] == "42 True"
+        first.communicate("")
+        shutil.rmtree(tmp_path / "given")
+
+
 def test_an_entry_is_compiled_when_it_is_called_and_by_another_process_where_one_asks(tmp_path: Path) -> None:
     environment = {
         **os.environ,
