@@ -22,6 +22,14 @@ from tests.snapshots import PLANTED, hash_spec, write_snapshot
 
 
 @pytest.fixture
+def empty(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where both processes are, and shall leave nothing: MLflow's own store would be there."""
+    place = tmp_path_factory.mktemp("empty")
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The other process, started though this one has imported MLflow; its id."""
     with monkeypatch.context() as patch:
@@ -105,9 +113,8 @@ def test_a_signal_ends_it_between_two_calls_and_that_is_told(beside: int, tmp_pa
 
 
 def test_what_is_wrong_with_a_store_is_told_by_the_next_call_and_nothing_is_sent_elsewhere(
-    beside: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Path, beside: int, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "mlflow.db").write_text("no database, or one of another kind\n" * 100)
     store = Store(None, str(tmp_path / "work"))
@@ -117,7 +124,9 @@ def test_what_is_wrong_with_a_store_is_told_by_the_next_call_and_nothing_is_sent
             journal.open(experiment="shop", name="fm", time=1)
         with pytest.raises(ConfigError, match="expected an SQLite database"):
             journal.metrics({"loss": 0.5}, 1)
-    assert {each.name for each in tmp_path.iterdir()} == {"work", "reports"}
+        with pytest.raises(ConfigError, match=r"Nothing is lost: 2 reports wait"):
+            journal.deliver()
+    assert list(empty.iterdir()) == []
 
 
 def test_a_damaged_database_is_no_silence(beside: int, tmp_path: Path) -> None:
